@@ -1,0 +1,26 @@
+"""Circuit: a workflow engine whose workflows are Petri nets in Postgres and whose transitions can be agents.
+
+The public names are looked up when they are first used, so that importing a pure part (`circuit.net`, say)
+imports no database and no server.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from circuit.app import Circuit
+    from circuit.errors import CircuitError
+
+__version__ = "0.1.0"
+__all__ = ["Circuit", "CircuitError", "__version__"]
+
+_HOMES = {"Circuit": "circuit.app", "CircuitError": "circuit.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'circuit' has no attribute {name!r}")
+    return getattr(import_module(home), name)

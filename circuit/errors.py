@@ -1,0 +1,359 @@
+"""Every error that Circuit raises, grouped by who must act.
+
+    CircuitError
+    ├── DefinitionError            the author of a workflow          invalid_definition
+    ├── RequestError               the caller
+    │   ├── InvalidRequest         invalid_request
+    │   ├── NotFound               not_found
+    │   ├── Conflict               conflict
+    │   ├── Forbidden              forbidden
+    │   ├── TokenRefused           token_refused
+    │   └── PayloadTooLarge        payload_too_large
+    ├── NetError                   whoever wrote the code that calls the net     net_misuse
+    ├── FiringError                decides what becomes of a firing
+    │   ├── MappingError           mapping_error
+    │   ├── MergeConflict          merge_conflict
+    │   ├── ColourMismatch         colour_mismatch
+    │   ├── ExecutionTimeout       timeout           (retryable)
+    │   ├── InvalidOutput          invalid_output    (retryable)
+    │   ├── Cancelled              cancelled
+    │   ├── Crashed                crashed
+    │   ├── Livelock               livelock
+    │   └── ActionFailed           action_failed
+    ├── ProviderError              a model provider, or its set-up
+    │   ├── ProviderMisconfigured  provider_misconfigured
+    │   ├── AuthenticationRefused  authentication
+    │   ├── ModelRequestRefused    provider_refused
+    │   ├── RateLimited            rate_limit        (retryable)
+    │   ├── ProviderUnavailable    unavailable       (retryable)
+    │   ├── ProviderTimeout        timeout           (retryable)
+    │   ├── BadResponse            bad_response      (retryable)
+    │   ├── StreamCut              stream_cut        (retryable)
+    │   ├── OutputTruncated        output_truncated
+    │   └── ModelRefusal           refusal
+    ├── StorageError               the database, or its set-up
+    │   ├── DatabaseUnreachable    database_unreachable (retryable)
+    │   ├── DatabaseMisconfigured  database_misconfigured
+    │   ├── SchemaMismatch         schema_mismatch
+    │   ├── HomeNotWritable        home_not_writable
+    │   ├── GuardLost              guard_lost
+    │   └── Fenced                 fenced
+    └── StreamError                a reader of streams
+        └── InvalidCursor          invalid_cursor
+
+A message says what is wrong, with which thing, and what to do. No message holds a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class CircuitError(Exception):
+    """What all of Circuit's errors are. `code` is stable; `retryable` says whether the same call may work later."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+        self.details = dict(details or {})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as it goes into rows, frames and answers."""
+        return {"code": self.code, "message": self.message, "retryable": self.retryable}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong in a file. Lines and columns count from 1."""
+
+    source: str
+    line: int
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.source}:{self.line}:{self.column}: "
+        path = f"{self.path}: " if self.path else ""
+        return where + path + self.message + (f" ({self.hint})" if self.hint else "")
+
+
+class DefinitionError(CircuitError):
+    """A workflow that cannot be used, with all of its faults."""
+
+    code = "invalid_definition"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        count = len(self.faults)
+        lines = "\n".join(str(fault) for fault in self.faults)
+        super().__init__(
+            f"{count} fault{'' if count == 1 else 's'}:\n{lines}",
+            details={
+                "faults": [
+                    {
+                        "file": fault.source,
+                        "line": fault.line,
+                        "column": fault.column,
+                        "path": fault.path,
+                        "message": fault.message,
+                        "hint": fault.hint,
+                    }
+                    for fault in self.faults
+                ]
+            },
+        )
+
+
+class RequestError(CircuitError):
+    """The caller asked for something that cannot be."""
+
+    code = "request_error"
+
+
+class InvalidRequest(RequestError):
+    code = "invalid_request"
+
+
+class NotFound(RequestError):
+    code = "not_found"
+
+
+class Conflict(RequestError):
+    """The thing is not in a state that allows this."""
+
+    code = "conflict"
+
+
+class Forbidden(RequestError):
+    code = "forbidden"
+
+
+class TokenRefused(RequestError):
+    """A token from outside that its place does not take."""
+
+    code = "token_refused"
+
+
+class PayloadTooLarge(RequestError):
+    code = "payload_too_large"
+
+
+class NetError(CircuitError):
+    """The net was asked for something that its rules exclude: a programming fault."""
+
+    code = "net_misuse"
+
+
+class FiringError(CircuitError):
+    """A firing that cannot complete; the engine decides between a retry, `on_failure` and an incident."""
+
+    code = "firing_failed"
+
+
+class MappingError(FiringError):
+    """A path of a mapping leads nowhere."""
+
+    code = "mapping_error"
+
+
+class MergeConflict(FiringError):
+    """The inputs of a join give different values to one key, and nothing says which counts."""
+
+    code = "merge_conflict"
+
+
+class ColourMismatch(FiringError):
+    """A token that a firing would produce does not fit its place."""
+
+    code = "colour_mismatch"
+
+
+class ExecutionTimeout(FiringError):
+    code = "timeout"
+    retryable = True
+
+
+class InvalidOutput(FiringError):
+    """An agent's answer does not fit its `output_schema`, or cannot be stored."""
+
+    code = "invalid_output"
+    retryable = True
+
+
+class Cancelled(FiringError):
+    code = "cancelled"
+
+
+class Crashed(FiringError):
+    """A firing whose process was lost again and again."""
+
+    code = "crashed"
+
+
+class Livelock(FiringError):
+    """Immediate transitions that only repeat what they did before."""
+
+    code = "livelock"
+
+
+class ActionFailed(FiringError):
+    """An action raised something that is not one of these errors."""
+
+    code = "action_failed"
+
+
+class ProviderError(CircuitError):
+    """A model provider did not give an answer."""
+
+    code = "provider_error"
+
+
+class ProviderMisconfigured(ProviderError):
+    """A key, a base URL or an environment variable is missing."""
+
+    code = "provider_misconfigured"
+
+
+class AuthenticationRefused(ProviderError):
+    code = "authentication"
+
+
+class ModelRequestRefused(ProviderError):
+    """The provider will not take this request (4xx other than 401, 403, 408, 409 and 429)."""
+
+    code = "provider_refused"
+
+
+class RateLimited(ProviderError):
+    code = "rate_limit"
+    retryable = True
+
+
+class ProviderUnavailable(ProviderError):
+    code = "unavailable"
+    retryable = True
+
+
+class ProviderTimeout(ProviderError):
+    code = "timeout"
+    retryable = True
+
+
+class BadResponse(ProviderError):
+    """The provider answered with something that is not its protocol."""
+
+    code = "bad_response"
+    retryable = True
+
+
+class StreamCut(ProviderError):
+    """A stream of a provider that ended without its terminal marker."""
+
+    code = "stream_cut"
+    retryable = True
+
+
+class OutputTruncated(ProviderError):
+    """The model stopped at `max_tokens` before its structured answer was whole."""
+
+    code = "output_truncated"
+
+
+class ModelRefusal(ProviderError):
+    """The model, or its provider's filter, refused to answer."""
+
+    code = "refusal"
+
+
+class StorageError(CircuitError):
+    """The database did not do what was asked."""
+
+    code = "storage_error"
+
+
+class DatabaseUnreachable(StorageError):
+    code = "database_unreachable"
+    retryable = True
+
+
+class DatabaseMisconfigured(StorageError):
+    code = "database_misconfigured"
+
+
+class SchemaMismatch(StorageError):
+    """The database is at another revision than this release."""
+
+    code = "schema_mismatch"
+
+
+class HomeNotWritable(StorageError):
+    """The directory of the embedded database cannot be written."""
+
+    code = "home_not_writable"
+
+
+class GuardLost(StorageError):
+    """A write found its case in another state than its owner knew."""
+
+    code = "guard_lost"
+
+
+class Fenced(StorageError):
+    """This worker was declared dead: nothing that it writes counts any more."""
+
+    code = "fenced"
+
+
+class StreamError(CircuitError):
+    """A stream cannot be read as asked."""
+
+    code = "stream_error"
+
+
+class InvalidCursor(StreamError):
+    code = "invalid_cursor"
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """How an error shows outside: HTTP status, WebSocket close code, exit code of the CLI."""
+
+    http: int
+    websocket: int
+    exit: int
+
+
+_DEFAULT_SURFACE = Surface(500, 1011, 1)
+_SURFACES: dict[str, Surface] = {
+    DefinitionError.code: Surface(422, 4422, 2),
+    RequestError.code: Surface(400, 4400, 2),
+    InvalidRequest.code: Surface(400, 4400, 2),
+    NotFound.code: Surface(404, 4404, 2),
+    Conflict.code: Surface(409, 4409, 2),
+    Forbidden.code: Surface(403, 4403, 2),
+    TokenRefused.code: Surface(422, 4422, 2),
+    PayloadTooLarge.code: Surface(413, 1009, 2),
+    RateLimited.code: Surface(429, 4429, 1),
+    ProviderUnavailable.code: Surface(503, 1013, 1),
+    DatabaseUnreachable.code: Surface(503, 1013, 1),
+    SchemaMismatch.code: Surface(503, 1013, 1),
+    DatabaseMisconfigured.code: Surface(503, 1013, 2),
+    HomeNotWritable.code: Surface(503, 1013, 2),
+    ProviderMisconfigured.code: Surface(500, 1011, 2),
+    InvalidCursor.code: Surface(400, 4400, 2),
+}
+
+
+def surface(code: str) -> Surface:
+    """How the error `code` shows outside; an unknown code shows as an internal error."""
+    return _SURFACES.get(code, _DEFAULT_SURFACE)

@@ -1,0 +1,274 @@
+"""What happens, in two closed unions: the events of a case and the events of an execution's stream.
+
+Case events are the rows of `history`: gapless per case, and enough to rebuild every marking that a case ever had
+(`TransitionFired` and `FiringFailed` carry what they consumed and produced). Stream events are the frames that
+readers of an execution get; `encode_frame` makes their bytes once, for every protocol and for the log.
+Both carry a version in their JSON, so that a later release reads what an earlier one wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import orjson
+
+EVENT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRef:
+    """One version of one token, and where it lay."""
+
+    number: int
+    version: int
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenImage:
+    """A token as it was produced. `parents` are the numbers of the tokens that it was made from, if its own is new."""
+
+    number: int
+    version: int
+    place: str
+    data: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    parents: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CaseStarted:
+    kind: ClassVar[str] = "case_started"
+    workflow: str
+    workflow_hash: str
+    produced: tuple[TokenImage, ...]
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionFired:
+    """A transition consumed and produced: an immediate one at once, an acting one when its action was done.
+
+    `skipped` holds the error of an agent that was not `required` and failed for good.
+    """
+
+    kind: ClassVar[str] = "transition_fired"
+    transition: str
+    consumed: tuple[TokenRef, ...]
+    produced: tuple[TokenImage, ...]
+    read: tuple[TokenRef, ...] = ()
+    firing: int | None = None
+    execution_id: str | None = None
+    principal: str | None = None
+    skipped: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FiringBegun:
+    """An acting transition reserved its tokens; its action starts when this is committed."""
+
+    kind: ClassVar[str] = "firing_begun"
+    transition: str
+    firing: int
+    execution_id: str
+    reserved: tuple[TokenRef, ...]
+    read: tuple[TokenRef, ...] = ()
+    principal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FiringResumed:
+    """A new start of the same attempt, after the process that ran it was lost. The journal is kept."""
+
+    kind: ClassVar[str] = "firing_resumed"
+    transition: str
+    firing: int
+    execution_id: str
+    start: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FiringRetried:
+    """An attempt failed and another will follow at `retry_at`."""
+
+    kind: ClassVar[str] = "firing_retried"
+    transition: str
+    firing: int
+    execution_id: str
+    attempt: int
+    error: Mapping[str, Any]
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FiringFailed:
+    """A firing failed for good: its tokens went to `on_failure` (then consumed and produced are set), or they stay
+    and an incident is open. `firing` is None where it failed at its begin."""
+
+    kind: ClassVar[str] = "firing_failed"
+    transition: str
+    error: Mapping[str, Any]
+    firing: int | None = None
+    execution_id: str | None = None
+    consumed: tuple[TokenRef, ...] = ()
+    produced: tuple[TokenImage, ...] = ()
+    incident: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FiringCancelled:
+    kind: ClassVar[str] = "firing_cancelled"
+    transition: str
+    firing: int
+    execution_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentResolved:
+    """Somebody said that the transition may be tried again, or the tokens it was about have moved on."""
+
+    kind: ClassVar[str] = "incident_resolved"
+    incident: int
+    transition: str
+    reason: str
+    principal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseEnded:
+    """The case is `completed`, `failed` or `cancelled`; nothing follows."""
+
+    kind: ClassVar[str] = "case_ended"
+    status: str
+    reason: str = ""
+    principal: str | None = None
+
+
+CaseEvent = (
+    CaseStarted
+    | TransitionFired
+    | FiringBegun
+    | FiringResumed
+    | FiringRetried
+    | FiringFailed
+    | FiringCancelled
+    | IncidentResolved
+    | CaseEnded
+)
+
+_CASE_EVENTS: dict[str, type[CaseEvent]] = {
+    event.kind: event
+    for event in (
+        CaseStarted,
+        TransitionFired,
+        FiringBegun,
+        FiringResumed,
+        FiringRetried,
+        FiringFailed,
+        FiringCancelled,
+        IncidentResolved,
+        CaseEnded,
+    )
+}
+
+
+def encode_event(event: CaseEvent) -> bytes:
+    """The body of a history row: the event's fields as JSON, and the version."""
+    body = {name: getattr(event, name) for name in event.__slots__}
+    body["v"] = EVENT_VERSION
+    return orjson.dumps(body)
+
+
+def decode_event(kind: str, body: Mapping[str, Any]) -> CaseEvent:
+    """The event that a history row holds. Raises `KeyError` for a kind that this release does not know."""
+    cls = _CASE_EVENTS[kind]
+    values: dict[str, Any] = {field.name: body[field.name] for field in fields(cls) if field.name in body}
+    for name in ("consumed", "read", "reserved"):
+        if name in values:
+            values[name] = tuple(TokenRef(ref["number"], ref["version"], ref["place"]) for ref in values[name])
+    if "produced" in values:
+        values["produced"] = tuple(_image(image) for image in values["produced"])
+    if "retry_at" in values:
+        values["retry_at"] = datetime.fromisoformat(values["retry_at"])
+    return cls(**values)
+
+
+def _image(image: Mapping[str, Any]) -> TokenImage:
+    return TokenImage(
+        image["number"],
+        image["version"],
+        image["place"],
+        image["data"],
+        image["metadata"],
+        tuple(image["parents"]),
+    )
+
+
+class StreamType(StrEnum):
+    """The types of stream events. `COMPLETED` and `FAILED` are terminal and come once."""
+
+    RESTARTED = "restarted"
+    CONTENT_CHUNK = "content_chunk"
+    THINKING = "thinking"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (StreamType.COMPLETED, StreamType.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDelta:
+    """What an action says while it runs: a stream event without its place in the stream.
+
+    `fields` are the keys that `docs/reference/events.md` lists for the type (`content`, `status`, `toolName`, ...).
+    """
+
+    type: StreamType
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def content(cls, text: str) -> StreamDelta:
+        return cls(StreamType.CONTENT_CHUNK, {"content": text})
+
+    @classmethod
+    def thinking(cls, status: str, content: str | None = None) -> StreamDelta:
+        return cls(StreamType.THINKING, {"status": status} | ({"content": content} if content else {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One stream event as it is sent and stored. `start` is the frame's `attempt`; `body` its JSON bytes."""
+
+    start: int
+    sequence: int
+    type: StreamType
+    at: datetime
+    body: bytes
+
+    @property
+    def terminal(self) -> bool:
+        return self.type.terminal
+
+
+def encode_frame(execution_id: str, start: int, sequence: int, delta: StreamDelta, at: datetime) -> Frame:
+    """The frame of `delta` at this place of the stream of `execution_id`."""
+    instant = at.astimezone(UTC)
+    body = {
+        "executionId": execution_id,
+        "eventType": delta.type.value,
+        "attempt": start,
+        "sequence": sequence,
+        "timestamp": instant.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "cursor": f"{start}-{sequence}",
+        **delta.fields,
+    }
+    return Frame(start, sequence, delta.type, instant, orjson.dumps(body))
