@@ -1,0 +1,72 @@
+"""JSON equality: by value for numbers, strict about booleans, safe for data of any depth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from circuit.expressions.value import kind, same
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.0, 1.0, 0.5]), st.sampled_from("ab")),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        (1, 1.0, True),
+        (1, True, False),
+        (0, False, False),
+        ([1], [True], False),
+        ({"a": 0}, {"a": False}, False),
+        ({"a": 1, "b": 2}, {"b": 2.0, "a": 1}, True),
+        ({"a": 1}, {"a": 1, "b": None}, False),
+        ([1, 2], [2, 1], False),
+        ([1], [1, 1], False),
+        ("1", 1, False),
+        (None, False, False),
+        (None, None, True),
+        ({}, [], False),
+    ],
+)
+def test_same(left: object, right: object, expected: bool) -> None:
+    assert same(left, right) is expected and same(right, left) is expected
+
+
+def test_same_on_values_deeper_than_the_stack() -> None:
+    one: dict = {}
+    other: dict = {"end": 1}
+    for _ in range(5000):
+        one, other = {"a": one}, {"a": other}
+    assert same(one, one) and not same(one, other)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(JSON, JSON)
+def test_same_agrees_with_the_text_of_the_values(left: object, right: object) -> None:
+    def normal(value: object) -> str:
+        return json.dumps(value, sort_keys=True).replace(".0", "")
+
+    assert same(left, right) == (normal(left) == normal(right))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "null"),
+        (True, "a boolean"),
+        (1, "a number"),
+        (0.5, "a number"),
+        ("", "a string"),
+        ([], "a list"),
+        ({}, "an object"),
+    ],
+)
+def test_kind(value: object, expected: str) -> None:
+    assert kind(value) == expected
