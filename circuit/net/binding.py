@@ -1,0 +1,209 @@
+"""Bindings: the ways in which a transition may fire, and which of all of them comes next.
+
+The order is fixed, so that the same marking always gives the same choice: consume arcs in the order of the file,
+then read arcs; lower token numbers first. Only available tokens bind (not reserved, and past their `available_at`),
+and no token is bound twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from circuit.events import TokenRef
+from circuit.net.marking import Marking, Token
+from circuit.net.scope import scope_of
+from circuit.net.structure import InputArc, Net, Transition
+
+MAX_BINDINGS = 10_000
+
+Blocked = Collection[tuple[str, Collection[tuple[int, int]]]]
+"""Bindings that must not be tried, as (transition, the (number, version) of its consumed tokens), a tuple or a
+frozenset of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The tokens with which a transition may fire, in the order of its arcs."""
+
+    transition: str
+    consumed: tuple[Token, ...]
+    read: tuple[Token, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What bindings are compared by: the numbers of the consumed tokens, then those of the read ones."""
+        return tuple([token.number for token in self.consumed] + [token.number for token in self.read])
+
+    @property
+    def consumed_refs(self) -> tuple[TokenRef, ...]:
+        return tuple([TokenRef(token.number, token.version, token.place) for token in self.consumed])
+
+    @property
+    def read_refs(self) -> tuple[TokenRef, ...]:
+        return tuple([TokenRef(token.number, token.version, token.place) for token in self.read])
+
+    @property
+    def blocks(self) -> tuple[tuple[int, int], ...]:
+        """The (number, version) of the consumed tokens: what an incident about this binding blocks."""
+        return tuple([(token.number, token.version) for token in self.consumed])
+
+    def scope(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        """What guards, mappings and expressions see of it; `case` is the mapping that `circuit.net.scope` tells of."""
+        return scope_of(self.consumed, self.read, case)
+
+
+@dataclass(slots=True)
+class Look:
+    """What a search for bindings came across. `examined` counts against `MAX_BINDINGS`."""
+
+    examined: int = 0
+    blocked: int = 0
+    refused: int = 0
+    reasons: tuple[str, ...] = ()
+    faulty: bool = False
+    limited: bool = False
+
+
+def bindings(
+    net: Net,
+    marking: Marking,
+    transition: str,
+    case: Mapping[str, Any],
+    now: datetime,
+    *,
+    blocked: Blocked = frozenset(),
+    look: Look | None = None,
+) -> Iterator[Binding]:
+    """Every binding with which the transition may fire now, in order. Lazy; the marking must not change meanwhile.
+
+    After `MAX_BINDINGS` sets of tokens it ends, whatever their guard said. `look`, where given, is told what the
+    search met on its way: it keeps the reasons of the first set that the guard refused.
+    """
+    what = net.transitions[transition]
+    if not has_room(net, marking, transition) or not _supplied(what, marking, now):
+        return
+    guard, examined = what.guard, 0
+    for consumed, read in _sets(what, marking, now):
+        if examined == MAX_BINDINGS:
+            if look is not None:
+                look.limited = True
+            return
+        examined += 1
+        if look is not None:
+            look.examined = examined
+        binding = Binding(transition, consumed, read)
+        if blocked and is_blocked(binding, blocked):
+            if look is not None:
+                look.blocked += 1
+            continue
+        if guard is not None:
+            verdict = guard.judge(scope_of(consumed, read, case, guard.needs))
+            if not verdict.holds:
+                if look is not None:
+                    look.refused += 1
+                    if look.refused == 1:
+                        look.reasons, look.faulty = verdict.reasons, verdict.faulty
+                continue
+        yield binding
+
+
+def first_enabled(
+    net: Net,
+    marking: Marking,
+    candidates: Iterable[str],
+    case: Mapping[str, Any],
+    now: datetime,
+    blocked: Blocked = frozenset(),
+) -> Binding | None:
+    """What fires next among the automatic transitions of `candidates`: immediate ones before acting ones; the higher
+    priority; the lowest token numbers, compared as a tuple; the transition's name. Others are passed over."""
+    ranks, transitions = net.ranks, net.transitions
+    possible = [name for name in candidates if name in ranks and _supplied(transitions[name], marking, now)]
+    if len(possible) > 1:
+        possible = sorted(set(possible), key=lambda name: (ranks[name], name))
+    best: Binding | None = None
+    best_rank = 0
+    for name in possible:
+        if best is not None and ranks[name] > best_rank:
+            break
+        found = first_binding(net, marking, name, case, now, blocked)
+        # Names come in order, so that of two with the same tokens the one found first stays.
+        if found is not None and (best is None or found.numbers < best.numbers):
+            best, best_rank = found, ranks[name]
+    return best
+
+
+def first_binding(
+    net: Net,
+    marking: Marking,
+    transition: str,
+    case: Mapping[str, Any],
+    now: datetime,
+    blocked: Blocked = frozenset(),
+) -> Binding | None:
+    """The first of the transition's `bindings`, or None."""
+    single = net.transitions[transition].single
+    if single is None or blocked:
+        return next(bindings(net, marking, transition, case, now, blocked=blocked), None)
+    # The common case by far, spared the generators.
+    token = marking.first(single, now)
+    return Binding(transition, (token,)) if token is not None and has_room(net, marking, transition) else None
+
+
+def has_room(net: Net, marking: Marking, transition: str) -> bool:
+    """Whether every target, and `on_failure` of an acting transition, has room for what a firing could bring."""
+    for room in net.rooms[transition]:
+        if marking.count(room.place) + marking.room_reserved(room.place) + room.extra > room.capacity:
+            return False
+    return True
+
+
+def is_blocked(binding: Binding, blocked: Blocked) -> bool:
+    """Whether an open incident is about exactly these tokens."""
+    pairs = binding.blocks
+    return (binding.transition, pairs) in blocked or (binding.transition, frozenset(pairs)) in blocked
+
+
+def _supplied(transition: Transition, marking: Marking, now: datetime) -> bool:
+    """Whether each place has as many available tokens as the arcs ask of it in all.
+
+    Without this look ahead, an empty last place would be noticed anew for every set of the first places.
+    """
+    demand = transition.demand
+    for place, count in demand:
+        if marking.free(place) < count:
+            return False
+    return len(demand) < 2 or all(marking.ready(place, count, now) for place, count in demand)
+
+
+def _sets(
+    transition: Transition, marking: Marking, now: datetime
+) -> Iterator[tuple[tuple[Token, ...], tuple[Token, ...]]]:
+    consumes, reads = transition.consumes, transition.reads
+    if not reads:
+        for consumed in _product(consumes, marking, now, ()):
+            yield consumed, ()
+        return
+    for consumed in _product(consumes, marking, now, ()):
+        for read in _product(reads, marking, now, consumed):
+            yield consumed, read
+
+
+def _product(
+    arcs: tuple[InputArc, ...], marking: Marking, now: datetime, without: tuple[Token, ...]
+) -> Iterator[tuple[Token, ...]]:
+    """Every choice for these arcs together. The arcs of one mode name different places, so only `without` collides."""
+    if not arcs:
+        yield ()
+        return
+    arc, rest = arcs[0], arcs[1:]
+    chosen = marking.choices(arc.place, now, arc.weight, without)
+    if not rest:
+        yield from chosen
+        return
+    for tokens in chosen:
+        for more in _product(rest, marking, now, without):
+            yield tokens + more

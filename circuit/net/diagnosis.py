@@ -1,0 +1,142 @@
+"""Why a transition does not fire: what is there, what is needed, and what keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from circuit.net.binding import MAX_BINDINGS, Blocked, Look, bindings
+from circuit.net.marking import Marking
+from circuit.net.structure import Net, Transition, Trigger
+
+
+class ReasonKind(StrEnum):
+    """`TOKENS` too few lie there; `RESERVED` enough lie there, but firings hold them; `TIME` enough lie there, but
+    later; `CAPACITY` a target is full; `GUARD` and `GUARD_FAULT` the guard is false or has no answer; `INCIDENT` an
+    open incident is about these tokens; `BINDING_LIMIT` too many sets of tokens were tried; `PERSON` it is enabled
+    and somebody must fire it."""
+
+    TOKENS = "tokens"
+    RESERVED = "reserved"
+    TIME = "time"
+    CAPACITY = "capacity"
+    GUARD = "guard"
+    GUARD_FAULT = "guard_fault"
+    INCIDENT = "incident"
+    BINDING_LIMIT = "binding_limit"
+    PERSON = "person"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that keeps a transition from firing. `subject` is a place or the transition; `have` and `need` count
+    tokens, sets of tokens or room, and are None where nothing is counted."""
+
+    kind: ReasonKind
+    subject: str
+    have: int | None
+    need: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Whether a transition is enabled and what, if anything, it waits for."""
+
+    transition: str
+    enabled: bool
+    reasons: tuple[Reason, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The diagnosis as plain JSON."""
+        return {
+            "transition": self.transition,
+            "enabled": self.enabled,
+            "reasons": [{**asdict(reason), "kind": reason.kind.value} for reason in self.reasons],
+        }
+
+
+def why(
+    net: Net,
+    marking: Marking,
+    transition: str,
+    case: Mapping[str, Any],
+    now: datetime,
+    blocked: Blocked = frozenset(),
+) -> Diagnosis:
+    """What keeps `transition` from firing. An enabled automatic transition has no reasons; an enabled manual one has
+    one, `PERSON`, because it waits for somebody."""
+    what = net.transitions[transition]
+    reasons = _shortages(what, marking, now) + _lack_of_room(net, marking, transition)
+    if not reasons:
+        look = Look()
+        if next(bindings(net, marking, transition, case, now, blocked=blocked, look=look), None) is not None:
+            return Diagnosis(transition, True, _waits_for(what))
+        reasons = _refusals(transition, look)
+    return Diagnosis(transition, False, tuple(reasons))
+
+
+def _shortages(transition: Transition, marking: Marking, now: datetime) -> list[Reason]:
+    reasons: list[Reason] = []
+    for place, need in transition.demand:
+        lying, free = marking.count(place), marking.free(place)
+        if marking.ready(place, need, now):
+            continue
+        have = len(marking.available(place, now))
+        if lying < need:
+            kind, message = ReasonKind.TOKENS, f"{place} holds {_tokens(lying)}; {need} needed"
+        elif free < need:
+            kind = ReasonKind.RESERVED
+            message = (
+                f"{place} holds {_tokens(lying)}, {lying - free} of them reserved by running firings; {need} needed"
+            )
+        else:
+            waiting = [at for token in marking.tokens(place) if (at := token.available_at) is not None and at > now]
+            kind, message = ReasonKind.TIME, f"a token of {place} is available only at {min(waiting).isoformat()}"
+        reasons.append(Reason(kind, place, have, need, message))
+    return reasons
+
+
+def _lack_of_room(net: Net, marking: Marking, transition: str) -> list[Reason]:
+    reasons: list[Reason] = []
+    for place, extra, capacity in net.rooms[transition]:
+        lying, reserved = marking.count(place), marking.room_reserved(place)
+        have = max(0, capacity - lying - reserved)
+        if have < extra:
+            kept = f" and room for {reserved} is reserved" if reserved else ""
+            message = f"{place} takes {capacity}, holds {_tokens(lying)}{kept}; room for {extra} needed"
+            reasons.append(Reason(ReasonKind.CAPACITY, place, have, extra, message))
+    return reasons
+
+
+def _refusals(transition: str, look: Look) -> list[Reason]:
+    """Why none of the sets of tokens that were tried is a binding."""
+    reasons: list[Reason] = []
+    if look.refused:
+        kind = ReasonKind.GUARD_FAULT if look.faulty else ReasonKind.GUARD
+        reasons += [Reason(kind, transition, None, None, reason) for reason in look.reasons]
+        if look.refused > 1:
+            more = f"{look.refused} sets of tokens were tried; the reasons are those of the first"
+            reasons.append(Reason(kind, transition, look.refused, None, more))
+    if look.blocked:
+        message = "an open incident keeps it from these tokens: retry or resolve it"
+        reasons.append(Reason(ReasonKind.INCIDENT, transition, look.blocked, None, message))
+    if look.limited:
+        message = f"more than {MAX_BINDINGS} sets of tokens would have to be tried; make the guard's places smaller"
+        reasons.append(Reason(ReasonKind.BINDING_LIMIT, transition, look.examined, None, message))
+    return reasons
+
+
+def _waits_for(transition: Transition) -> tuple[Reason, ...]:
+    if transition.trigger is not Trigger.MANUAL:
+        return ()
+    roles = sorted(transition.manual.roles) if transition.manual else []
+    who = f"somebody with the role {' or '.join(roles)}" if roles else "somebody"
+    return (Reason(ReasonKind.PERSON, transition.name, None, None, f"waits for {who} to fire it"),)
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token{'' if count == 1 else 's'}"

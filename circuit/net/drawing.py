@@ -1,0 +1,124 @@
+"""Pictures of a net as text: Mermaid and Graphviz DOT, with the marking where there is one.
+
+Places are round, transitions are boxes. Terminal places have a double border, acting transitions a coloured box and
+`⚙`, manual ones `✋`. Names come from whoever wrote the workflow, so every label is escaped and no node is called by
+its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from circuit.net.marking import Marking
+from circuit.net.structure import Mode, Net, Place, Transition, Trigger
+
+_MERMAID_ESCAPES = {ord(character): f"#{ord(character)};" for character in '"#&<>`\\[]{}()|;'}
+
+
+def mermaid(net: Net, marking: Marking | None = None, agents: Mapping[str, str] | None = None) -> str:
+    """The net as a Mermaid flowchart. `agents` names, for acting transitions, the agent that acts."""
+    lines = ["flowchart LR"]
+    ids = _identifiers(net)
+    for place in net.places.values():
+        left, right = ("(((", ")))") if place.terminal else ("((", "))")
+        lines.append(f'  {ids["p", place.name]}{left}"{_lines(_place_label(place, marking), "<br/>")}"{right}')
+    for transition in net.transitions.values():
+        label = _lines(_transition_label(transition, agents), "<br/>")
+        left, right = ("[[", "]]") if transition.acting else ("[", "]")
+        lines.append(f'  {ids["t", transition.name]}{left}"{label}"{right}')
+    for transition in net.transitions.values():
+        node = ids["t", transition.name]
+        for arc in transition.inputs:
+            arrow = "-.->" if arc.mode is Mode.READ else "-->"
+            lines.append(f"  {ids['p', arc.place]} {arrow}{_mermaid_weight(arc.weight)} {node}")
+        lines += [f"  {node} -->{_mermaid_weight(arc.weight)} {ids['p', arc.place]}" for arc in transition.outputs]
+        if transition.on_failure:
+            lines.append(f'  {node} -.->|"on failure"| {ids["p", transition.on_failure]}')
+    lines += _mermaid_classes(net, marking, ids)
+    return "\n".join(lines) + "\n"
+
+
+def dot(net: Net, marking: Marking | None = None, agents: Mapping[str, str] | None = None) -> str:
+    """The net as a Graphviz digraph. `agents` names, for acting transitions, the agent that acts."""
+    lines = [f"digraph {_quoted(net.name)} {{", "  rankdir=LR;", '  node [fontname="sans-serif"];']
+    ids = _identifiers(net)
+    for place in net.places.values():
+        shape = "doublecircle" if place.terminal else "circle"
+        extra = "" if not (marking and marking.count(place.name)) else ', style=filled, fillcolor="#ffe9a8"'
+        if place.dead_letter or place.failed:
+            extra += ', color="#b3261e"'
+        label = "\n".join(_place_label(place, marking))
+        lines.append(f"  {ids['p', place.name]} [shape={shape}, label={_quoted(label)}{extra}];")
+    for transition in net.transitions.values():
+        extra = ', penwidth=2, style=filled, fillcolor="#dbe9ff"' if transition.acting else ""
+        label = "\n".join(_transition_label(transition, agents))
+        lines.append(f"  {ids['t', transition.name]} [shape=box, label={_quoted(label)}{extra}];")
+    for transition in net.transitions.values():
+        node = ids["t", transition.name]
+        for arc in transition.inputs:
+            style = ["style=dashed"] if arc.mode is Mode.READ else []
+            lines.append(f"  {ids['p', arc.place]} -> {node}{_attributes(style, arc.weight)};")
+        lines += [f"  {node} -> {ids['p', arc.place]}{_attributes([], arc.weight)};" for arc in transition.outputs]
+        if transition.on_failure:
+            lines.append(f'  {node} -> {ids["p", transition.on_failure]} [style=dotted, label="on failure"];')
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _identifiers(net: Net) -> dict[tuple[str, str], str]:
+    """What each node is called in the text: `p0`, `t0`, ... A name could be a keyword of the language, or break it."""
+    ids = {("p", name): f"p{index}" for index, name in enumerate(net.places)}
+    return ids | {("t", name): f"t{index}" for index, name in enumerate(net.transitions)}
+
+
+def _place_label(place: Place, marking: Marking | None) -> list[str]:
+    count = marking.count(place.name) if marking else 0
+    label = [place.name]
+    if place.capacity is not None:
+        label.append(f"{count} of {place.capacity}" if marking else f"at most {place.capacity}")
+    elif count:
+        label.append("●" * count if count <= 5 else f"● × {count}")
+    return label
+
+
+def _transition_label(transition: Transition, agents: Mapping[str, str] | None) -> list[str]:
+    sign = "⚙ " if transition.acting else "✋ " if transition.trigger is Trigger.MANUAL else ""
+    agent = (agents or {}).get(transition.name)
+    return [sign + transition.name] + ([f"agent {agent}"] if agent else [])
+
+
+def _lines(label: list[str], separator: str) -> str:
+    """The label of a Mermaid node. Mermaid reads HTML and Markdown in labels, so what could be either is encoded."""
+    return separator.join(" ".join(line.split()).translate(_MERMAID_ESCAPES) for line in label)
+
+
+def _mermaid_weight(weight: int) -> str:
+    return f'|"{weight}"|' if weight > 1 else ""
+
+
+def _mermaid_classes(net: Net, marking: Marking | None, ids: Mapping[tuple[str, str], str]) -> list[str]:
+    classes = {
+        "acting": [ids["t", one.name] for one in net.transitions.values() if one.acting],
+        "marked": [ids["p", name] for name in net.places if marking and marking.count(name)],
+        "bad": [ids["p", place.name] for place in net.places.values() if place.dead_letter or place.failed],
+    }
+    styles = {
+        "acting": "fill:#dbe9ff,stroke-width:2px",
+        "marked": "fill:#ffe9a8",
+        "bad": "stroke:#b3261e",
+    }
+    lines: list[str] = []
+    for name, nodes in classes.items():
+        if nodes:
+            lines += [f"  classDef {name} {styles[name]}", f"  class {','.join(nodes)} {name}"]
+    return lines
+
+
+def _quoted(text: str) -> str:
+    """A DOT string. Newlines become line breaks of a label; a backslash of a name stays one."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\r", "").replace("\n", "\\n")
+    return f'"{escaped.replace(chr(0), "")}"'
+
+
+def _attributes(attributes: list[str], weight: int) -> str:
+    found = attributes + ([f'label="{weight}"'] if weight > 1 else [])
+    return f" [{', '.join(found)}]" if found else ""

@@ -1,0 +1,196 @@
+"""The firing rule: `begin`, then `complete`, `abort` or `divert`; `fire` where there is nothing in between.
+
+`begin` reserves the tokens of a binding and room in every target, so that `complete` never fails for lack of room.
+Every function here either does all that it says or raises and leaves the marking as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from circuit.errors import ColourMismatch, NetError
+from circuit.events import TokenImage, TokenRef
+from circuit.net.binding import Binding, has_room
+from circuit.net.mapping import Draft
+from circuit.net.marking import Marking, Token
+from circuit.net.structure import Net, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a firing did to the marking: for the history (`consumed`, `produced`) and for the rows of the tokens.
+
+    `moves` holds tokens that kept their number, with the version that they had before; `takes` holds (number, version).
+    """
+
+    consumed: tuple[TokenRef, ...]
+    produced: tuple[TokenImage, ...]
+    puts: tuple[Token, ...] = ()
+    moves: tuple[tuple[Token, int], ...] = ()
+    takes: tuple[tuple[int, int], ...] = ()
+
+
+def begin(net: Net, marking: Marking, binding: Binding, firing: int) -> None:
+    """Reserve the binding's consumed tokens for the firing, and room in its targets. Raises `NetError` where a token
+    is not there any more as it was bound, is reserved, or there is no room."""
+    _check_free(marking, binding.consumed)
+    _check_free(marking, binding.read)
+    if not has_room(net, marking, binding.transition):
+        raise NetError(f"{binding.transition} has no room in a target")
+    _reserve(net, marking, binding, firing)
+
+
+def reinstate(net: Net, marking: Marking, binding: Binding, firing: int) -> None:
+    """Reserve again what a live firing had reserved before its case was loaded. Nothing but the consumed tokens is
+    judged anew: the firing began rightly. Raises `NetError` where a token is not there, or is reserved."""
+    _check_free(marking, binding.consumed)
+    _reserve(net, marking, binding, firing)
+
+
+def complete(
+    net: Net, marking: Marking, binding: Binding, drafts: Sequence[Draft], numbers: Iterator[int], now: datetime
+) -> Effect:
+    """Consume what `begin` reserved and produce the drafts. Raises `ColourMismatch` for a draft that its place refuses.
+
+    `numbers` gives the numbers of new tokens; a token that goes through one in, one out keeps its own.
+    """
+    _check_reserved(marking, binding)
+    transition = net.transitions[binding.transition]
+    _check_drafts(net, transition, binding, drafts)
+    _release_room(net, marking, binding.transition)
+    return _exchange(transition, marking, binding, drafts, numbers, now)
+
+
+def fire(
+    net: Net, marking: Marking, binding: Binding, drafts: Sequence[Draft], numbers: Iterator[int], now: datetime
+) -> Effect:
+    """Begin and complete at once. Raises what these raise."""
+    _check_free(marking, binding.consumed)
+    if binding.read:
+        _check_free(marking, binding.read)
+    if not has_room(net, marking, binding.transition):
+        raise NetError(f"{binding.transition} has no room in a target")
+    transition = net.transitions[binding.transition]
+    _check_drafts(net, transition, binding, drafts)
+    return _exchange(transition, marking, binding, drafts, numbers, now)
+
+
+def abort(net: Net, marking: Marking, binding: Binding) -> None:
+    """Undo a `begin`: the tokens are free again and the room is given back."""
+    _check_reserved(marking, binding)
+    _release_room(net, marking, binding.transition)
+    for token in binding.consumed:
+        marking.release(token.number)
+
+
+def divert(net: Net, marking: Marking, binding: Binding, failure: Mapping[str, Any], now: datetime) -> Effect:
+    """Move the tokens of a firing that failed for good to its `on_failure` place.
+
+    Each keeps its number and its data, gets the next version, and tells in `metadata.failure` what went wrong:
+    `failure` (its code and message) and the transition. The place's colour is not asked: a token that cannot be
+    parked would be worse than one that does not fit. Raises `NetError` where the transition has no such place.
+    """
+    _check_reserved(marking, binding)
+    place = net.transitions[binding.transition].on_failure
+    if place is None:
+        raise NetError(f"{binding.transition} has no on_failure place")
+    _release_room(net, marking, binding.transition)
+    note = {**failure, "transition": binding.transition}
+    moves: list[tuple[Token, int]] = []
+    for token in binding.consumed:
+        metadata = {**token.metadata, "failure": note}
+        moved = Token(token.number, token.version + 1, place, token.data, metadata, now)
+        marking.move(moved)
+        moves.append((moved, token.version))
+    return Effect(binding.consumed_refs, tuple(_image(moved) for moved, _ in moves), moves=tuple(moves))
+
+
+def _exchange(
+    transition: Transition,
+    marking: Marking,
+    binding: Binding,
+    drafts: Sequence[Draft],
+    numbers: Iterator[int],
+    now: datetime,
+) -> Effect:
+    consumed = binding.consumed
+    if transition.keeps_identity:
+        old, draft = consumed[0], drafts[0]
+        token = Token(old.number, old.version + 1, draft.place, draft.data, draft.metadata, now)
+        marking.move(token)
+        return Effect(binding.consumed_refs, (_image(token),), moves=((token, old.version),))
+    # The numbers are drawn before the marking is touched: drawing may raise.
+    made = [Token(next(numbers), 1, draft.place, draft.data, draft.metadata, now) for draft in drafts]
+    for token in made:
+        if token.number in marking:
+            raise NetError(f"there is already a token {token.number}")
+    for token in consumed:
+        marking.take(token.number)
+    for token in made:
+        marking.put(token)
+    parents = tuple([token.number for token in consumed])
+    return Effect(
+        binding.consumed_refs,
+        tuple([_image(token, parents) for token in made]),
+        puts=tuple(made),
+        takes=binding.blocks,
+    )
+
+
+def _image(token: Token, parents: tuple[int, ...] = ()) -> TokenImage:
+    return TokenImage(token.number, token.version, token.place, token.data, token.metadata, parents)
+
+
+def _reserve(net: Net, marking: Marking, binding: Binding, firing: int) -> None:
+    for token in binding.consumed:
+        marking.reserve(token.number, firing)
+    for room in net.rooms[binding.transition]:
+        marking.reserve_room(room.place, room.extra)
+
+
+def _release_room(net: Net, marking: Marking, transition: str) -> None:
+    for room in net.rooms[transition]:
+        marking.release_room(room.place, room.extra)
+
+
+def _check_free(marking: Marking, tokens: Sequence[Token]) -> None:
+    for token in tokens:
+        present = marking.get(token.number)
+        if present is None or present.version != token.version or present.place != token.place:
+            raise NetError(f"token {token.number} does not lie in {token.place} at version {token.version} any more")
+        firing = marking.reserved_by(token.number)
+        if firing is not None:
+            raise NetError(f"token {token.number} is reserved by firing {firing}")
+
+
+def _check_reserved(marking: Marking, binding: Binding) -> None:
+    firings: set[int | None] = set()
+    for token in binding.consumed:
+        present = marking.get(token.number)
+        if present is None or present.version != token.version:
+            raise NetError(f"token {token.number} is not there at version {token.version}")
+        firings.add(marking.reserved_by(token.number))
+    if None in firings or len(firings) > 1:
+        raise NetError(f"the tokens of {binding.transition} are not reserved by one firing")
+
+
+def _check_drafts(net: Net, transition: Transition, binding: Binding, drafts: Sequence[Draft]) -> None:
+    consumed = binding.consumed
+    if len(drafts) != transition.produced:
+        raise NetError(f"{transition.name} was given {len(drafts)} tokens to produce")
+    for draft in drafts:
+        colour = net.places[draft.place].colour
+        if colour is None:
+            continue
+        # Data that is passed on as it was, between places of one colour, has been checked when it came.
+        if any(token.data is draft.data and net.places[token.place].colour is colour for token in consumed):
+            continue
+        faults = colour.faults(draft.data)
+        if faults:
+            raise ColourMismatch(
+                f"{transition.name} would put a token into {draft.place} that is no {colour.name}: {'; '.join(faults)}",
+                details={"place": draft.place, "colour": colour.name, "faults": list(faults)},
+            )
