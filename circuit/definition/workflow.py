@@ -1,0 +1,97 @@
+"""What the compiler makes of a document: a net, its actions and its agents, known by a content hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from circuit.net.structure import Net
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often an action is tried. `retry_on_errors` empty means every error that calls itself retryable.
+
+    The wait before try n+1 is `backoff_seconds * 2**(n-1)`, less up to half of it by jitter.
+    """
+
+    max_attempts: int = 1
+    backoff_seconds: float = 1.0
+    retry_on_errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """What an acting transition does. `kind` names a registered action, `config` is that action's own (JSON)."""
+
+    kind: str
+    config: Mapping[str, Any]
+    required: bool = True
+    timeout_seconds: float = 300.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSpec:
+    """Which model of which provider. `options` are the provider's own keys (`base_url`, `headers`, `responses`, ...).
+
+    Secrets are references to the environment (`${NAME}`), resolved when a request is sent and never before.
+    """
+
+    type: str
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    system: str = ""
+    user_template: str = "{input_data}"
+    context_instructions: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentDefinition:
+    """An agent. `hash` names this version of it, `prompt_hash` this version of its prompts."""
+
+    id: str
+    name: str
+    description: str
+    provider: ProviderSpec
+    parameters: Mapping[str, Any]
+    prompts: Prompts
+    output_schema: Mapping[str, Any] | None
+    document: Mapping[str, Any]
+    hash: str
+    prompt_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class InitialToken:
+    """A token that lies in its place when a case starts, beside the one that the case is started with."""
+
+    place: str
+    data: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A compiled workflow. `document` is the canonical JSON from which any process compiles the same again.
+
+    `initial_tokens` come in the order of their places' names, then of the file: with a version's content their
+    numbers are known.
+    """
+
+    id: str
+    name: str
+    description: str
+    labels: Mapping[str, str]
+    document: Mapping[str, Any]
+    hash: str
+    net: Net
+    actions: Mapping[str, ActionSpec]
+    agents: Mapping[str, AgentDefinition]
+    requires: Mapping[str, Any]
+    initial_tokens: tuple[InitialToken, ...] = ()

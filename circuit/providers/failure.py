@@ -1,0 +1,160 @@
+"""What a provider's refusal means: from a status, headers and a body, or from an error inside a stream, to an error.
+
+Pure: the present instant and the known secrets are handed in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+from circuit.errors import (
+    AuthenticationRefused,
+    ModelRequestRefused,
+    ProviderError,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+    RateLimited,
+)
+from circuit.security.redaction import excerpt, redact
+
+MESSAGE_LIMIT = 500
+"""How many characters of a server's own message are quoted."""
+
+_UNAVAILABLE_WORDS = ("server_error", "overloaded", "unavailable", "timeout", "internal", "busy")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom the request went to, as its errors need it. `key_hint` says how to set the key."""
+
+    place: str
+    model: str
+    key_hint: str
+    secrets: tuple[str, ...] = ()
+
+    def quote(self, text: str) -> str:
+        """`text` of the server as it may be shown."""
+        return excerpt(redact(text, self.secrets), MESSAGE_LIMIT)
+
+
+def status_error(peer: Peer, status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderError:
+    """The error that an answer with another status than 200 means."""
+    said = _message_of(body)
+    return _error(peer, status, peer.quote(said) if said else "", retry_after(headers, now))
+
+
+def stream_error(peer: Peer, error: Any, now: datetime) -> ProviderError:
+    """The error that `error`, sent inside a stream or a body whose status was 200, means."""
+    detail: Mapping[str, Any] = cast("Mapping[str, Any]", error) if isinstance(error, Mapping) else {"message": error}
+    message = detail.get("message")
+    said = peer.quote(message if isinstance(message, str) else json.dumps(message or detail, default=str))
+    status = _status_of(detail)
+    metadata = detail.get("metadata")
+    headers: Any = cast("Mapping[str, Any]", metadata).get("headers") if isinstance(metadata, Mapping) else None
+    wait = None
+    if isinstance(headers, Mapping):
+        fields = cast("Mapping[str, Any]", headers)
+        wait = retry_after({name.lower(): str(value) for name, value in fields.items()}, now)
+    return _error(peer, status, said, wait)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds to wait before the next request, if the server says so: `retry-after-ms`, or `Retry-After` in seconds
+    or as an HTTP date (RFC 9110, section 10.2.3), counted from the answer's own `Date` where it has one."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is not None or text is None:
+        return seconds
+    due = _date(text)
+    if due is None:
+        return None
+    begin = _date(headers.get("date", "")) or now
+    return max(0.0, (due - begin).total_seconds())
+
+
+def _error(peer: Peer, status: int | None, said: str, wait: float | None) -> ProviderError:
+    tail = f": {said.rstrip('.')}" if said else ""
+    if status == 401:
+        # The server's own message is left out: it may quote the key in part.
+        return AuthenticationRefused(f"{peer.place} does not accept the key (401). {peer.key_hint}")
+    if status == 403:
+        return AuthenticationRefused(
+            f"{peer.place} does not allow this key to use the model {peer.model!r} (403){tail}. {peer.key_hint}"
+        )
+    if status == 429:
+        hint = f" It asks to wait {wait:g} s." if wait is not None else ""
+        return RateLimited(f"{peer.place} limits the rate of requests (429){tail}.{hint}", retry_after=wait)
+    if (status is not None and status >= 500) or status in (408, 409):
+        return ProviderUnavailable(f"{peer.place} cannot answer now ({status}){tail}", retry_after=wait)
+    if status is not None and 300 <= status < 400:
+        return ProviderMisconfigured(
+            f"{peer.place} answers with a redirect ({status}), and redirects are not followed:"
+            " set the base URL to the address that it points to."
+        )
+    if status == 404 and not said:
+        tail = ": nothing answers at this address; the base URL usually ends in /v1"
+    if status is None:
+        return ProviderUnavailable(f"{peer.place} broke its answer off with an error{tail}", retry_after=wait)
+    return ModelRequestRefused(f"{peer.place} refused the request for the model {peer.model!r} ({status}){tail}")
+
+
+def _status_of(detail: Mapping[str, Any]) -> int | None:
+    """The HTTP status that an error inside a stream stands for; None where it names no cause."""
+    for name in ("code", "status", "status_code", "http_status"):
+        value = detail.get(name)
+        if isinstance(value, int) and 300 <= value < 600:
+            return value
+        if isinstance(value, str) and value.isascii() and value.isdigit() and 300 <= int(value[:4]) < 600:
+            return int(value)
+    words = " ".join(str(detail.get(name) or "") for name in ("type", "code")).lower()
+    if "rate_limit" in words or "insufficient_quota" in words:
+        return 429
+    if "authentication" in words or "invalid_api_key" in words:
+        return 401
+    if "permission" in words:
+        return 403
+    if any(word in words for word in _UNAVAILABLE_WORDS):
+        return 503
+    return 400 if "invalid" in words or "not_found" in words or "badrequest" in words else None
+
+
+def _message_of(body: bytes) -> str:
+    """The message in an error's body, whatever its shape: OpenAI's, a bare one, or a page that is no JSON."""
+    text = body.decode("utf-8", "replace")
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        stripped = text.strip()
+        return "" if stripped.startswith("<") else stripped
+    for _ in range(4):
+        if isinstance(value, list) and value:
+            value = cast("list[Any]", value)[0]
+        elif isinstance(value, Mapping):
+            detail = cast("Mapping[str, Any]", value)
+            value = next((detail[name] for name in ("error", "message", "detail", "msg") if detail.get(name)), None)
+    return value if isinstance(value, str) else ("" if value is None else json.dumps(value))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        parsed = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
