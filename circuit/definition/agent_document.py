@@ -1,0 +1,292 @@
+"""What a workflow file says of agents: providers, parameters, prompts. Together with `document`, the only place where
+the keys of the format are named."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from circuit.definition.field import (
+    Duration,
+    ErrorContext,
+    JsonObject,
+    Line,
+    Part,
+    Planned,
+    Text,
+    by_kind,
+    fault,
+    kind_of,
+    seconds,
+)
+
+REFERENCE_HINT = "write ${NAME}, and set the environment variable NAME where Circuit runs"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_BRACED = re.compile(rf"\$\{{{_VARIABLE}\}}")
+_WHOLE = re.compile(rf"\$({_VARIABLE})|env:({_VARIABLE})")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def reference(value: str) -> str:
+    """A reference to the environment as `${NAME}`, from `$NAME`, `env:NAME` or text around `${NAME}`.
+
+    Raises `ValueError`, without the value, where `value` holds no reference.
+    """
+    if _BRACED.search(value):
+        return value
+    if match := _WHOLE.fullmatch(value.strip()):
+        return f"${{{match[1] or match[2]}}}"
+    raise ValueError("the value must be a reference to the environment")
+
+
+def _check_reference(value: str) -> str:
+    try:
+        reference(value)
+    except ValueError as error:
+        raise fault("secret", f"{error}; a file that holds a secret gives it away", REFERENCE_HINT) from None
+    if "\n" in value or "\r" in value:
+        raise fault("secret", "the value must be one line", REFERENCE_HINT)
+    return value
+
+
+def _check_url(value: str) -> str:
+    if _BRACED.search(value) or _WHOLE.fullmatch(value):
+        return value
+    hint = "write an address like https://host/v1"
+    try:
+        parts = urlsplit(value)
+        named = parts.hostname
+        _ = parts.port
+    except ValueError:
+        raise fault("url", "this is not an address", hint) from None
+    if parts.scheme not in ("http", "https") or not named or any(character.isspace() for character in value):
+        raise fault("url", "this is not an address of a server", hint)
+    if "@" in parts.netloc:
+        raise fault("url", "an address must not hold a name or a password", "put ${NAME} into a header instead")
+    return value
+
+
+class EnvironmentReference(Part):
+    """A reference to an environment variable."""
+
+    env: Annotated[str, Field(pattern=rf"^{_VARIABLE}$", description="The name of the environment variable.")]
+
+
+SecretReference = Annotated[
+    Annotated[
+        str,
+        AfterValidator(_check_reference),
+        Field(
+            json_schema_extra={
+                "pattern": rf"(\$\{{{_VARIABLE}\}}|^\${_VARIABLE}$|^env:{_VARIABLE}$)",
+                "examples": ["${MY_KEY}", "Bearer ${MY_KEY}", "env:MY_KEY"],
+            }
+        ),
+        Tag("<text>"),
+    ]
+    | Annotated[EnvironmentReference, Tag("<mapping>")],
+    by_kind("a reference to the environment: ${NAME}", "text", "mapping"),
+]
+
+
+def _check_headers(value: dict[str, Any]) -> dict[str, Any]:
+    for name in value:
+        if not _HEADER_NAME.fullmatch(name):
+            raise fault("header", f"{name!r} is not the name of an HTTP header", at=[name])
+    return value
+
+
+Headers = Annotated[dict[str, SecretReference], AfterValidator(_check_headers)]
+Url = Annotated[
+    str,
+    AfterValidator(_check_url),
+    Field(json_schema_extra={"examples": ["https://llm.example.org/v1", "${LLM_BASE_URL}"]}),
+]
+
+_MODEL = "The name of the model, as the provider spells it."
+_API_KEY = "The key, as a reference to the environment: ${NAME}. Literal keys are refused."
+_HEADERS = "HTTP headers of each request. Each value holds a reference to the environment, as in Bearer ${NAME}."
+
+
+class OpenAIProvider(Part):
+    """A model of OpenAI, or of a server that speaks its protocol."""
+
+    type: Annotated[Literal["openai"], Field(description="OpenAI, or a server that speaks its protocol.")]
+    model: Annotated[Line, Field(description=_MODEL)]
+    api_key: Annotated[SecretReference | None, Field(description=f"{_API_KEY} Default: ${{OPENAI_API_KEY}}.")] = None
+    base_url: Annotated[
+        Url | None, Field(description="Address of the server. Default: OPENAI_BASE_URL, else OpenAI's own.")
+    ] = None
+
+
+class CustomProvider(Part):
+    """A model behind any server that speaks OpenAI's protocol, with its own address and headers."""
+
+    type: Annotated[Literal["custom"], Field(description="A server with its own address, key and headers.")]
+    model: Annotated[Line, Field(description=_MODEL)]
+    base_url: Annotated[Url, Field(description="Address of the server, up to and without /chat/completions.")]
+    api_key: Annotated[SecretReference | None, Field(description=_API_KEY)] = None
+    headers: Annotated[Headers | None, Field(description=_HEADERS)] = None
+
+
+_RESPONSE_HINT = "write {when: text that the prompt holds, or /a regular expression/, response: text or an object}"
+_MISSPELT = {"when", "respond", "responses", "text", "output", "answer", "reply", "reasoning", "finish", "message"}
+
+
+def _check_response(value: JsonObject) -> JsonObject:
+    """Refuses what is meant as an instruction and would be taken for a structured answer."""
+    if "response" not in value and "error" not in value:
+        if "when" in value and set(value) <= _MISSPELT:
+            raise fault("response", "an answer with `when` needs `response` or `error`", _RESPONSE_HINT)
+        return value
+    if "response" in value and not isinstance(value["response"], str | dict):
+        kind = kind_of(value["response"])
+        raise fault("response", f"`response` must be text or a mapping, not {kind}", _RESPONSE_HINT, at=["response"])
+    when = value.get("when")
+    if "when" not in value:
+        return value
+    if not isinstance(when, str) or not when:
+        raise fault("response", "`when` must be text", _RESPONSE_HINT, at=["when"])
+    if len(when) > 2 and when.startswith("/") and when.endswith("/"):
+        try:
+            re.compile(when[1:-1], re.DOTALL)
+        except re.error as error:
+            raise fault(
+                "response", f"`when` is not a regular expression: {error}", _RESPONSE_HINT, at=["when"]
+            ) from None
+    return value
+
+
+def _check_delay(value: float | str) -> float | str:
+    if seconds(value) > 3600:
+        raise fault("delay", "the pause before a chunk must be an hour at most")
+    return value
+
+
+ScriptedResponse = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[JsonObject, AfterValidator(_check_response), Tag("<mapping>")],
+    by_kind("text, an object (a structured answer) or {when, response}", "text", "mapping"),
+]
+
+
+class ScriptedProvider(Part):
+    """Answers that the file itself holds, for demonstrations and tests; no model is asked."""
+
+    type: Annotated[Literal["scripted"], Field(description="Answers from this file; no model is asked.")]
+    model: Annotated[Line, Field(description="A name for the scripted model.")] = "scripted"
+    responses: Annotated[
+        list[ScriptedResponse] | None,
+        Field(
+            description="The answers: text, or an object (a structured answer), by turn; or {when, response}, given "
+            "where the text `when` (or /regular expression/) is found in the prompt; or {error, message}, which "
+            "fails. Without any, seeded answers that fit the output_schema are made up."
+        ),
+    ] = None
+    delay_seconds: Annotated[
+        Duration | None,
+        AfterValidator(lambda value: value if value is None else _check_delay(value)),
+        Field(description="Pause before each chunk."),
+    ] = None
+    chunk_size: Annotated[int | None, Field(ge=1, le=100_000, description="Characters a chunk.")] = None
+    seed: Annotated[int | None, Field(description="Seed of the answers that are made up.")] = None
+
+
+class PlannedProvider(Part):
+    """A provider of the format that this release does not speak to."""
+
+    type: Annotated[
+        Literal["anthropic", "google", "ollama", "vllm"],
+        Planned("llm_provider type", ("anthropic", "google", "ollama", "vllm")),
+        Field(description="The provider."),
+    ]
+    model: Annotated[Line, Field(description=_MODEL)]
+    api_key: Annotated[SecretReference | None, Field(description=_API_KEY)] = None
+    base_url: Annotated[Url | None, Field(description="Address of the server.")] = None
+    headers: Annotated[Headers | None, Field(description=_HEADERS)] = None
+    options: Annotated[JsonObject | None, Field(description="Further settings of the provider.")] = None
+
+
+PROVIDERS = ("openai", "custom", "scripted", "anthropic", "google", "ollama", "vllm")
+
+
+def _provider_tag(value: Any) -> str | None:
+    named: Any = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)  # type: ignore[reportUnknownMemberType]
+    if named not in PROVIDERS:
+        return None
+    return f"<{named}>" if named in PROVIDERS[:3] else "<planned>"
+
+
+LlmProvider = Annotated[
+    Annotated[OpenAIProvider, Tag("<openai>")]
+    | Annotated[CustomProvider, Tag("<custom>")]
+    | Annotated[ScriptedProvider, Tag("<scripted>")]
+    | Annotated[PlannedProvider, Tag("<planned>")],
+    Discriminator(
+        _provider_tag,
+        custom_error_type="unknown_type",
+        custom_error_message="unknown type",
+        custom_error_context=ErrorContext(known=PROVIDERS, expected="a mapping like {type: openai, model: NAME}"),
+    ),
+]
+
+
+class LlmConfig(Part):
+    """How the model generates. What is left out is the provider's own default."""
+
+    temperature: Annotated[
+        float | None, Field(ge=0, le=2, description="0 (the same answer each time) to 2 (very varied).")
+    ] = None
+    max_tokens: Annotated[int | None, Field(ge=1, description="The longest answer, in tokens.")] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1, description="Nucleus sampling: 1 is the full vocabulary.")] = None
+    frequency_penalty: Annotated[float | None, Field(ge=-2, le=2, description="Above 0 reduces repetition.")] = None
+    presence_penalty: Annotated[float | None, Field(ge=-2, le=2, description="Above 0 encourages new topics.")] = None
+    stop_sequences: Annotated[
+        list[Annotated[str, Field(min_length=1)]] | None,
+        Field(max_length=16, description="Texts at which the model stops."),
+    ] = None
+
+
+_VARIABLES = (
+    "{input_data}, {token_id}, {current_place}, {token_metadata}, {workflow_id}, {history_count} and each name of the "
+    "input_mapping are replaced; other braces stay."
+)
+
+
+class PromptSet(Part):
+    """What the agent is told. Names in braces are replaced; what is put in is never evaluated."""
+
+    system: Annotated[Text | None, Field(description=f"The agent's role. {_VARIABLES}")] = None
+    user_template: Annotated[
+        Text | None, Field(description=f"The message of each execution. {_VARIABLES} Default: {{input_data}}.")
+    ] = None
+    context_instructions: Annotated[
+        Text | None, Field(description=f"How to treat what is given as context. {_VARIABLES}")
+    ] = None
+    engine: Annotated[
+        Literal["jinja"] | None,
+        Planned("prompts.engine", ("jinja",)),
+        Field(description="Another template language for the prompts."),
+    ] = None
+
+
+class Agent(Part):
+    """An agent: a model with prompts and parameters. Transitions run it by its id."""
+
+    name: Annotated[Line | None, Field(description="Its name for people. Default: the id.")] = None
+    description: Annotated[Text | None, Field(description="What it is for.")] = None
+    llm_provider: Annotated[LlmProvider, Field(description="Which model of which provider answers.")]
+    llm_config: Annotated[LlmConfig | None, Field(description="How the model generates.")] = None
+    prompts: Annotated[PromptSet | None, Field(description="What the agent is told.")] = None
+    capabilities: Annotated[
+        list[Line] | None, Planned("capabilities"), Field(description="Ways of working, such as self_reflection.")
+    ] = None
+    tools: Annotated[
+        list[Line | JsonObject] | None, Planned("tools"), Field(description="Tools that the agent may call.")
+    ] = None
+    output_schema: Annotated[
+        JsonObject | None,
+        Field(description="JSON Schema of its structured answer; output_mapping maps from its property names."),
+    ] = None

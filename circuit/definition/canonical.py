@@ -1,0 +1,293 @@
+"""The canonical form of a document: long forms, seconds, references as `${NAME}`; plain JSON, the same for the same
+workflow however it was spelt. Keys that say nothing (`null`, empty mappings, defaults that are `false`)
+are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from circuit.definition.agent_document import Agent, EnvironmentReference, LlmConfig, LlmProvider, reference
+from circuit.definition.document import (
+    RULE_FIELDS,
+    RULE_KINDS,
+    AgentExecution,
+    Document,
+    FieldComparison,
+    InputArcEntry,
+    MappingEntry,
+    OutputArcEntry,
+    PlaceAgent,
+    PlaceEntry,
+    RetryConfig,
+    RuleEntry,
+    TransitionEntry,
+    TriggerEntry,
+)
+from circuit.definition.field import seconds
+
+DEFAULT_TIMEOUT_SECONDS = 300.0
+
+
+def canonical(document: Document) -> dict[str, Any]:
+    """The document as canonical JSON, all of the format included, also what this release does not run."""
+    return _tidy(
+        {
+            "workflow": document.workflow,
+            "name": document.name or document.workflow,
+            "description": document.description or "",
+            "labels": dict(document.labels or {}),
+            "colours": dict(document.colours or {}),
+            "places": _places(document),
+            "agents": {name: agent_json(name, agent) for name, agent in (document.agents or {}).items()},
+            "transitions": {name: _transition(entry) for name, entry in document.transitions.items()},
+            "place_agents": [_place_agent(entry) for entry in document.place_agents or ()],
+        },
+        keep=("description", "places", "transitions"),
+    )
+
+
+def _tidy(value: Mapping[str, Any], keep: Sequence[str] = ()) -> dict[str, Any]:
+    """Without what is not said: null, empty mappings and lists, except for the keys to keep."""
+    return {key: item for key, item in value.items() if key in keep or (item is not None and item != {} and item != [])}
+
+
+def _places(document: Document) -> dict[str, Any]:
+    if isinstance(document.places, dict):
+        return {name: _place(entry) for name, entry in document.places.items()}
+    # The short form says no more than names: the case begins in the first, and ends where nothing leads on.
+    names = list(dict.fromkeys(document.places))
+    left = {
+        arc["place"]
+        for entry in document.transitions.values()
+        for arc in _inputs(entry.from_places)
+        if arc["mode"] != "read"
+    }
+    left |= {arc["place"] for entry in document.transitions.values() for arc in _inputs(entry.from_any)}
+    places: dict[str, Any] = {}
+    for name in names:
+        places[name] = _tidy({"initial": name == names[0] or None, "terminal": name not in left or None})
+    return places
+
+
+def _place(entry: PlaceEntry | None) -> dict[str, Any]:
+    if entry is None:
+        return {}
+    return _tidy(
+        {
+            "description": entry.description or None,
+            "colour": entry.colour,
+            "initial": entry.initial or None,
+            "terminal": entry.terminal or None,
+            "outcome": entry.outcome if entry.outcome != "completed" else None,
+            "dead_letter": entry.dead_letter or None,
+            "capacity": entry.capacity,
+            "tokens": [{"data": token.data or {}, "metadata": token.metadata or {}} for token in entry.tokens or ()],
+            "shared": entry.shared or None,
+        }
+    )
+
+
+def agent_json(name: str, agent: Agent) -> dict[str, Any]:
+    """One agent as canonical JSON."""
+    prompts = agent.prompts
+    return _tidy(
+        {
+            "name": agent.name or name,
+            "description": agent.description or "",
+            "llm_provider": provider_json(agent.llm_provider),
+            "llm_config": _llm_config(agent.llm_config),
+            "prompts": {
+                "system": (prompts and prompts.system) or "",
+                "user_template": "{input_data}"
+                if prompts is None or prompts.user_template is None
+                else prompts.user_template,
+                "context_instructions": (prompts and prompts.context_instructions) or "",
+                **({"engine": prompts.engine} if prompts and prompts.engine else {}),
+            },
+            "capabilities": list(agent.capabilities or ()),
+            "tools": list(agent.tools or ()),
+            "output_schema": agent.output_schema,
+        },
+        keep=("description",),
+    )
+
+
+def provider_json(provider: LlmProvider) -> dict[str, Any]:
+    """`type`, `model` and `options` of a provider; all references to the environment are `${NAME}`."""
+    options: dict[str, Any] = {}
+    for name in type(provider).model_fields:
+        value: Any = getattr(provider, name)
+        if name in ("type", "model") or value is None:
+            continue
+        if name == "api_key":
+            options[name] = _reference(value)
+        elif name == "base_url":
+            options[name] = _address(value)
+        elif name == "headers":
+            options[name] = {header: _reference(item) for header, item in value.items()}
+        elif name == "delay_seconds":
+            options[name] = seconds(value)
+        else:
+            options[name] = value
+    return {"type": provider.type, "model": provider.model, "options": _tidy(options)}
+
+
+def _reference(value: str | EnvironmentReference) -> str:
+    return f"${{{value.env}}}" if isinstance(value, EnvironmentReference) else reference(value)
+
+
+def _address(value: str) -> str:
+    try:
+        return reference(value)
+    except ValueError:
+        return value
+
+
+def _llm_config(config: LlmConfig | None) -> dict[str, Any]:
+    return _tidy(config.model_dump(exclude_none=True)) if config is not None else {}
+
+
+def _inputs(value: str | Sequence[str | InputArcEntry] | None) -> list[dict[str, Any]]:
+    arcs: list[dict[str, Any]] = []
+    for entry in [value] if isinstance(value, str) else value or ():
+        if isinstance(entry, str):
+            arcs.append({"place": entry, "weight": 1, "mode": "consume"})
+        else:
+            arc = {"place": entry.place, "weight": entry.weight or 1, "mode": entry.mode or "consume"}
+            arcs.append({**arc, **_tidy({"where": entry.where, "correlate": entry.correlate})})
+    return arcs
+
+
+def _outputs(value: str | OutputArcEntry | Sequence[str | OutputArcEntry] | None) -> list[dict[str, Any]]:
+    arcs: list[dict[str, Any]] = []
+    for entry in [value] if isinstance(value, str | OutputArcEntry) else value or ():
+        if isinstance(entry, str):
+            arcs.append({"place": entry, "weight": 1})
+        else:
+            # `data: {}` says something: the new token has no data.
+            data = {} if entry.data is None else {"data": dict(entry.data)}
+            arcs.append({"place": entry.place, "weight": entry.weight or 1, **data})
+    return arcs
+
+
+def _transition(entry: TransitionEntry) -> dict[str, Any]:
+    conditions = [entry.conditions] if isinstance(entry.conditions, str) else entry.conditions
+    return _tidy(
+        {
+            "name": entry.name,
+            "description": entry.description or None,
+            "from_places": _inputs(entry.from_places),
+            "from_any": _inputs(entry.from_any),
+            "to_places": _outputs(entry.to_place if entry.to_place is not None else entry.to_places),
+            "priority": entry.priority or None,
+            "rules": [_rule(rule) for rule in entry.rules or ()],
+            "conditions": list(conditions or ()),
+            "agent_execution": _agent_execution(entry.agent_execution),
+            "output_mapping": _mapping(entry.output_mapping),
+            "on_failure": entry.on_failure,
+            "merge": entry.merge,
+            "trigger": _trigger(entry.trigger),
+        },
+        keep=("from_places", "to_places"),
+    )
+
+
+def _rule(rule: RuleEntry) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for kind in RULE_KINDS:
+        test: Any = getattr(rule, RULE_FIELDS.get(kind, kind))
+        if test is None:
+            continue
+        if isinstance(test, FieldComparison):
+            value[kind] = {"field": test.field, "value": test.value}
+        elif isinstance(test, RuleEntry):
+            value[kind] = _rule(test)
+        elif isinstance(test, str):
+            value[kind] = test
+        else:
+            value[kind] = [_rule(part) for part in test]
+    return _tidy({"id": rule.id, "description": rule.description or None, **value})
+
+
+def _mapping(mapping: Mapping[str, str | MappingEntry] | None) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for name, value in (mapping or {}).items():
+        if isinstance(value, str):
+            entries[name] = value
+        elif value.optional or "default" in value.model_fields_set:
+            default = {"default": value.default} if "default" in value.model_fields_set else {}
+            entries[name] = {"path": value.path, **({"optional": True} if value.optional else {}), **default}
+        else:
+            entries[name] = value.path
+    return entries
+
+
+def _retry(retry: RetryConfig | None) -> dict[str, Any] | None:
+    if retry is None:
+        return None
+    backoff = None if retry.backoff_seconds is None else seconds(retry.backoff_seconds)
+    return _tidy(
+        {
+            "max_attempts": retry.max_attempts,
+            "backoff_seconds": backoff,
+            "retry_on_errors": list(dict.fromkeys(retry.retry_on_errors or ())),
+        }
+    )
+
+
+def _agent_execution(entry: str | AgentExecution | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    if isinstance(entry, str):
+        entry = AgentExecution(agent_id=entry)
+    timeout = DEFAULT_TIMEOUT_SECONDS if entry.timeout_seconds is None else seconds(entry.timeout_seconds)
+    return _tidy(
+        {
+            "agent_id": entry.agent_id,
+            "input_mapping": _mapping(entry.input_mapping),
+            "output_mapping": _mapping(entry.output_mapping),
+            "required": entry.required is not False,
+            "timeout_seconds": timeout,
+            "retry_config": _retry(entry.retry_config),
+        }
+    )
+
+
+def _trigger(entry: TriggerEntry | None) -> dict[str, Any] | None:
+    if entry is None or entry.type == "auto":
+        return None
+    after = None if entry.after is None else seconds(entry.after)
+    return {
+        "type": entry.type,
+        **_tidy(
+            {
+                "form": entry.form,
+                "roles": list(dict.fromkeys(entry.roles or ())),
+                "after": after,
+                "at": entry.at,
+                "cron": entry.cron,
+                "message": entry.message,
+                "correlate": entry.correlate,
+            }
+        ),
+    }
+
+
+def _place_agent(entry: PlaceAgent) -> dict[str, Any]:
+    schedule = entry.schedule.model_dump(exclude_none=True) if entry.schedule else None
+    return _tidy(
+        {
+            "place_id": entry.place_id,
+            "agent_id": entry.agent_id,
+            "llm_config": _llm_config(entry.llm_config),
+            "llm_provider": None if entry.llm_provider is None else provider_json(entry.llm_provider),
+            "trigger_conditions": [_rule(rule) for rule in entry.trigger_conditions or ()],
+            "input_mapping": _mapping(entry.input_mapping),
+            "output_mapping": _mapping(entry.output_mapping),
+            "auto_transition": entry.auto_transition,
+            "schedule": schedule,
+            "cron": entry.cron,
+            "retry_config": _retry(entry.retry_config),
+        }
+    )

@@ -1,0 +1,169 @@
+"""Makes a workflow of a canonical document. It trusts the document: the loader and the lint have been over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from circuit.definition.canonical import DEFAULT_TIMEOUT_SECONDS
+from circuit.definition.schemas import bundle
+from circuit.definition.versions import content_hash
+from circuit.definition.workflow import (
+    ActionSpec,
+    AgentDefinition,
+    InitialToken,
+    Prompts,
+    ProviderSpec,
+    RetryPolicy,
+    Workflow,
+)
+from circuit.expressions.cel import compile_expression
+from circuit.net.colour import Colour
+from circuit.net.guard import Guard, Rule
+from circuit.net.mapping import InputMapping, OutputData, OutputMapping
+from circuit.net.structure import (
+    InputArc,
+    Manual,
+    Merge,
+    Mode,
+    Net,
+    OutputArc,
+    Place,
+    Transition,
+    Trigger,
+)
+
+ALWAYS = ("tokens", "case")
+ONE_TOKEN = ("data", "metadata", "tokens", "case")
+
+
+def variables(inputs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What expressions of a transition with these input arcs may use: `data` only where one token is consumed."""
+    consumed = sum(arc["weight"] for arc in inputs if arc["mode"] == "consume")
+    return ONE_TOKEN if consumed == 1 else ALWAYS
+
+
+def compile_document(plain: Mapping[str, Any]) -> Workflow:
+    """The workflow of a canonical document: the same in every process."""
+    colours: Mapping[str, Any] = plain.get("colours") or {}
+    compiled = {name: Colour(name, bundle(schema, colours, name)) for name, schema in colours.items()}
+    agents = {name: _agent(name, value, colours) for name, value in (plain.get("agents") or {}).items()}
+    transitions: Mapping[str, Any] = plain["transitions"]
+    actions = {name: action for name, value in transitions.items() if (action := _action(value.get("agent_execution")))}
+    # By name, not by place in the file: the order in which the net looks at transitions belongs to the version.
+    net = Net.build(
+        plain["workflow"],
+        [_place(name, value, compiled) for name, value in plain["places"].items()],
+        [_transition(name, transitions[name], colours) for name in sorted(transitions)],
+    )
+    used = {action.config["agent_id"] for action in actions.values()}
+    providers = [agents[name].provider for name in sorted(used)]
+    return Workflow(
+        id=plain["workflow"],
+        name=plain["name"],
+        description=plain.get("description", ""),
+        labels=dict(plain.get("labels") or {}),
+        document=plain,
+        hash=content_hash(plain),
+        net=net,
+        actions=actions,
+        agents=agents,
+        requires={
+            "actions": sorted({action.kind for action in actions.values()}),
+            "models": sorted({f"{provider.type}:{provider.model}" for provider in providers}),
+        },
+        initial_tokens=tuple(
+            InitialToken(name, token["data"], token["metadata"])
+            for name in sorted(plain["places"])
+            for token in plain["places"][name].get("tokens", ())
+        ),
+    )
+
+
+def _sorted(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries in the order of their names, which belongs to the content as the order in the file does not.
+
+    So `data.review` is written before `data.review.score`, and the latter has the last word on its own part.
+    """
+    return {name: entries[name] for name in sorted(entries)}
+
+
+def _place(name: str, value: Mapping[str, Any], colours: Mapping[str, Colour]) -> Place:
+    return Place(
+        name=name,
+        colour=colours[value["colour"]] if "colour" in value else None,
+        capacity=value.get("capacity"),
+        initial=value.get("initial", False),
+        terminal=value.get("terminal", False),
+        failed=value.get("outcome") == "failed",
+        dead_letter=value.get("dead_letter", False),
+    )
+
+
+def _agent(name: str, value: Mapping[str, Any], colours: Mapping[str, Any]) -> AgentDefinition:
+    schema = value.get("output_schema")
+    document = {"id": name, **value}
+    if schema is not None:
+        schema = bundle(schema, colours)
+        document["output_schema"] = schema
+    prompts: Mapping[str, Any] = value["prompts"]
+    provider: Mapping[str, Any] = value["llm_provider"]
+    return AgentDefinition(
+        id=name,
+        name=value["name"],
+        description=value.get("description", ""),
+        provider=ProviderSpec(provider["type"], provider["model"], provider.get("options") or {}),
+        parameters=dict(value.get("llm_config") or {}),
+        prompts=Prompts(prompts["system"], prompts["user_template"], prompts["context_instructions"]),
+        output_schema=schema,
+        document=document,
+        hash=content_hash(document),
+        prompt_hash=content_hash(prompts),
+    )
+
+
+def _action(execution: Mapping[str, Any] | None) -> ActionSpec | None:
+    if execution is None:
+        return None
+    retry: Mapping[str, Any] = execution.get("retry_config") or {}
+    return ActionSpec(
+        kind="agent",
+        config={"agent_id": execution["agent_id"]},
+        required=execution.get("required", True),
+        timeout_seconds=execution.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS),
+        retry=RetryPolicy(
+            retry.get("max_attempts", 1), retry.get("backoff_seconds", 1.0), tuple(retry.get("retry_on_errors", ()))
+        ),
+    )
+
+
+def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any]) -> Transition:
+    known = variables(value["from_places"])
+    rules = tuple(Rule.parse(rule) for rule in value.get("rules", ()))
+    conditions = tuple(compile_expression(source, known) for source in value.get("conditions", ()))
+    execution: Mapping[str, Any] = value.get("agent_execution") or {}
+    outputs = {**execution.get("output_mapping", {}), **value.get("output_mapping", {})}
+    trigger: Mapping[str, Any] = value.get("trigger") or {"type": "auto"}
+    manual = None
+    if trigger["type"] == "manual":
+        form = Colour(f"{name} form", bundle(trigger["form"], colours)) if "form" in trigger else None
+        manual = Manual(form, frozenset(trigger.get("roles", ())))
+    return Transition(
+        name=name,
+        inputs=tuple(InputArc(arc["place"], arc["weight"], Mode(arc["mode"])) for arc in value["from_places"]),
+        outputs=tuple(
+            OutputArc(
+                arc["place"], arc["weight"], OutputData.parse(_sorted(arc["data"]), known) if "data" in arc else None
+            )
+            for arc in value["to_places"]
+        ),
+        guard=Guard(rules, conditions) if rules or conditions else None,
+        priority=value.get("priority", 0),
+        trigger=Trigger(trigger["type"]),
+        manual=manual,
+        acting=bool(execution),
+        merge=Merge(value.get("merge", "refuse")),
+        input_mapping=InputMapping.parse(_sorted(execution["input_mapping"])) if "input_mapping" in execution else None,
+        output_mapping=OutputMapping.parse(_sorted(outputs)) if outputs else None,
+        on_failure=value.get("on_failure"),
+    )

@@ -1,0 +1,361 @@
+"""The workflow file as its authors write it: places, transitions and all else, in short and long forms.
+
+With `agent_document` this is the only place where the keys of the format are named. Each key carries its description,
+from which the JSON Schema of the format is made; keys that belong to the format and that this release does not run
+are marked `Planned`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Tag, model_validator
+
+from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
+from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, Planned, Text, by_kind, fault
+
+MAX_WEIGHT = 1_000
+
+ALIASES = {"to_places": "to_place"}
+"""Keys of the canonical document and the key under which an author may have written the same."""
+
+
+class InitialToken(Part):
+    """A token that lies in its place when a case starts."""
+
+    data: Annotated[JsonObject | None, Field(description="The token's data.")] = None
+    metadata: Annotated[JsonObject | None, Field(description="The token's metadata.")] = None
+
+
+class PlaceEntry(Part):
+    """Holds tokens."""
+
+    description: Annotated[Text | None, Field(description="What it means that a token lies here.")] = None
+    colour: Annotated[
+        Identifier | None, Field(description="The colour (under `colours`) that tokens here must fit.")
+    ] = None
+    initial: Annotated[bool | None, Field(description="New cases put their token here. One place at most.")] = None
+    terminal: Annotated[bool | None, Field(description="A case is complete when all tokens lie in such places.")] = None
+    outcome: Annotated[
+        Literal["completed", "failed"] | None,
+        Field(description="How a case ends whose token arrives in this terminal place. Default: completed."),
+    ] = None
+    dead_letter: Annotated[
+        bool | None, Field(description="Tokens here wait for a person: the case asks for attention.")
+    ] = None
+    capacity: Annotated[int | None, Field(ge=1, description="The most tokens that may lie here at once.")] = None
+    tokens: Annotated[
+        list[InitialToken] | None, Field(max_length=1_000, description="Tokens that lie here when a case starts.")
+    ] = None
+    shared: Annotated[
+        bool | None,
+        Planned("a shared place"),
+        Field(description="A counted resource of all cases of the workflow; `capacity` is its amount."),
+    ] = None
+
+
+class FieldComparison(Part):
+    """A field and what it is compared with."""
+
+    field: Annotated[Line, Field(description="Dotted path (data.x, metadata.x); a bare name: metadata, else data.")]
+    value: Annotated[Any, Field(description="What the field is compared with.")]
+
+
+RULE_KINDS = (
+    "field_exists",
+    "field_equals",
+    "field_greater_than",
+    "field_less_than",
+    "field_contains",
+    "and",
+    "or",
+    "not",
+)
+RULE_FIELDS = {"and": "and_", "or": "or_", "not": "not_"}
+
+
+class RuleEntry(Part):
+    """A condition in structured form: exactly one of the field tests, `and`, `or`, `not`."""
+
+    id: Annotated[Line | None, Field(description="Its name in diagnostics.")] = None
+    description: Annotated[Text | None, Field(description="What it asks for, for people.")] = None
+    field_exists: Annotated[Line | None, Field(description="Holds where the field exists.")] = None
+    field_equals: Annotated[FieldComparison | None, Field(description="Holds where the field equals the value.")] = None
+    field_greater_than: Annotated[
+        FieldComparison | None, Field(description="Holds where the field is greater than the value.")
+    ] = None
+    field_less_than: Annotated[
+        FieldComparison | None, Field(description="Holds where the field is less than the value.")
+    ] = None
+    field_contains: Annotated[
+        FieldComparison | None, Field(description="Holds where the field (text, list, object) contains the value.")
+    ] = None
+    and_: Annotated[
+        list[RuleEntry] | None, Field(alias="and", min_length=1, description="Holds where all of these hold.")
+    ] = None
+    or_: Annotated[
+        list[RuleEntry] | None, Field(alias="or", min_length=1, description="Holds where one of these holds.")
+    ] = None
+    not_: Annotated[RuleEntry | None, Field(alias="not", description="Holds where this does not.")] = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> RuleEntry:
+        given = [kind for kind in RULE_KINDS if getattr(self, RULE_FIELDS.get(kind, kind)) is not None]
+        if not given:
+            raise fault("incomplete", "the rule tests nothing", f"give one of {', '.join(RULE_KINDS)}")
+        if len(given) > 1:
+            raise fault(
+                "several", f"a rule has one test, not {len(given)}: {', '.join(given)}", "join rules with and: [...]"
+            )
+        return self
+
+
+class InputArcEntry(Part):
+    """An arc into a transition."""
+
+    place: Annotated[Identifier, Field(description="The place.")]
+    weight: Annotated[int | None, Field(ge=1, le=MAX_WEIGHT, description="How many tokens. Default: 1.")] = None
+    mode: Annotated[
+        Literal["consume", "read", "inhibit", "reset", "refresh", "drain"] | None,
+        Planned("arc mode", ("inhibit", "reset", "refresh", "drain")),
+        Field(description="consume takes the tokens, read only looks at them. Default: consume."),
+    ] = None
+    where: Annotated[
+        Text | None,
+        Planned("where (an arc filter)"),
+        Field(description="CEL over `token`: which tokens the arc takes."),
+    ] = None
+    correlate: Annotated[
+        Line | None,
+        Planned("correlate"),
+        Field(description="Path of the key by which tokens of several arcs belong together."),
+    ] = None
+
+
+class OutputArcEntry(Part):
+    """An arc out of a transition."""
+
+    place: Annotated[Identifier, Field(description="The place.")]
+    weight: Annotated[int | None, Field(ge=1, le=MAX_WEIGHT, description="How many tokens. Default: 1.")] = None
+    data: Annotated[
+        dict[Line, Text] | None,
+        Field(
+            description="The data of the new token: a CEL expression for each key. Without it the inputs are merged."
+        ),
+    ] = None
+
+
+class MappingEntry(Part):
+    """A path, and what counts where it leads nowhere."""
+
+    path: Annotated[Line, Field(description="The dotted path of the value.")]
+    optional: Annotated[bool | None, Field(description="Leave the entry out where the path leads nowhere.")] = None
+    default: Annotated[Any, Field(description="The value where the path leads nowhere.")] = None
+
+
+MappingValue = Annotated[
+    Annotated[Line, Tag("<text>")] | Annotated[MappingEntry, Tag("<mapping>")],
+    by_kind("a path, or {path, optional, default}", "text", "mapping"),
+]
+InputMappingEntries = Annotated[
+    dict[Line, MappingValue],
+    Field(description="{agent_input: token_path}, with paths under data, metadata or tokens.PLACE."),
+]
+OutputMappingEntries = Annotated[
+    dict[Line, MappingValue],
+    Field(description="{token_path: output}; targets under data or metadata, or to.PLACE.data of one target."),
+]
+
+
+class RetryConfig(Part):
+    """How often a failed action is tried again."""
+
+    max_attempts: Annotated[int | None, Field(ge=1, le=1_000, description="Attempts in all. Default: 1.")] = None
+    backoff_seconds: Annotated[
+        Duration | None, Field(description="The first wait; it doubles with each attempt. Default: 1.")
+    ] = None
+    retry_on_errors: Annotated[
+        list[Line] | None,
+        Field(description="Error codes that are tried again. Default: every error that calls itself retryable."),
+    ] = None
+
+
+class AgentExecution(Part):
+    """Runs an agent between taking the tokens and producing the new ones."""
+
+    agent_id: Annotated[Identifier, Field(description="The agent (under `agents`).")]
+    input_mapping: Annotated[
+        InputMappingEntries | None, Field(description="What the agent gets. Default: the token's data.")
+    ] = None
+    output_mapping: Annotated[
+        OutputMappingEntries | None, Field(description="What of the agent's output the new tokens get.")
+    ] = None
+    required: Annotated[
+        bool | None,
+        Field(description="false: if the agent fails the token moves on without its output. Default: true."),
+    ] = None
+    timeout_seconds: Annotated[
+        Duration | None, Field(description="The longest one attempt may take. Default: 300.")
+    ] = None
+    retry_config: Annotated[RetryConfig | None, Field(description="How often a failure is tried again.")] = None
+
+
+class TriggerEntry(Part):
+    """Who fires the transition."""
+
+    type: Annotated[
+        Literal["auto", "manual", "timer", "message"],
+        Planned("trigger type", ("timer", "message")),
+        Field(description="auto fires by itself, manual by a person."),
+    ]
+    form: Annotated[JsonObject | None, Field(description="JSON Schema of what the person fills in (manual).")] = None
+    roles: Annotated[list[Line] | None, Field(description="Roles that may fire it (manual). Default: everyone.")] = None
+    after: Annotated[Duration | None, Field(description="Timer: counted from the token's arrival.")] = None
+    at: Annotated[Line | None, Field(description="Timer: an instant, or the path of one.")] = None
+    cron: Annotated[Line | None, Field(description="Timer: a cron expression.")] = None
+    message: Annotated[Line | None, Field(description="Message: its name.")] = None
+    correlate: Annotated[Line | None, Field(description="Message: the path of the key by which it finds its case.")] = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _own_keys(self) -> TriggerEntry:
+        owners = {"form": "manual", "roles": "manual", "after": "timer", "at": "timer", "cron": "timer"}
+        owners |= {"message": "message", "correlate": "message"}
+        for key, owner in owners.items():
+            if key in self.model_fields_set and owner != self.type:
+                message = f"{key!r} belongs to a trigger of type {owner}, not {self.type}"
+                raise fault("misplaced", message, f"write type: {owner}, or remove {key!r}", at=[key])
+        return self
+
+
+Inputs = Annotated[
+    Annotated[Identifier, Tag("<text>")]
+    | Annotated[
+        list[
+            Annotated[
+                Annotated[Identifier, Tag("<text>")] | Annotated[InputArcEntry, Tag("<mapping>")],
+                by_kind("the name of a place, or {place, weight, mode}", "text", "mapping"),
+            ]
+        ],
+        Tag("<list>"),
+    ],
+    by_kind("a place, or a list of places and arcs", "text", "list"),
+]
+Output = Annotated[
+    Annotated[Identifier, Tag("<text>")] | Annotated[OutputArcEntry, Tag("<mapping>")],
+    by_kind("the name of a place, or {place, weight, data} (several go under to_places)", "text", "mapping"),
+]
+Outputs = Annotated[
+    Annotated[Identifier, Tag("<text>")] | Annotated[list[Output], Tag("<list>")],
+    by_kind("a place, or a list of places and arcs", "text", "list"),
+]
+
+
+class TransitionEntry(Part):
+    """Takes tokens from places and puts tokens into places."""
+
+    name: Annotated[Line | None, Field(description="Its name for people. Default: the id.")] = None
+    description: Annotated[Text | None, Field(description="What it does.")] = None
+    from_places: Annotated[
+        Inputs | None, Field(description="The places that it takes a token from: all of them (the Petri rule).")
+    ] = None
+    from_any: Annotated[
+        Inputs | None, Planned("from_any"), Field(description="Places of which one must hold a token.")
+    ] = None
+    to_place: Annotated[Output | None, Field(description="The place that gets the token.")] = None
+    to_places: Annotated[Outputs | None, Field(description="The places that get a token each.")] = None
+    priority: Annotated[
+        int | None,
+        Field(ge=-1_000_000, le=1_000_000, description="Of several enabled, the highest fires first. Default: 0."),
+    ] = None
+    rules: Annotated[list[RuleEntry] | None, Field(description="Conditions in structured form; all must hold.")] = None
+    conditions: Annotated[
+        Annotated[
+            Annotated[Text, Tag("<text>")] | Annotated[list[Text], Tag("<list>")],
+            by_kind("a CEL expression, or a list of them", "text", "list"),
+        ]
+        | None,
+        Field(
+            description="CEL expressions over data, metadata (one consumed token), tokens.PLACE, case; all must hold."
+        ),
+    ] = None
+    agent_execution: Annotated[
+        Annotated[
+            Annotated[Identifier, Tag("<text>")] | Annotated[AgentExecution, Tag("<mapping>")],
+            by_kind("the id of an agent, or {agent_id, input_mapping, output_mapping, ...}", "text", "mapping"),
+        ]
+        | None,
+        Field(description="Runs an agent: its id, or a mapping with agent_id."),
+    ] = None
+    output_mapping: Annotated[
+        OutputMappingEntries | None, Field(description="Manual transitions: {token_path: form.FIELD}.")
+    ] = None
+    on_failure: Annotated[
+        Identifier | None, Field(description="Where the tokens go when the agent fails for good.")
+    ] = None
+    merge: Annotated[
+        Literal["last", "deep", "list"] | None,
+        Field(description="What a join does where its inputs give different values to one key."),
+    ] = None
+    trigger: Annotated[TriggerEntry | None, Field(description="Who fires it. Default: it fires by itself.")] = None
+
+    @model_validator(mode="after")
+    def _one_spelling(self) -> TransitionEntry:
+        if self.to_place is not None and self.to_places is not None:
+            raise fault("several", "to_place and to_places exclude each other", "keep to_places", at=["to_place"])
+        return self
+
+
+class PlaceAgentSchedule(Part):
+    """When a place agent runs."""
+
+    initial_delay_seconds: Annotated[Duration | None, Field(description="Wait before the first run.")] = None
+    interval_seconds: Annotated[Duration | None, Field(description="Time between runs.")] = None
+    max_executions: Annotated[int | None, Field(ge=1, description="Runs for each stay of a token.")] = None
+    cron: Annotated[Line | None, Field(description="A cron expression.")] = None
+    missed: Annotated[
+        Literal["skip", "once", "all"] | None, Field(description="What becomes of runs that were missed.")
+    ] = None
+
+
+class PlaceAgent(Part):
+    """An agent that runs on the tokens of a place."""
+
+    place_id: Annotated[Identifier, Field(description="The place.")]
+    agent_id: Annotated[Identifier, Field(description="The agent.")]
+    llm_config: Annotated[LlmConfig | None, Field(description="Merged key by key over the agent's.")] = None
+    llm_provider: Annotated[LlmProvider | None, Field(description="In place of the agent's.")] = None
+    trigger_conditions: Annotated[list[RuleEntry] | None, Field(description="Rules that must hold.")] = None
+    input_mapping: Annotated[InputMappingEntries | None, Field(description="What the agent gets.")] = None
+    output_mapping: Annotated[OutputMappingEntries | None, Field(description="What the token gets.")] = None
+    auto_transition: Annotated[Identifier | None, Field(description="Fires when the agent is done.")] = None
+    schedule: Annotated[PlaceAgentSchedule | None, Field(description="When it runs.")] = None
+    cron: Annotated[Line | None, Field(description="A cron expression.")] = None
+    retry_config: Annotated[RetryConfig | None, Field(description="How often a failure is tried again.")] = None
+
+
+class Document(Part):
+    """A workflow of Circuit: a Petri net whose transitions may run agents."""
+
+    workflow: Annotated[Identifier, Field(description="The id of the workflow; it stays the same over versions.")]
+    name: Annotated[Line | None, Field(description="Its name for people. Default: the id.")] = None
+    description: Annotated[Text | None, Field(description="What it is for.")] = None
+    labels: Annotated[dict[Line, str] | None, Field(description="Names and values to find the workflow by.")] = None
+    colours: Annotated[
+        dict[Identifier, JsonObject] | None,
+        Field(description="JSON Schemas (draft 2020-12) of token data; $ref: '#/colours/NAME' names another colour."),
+    ] = None
+    places: Annotated[
+        Annotated[list[Identifier], Tag("<list>")] | Annotated[dict[Identifier, PlaceEntry | None], Tag("<mapping>")],
+        by_kind("a list of names, or a mapping of names to places", "list", "mapping"),
+        Field(
+            description="Where tokens lie: a mapping of names to places, or a list of names, of which the first is "
+            "initial and those that no transition takes from are terminal."
+        ),
+    ]
+    agents: Annotated[dict[Identifier, Agent] | None, Field(description="The agents that transitions run.")] = None
+    transitions: Annotated[dict[Identifier, TransitionEntry], Field(description="What moves tokens.")]
+    place_agents: Annotated[
+        list[PlaceAgent] | None, Planned("place_agents"), Field(description="Agents that run on the tokens of a place.")
+    ] = None

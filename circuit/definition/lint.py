@@ -1,0 +1,83 @@
+"""Checks across a file: names that lead nowhere, schemas, places; transitions and agents have their own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from circuit.definition.lint_agent import lint_agents
+from circuit.definition.lint_transition import lint_transitions
+from circuit.definition.scene import Scene
+from circuit.definition.schemas import bundle, check_schema
+from circuit.definition.validation import Report
+from circuit.net.colour import Colour
+
+
+def lint(report: Report, plain: Mapping[str, Any]) -> None:
+    """Report every fault that shows only when the parts of the document are held against each other."""
+    scene = Scene.of(report, plain)
+    _colours(scene)
+    _places(scene)
+    lint_agents(scene)
+    lint_transitions(scene)
+
+
+def _colours(scene: Scene) -> None:
+    colours = scene.section("colours")
+    for name, schema in colours.items():
+        path = ("colours", name)
+        if not check_schema(scene.report, path, schema, colours):
+            continue
+        scene.sound.add(name)
+        types: Any = schema.get("type", "object")
+        if "object" not in ([types] if isinstance(types, str) else types):
+            message = f"colour {name} takes no objects, but the data of a token is always one"
+            scene.report.add((*path, "type"), message, "write type: object, with properties")
+
+
+def _places(scene: Scene) -> None:
+    report = scene.report
+    places = scene.section("places")
+    for name, place in places.items():
+        path = ("places", name)
+        if "colour" in place:
+            scene.known("colour", place["colour"], (*path, "colour"))
+        if "outcome" in place and not place.get("terminal"):
+            message = "outcome belongs to a terminal place"
+            report.add((*path, "outcome"), message, "add terminal: true", key=True)
+        tokens: list[Any] = place.get("tokens", [])
+        if "capacity" in place and len(tokens) > place["capacity"]:
+            message = f"the place holds {place['capacity']} tokens at most, but {len(tokens)} lie in it from the start"
+            report.add((*path, "capacity"), message, "raise capacity, or remove tokens")
+        _tokens(scene, name, place, tokens)
+    written: Any = report.tree.root.value.get("places")
+    if isinstance(written, list):
+        for index, name in enumerate(written):  # type: ignore[reportUnknownVariableType]
+            if name in written[:index]:
+                report.add(("places", index), f"the place {name!r} stands twice", "remove one of them")
+    _initial(scene)
+
+
+def _tokens(scene: Scene, name: str, place: Mapping[str, Any], tokens: list[Any]) -> None:
+    colour = place.get("colour")
+    if colour not in scene.sound:
+        return
+    colours = scene.section("colours")
+    compiled = Colour(colour, bundle(colours[colour], colours, colour))
+    for index, token in enumerate(tokens):
+        for problem in compiled.faults(token["data"]):
+            message = f"the token does not fit colour {colour}: {problem}"
+            scene.report.add(("places", name, "tokens", index, "data"), message, f"change the token or colour {colour}")
+
+
+def _initial(scene: Scene) -> None:
+    report = scene.report
+    places = scene.section("places")
+    initial = [name for name, place in places.items() if place.get("initial")]
+    for name in initial[1:]:
+        message = f"a workflow has one initial place, and {initial[0]} is it already"
+        report.add(("places", name, "initial"), message, "remove one of them", key=True)
+    if not initial and not any(place.get("tokens") for place in places.values()) and report.intact("places"):
+        message = "no place is initial and none holds tokens: a case could not begin"
+        hint = "mark the place where cases begin with initial: true"
+        report.add(("places",), message, hint, key=True)

@@ -1,0 +1,334 @@
+"""Checks of transitions: arcs, guards, mappings, triggers, and joins that would lose something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from circuit.definition.fault_text import shown, suggestion
+from circuit.definition.field import kind_of
+from circuit.definition.lint_expression import CASE_FIELDS, Inputs, check_expression, check_token_name
+from circuit.definition.scene import Scene
+from circuit.definition.schemas import bundle, check_schema, properties_of
+from circuit.definition.tree import PathTuple
+from circuit.errors import CircuitError, FiringError, ProviderError
+from circuit.net.guard import COMPARISONS, Rule
+from circuit.net.mapping import OutputMapping
+from circuit.net.scope import ScopePath
+
+BUILT_IN_OUTPUTS = ("agent_id", "execution_id", "model", "timestamp", "usage", "text", "output")
+
+
+def lint_transitions(scene: Scene) -> None:
+    """Report what is wrong with the transitions of the file."""
+    for name, transition in scene.section("transitions").items():
+        path = ("transitions", name)
+        inputs = _inputs(scene, path, transition)
+        _arcs(scene, path, transition)
+        _guard(scene, path, transition, inputs)
+        for index, arc in enumerate(transition["to_places"]):
+            for key, source in arc.get("data", {}).items():
+                check_expression(scene, (*path, "to_places", index, "data", key), source, inputs, condition=False)
+        _action(scene, path, transition, inputs)
+        _manual(scene, path, transition)
+        _merge(scene, path, transition, inputs)
+
+
+def _inputs(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Inputs:
+    places = scene.section("places")
+    weights: dict[str, int] = {}
+    consumed = 0
+    for arc in transition["from_places"]:
+        if places.get(arc["place"], {}).get("shared") or arc["mode"] in ("inhibit", "reset"):
+            continue
+        weights[arc["place"]] = weights.get(arc["place"], 0) + arc["weight"]
+        consumed += arc["weight"] if arc["mode"] != "read" else 0
+    choices: list[Any] = transition.get("from_any", [])
+    for arc in choices:
+        weights.setdefault(arc["place"], arc["weight"])
+    consumed += choices[0]["weight"] if choices else 0
+    intact = scene.report.intact(*path, "from_places") and scene.report.intact(*path, "from_any")
+    known_places = all(name in places for name in weights)
+    return Inputs(weights, consumed, intact and known_places)
+
+
+def _arcs(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
+    report = scene.report
+    for key in ("from_places", "from_any", "to_places"):
+        for index, arc in enumerate(transition.get(key, ())):
+            scene.known("place", arc["place"], (*path, key, index, "place"))
+    node = report.tree.node(path)
+    written = node.children if node is not None else {}
+    # An input arc that is at fault is an input all the same.
+    whole = report.intact(*path, "from_places") and "from_any" not in written
+    planned = any(arc["mode"] not in ("consume", "read") for arc in transition["from_places"])
+    if whole and not planned and not any(arc["mode"] == "consume" for arc in transition["from_places"]):
+        message = "the transition has no inputs" + (" but read arcs" if transition["from_places"] else "")
+        report.add(path, f"{message}: it would fire for ever", "add from_places: [PLACE]", key=True)
+    if not {"to_place", "to_places"} & set(written) and report.intact(*path, "to_place"):
+        message = "the transition has no target: its token would vanish"
+        report.add(path, message, "add to_place: PLACE, or to_places: [] if that is meant", key=True)
+    failure = transition.get("on_failure")
+    if failure is not None:
+        scene.known("place", failure, (*path, "on_failure"))
+        if "agent_execution" not in written:
+            message = "on_failure belongs to a transition that runs an agent"
+            report.add((*path, "on_failure"), message, "add agent_execution, or remove it", key=True)
+
+
+def _guard(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:
+    for index, source in enumerate(transition.get("conditions", ())):
+        check_expression(scene, (*path, "conditions", index), source, inputs, condition=True)
+    for index, rule in enumerate(transition.get("rules", ())):
+        here = (*path, "rules", index)
+        before = len(scene.report.faults)
+        for where, text in _rule_paths(rule, here):
+            _token_path(scene, where, text, inputs, bare=True)
+        for where, kind, value in _comparisons(rule, here):
+            if kind_of(value) not in ("number", "text"):
+                message = f"{kind} compares numbers or texts, not {shown(value)}"
+                scene.report.add(where, message, "give a number or a text")
+        if len(scene.report.faults) == before:
+            _attempt(scene, here, lambda rule=rule: Rule.parse(rule))
+
+
+def _rule_paths(rule: Mapping[str, Any], path: PathTuple) -> Iterator[tuple[PathTuple, str]]:
+    for kind, test in rule.items():
+        if kind == "field_exists":
+            yield (*path, kind), test
+        elif kind in COMPARISONS:
+            yield (*path, kind, "field"), test["field"]
+    for part, where in _rule_parts(rule, path):
+        yield from _rule_paths(part, where)
+
+
+def _comparisons(rule: Mapping[str, Any], path: PathTuple) -> Iterator[tuple[PathTuple, str, Any]]:
+    for kind in ("field_greater_than", "field_less_than"):
+        if kind in rule:
+            yield (*path, kind, "value"), kind, rule[kind]["value"]
+    for part, where in _rule_parts(rule, path):
+        yield from _comparisons(part, where)
+
+
+def _rule_parts(rule: Mapping[str, Any], path: PathTuple) -> Iterator[tuple[Mapping[str, Any], PathTuple]]:
+    for kind in ("and", "or"):
+        for index, part in enumerate(rule.get(kind, ())):
+            yield part, (*path, kind, index)
+    if "not" in rule:
+        yield rule["not"], (*path, "not")
+
+
+def _token_path(scene: Scene, path: PathTuple, text: str, inputs: Inputs, *, bare: bool) -> None:
+    """A path into what a binding shows: it must be one, and begin with something that is there."""
+    report = scene.report
+    try:
+        parsed = ScopePath.parse(text)
+    except ValueError as error:
+        beginnings = "data., metadata. or tokens.PLACE." + (", or be a bare name" if bare else "")
+        known = f"path {text!r} must begin with {beginnings}" if "must begin with" in str(error) else str(error)
+        report.add(path, known, "write data.NAME, metadata.NAME or tokens.PLACE.data.NAME")
+        return
+    segments = parsed.path.segments
+    if parsed.bare and (not bare or text in ("data", "metadata", "tokens", "case")):
+        message = f"path {text!r} must begin with data., metadata. or tokens.PLACE."
+        report.add(
+            path, message, f"write data.{text}" if not text.startswith(("data", "meta")) else f"write {text}.NAME"
+        )
+    elif segments[0] in ("data", "metadata") or parsed.bare:
+        if not inputs.one:
+            message = f"{text} means nothing here: {inputs.amount} consumed, not one"
+            example = f", as in tokens.{next(iter(inputs.weights))}.{text}" if inputs.weights else ""
+            report.add(path, message, f"use tokens.PLACE{example}")
+    elif segments[0] == "tokens":
+        if check_token_name(scene, path, segments[1], inputs) and len(segments) > 2:
+            _token_part(scene, path, segments, inputs)
+    elif segments[1] not in CASE_FIELDS:
+        report.add(path, f"case has no {segments[1]!r}", suggestion(segments[1], CASE_FIELDS, "fields"))
+    elif segments[1] == "fired" and len(segments) > 2 and segments[2] not in scene.transitions:
+        hint = suggestion(segments[2], scene.transitions, "transitions")
+        report.add(path, f"{text}: there is no transition {segments[2]!r}", hint)
+
+
+def _token_part(scene: Scene, path: PathTuple, segments: tuple[str, ...], inputs: Inputs) -> None:
+    place, part = segments[1], segments[2]
+    several = inputs.weights.get(place, 1) > 1
+    if not inputs.known:
+        return
+    if several and not part.isdigit():
+        message = f"tokens.{place} is a list: {inputs.weights[place]} tokens of {place} are bound"
+        scene.report.add(path, message, f"write tokens.{place}.0.{part}")
+    elif not several and part not in ("data", "metadata", "id", "version"):
+        hint = f"write tokens.{place}.data.{part}"
+        scene.report.add(path, f"a token has data, metadata, id and version, but no {part!r}", hint)
+
+
+def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:
+    execution: Mapping[str, Any] | None = transition.get("agent_execution")
+    if execution is None:
+        return
+    report = scene.report
+    here = (*path, "agent_execution")
+    found = scene.known("agent", execution["agent_id"], (*here, "agent_id"))
+    if execution["timeout_seconds"] <= 0:
+        report.add((*here, "timeout_seconds"), "timeout_seconds must be more than 0", "leave it out for 300 seconds")
+    for name, value in execution.get("input_mapping", {}).items():
+        where = (*here, "input_mapping", name)
+        _token_path(scene, _path_of(where, value), _text_of(value), inputs, bare=False)
+    known = error_codes()
+    for index, code in enumerate(execution.get("retry_config", {}).get("retry_on_errors", ())):
+        if code not in known:
+            where = (*here, "retry_config", "retry_on_errors", index)
+            report.add(where, f"there is no error code {code!r}", suggestion(code, known, "codes"))
+    outputs = _outputs(scene, execution["agent_id"]) if found else None
+    manual = (transition.get("trigger") or {}).get("type") == "manual"
+    for target, value in execution.get("output_mapping", {}).items():
+        where = (*here, "output_mapping", target)
+        if not _target(scene, path, where, target, value, transition):
+            continue
+        source = _text_of(value)
+        first = source.partition(".")[0]
+        if first == "form" and manual:
+            _form_field(scene, path, _path_of(where, value), source, transition)
+        elif outputs is not None and first not in outputs and not _forgives(value):
+            agent = execution["agent_id"]
+            report.add(
+                _path_of(where, value), f"agent {agent} has no output {first!r}", suggestion(first, outputs, "outputs")
+            )
+
+
+def error_codes() -> tuple[str, ...]:
+    """The codes of the errors that an action can end with."""
+    found: set[str] = set()
+    pending: list[type[CircuitError]] = [FiringError, ProviderError]
+    while pending:
+        error = pending.pop()
+        found.add(error.code)
+        pending.extend(error.__subclasses__())
+    return tuple(sorted(found))
+
+
+def _outputs(scene: Scene, agent: str) -> tuple[str, ...] | None:
+    """The names of an agent's outputs, or None if they are not known."""
+    value: Mapping[str, Any] | None = scene.section("agents").get(agent)
+    if value is None or not scene.report.intact("agents", agent, "output_schema"):
+        return None
+    schema = value.get("output_schema")
+    named = () if schema is None else properties_of(schema, scene.section("colours"))
+    return None if named is None else (*named, *BUILT_IN_OUTPUTS)
+
+
+def _target(
+    scene: Scene, path: PathTuple, where: PathTuple, target: str, value: Any, transition: Mapping[str, Any]
+) -> bool:
+    """Whether the target of an entry of an output mapping is one; if not, a fault at its key."""
+    report = scene.report
+    try:
+        mapping = OutputMapping.parse({target: value})
+    except ValueError as error:
+        report.add(where, str(error), "write data.NAME, metadata.NAME or to.PLACE.data.NAME as the key", key=True)
+        return False
+    targets = [arc["place"] for arc in transition["to_places"]]
+    for place in mapping.places:
+        if place in targets or not report.intact(*path, "to_places"):
+            continue
+        if scene.report.intact(*path, "to_place"):
+            hint = suggestion(place, tuple(dict.fromkeys(targets)), "targets")
+            report.add(where, f"{place} is no target of this transition", hint, key=True)
+            return False
+    return True
+
+
+def _manual(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
+    report = scene.report
+    trigger: Mapping[str, Any] = transition.get("trigger") or {"type": "auto"}
+    form = trigger.get("form")
+    if form is not None:
+        check_schema(report, (*path, "trigger", "form"), form, scene.section("colours"))
+    mapping: Mapping[str, Any] = transition.get("output_mapping", {})
+    if not mapping or not report.intact(*path, "trigger", "type"):
+        return
+    if trigger["type"] == "auto":
+        runs = "agent_execution" in transition
+        message = "output_mapping here is for manual transitions"
+        hint = "move it into agent_execution" if runs else "add trigger: {type: manual}, or data: on the output arc"
+        report.add((*path, "output_mapping"), message, hint, key=True)
+        return
+    for target, value in mapping.items():
+        where = (*path, "output_mapping", target)
+        if not _target(scene, path, where, target, value, transition) or trigger["type"] != "manual":
+            continue
+        source = _text_of(value)
+        if source.partition(".")[0] == "form" and "." in source:
+            _form_field(scene, path, _path_of(where, value), source, transition)
+        else:
+            message = f"{source!r} is not a field of the form"
+            report.add(
+                _path_of(where, value), message, f"write form.{source}" if "." not in source else "write form.NAME"
+            )
+
+
+def _form_field(scene: Scene, path: PathTuple, where: PathTuple, source: str, transition: Mapping[str, Any]) -> None:
+    if not scene.report.intact(*path, "trigger", "form"):
+        return
+    form = transition["trigger"].get("form")
+    fields = None if form is None else properties_of(form, scene.section("colours"))
+    name = source.split(".")[1] if "." in source else ""
+    if fields is not None and name not in fields:
+        scene.report.add(where, f"the form has no field {name!r}", suggestion(name, fields, "fields"))
+
+
+def _merge(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:
+    """A join whose inputs are sure to clash: both colours demand a key and agree on no value of it."""
+    wanted = any("data" not in arc for arc in transition["to_places"])
+    if "merge" in transition or not wanted or not inputs.known or inputs.consumed < 2:
+        return
+    colours = scene.section("colours")
+    demanded: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for index, arc in enumerate(transition["from_places"]):
+        name = scene.section("places").get(arc["place"], {}).get("colour")
+        if arc["mode"] != "consume" or name not in scene.sound:
+            continue
+        schema = bundle(colours[name], colours, name)
+        properties: Mapping[str, Any] = schema.get("properties") or {}
+        for key in schema.get("required", ()):
+            own = properties.get(key)
+            if not isinstance(own, Mapping):
+                continue
+            first = demanded.setdefault(key, (arc["place"], own))  # type: ignore[reportUnknownArgumentType]
+            if first[0] != arc["place"] and _disjoint(first[1], own):  # type: ignore[reportUnknownArgumentType]
+                message = f"{first[0]} and {arc['place']} never agree on data.{key}, so this join always fails"
+                hint = "give the target `data:`, or the transition `merge: last`, `deep` or `list`"
+                scene.report.add((*path, "from_places", index), message, hint)
+
+
+def _disjoint(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    if "const" in left and "const" in right:
+        return left["const"] != right["const"]
+    types: list[set[str]] = []
+    for schema in (left, right):
+        declared: Any = schema.get("type")
+        names = [declared] if isinstance(declared, str) else declared
+        if not isinstance(names, list) or not names:
+            return False
+        types.append({"number" if name == "integer" else str(name) for name in names})  # type: ignore[reportUnknownArgumentType]
+    return not types[0] & types[1]
+
+
+def _attempt(scene: Scene, path: PathTuple, parse: Any) -> None:
+    try:
+        parse()
+    except ValueError as error:
+        scene.report.add(path, str(error))
+
+
+def _text_of(value: Any) -> str:
+    return value if isinstance(value, str) else value["path"]
+
+
+def _path_of(where: PathTuple, value: Any) -> PathTuple:
+    return where if isinstance(value, str) else (*where, "path")
+
+
+def _forgives(value: Any) -> bool:
+    """Whether an entry of a mapping says what happens where its source is missing."""
+    return not isinstance(value, str) and (value.get("optional") is True or "default" in value)

@@ -1,0 +1,61 @@
+"""From the text of a workflow file to a workflow, or to all that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from circuit.definition.canonical import canonical
+from circuit.definition.compiler import compile_document
+from circuit.definition.document import ALIASES, Document
+from circuit.definition.lint import lint
+from circuit.definition.loader import parse
+from circuit.definition.shape import planned
+from circuit.definition.validation import Report, validate
+from circuit.definition.workflow import Workflow
+from circuit.errors import DefinitionError, Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A file with no fault in it. `where` gives line and column of a path of the canonical document."""
+
+    document: Document
+    plain: dict[str, Any]
+    where: Callable[[Sequence[str | int]], tuple[int, int]]
+
+
+def load(text: str, source: str = "workflow") -> Loaded:
+    """The document in a YAML text, checked as a whole. `source` names the file in faults.
+
+    Raises `DefinitionError` with every fault.
+    """
+    tree, faults = parse(text, source, ALIASES)
+    report = Report(tree, source, faults)
+    document = validate(report)
+    plain: dict[str, Any] = {}
+    if document is not None:
+        for path, at_key, what in planned(document):
+            report.add(path, f"{what} is not supported yet", "this release does not run it: remove it", key=at_key)
+        plain = canonical(document)
+        lint(report, plain)
+    if report.faults or document is None:
+        if not report.faults:
+            report.add((), "this is not a workflow", "see docs/reference/workflow-file.md")
+        raise DefinitionError(sorted(report.faults, key=lambda fault: (fault.line, fault.column, fault.message)))
+    return Loaded(document, plain, tree.where)
+
+
+def load_workflow(text: str, source: str = "workflow") -> Workflow:
+    """The workflow that a YAML text describes, ready to run. `source` names the file in faults.
+
+    Raises `DefinitionError` with every fault of the text: of YAML, of the format, and of names and expressions.
+    """
+    loaded = load(text, source)
+    try:
+        return compile_document(loaded.plain)
+    except (ValueError, RecursionError) as error:
+        # The checks should have found it; if they did not, the author still gets an answer.
+        message = f"the workflow cannot be compiled: {error}"
+        raise DefinitionError([Fault(source, 1, 1, "", message)]) from error
