@@ -1,0 +1,272 @@
+"""Turns writes into the arrays of one statement: rows first, columns by one `zip`, JSON encoded once.
+
+This is the hot path; it does for each write only what its lists ask for. The arrays go as text, in the form that
+Postgres reads arrays in: `{1,2,null}`, `{"a","b"}`. To have the driver encode thirty arrays of five hundred elements
+costs 11 µs a write, and this 1.6 µs: `orjson` writes a list in that form but for its brackets, and the server reads
+it no slower than the driver's binary form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from circuit.events import encode_event
+from circuit.storage.records import CaseWrite, LogWrite, StreamRow
+from circuit.storage.statements import BY_NAME, ORDER
+
+LARGEST_STATEMENT = 32 * 1024 * 1024
+"""How many characters of arrays one statement takes, unless a single case brings more."""
+EMPTY = "{}"
+"""An array without elements."""
+
+Row = tuple[Any, ...]
+Rows = dict[str, list[Row]]
+
+# In an array as in JSON a backslash before a quote or a backslash means that character. But where JSON writes a line
+# feed as \n, an array would read an n.
+_ESCAPE_OF_JSON = re.compile(rb'\\[^"\\]')
+
+
+class Oversize(ValueError):
+    """The writes of several cases that are too much for one statement; each alone may be sent."""
+
+
+def parameters(writes: Iterable[CaseWrite | LogWrite]) -> tuple[tuple[str, ...], list[Any]]:
+    """The sections that `writes` touch, in the statement's order, and the parameters that they bring.
+
+    At most one `CaseWrite` a case. Raises `TypeError` (and its like) for a value that is not JSON, and `Oversize`.
+    """
+    rows: Rows = {}
+    logged: dict[tuple[int, Any], None] = {}
+    for write in writes:
+        if isinstance(write, CaseWrite):
+            _case(rows, write)
+        else:
+            _log(rows, write)
+            logged[write.key] = None
+    if logged:
+        rows["logs"] = list(logged)
+    names = tuple(sorted(rows, key=ORDER.__getitem__))
+    given: list[Any] = []
+    size = 0
+    for name in names:
+        section = BY_NAME[name]
+        if section.guards:
+            given.append(len(rows[name]))
+        for (_, kind), column in zip(section.columns, zip(*rows[name], strict=True), strict=True):
+            array = _array(kind, column)
+            size += len(array)
+            given.append(array)
+    if size > LARGEST_STATEMENT and (len(rows.get("cases", ())) > 1 or len(logged) > 1):
+        raise Oversize(f"{size} characters of arrays")
+    return names, given
+
+
+def _array(kind: str, column: Sequence[Any]) -> str:
+    """`column` as Postgres reads an array."""
+    encoded = orjson.dumps(column, default=_plain)
+    # What is in a column of JSON was encoded before: it holds no character that needs an escape of its own.
+    if kind == "text" and _ESCAPE_OF_JSON.search(encoded):
+        return "{" + ",".join("null" if text is None else _quoted(text) for text in column) + "}"
+    return f"{{{encoded[1:-1].decode()}}}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _plain(value: Any) -> str:
+    """The driver's own class of ids, which the encoder does not know."""
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be stored")
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _json_or_null(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _rows(rows: Rows, name: str) -> list[Row]:
+    found = rows.get(name)
+    if found is None:
+        found = rows[name] = []
+    return found
+
+
+def _case(rows: Rows, write: CaseWrite) -> None:
+    tenant, case = write.key
+    row = write.row
+    _rows(rows, "cases").append(
+        (
+            tenant,
+            case,
+            write.expected_seq,
+            row.seq,
+            row.status,
+            row.next_token,
+            row.next_firing,
+            row.next_incident,
+            row.finished_at,
+            write.release,
+        )
+    )
+    if write.events:
+        history = _rows(rows, "history")
+        for seq, (at, event) in enumerate(write.events, write.expected_seq + 1):
+            transition = getattr(event, "transition", None)
+            firing = getattr(event, "firing", None)
+            history.append((tenant, case, seq, event.kind, at, transition, firing, encode_event(event).decode()))
+    if write.tokens_moved:
+        moved = _rows(rows, "tokens_moved")
+        for move in write.tokens_moved:
+            token = move.token
+            data = metadata = None
+            if token.version != move.from_version:
+                data, metadata = _json(token.data), _json(token.metadata)
+            moved.append(
+                (
+                    tenant,
+                    case,
+                    move.from_version,
+                    token.number,
+                    token.version,
+                    token.place,
+                    data,
+                    metadata,
+                    token.entered_at,
+                    token.available_at,
+                    move.reserved_by,
+                )
+            )
+    if write.tokens_put:
+        put = _rows(rows, "tokens_put")
+        for token, reserved_by in write.tokens_put:
+            put.append(
+                (
+                    tenant,
+                    case,
+                    token.number,
+                    token.version,
+                    token.place,
+                    _json(token.data),
+                    _json(token.metadata),
+                    token.entered_at,
+                    token.available_at,
+                    reserved_by,
+                )
+            )
+    if write.tokens_taken:
+        _rows(rows, "tokens_taken").extend((tenant, case, number, version) for number, version in write.tokens_taken)
+    if write.firings_opened or write.firings_changed or write.executions_opened or write.executions_changed:
+        _firings(rows, write)
+    if write.frames:
+        _frames(rows, tenant, case, write.frames)
+    if write.incidents_opened or write.incidents_changed or write.commands_settled:
+        _seldom(rows, write)
+    if write.release and write.due_at is not None:
+        _rows(rows, "ready").append((tenant, case, write.due_at))
+
+
+def _firings(rows: Rows, write: CaseWrite) -> None:
+    tenant, case = write.key
+    for row in write.firings_opened:
+        _rows(rows, "firings_opened").append(
+            (
+                tenant,
+                case,
+                row.number,
+                row.transition,
+                row.state,
+                row.attempt,
+                row.start,
+                row.crashes,
+                _json(row.request),
+                row.retry_at,
+                _json_or_null(row.error),
+                row.begun_at,
+            )
+        )
+    for row in write.firings_changed:
+        _rows(rows, "firings_changed").append(
+            (
+                tenant,
+                case,
+                row.number,
+                row.state,
+                row.attempt,
+                row.start,
+                row.crashes,
+                row.retry_at,
+                _json_or_null(row.error),
+            )
+        )
+    for run in write.executions_opened:
+        _rows(rows, "executions_opened").append(
+            (
+                tenant,
+                case,
+                run.firing,
+                run.status,
+                run.descriptor.get("agent_id"),
+                run.descriptor.get("model"),
+                _json(run.descriptor),
+                run.started_at,
+                run.finished_at,
+                _json(run.usage),
+                _json_or_null(run.error),
+            )
+        )
+    for run in write.executions_changed:
+        _rows(rows, "executions_changed").append(
+            (tenant, case, run.firing, run.status, run.finished_at, _json(run.usage), _json_or_null(run.error))
+        )
+
+
+def _seldom(rows: Rows, write: CaseWrite) -> None:
+    tenant, case = write.key
+    for row in write.incidents_opened:
+        _rows(rows, "incidents_opened").append(
+            (
+                tenant,
+                case,
+                row.number,
+                row.transition,
+                row.firing,
+                row.code,
+                row.message,
+                _json(row.blocks),
+                row.raised_at,
+                row.resolved_at,
+                row.resolved_by,
+            )
+        )
+    for row in write.incidents_changed:
+        _rows(rows, "incidents_changed").append((tenant, case, row.number, row.resolved_at, row.resolved_by))
+    for result in write.commands_settled:
+        _rows(rows, "commands_settled").append((tenant, case, result.id, result.state, _json(result.result)))
+
+
+def _frames(rows: Rows, tenant: int, case: Any, frames: Iterable[StreamRow]) -> None:
+    _rows(rows, "frames").extend(
+        (tenant, case, row.firing, row.frame.start, row.frame.sequence, row.frame.type, row.frame.at, body)
+        for row in frames
+        for body in (row.frame.body.decode(),)
+    )
+
+
+def _log(rows: Rows, write: LogWrite) -> None:
+    tenant, case = write.key
+    for row in write.journal:
+        _rows(rows, "journal").append((tenant, case, row.firing, row.attempt, row.step, _json(row.value)))
+    if write.frames:
+        _frames(rows, tenant, case, write.frames)

@@ -1,0 +1,269 @@
+"""Which cases a worker owns, and what it reads of them. All of it runs under the engine's role.
+
+**The wake-up.** A row of `ready` says: look at this case, from `due_at` on. Whoever wants something of a case writes
+what he wants and raises its row of `ready` in one transaction. Whoever looks deletes the row first, *in a statement of
+its own*, and reads afterwards: a later statement has a later snapshot, so it sees whatever the deleted row announced.
+The other way round, or both in one statement, would delete the announcement of something that it did not see.
+
+**Locks.** A claim locks rows of `ready` and of cases without an owner; it skips what is locked, so it never waits
+while it holds any (the order is worker, case, ready, as in `circuit.storage.statements`).
+"""
+
+# ruff: noqa: S608 -- these texts are composed of the constants below and of nothing else.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from circuit.ids import CaseKey
+from circuit.storage import rows
+from circuit.storage.driver import Connection, Record
+from circuit.storage.records import CaseState, CommandRow
+from circuit.storage.statements import FENCE
+
+_LIVE = "t.status NOT IN ('completed', 'failed', 'cancelled')"
+
+# The index on `due_at` gives the rows that are due, the oldest first; the owner is looked up for each. Both rows are
+# locked before either is changed, and a case that another claim takes meanwhile is skipped, not waited for.
+_CLAIM = f"""
+WITH fence AS MATERIALIZED ({FENCE}),
+due AS MATERIALIZED (
+    SELECT t.tenant_id, t.case_id
+    FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
+    WHERE (SELECT count(*) FROM fence) = 1 AND r.due_at <= now() AND t.owner IS NULL AND {_LIVE}
+    ORDER BY r.due_at
+    LIMIT $2
+    FOR UPDATE OF r, t SKIP LOCKED
+),
+looked AS (
+    DELETE FROM circuit.ready r USING due WHERE r.tenant_id = due.tenant_id AND r.case_id = due.case_id
+)
+UPDATE circuit."case" t SET owner = $1
+FROM due
+WHERE t.tenant_id = due.tenant_id AND t.case_id = due.case_id AND t.owner IS NULL
+RETURNING t.tenant_id, t.case_id
+"""
+
+# These cases, whether or not anything of them is due. The row of `ready` may be waited for here (a command that is
+# being inserted): who holds it waits for no case.
+_CLAIM_THESE = f"""
+WITH fence AS MATERIALIZED ({FENCE}),
+due AS MATERIALIZED (
+    SELECT t.tenant_id, t.case_id
+    FROM unnest($3::int4[], $4::uuid[]) AS i(tenant_id, case_id)
+    JOIN circuit."case" t ON t.tenant_id = i.tenant_id AND t.case_id = i.case_id
+    WHERE (SELECT count(*) FROM fence) = 1 AND t.owner IS NULL AND {_LIVE}
+    LIMIT $2
+    FOR UPDATE OF t SKIP LOCKED
+),
+looked AS (
+    DELETE FROM circuit.ready r USING due WHERE r.tenant_id = due.tenant_id AND r.case_id = due.case_id
+)
+UPDATE circuit."case" t SET owner = $1
+FROM due
+WHERE t.tenant_id = due.tenant_id AND t.case_id = due.case_id AND t.owner IS NULL
+RETURNING t.tenant_id, t.case_id
+"""
+
+# A command that came while its case ended: nobody will own the case again, so whoever is idle answers it. Its row of
+# `ready` goes first, in a statement of its own (see above).
+_LATE = """
+DELETE FROM circuit.ready r
+USING (
+    SELECT r.tenant_id, r.case_id
+    FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
+    WHERE r.due_at <= now() AND t.owner IS NULL AND t.status IN ('completed', 'failed', 'cancelled')
+    LIMIT 100
+    FOR UPDATE OF r SKIP LOCKED
+) late
+WHERE r.tenant_id = late.tenant_id AND r.case_id = late.case_id
+RETURNING r.tenant_id, r.case_id
+"""
+_REFUSE_LATE = """
+UPDATE circuit.command k
+SET state = 'refused', settled_at = now(), result = jsonb_build_object(
+    'error', jsonb_build_object(
+        'code', 'conflict', 'message', 'the case ended before this could be applied', 'retryable', false
+    )
+)
+FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id)
+WHERE k.tenant_id = i.tenant_id AND k.case_id = i.case_id AND k.state = 'pending'
+"""
+
+_ATTEND = """
+DELETE FROM circuit.ready r
+USING (
+    SELECT r.tenant_id, r.case_id
+    FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
+    WHERE r.due_at <= now() AND t.owner = $1
+    FOR UPDATE OF r SKIP LOCKED
+) due
+WHERE r.tenant_id = due.tenant_id AND r.case_id = due.case_id
+RETURNING r.tenant_id, r.case_id
+"""
+
+_NEXT_DUE = f"""
+SELECT r.due_at
+FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
+WHERE t.owner IS NULL AND {_LIVE}
+ORDER BY r.due_at
+LIMIT 1
+"""
+
+_DROP = f"""
+WITH fence AS MATERIALIZED ({FENCE}),
+dropped AS (
+    UPDATE circuit."case" t SET owner = NULL
+    FROM unnest($2::int4[], $3::uuid[]) AS i(tenant_id, case_id)
+    WHERE (SELECT count(*) FROM fence) = 1
+        AND t.tenant_id = i.tenant_id AND t.case_id = i.case_id AND t.owner = $1
+    RETURNING t.tenant_id, t.case_id
+)
+INSERT INTO circuit.ready AS r (tenant_id, case_id, due_at)
+SELECT tenant_id, case_id, now() FROM dropped ORDER BY tenant_id, case_id
+ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(r.due_at, excluded.due_at)
+RETURNING tenant_id, case_id
+"""
+
+_OF_CASES = (
+    "FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id) JOIN {table} t"
+    " ON t.tenant_id = i.tenant_id AND t.case_id = i.case_id"
+)
+
+
+def _reads(table: str, where: str = "true", order: str = "1, 2", *, what: str = "t.*") -> str:
+    return f"SELECT {what} {_OF_CASES.format(table=table)} WHERE {where} ORDER BY {order}"
+
+
+_CASES = _reads('circuit."case"')
+_TOKENS = _reads("circuit.token", order="t.number")
+_FIRINGS = _reads("circuit.firing", "t.state IN ('offered', 'running')", "t.number")
+_EXECUTIONS = _reads("circuit.execution", "t.status = 'running'", "t.firing")
+_INCIDENTS = _reads("circuit.incident", "t.resolved_at IS NULL", "t.number")
+_COMMANDS = _reads("circuit.command", "t.state = 'pending'", "t.created_at, t.command_id")
+_FIRED = (
+    "SELECT t.tenant_id, t.case_id, t.transition, count(*) AS times "
+    + _OF_CASES.format(table="circuit.history")
+    + " WHERE t.kind = 'transition_fired' GROUP BY 1, 2, 3"
+)
+_JOURNAL = (
+    "SELECT t.tenant_id, t.case_id, t.firing, t.step, t.value "
+    + _OF_CASES.format(table="circuit.journal")
+    + " JOIN circuit.firing f ON f.tenant_id = i.tenant_id AND f.case_id = i.case_id AND f.number = t.firing"
+    " WHERE f.state IN ('offered', 'running') AND f.attempt = t.attempt"
+)
+_RECORDED = """
+SELECT step, value FROM circuit.journal
+WHERE tenant_id = $1 AND case_id = $2 AND firing = $3 AND attempt = $4
+"""
+
+
+async def claim(conn: Connection, worker: UUID, limit: int, only: Sequence[CaseKey] | None = None) -> list[CaseKey]:
+    """Take up to `limit` cases that have no owner and are due; with `only`, those of these that have no owner,
+    due or not. A fenced worker gets none. What was claimed is read with `load`."""
+    if limit <= 0:
+        return []
+    if only is not None:
+        return _keys(await conn.fetch(_CLAIM_THESE, worker, limit, *_arrays(only)))
+    claimed = _keys(await conn.fetch(_CLAIM, worker, limit))
+    if len(claimed) < limit:
+        await _answer_late(conn)
+    return claimed
+
+
+async def attend(conn: Connection, worker: UUID) -> list[CaseKey]:
+    """The worker's own cases that somebody wants something of. Each is told once; read `pending` afterwards."""
+    return _keys(await conn.fetch(_ATTEND, worker))
+
+
+async def pending(conn: Connection, keys: Sequence[CaseKey]) -> dict[CaseKey, list[CommandRow]]:
+    """The commands of these cases that wait to be applied, in the order in which they came."""
+    commands: dict[CaseKey, list[CommandRow]] = {}
+    for row in await conn.fetch(_COMMANDS, *_arrays(keys)):
+        commands.setdefault(rows.key(row), []).append(rows.command(row))
+    return commands
+
+
+async def next_due(conn: Connection) -> datetime | None:
+    """When the next case without an owner is due (in the past, if one is due now), or None if there is none."""
+    return await conn.fetchval(_NEXT_DUE)
+
+
+async def drop(conn: Connection, worker: UUID, keys: Sequence[CaseKey]) -> list[CaseKey]:
+    """Give cases up without a step of theirs; they are due at once. Returns those that were the worker's."""
+    return _keys(await conn.fetch(_DROP, worker, *_arrays(keys)))
+
+
+async def load(conn: Connection, keys: Sequence[CaseKey], worker: UUID | None = None) -> list[CaseState]:
+    """All that an owner must know of these cases, in their order, with one query a table. What is read can change
+    only through the owner, but for commands. A case that does not exist is left out; with `worker`, also one that
+    is not (or no longer) its own."""
+    if not keys:
+        return []
+    arrays = _arrays(keys)
+
+    async def read(query: str) -> Mapping[CaseKey, list[Record]]:
+        return _by_case(await conn.fetch(query, *arrays))
+
+    cases = await read(_CASES)
+    tokens = await read(_TOKENS)
+    firings = await read(_FIRINGS)
+    executions = await read(_EXECUTIONS)
+    incidents = await read(_INCIDENTS)
+    fired = await read(_FIRED)
+    journal = await read(_JOURNAL)
+    commands = await pending(conn, keys)
+    states: list[CaseState] = []
+    for key in keys:
+        if key not in cases or (worker is not None and cases[key][0]["owner"] != worker):
+            continue
+        recorded: dict[int, dict[str, Any]] = {}
+        for row in journal.get(key, ()):
+            recorded.setdefault(row["firing"], {})[row["step"]] = orjson.loads(row["value"])
+        states.append(
+            CaseState(
+                key=key,
+                row=rows.case_row(cases[key][0]),
+                tokens=[(rows.token(row), row["reserved_by"]) for row in tokens.get(key, ())],
+                firings=[rows.firing(row) for row in firings.get(key, ())],
+                executions=[rows.execution(row) for row in executions.get(key, ())],
+                incidents=[rows.incident(row) for row in incidents.get(key, ())],
+                commands=commands.get(key, []),
+                fired={row["transition"]: row["times"] for row in fired.get(key, ())},
+                journal=recorded,
+            )
+        )
+    return states
+
+
+async def recorded(conn: Connection, key: CaseKey, number: int, attempt: int) -> dict[str, Any]:
+    """What the journal holds of one attempt of a firing, by step: of two answers for a step, the first."""
+    found = await conn.fetch(_RECORDED, key.tenant, key.case, number, attempt)
+    return {row["step"]: orjson.loads(row["value"]) for row in found}
+
+
+async def _answer_late(conn: Connection) -> None:
+    late = _keys(await conn.fetch(_LATE))
+    if late:
+        await conn.execute(_REFUSE_LATE, *_arrays(late))
+
+
+def _arrays(keys: Iterable[CaseKey]) -> tuple[list[int], list[UUID]]:
+    listed = list(keys)
+    return [key.tenant for key in listed], [key.case for key in listed]
+
+
+def _keys(found: Iterable[Record]) -> list[CaseKey]:
+    return [rows.key(row) for row in found]
+
+
+def _by_case(found: Iterable[Record]) -> dict[CaseKey, list[Record]]:
+    grouped: dict[CaseKey, list[Record]] = {}
+    for row in found:
+        grouped.setdefault(rows.key(row), []).append(row)
+    return grouped

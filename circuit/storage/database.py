@@ -1,0 +1,263 @@
+"""How Circuit reaches Postgres: connections under the two roles, and what their errors mean.
+
+Requests run through `Database.transaction`, under the role `circuit_tenant` and the row security of one tenant.
+The engine's few statements run through `Database.raw`, under the role `circuit_engine`, on the plain driver: it costs
+a fraction of what SQLAlchemy costs a statement.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+import orjson
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from circuit.errors import (
+    CircuitError,
+    DatabaseMisconfigured,
+    DatabaseUnreachable,
+    Fenced,
+    GuardLost,
+    SchemaMismatch,
+    StorageError,
+)
+from circuit.storage.driver import Connection
+from circuit.storage.tables import ENGINE_ROLE, FENCED, GUARD_LOST, SCHEMA, TENANT_ROLE, TENANT_SETTING
+
+OLDEST_SERVER = 15
+CONNECT_SECONDS = 10.0
+# A transaction of Circuit never waits for anything but Postgres: one that idles has lost its owner.
+IDLE_IN_TRANSACTION_SECONDS = 60
+POOL_SIZE = 5
+POOL_OVERFLOW = 5
+
+_open = cast("Callable[..., Coroutine[Any, Any, Connection]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
+_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
+_SET_TENANT = text(f"SELECT set_config('{TENANT_SETTING}', :tenant, true)")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a database is, without anything secret. `url` is what the driver takes, with the password."""
+
+    url: str
+    host: str
+    port: str
+    database: str
+    user: str
+
+    def __str__(self) -> str:
+        return f"the database {self.database!r} at {self.host}, port {self.port}"
+
+    def __repr__(self) -> str:
+        return f"Address({self})"
+
+
+def address(url: str) -> Address:
+    """The address in a database URL. Raises `DatabaseMisconfigured` if it is none of Postgres."""
+    try:
+        parts = urlsplit(url.strip())
+        query = parse_qs(parts.query)
+    except ValueError as error:
+        raise DatabaseMisconfigured(f"The database URL cannot be read: {error}.") from None
+    if parts.scheme not in _SCHEMES:
+        raise DatabaseMisconfigured(
+            f"The database URL has the scheme {parts.scheme!r}. Circuit stores everything in Postgres: "
+            "give a URL such as postgresql://user:password@host:5432/database."
+        )
+    # The network location is read by hand: it may name several hosts, which `urlsplit` cannot tell apart.
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    host, _, port = hosts.rpartition(":") if ":" in hosts.rpartition("]")[2] else (hosts, "", "")
+    user = unquote(credentials.partition(":")[0]) or query.get("user", [""])[0]
+    return Address(
+        url="postgresql" + url.strip()[len(parts.scheme) :],
+        host=unquote(host) or query.get("host", ["localhost"])[0],
+        port=port or query.get("port", ["5432"])[0],
+        database=unquote(parts.path.lstrip("/")) or query.get("dbname", [user])[0] or "postgres",
+        user=user,
+    )
+
+
+async def connect(url: str | Address, role: str | None = None) -> Connection:
+    """A new connection, under `role` if one is given. Raises `StorageError`."""
+    where = url if isinstance(url, Address) else address(url)
+    settings = {
+        "application_name": "circuit",
+        "timezone": "UTC",
+        "jit": "off",
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_SECONDS * 1000),
+    }
+    if role:
+        settings["role"] = role
+    try:
+        return await _open(where.url, timeout=CONNECT_SECONDS, server_settings=settings)
+    except Exception as error:
+        raise unconnected(error, where, role) from error
+
+
+def engine(
+    url: str | Address, role: str | None = None, *, creator: Callable[[], Coroutine[Any, Any, Connection]] | None = None
+) -> AsyncEngine:
+    """An engine of SQLAlchemy over `connect`, so that every kind of URL is read in one way."""
+    where = url if isinstance(url, Address) else address(url)
+
+    async def connection() -> Connection:
+        return await connect(where, role)
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=creator or connection,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        pool_timeout=CONNECT_SECONDS,
+        pool_pre_ping=True,
+        json_serializer=_to_json,
+        json_deserializer=orjson.loads,
+    )
+
+
+class Database:
+    """One Postgres database that Circuit uses. `open` checks that it answers; it does not check the schema."""
+
+    def __init__(self, where: Address) -> None:
+        self.address = where
+        self._engine = engine(where, TENANT_ROLE)
+
+    @classmethod
+    async def open(cls, url: str) -> Database:
+        """The database at `url`. Raises `DatabaseUnreachable` or `DatabaseMisconfigured`."""
+        where = address(url)
+        connection = await connect(where)
+        try:
+            version = connection.get_server_version()
+            if version.major < OLDEST_SERVER:
+                raise DatabaseMisconfigured(
+                    f"{_capital(where)} is Postgres {version.major}.{version.minor}; "
+                    f"Circuit needs Postgres {OLDEST_SERVER} or newer."
+                )
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)
+        return cls(where)
+
+    async def close(self) -> None:
+        """Give all pooled connections back. Twice is fine."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self, tenant: int) -> AsyncGenerator[AsyncConnection]:
+        """A transaction that sees and writes the rows of `tenant` only. Raises `StorageError`."""
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(_SET_TENANT, {"tenant": str(tenant)})
+                yield connection
+        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+            raise translated(error) from error
+
+    async def raw(self) -> Connection:
+        """A new connection of the driver under the engine's role; the caller closes it. Raises `StorageError`."""
+        return await connect(self.address, ENGINE_ROLE)
+
+    async def revision(self) -> str | None:
+        """The revision of the schema, or None if there is no schema yet."""
+        connection = await connect(self.address)
+        try:
+            return ",".join(await revisions(connection)) or None
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)
+
+
+async def revisions(connection: Connection) -> list[str]:
+    """The revisions that the version table of a database names, in order; none if there is no such table."""
+    try:
+        rows = await connection.fetch(f"SELECT version_num FROM {SCHEMA}.alembic_version ORDER BY 1")  # noqa: S608
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        return []
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise translated(error) from error
+    return [row[0] for row in rows]
+
+
+def unconnected(error: BaseException, where: Address, role: str | None = None) -> StorageError:
+    """What it means that a connection could not be made, and what to do."""
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, ssl.SSLError) or "SSL" in str(error):
+        return DatabaseMisconfigured(
+            f"{_capital(where)} and the database URL do not agree about TLS: {error}. Check sslmode in the URL."
+        )
+    if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
+        return DatabaseMisconfigured(
+            f"{_capital(where)} refuses the user {where.user!r}: {error}. "
+            "Check the user and the password in the database URL."
+        )
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return DatabaseMisconfigured(
+            f"There is no database {where.database!r} at {where.host}, port {where.port}. "
+            f"Make it (createdb {where.database}) or name another in the database URL."
+        )
+    if role and isinstance(error, asyncpg.InvalidParameterValueError | asyncpg.UndefinedObjectError):
+        return SchemaMismatch(f"{_capital(where)} does not have the role {role!r} yet. Run: circuit db upgrade")
+    if role and isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return DatabaseMisconfigured(
+            f"The user {where.user!r} may not use the role {role!r} in {where}. "
+            f'As its owner: GRANT {ENGINE_ROLE}, {TENANT_ROLE} TO "{where.user}";'
+        )
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return DatabaseMisconfigured(f"The user {where.user!r} may not connect to {where}: {error}.")
+    if isinstance(error, asyncpg.TooManyConnectionsError):
+        return DatabaseUnreachable(f"{_capital(where)} has no connection left: {error}. Raise max_connections.")
+    if isinstance(error, asyncpg.PostgresError | OSError | TimeoutError | asyncpg.InternalClientError):
+        reason = str(error) or f"no answer within {CONNECT_SECONDS:g} seconds"
+        return DatabaseUnreachable(
+            f"{_capital(where)} cannot be reached: {reason}. Check that Postgres runs there, and the database URL."
+        )
+    return DatabaseMisconfigured(f"The database URL for {where} cannot be used: {error}.")
+
+
+def translated(error: BaseException) -> CircuitError:
+    """The error of Circuit that an error of the driver or of SQLAlchemy stands for."""
+    if isinstance(error, CircuitError):
+        return error
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, asyncpg.PostgresError | CircuitError):
+        cause = cause.orig if isinstance(cause, DBAPIError) and cause.orig is not None else cause.__cause__
+    if isinstance(cause, CircuitError):
+        return cause
+    state: str | None = getattr(cause, "sqlstate", None)
+    message = str(cause or error)
+    if state == FENCED:
+        return Fenced(message)
+    if state == GUARD_LOST:
+        return GuardLost(message)
+    if state in ("3F000", "42P01", "42703"):
+        return SchemaMismatch(f"The database lacks what this release needs: {message}. Run: circuit db upgrade")
+    if _passing(error, state):
+        return DatabaseUnreachable(f"The database did not answer: {message or type(error).__name__}.")
+    return StorageError(message)
+
+
+def _passing(error: BaseException, state: str | None) -> bool:
+    """Whether the same may work later: a lost connection, a restart, a lock or a serialisation that failed."""
+    if state is None:
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        return lost or isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError)
+    return state[:2] == "08" or state in {
+        "40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03", "25006", "25P03",
+    }  # fmt: skip
+
+
+def _to_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _capital(where: Address) -> str:
+    return "T" + str(where)[1:]

@@ -1,0 +1,54 @@
+"""The events of a case as its readers see them (under a tenant's row security)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from circuit.events import CaseEvent, TransitionFired, decode_event
+from circuit.ids import CaseKey
+from circuit.storage import rows, tables
+from circuit.storage.records import CaseStatus
+
+
+class Recorded(NamedTuple):
+    """An event and its place in the history of its case."""
+
+    seq: int
+    at: datetime
+    event: CaseEvent
+
+
+async def status(conn: AsyncConnection, key: CaseKey) -> CaseStatus | None:
+    """The status of a case, or None if there is none. The end of a case and its last event are one commit."""
+    table = tables.case
+    found = await conn.scalar(
+        select(table.c.status).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case)
+    )
+    return None if found is None else CaseStatus(found)
+
+
+async def read_events(conn: AsyncConnection, key: CaseKey, after: int = 0, limit: int = 500) -> list[Recorded]:
+    """Up to `limit` events of a case behind the number `after`, in order; the first event has the number 1."""
+    table = tables.history
+    found = await conn.execute(
+        select(table.c.seq, table.c.at, table.c.kind, table.c.body)
+        .where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.seq > after)
+        .order_by(table.c.seq)
+        .limit(limit)
+    )
+    return [Recorded(seq, at, decode_event(kind, rows.document(body))) for seq, at, kind, body in found]
+
+
+async def fired(conn: AsyncConnection, key: CaseKey) -> dict[str, int]:
+    """How often each transition of a case has fired to its end; those that never did are left out."""
+    table = tables.history
+    found = await conn.execute(
+        select(table.c.transition, func.count())
+        .where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.kind == TransitionFired.kind)
+        .group_by(table.c.transition)
+    )
+    return {row[0]: row[1] for row in found}

@@ -1,0 +1,91 @@
+"""Cases and what belongs to them, as queries read them (under a tenant's row security)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Table, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from circuit.ids import CaseKey
+from circuit.storage import rows, tables
+from circuit.storage.records import CaseRow, CaseStatus, CommandRow, ExecutionRow, FiringRow, IncidentRow
+
+
+class Listed(NamedTuple):
+    """A case and its row."""
+
+    key: CaseKey
+    row: CaseRow
+
+
+async def list_cases(
+    conn: AsyncConnection,
+    tenant: int,
+    *,
+    workflow_id: str | None = None,
+    status: CaseStatus | None = None,
+    limit: int = 50,
+    before: UUID | None = None,
+) -> list[Listed]:
+    """Up to `limit` cases, the youngest first; `before` is the last case of the page before. An id of a case sorts
+    by its birth, so a page never shifts when new cases come."""
+    table = tables.case
+    query = select(table).where(table.c.tenant_id == tenant).order_by(table.c.case_id.desc()).limit(limit)
+    if workflow_id is not None:
+        query = query.where(table.c.workflow_id == workflow_id)
+    if status is not None:
+        query = query.where(table.c.status == status.value)
+    if before is not None:
+        query = query.where(table.c.case_id < before)
+    found = await conn.execute(query)
+    return [Listed(rows.key(row), rows.case_row(row)) for row in found.mappings()]
+
+
+async def find_case(conn: AsyncConnection, key: CaseKey) -> CaseRow | None:
+    """The row of a case, or None if there is none."""
+    table = tables.case
+    found = await conn.execute(select(table).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case))
+    row = found.mappings().one_or_none()
+    return None if row is None else rows.case_row(row)
+
+
+async def due_at(conn: AsyncConnection, key: CaseKey) -> datetime | None:
+    """When a case that has no owner comes up next by itself, or None."""
+    table = tables.ready
+    return await conn.scalar(select(table.c.due_at).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case))
+
+
+async def firings(conn: AsyncConnection, key: CaseKey) -> list[FiringRow]:
+    """All firings of acting transitions of a case, by number."""
+    return [rows.firing(row) for row in await _of_case(conn, tables.firing, key, "number")]
+
+
+async def executions(conn: AsyncConnection, key: CaseKey) -> list[ExecutionRow]:
+    """All executions of a case, by the number of their firing."""
+    return [rows.execution(row) for row in await _of_case(conn, tables.execution, key, "firing")]
+
+
+async def incidents(conn: AsyncConnection, key: CaseKey) -> list[IncidentRow]:
+    """All incidents of a case, by number, the resolved ones too."""
+    return [rows.incident(row) for row in await _of_case(conn, tables.incident, key, "number")]
+
+
+async def pending_commands(conn: AsyncConnection, key: CaseKey) -> list[CommandRow]:
+    """The commands of a case that wait to be applied, in the order in which they came."""
+    table = tables.command
+    found = await conn.execute(
+        select(table)
+        .where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.state == "pending")
+        .order_by(table.c.created_at, table.c.command_id)
+    )
+    return [rows.command(row) for row in found.mappings()]
+
+
+async def _of_case(conn: AsyncConnection, table: Table, key: CaseKey, order: str) -> list[rows.Row]:
+    found = await conn.execute(
+        select(table).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case).order_by(table.c[order])
+    )
+    return list(found.mappings())

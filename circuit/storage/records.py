@@ -1,0 +1,216 @@
+"""The rows that a case's owner reads and writes, as plain values.
+
+`CaseState` is what a worker reads when it claims a case. `CaseWrite` is everything that one step of an owner changes:
+the writer commits it as a whole or not at all, and only if the case is still at `expected_seq` and still belongs to
+the writer's incarnation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from circuit.events import CaseEvent, Frame
+from circuit.ids import CaseKey
+from circuit.net.marking import Token
+
+
+class CaseStatus(StrEnum):
+    RUNNING = "running"
+    WAITING = "waiting"
+    ATTENTION = "attention"
+    STUCK = "stuck"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (CaseStatus.COMPLETED, CaseStatus.FAILED, CaseStatus.CANCELLED)
+
+
+class FiringState(StrEnum):
+    OFFERED = "offered"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def live(self) -> bool:
+        return self in (FiringState.OFFERED, FiringState.RUNNING)
+
+
+class CommandState(StrEnum):
+    PENDING = "pending"
+    APPLIED = "applied"
+    REFUSED = "refused"
+
+
+class ExecutionStatus(StrEnum):
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRow:
+    """`seq`, `next_token` and `next_firing` are the case's counters; `parameters` holds what the start asked for
+    (`models`: provider replacements of this case, by agent id or `*`)."""
+
+    workflow_id: str
+    workflow_hash: str
+    status: CaseStatus
+    seq: int
+    next_token: int
+    next_firing: int
+    next_incident: int
+    started_at: datetime
+    finished_at: datetime | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FiringRow:
+    """One firing. `attempt` counts tries after failures, `start` counts starts, `crashes` counts lost processes.
+
+    `request` is what was frozen at the begin: `consumed` and `read` (token refs), `inputs`, `tokens`,
+    `history_count`, `form`, `principal`.
+    """
+
+    number: int
+    transition: str
+    state: FiringState
+    attempt: int
+    start: int
+    request: Mapping[str, Any]
+    retry_at: datetime | None = None
+    crashes: int = 0
+    error: Mapping[str, Any] | None = None
+    begun_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRow:
+    """One agent run: the execution `CASE.firing`. `descriptor` names agent, versions, provider, model, parameters."""
+
+    firing: int
+    status: ExecutionStatus
+    descriptor: Mapping[str, Any]
+    started_at: datetime
+    finished_at: datetime | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRow:
+    firing: int
+    attempt: int
+    step: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """A stored frame of the stream of the execution `CASE.firing`."""
+
+    firing: int
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRow:
+    """Something that cannot proceed. `blocks` are the tokens (number, version) that its transition must not take
+    again while it is open."""
+
+    number: int
+    transition: str
+    firing: int | None
+    code: str
+    message: str
+    blocks: tuple[tuple[int, int], ...]
+    raised_at: datetime
+    resolved_at: datetime | None = None
+    resolved_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRow:
+    """What somebody other than the owner asks of a case. `kind`: `fire`, `retry`, `cancel`."""
+
+    id: UUID
+    kind: str
+    payload: Mapping[str, Any]
+    principal: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    id: UUID
+    state: CommandState
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMove:
+    """A token that stays a row: a new place, data or version, or only another reservation (then the versions match)."""
+
+    token: Token
+    from_version: int
+    reserved_by: int | None
+
+
+@dataclass(slots=True)
+class CaseWrite:
+    """One step of one case. `row` is the case's row after it; `events` take the numbers from `expected_seq + 1`.
+
+    `tokens_put` are new rows, each with the firing that reserves it already, if one does."""
+
+    key: CaseKey
+    expected_seq: int
+    row: CaseRow
+    events: list[tuple[datetime, CaseEvent]] = field(default_factory=list)
+    tokens_put: list[tuple[Token, int | None]] = field(default_factory=list)
+    tokens_moved: list[TokenMove] = field(default_factory=list)
+    tokens_taken: list[tuple[int, int]] = field(default_factory=list)
+    firings_opened: list[FiringRow] = field(default_factory=list)
+    firings_changed: list[FiringRow] = field(default_factory=list)
+    executions_opened: list[ExecutionRow] = field(default_factory=list)
+    executions_changed: list[ExecutionRow] = field(default_factory=list)
+    frames: list[StreamRow] = field(default_factory=list)
+    incidents_opened: list[IncidentRow] = field(default_factory=list)
+    incidents_changed: list[IncidentRow] = field(default_factory=list)
+    commands_settled: list[CommandResult] = field(default_factory=list)
+    release: bool = False
+    due_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class LogWrite:
+    """What is appended while a firing runs, without a step of its case: journal rows and frames of a stream."""
+
+    key: CaseKey
+    journal: list[JournalRow] = field(default_factory=list)
+    frames: list[StreamRow] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class CaseState:
+    """A case as its new owner reads it: live firings only, their executions, and the journal of their present
+    attempts (firing, then step). `fired` counts the completed firings by transition, `incidents` are the open ones."""
+
+    key: CaseKey
+    row: CaseRow
+    tokens: list[tuple[Token, int | None]]
+    firings: list[FiringRow]
+    executions: list[ExecutionRow]
+    incidents: list[IncidentRow]
+    commands: list[CommandRow]
+    fired: Mapping[str, int]
+    journal: Mapping[int, Mapping[str, Any]]

@@ -1,0 +1,248 @@
+"""The writer's statement: one SQL text for all that a batch changes, composed of the sections that the batch touches.
+
+    fence -> alive -> cases, logs -> held -> tokens, firings, history, ... -> the answer
+
+`fence` takes the worker's row FOR SHARE, `alive` raises if it was not there, `cases` updates the rows of the cases,
+`held` raises if not all of them were as their owner knew them, and every other section starts only when `held` is
+true. Each arrow is a scalar subquery, which Postgres evaluates before it reads the first row of what depends on it:
+data-modifying CTEs run in no fixed order of their own, and only this makes one wait for another. The answer counts
+what the guarded sections returned, and raises if a count is short. A raise rolls the whole batch back.
+
+**Locks.** The global order is worker, cases by key, tokens by number, and then the rest. The arrows give the order
+between the tables. Within a table there is nothing to order: a batch changes rows of cases that its own incarnation
+owns, no two batches of one process hold the same case, and nobody else changes such rows before the incarnation is
+fenced, which waits for its batches. So two batches never wait for each other's cases, tokens or firings (the batches
+are sorted by case all the same, which also keeps them on few index pages). `ready` is where strangers meet:
+there the writer, a take-over and a command all insert in the order of the keys, and whoever deletes skips what is
+locked. A row of `ready` is locked last, and who holds one waits for nothing but other rows of `ready`.
+
+**Plans.** `PLANNER` is set on the writer's connections. The statement is planned once, when the tables may still be
+empty; without these settings Postgres would then choose to read whole tables, and go on so when they have grown.
+With them the only plan left is: for each row of the arrays, one look into the primary key. The guard on the owner is
+written IS NOT DISTINCT FROM for the same reason: `=` would offer the index on owners as the way in.
+"""
+
+# ruff: noqa: S608 -- these texts are composed of the constants below and of nothing else.
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Integer, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeEngine
+
+from circuit.storage import tables
+from circuit.storage.tables import FENCED, GUARD_LOST
+
+PLANNER = """
+SET default_transaction_isolation = 'read committed';
+SET plan_cache_mode = force_generic_plan;
+SET enable_seqscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET jit = off;
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+"""
+"""Settings of a connection that sends these statements. (A take-over that a batch waited for must be seen by it, which
+only READ COMMITTED does; and an answer must mean that the batch is stored.)"""
+
+FENCE = "SELECT 1 FROM circuit.worker WHERE id = $1 AND NOT fenced FOR SHARE"
+"""The row that every change of a worker depends on; `$1` is its id."""
+
+_SAME_CASE = "t.tenant_id = i.tenant_id AND t.case_id = i.case_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What a batch does to one table. `columns` are the arrays that it brings, `sql` uses them as the rows `{rows}`.
+
+    `guards` says that each row of the arrays must meet one row of the table; then their number is a parameter before
+    the arrays. The sections of stage 1 go first.
+    """
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    sql: str
+    guards: bool = False
+    stage: int = 2
+
+
+_KINDS: tuple[tuple[type[TypeEngine[Any]], str], ...] = (
+    (JSONB, "jsonb"),
+    (JSON, "json"),
+    (Uuid, "uuid"),
+    (DateTime, "timestamptz"),
+    (Integer, "int4"),
+    (Text, "text"),
+)
+
+
+def _columns(table: Table, text: str) -> tuple[tuple[str, str], ...]:
+    """The columns of `table` that `text` names, with their types, after the key of the case. What is no column of
+    the table brings its type: `from_version:int4`."""
+    columns: list[tuple[str, str]] = []
+    for word in f"tenant_id case_id {text}".split():
+        name, _, kind = word.partition(":")
+        columns.append((name, kind or next(kind for cls, kind in _KINDS if isinstance(table.c[name].type, cls))))
+    return tuple(columns)
+
+
+def _insert(name: str, table: Table, text: str, tail: str = "") -> Section:
+    columns = _columns(table, text)
+    names = ", ".join(column for column, _ in columns)
+    sql = f"INSERT INTO {_named(table)} ({names}) SELECT {names} FROM {{rows}} WHERE {{gate}} {tail}"
+    return Section(name, columns, sql.rstrip())
+
+
+def _update(name: str, table: Table, text: str, changes: str, guard: str, *, also: str = "", stage: int = 2) -> Section:
+    """`changes` are the columns that get what the array of their name holds, `also` other assignments."""
+    assigned = ", ".join([f"{column} = i.{column}" for column in changes.split()] + ([also] if also else []))
+    sql = f"UPDATE {_named(table)} t SET {assigned} FROM {{rows}} WHERE {{gate}} AND {_SAME_CASE} AND {guard}"
+    return Section(name, _columns(table, text), sql, guards=True, stage=stage)
+
+
+def _named(table: Table) -> str:
+    return f'{table.schema}."{table.name}"'
+
+
+_OWNED = "t.owner IS NOT DISTINCT FROM $1"
+_TOKEN = "number version place data metadata entered_at available_at reserved_by"
+
+SECTIONS: tuple[Section, ...] = (
+    _update(
+        "cases",
+        tables.case,
+        "expected:int4 seq status next_token next_firing next_incident finished_at release:bool",
+        "seq status next_token next_firing next_incident finished_at",
+        f"{_OWNED} AND t.seq = i.expected",
+        also="owner = CASE WHEN i.release THEN NULL ELSE t.owner END",
+        stage=1,
+    ),
+    # A log changes no row of its case, so it locks none: who owns the case can change only through a batch of the
+    # same case (and those do not overlap) or after the fence.
+    Section(
+        "logs",
+        _columns(tables.case, ""),
+        f"SELECT 1 FROM {{rows}} JOIN {_named(tables.case)} t ON {_SAME_CASE} WHERE {{gate}} AND {_OWNED}",
+        guards=True,
+        stage=1,
+    ),
+    _insert("history", tables.history, "seq kind at transition firing body"),
+    _insert("tokens_put", tables.token, _TOKEN),
+    # A move that is only another reservation brings no data.
+    _update(
+        "tokens_moved",
+        tables.token,
+        f"from_version:int4 {_TOKEN}",
+        "version place entered_at available_at reserved_by",
+        "t.number = i.number AND t.version = i.from_version",
+        also="data = coalesce(i.data, t.data), metadata = coalesce(i.metadata, t.metadata)",
+    ),
+    Section(
+        "tokens_taken",
+        _columns(tables.token, "number version"),
+        f"DELETE FROM {_named(tables.token)} t USING {{rows}}"
+        f" WHERE {{gate}} AND {_SAME_CASE} AND t.number = i.number AND t.version = i.version",
+        guards=True,
+    ),
+    _insert(
+        "firings_opened",
+        tables.firing,
+        "number transition state attempt start crashes request retry_at error begun_at",
+    ),
+    # The request of a firing was frozen at its begin, so it is not sent again.
+    _update(
+        "firings_changed",
+        tables.firing,
+        "number state attempt start crashes retry_at error",
+        "state attempt start crashes retry_at error",
+        "t.number = i.number AND t.state IN ('offered', 'running')",
+    ),
+    _insert(
+        "executions_opened",
+        tables.execution,
+        "firing status agent_id model descriptor started_at finished_at usage error",
+    ),
+    _update(
+        "executions_changed",
+        tables.execution,
+        "firing status finished_at usage error",
+        "status finished_at usage error",
+        "t.firing = i.firing AND t.status = 'running'",
+    ),
+    _insert("frames", tables.stream_event, "firing start seq type at frame"),
+    _insert(
+        "incidents_opened",
+        tables.incident,
+        "number transition firing code message blocks raised_at resolved_at resolved_by",
+    ),
+    _update(
+        "incidents_changed",
+        tables.incident,
+        "number resolved_at resolved_by",
+        "resolved_at resolved_by",
+        "t.number = i.number AND t.resolved_at IS NULL",
+    ),
+    _update(
+        "commands_settled",
+        tables.command,
+        "command_id state result",
+        "state result",
+        "t.command_id = i.command_id AND t.state = 'pending'",
+        also="settled_at = now()",
+    ),
+    # The first answer that was recorded for a step counts.
+    _insert("journal", tables.journal, "firing attempt step value", "ON CONFLICT DO NOTHING"),
+    # A command may have made the case due meanwhile: the earlier instant counts.
+    _insert(
+        "ready",
+        tables.ready,
+        "due_at",
+        "ORDER BY tenant_id, case_id"
+        " ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(ready.due_at, excluded.due_at)",
+    ),
+)
+
+BY_NAME = {section.name: section for section in SECTIONS}
+ORDER = {section.name: place for place, section in enumerate(SECTIONS)}
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """These sections in the order in which the statement has them, and its parameters."""
+    return tuple(sorted(names, key=ORDER.__getitem__))
+
+
+@cache
+def compose(names: tuple[str, ...]) -> str:
+    """The statement for these sections (in order; at least one of stage 1). `$1` is the worker, then comes what each
+    section brings; arrays come as text (see `circuit.storage.batch`)."""
+    fence = [
+        f"fence AS MATERIALIZED ({FENCE})",
+        "alive AS MATERIALIZED (SELECT circuit.require(EXISTS (SELECT 1 FROM fence),"
+        f" '{FENCED}', 'this worker is fenced') AS ok)",
+    ]
+    stages: dict[int, list[str]] = {1: [], 2: []}
+    checks: dict[int, list[str]] = {1: [], 2: []}
+    numbers = count(2)
+    for name in names:
+        section = BY_NAME[name]
+        if section.guards:
+            checks[section.stage].append(
+                f"circuit.require((SELECT count(*) FROM {name}) = ${next(numbers)}::int8,"
+                f" '{GUARD_LOST}', '{name}: not all rows were as their owner knew them')"
+            )
+        arrays = ", ".join(f"${next(numbers)}::text::{kind}[]" for _, kind in section.columns)
+        columns = ", ".join(column for column, _ in section.columns)
+        gate = "(SELECT ok FROM alive)" if section.stage == 1 else "(SELECT ok FROM held)"
+        sql = section.sql.format(rows=f"unnest({arrays}) AS i({columns})", gate=gate)
+        if section.guards and not sql.startswith("SELECT"):
+            sql += " RETURNING 1"
+        stages[section.stage].append(f"{name} AS ({sql})")
+    held = f"held AS MATERIALIZED (SELECT {' AND '.join(checks[1])} AS ok)"
+    answer = " AND ".join(["(SELECT ok FROM held)", *checks[2]])
+    return "WITH " + ",\n".join([*fence, *stages[1], held, *stages[2]]) + f"\nSELECT {answer} AS ok"

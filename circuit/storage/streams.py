@@ -1,0 +1,54 @@
+"""The stored frames of executions as their readers see them (under a tenant's row security)."""
+
+from __future__ import annotations
+
+from sqlalchemy import literal, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from circuit.events import Frame, StreamType
+from circuit.ids import CaseKey
+from circuit.storage import rows, tables
+from circuit.storage.records import ExecutionRow
+
+_FRAME = tables.stream_event
+
+
+async def execution(conn: AsyncConnection, key: CaseKey, firing: int) -> ExecutionRow | None:
+    """The execution `CASE.firing`, or None if there is none. Its end and its terminal frame are one commit."""
+    table = tables.execution
+    found = await conn.execute(
+        select(table).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.firing == firing)
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else rows.execution(row)
+
+
+async def read_frames(
+    conn: AsyncConnection, key: CaseKey, firing: int, after: tuple[int, int] = (0, 0), limit: int = 500
+) -> list[Frame]:
+    """Up to `limit` frames behind the cursor `after` (start, sequence), in order. A cursor beyond the end of its
+    start goes on with the next one."""
+    found = await conn.execute(
+        select(_FRAME.c.start, _FRAME.c.seq, _FRAME.c.type, _FRAME.c.at, _FRAME.c.frame)
+        .where(
+            _FRAME.c.tenant_id == key.tenant,
+            _FRAME.c.case_id == key.case,
+            _FRAME.c.firing == firing,
+            tuple_(_FRAME.c.start, _FRAME.c.seq) > tuple_(literal(after[0]), literal(after[1])),
+        )
+        .order_by(_FRAME.c.start, _FRAME.c.seq)
+        .limit(limit)
+    )
+    return [Frame(start, seq, StreamType(kind), at, body.encode()) for start, seq, kind, at, body in found]
+
+
+async def last_cursor(conn: AsyncConnection, key: CaseKey, firing: int) -> tuple[int, int] | None:
+    """The (start, sequence) of the last stored frame, or None if none is stored."""
+    found = await conn.execute(
+        select(_FRAME.c.start, _FRAME.c.seq)
+        .where(_FRAME.c.tenant_id == key.tenant, _FRAME.c.case_id == key.case, _FRAME.c.firing == firing)
+        .order_by(_FRAME.c.start.desc(), _FRAME.c.seq.desc())
+        .limit(1)
+    )
+    row = found.one_or_none()
+    return None if row is None else (row.start, row.seq)

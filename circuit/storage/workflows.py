@@ -1,0 +1,178 @@
+"""Published workflows. A version never changes and is known by its hash; a pointer names the current one.
+
+All of it runs in a transaction of `Database.transaction`, under the row security of the tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from circuit.storage.tables import agent_version, prompt_version, workflow, workflow_version
+
+_Selected = Select[Any, Any, Any, Any, Any, Any]
+
+
+class PromptText(Protocol):
+    """The prompts of an agent."""
+
+    @property
+    def system(self) -> str: ...
+    @property
+    def user_template(self) -> str: ...
+    @property
+    def context_instructions(self) -> str: ...
+
+
+class AgentVersion(Protocol):
+    """What is stored of an agent that a workflow uses."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def document(self) -> Mapping[str, Any]: ...
+    @property
+    def prompt_hash(self) -> str: ...
+    @property
+    def prompts(self) -> PromptText: ...
+
+
+class CompiledWorkflow(Protocol):
+    """What is stored of a compiled workflow; storage knows no more of it than this."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def document(self) -> Mapping[str, Any]: ...
+    @property
+    def requires(self) -> Mapping[str, Any]: ...
+    @property
+    def agents(self) -> Mapping[str, AgentVersion]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a workflow. `document` keeps the order of its keys."""
+
+    workflow_id: str
+    hash: str
+    document: Mapping[str, Any]
+    requires: Mapping[str, Any]
+    published_at: datetime
+    published_by: str
+
+
+async def publish(connection: AsyncConnection, tenant: int, published: CompiledWorkflow, published_by: str) -> bool:
+    """Store this version and those of its agents and prompts if they are new, and make it the current one.
+
+    Returns whether the version is new. The same version published twice at the same time is new once.
+    """
+    # In the order of ids, so that two publications at a time never wait for each other in a circle.
+    agents = sorted(published.agents.values(), key=lambda agent: agent.id)
+    if agents:
+        await connection.execute(
+            insert(agent_version)
+            .values([{"tenant_id": tenant, "agent_id": a.id, "hash": a.hash, "document": a.document} for a in agents])
+            .on_conflict_do_nothing()
+        )
+        # A prompt belongs to its agent and has its id.
+        prompts = [
+            {"tenant_id": tenant, "prompt_id": a.id, "hash": a.prompt_hash, "document": _prompt_document(a.prompts)}
+            for a in agents
+        ]
+        await connection.execute(insert(prompt_version).values(prompts).on_conflict_do_nothing())
+    new = await connection.scalar(
+        insert(workflow_version)
+        .values(
+            tenant_id=tenant,
+            workflow_id=published.id,
+            hash=published.hash,
+            document=published.document,
+            requires=published.requires,
+            published_by=published_by,
+        )
+        .on_conflict_do_nothing()
+        .returning(workflow_version.c.hash)
+    )
+    pointer = insert(workflow).values(tenant_id=tenant, workflow_id=published.id, hash=published.hash)
+    await connection.execute(
+        pointer.on_conflict_do_update(
+            index_elements=["tenant_id", "workflow_id"],
+            set_={"hash": pointer.excluded.hash, "updated_at": func.now()},
+            where=workflow.c.hash != pointer.excluded.hash,
+        )
+    )
+    return new is not None
+
+
+async def current(connection: AsyncConnection, tenant: int, workflow_id: str) -> Version | None:
+    """The current version of a workflow, or None if there is no such workflow."""
+    rows = await _rows(
+        connection, _current().where(workflow.c.tenant_id == tenant, workflow.c.workflow_id == workflow_id)
+    )
+    return rows[0] if rows else None
+
+
+async def by_hash(
+    connection: AsyncConnection,
+    tenant: int,
+    workflow_id: str,
+    hash: str,  # noqa: A002 - the column's name
+) -> Version | None:
+    """One version of a workflow, or None if it was never published."""
+    table = workflow_version.c
+    rows = await _rows(
+        connection,
+        _versions().where(table.tenant_id == tenant, table.workflow_id == workflow_id, table.hash == hash),
+    )
+    return rows[0] if rows else None
+
+
+async def list_current(
+    connection: AsyncConnection, tenant: int, *, limit: int = 1000, after: str = ""
+) -> list[Version]:
+    """The current version of each workflow, by id, from the first id after `after`."""
+    return await _rows(
+        connection,
+        _current()
+        .where(workflow.c.tenant_id == tenant, workflow.c.workflow_id > after)
+        .order_by(workflow.c.workflow_id)
+        .limit(limit),
+    )
+
+
+def _prompt_document(prompts: PromptText) -> dict[str, str]:
+    return {
+        "system": prompts.system,
+        "user_template": prompts.user_template,
+        "context_instructions": prompts.context_instructions,
+    }
+
+
+def _versions() -> _Selected:
+    table = workflow_version.c
+    return select(table.workflow_id, table.hash, table.document, table.requires, table.published_at, table.published_by)
+
+
+def _current() -> _Selected:
+    pointed = workflow_version.c
+    return _versions().join(
+        workflow,
+        (workflow.c.tenant_id == pointed.tenant_id)
+        & (workflow.c.workflow_id == pointed.workflow_id)
+        & (workflow.c.hash == pointed.hash),
+    )
+
+
+async def _rows(connection: AsyncConnection, query: _Selected) -> list[Version]:
+    return [Version(*row) for row in await connection.execute(query)]

@@ -1,0 +1,83 @@
+"""What tests of several parts use: a Postgres server for the session, and a fresh migrated database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from postgres import Server, execute
+
+TEMPLATE = "migrated"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """A Postgres server over TCP, for the whole session (each process of pytest-xdist has its own)."""
+    server = Server()
+    server.create()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: Server) -> str:
+    """The name of a migrated database that nobody connects to: fresh ones are copies of it."""
+    from circuit.storage import schema
+
+    async def prepare() -> None:
+        await execute(postgres_server.url(), f"CREATE DATABASE {TEMPLATE}")
+        await schema.upgrade(postgres_server.url(TEMPLATE))
+
+    asyncio.run(prepare())
+    return TEMPLATE
+
+
+@pytest.fixture
+async def database_url(postgres_server: Server, migrated_template: str) -> AsyncIterator[str]:
+    """The URL of a fresh database at the newest revision."""
+    async for url in _fresh(postgres_server, f"TEMPLATE {migrated_template}"):
+        yield url
+
+
+@pytest.fixture
+async def empty_database_url(postgres_server: Server) -> AsyncIterator[str]:
+    """The URL of a fresh database without any table."""
+    async for url in _fresh(postgres_server, ""):
+        yield url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[object]:
+    """An opened `Database` on a fresh database at the newest revision."""
+    from circuit.storage.database import Database
+
+    opened = await Database.open(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A fresh directory for an embedded database. Not below pytest's: as root that is closed to Postgres' user."""
+    folder = Path(tempfile.mkdtemp(prefix="circuit-home-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _fresh(server: Server, options: str) -> AsyncIterator[str]:
+    name = f"test_{next(_numbers)}"
+    await execute(server.url(), f"CREATE DATABASE {name} STRATEGY {'file_copy' if options else 'wal_log'} {options}")
+    yield server.url(name)
+    await execute(server.url(), f"DROP DATABASE {name} WITH (FORCE)")
