@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import orjson
 
 EVENT_VERSION = 1
+_VERSION = b',"v":%d}' % EVENT_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +180,7 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
 
 def encode_event(event: CaseEvent) -> bytes:
     """The body of a history row: the event's fields as JSON, and the version."""
-    body = {name: getattr(event, name) for name in event.__slots__}
-    body["v"] = EVENT_VERSION
-    return orjson.dumps(body)
+    return orjson.dumps(event)[:-1] + _VERSION
 
 
 def decode_event(kind: str, body: Mapping[str, Any]) -> CaseEvent:
