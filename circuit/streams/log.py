@@ -1,0 +1,72 @@
+"""What readers take from the database: pages of an execution's frames and of a case's events.
+
+A page says whether its subject had ended *before* the page was read. The end and the last event are one commit, so
+an ended page that is short is the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from circuit.events import CaseEvent, Frame
+from circuit.ids import CaseKey
+from circuit.storage import history, streams
+from circuit.storage.database import Database
+from circuit.storage.records import ExecutionStatus
+from circuit.streams.cursor import Cursor
+
+PAGE_FRAMES = 500
+PAGE_EVENTS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class FramePage:
+    """Frames behind a cursor, in order."""
+
+    frames: Sequence[Frame]
+    ended: bool
+
+    @property
+    def full(self) -> bool:
+        """Whether more may follow at once."""
+        return len(self.frames) >= PAGE_FRAMES
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events behind a number, in order."""
+
+    events: Sequence[tuple[int, datetime, CaseEvent]]
+    ended: bool
+
+    @property
+    def full(self) -> bool:
+        """Whether more may follow at once."""
+        return len(self.events) >= PAGE_EVENTS
+
+
+class Log:
+    """Reads as the tenant of the key: the database lets nothing else through."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def frames(self, key: CaseKey, firing: int, after: Cursor) -> FramePage | None:
+        """The frames of the execution `CASE.firing` behind `after`; None if there is no such execution."""
+        async with self._database.transaction(key.tenant) as connection:
+            execution = await streams.execution(connection, key, firing)
+            if execution is None:
+                return None
+            frames = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)
+        return FramePage(frames, execution.status is not ExecutionStatus.RUNNING)
+
+    async def events(self, key: CaseKey, after: int) -> EventPage | None:
+        """The events of a case behind the number `after`; None if there is no such case."""
+        async with self._database.transaction(key.tenant) as connection:
+            status = await history.status(connection, key)
+            if status is None:
+                return None
+            events = await history.read_events(connection, key, after, PAGE_EVENTS)
+        return EventPage(events, status.terminal)

@@ -1,0 +1,159 @@
+"""One reader of one execution's stream: a cursor over the ring of this process, and over the log where that is short.
+
+The rule that keeps the stream whole: a frame is handed out only if it follows the cursor within its start, or if it
+came from the log, which is in order, or if it opens a later start and a look into the log, begun after the frame was
+seen, showed nothing between. So it does not matter what a ring dropped, nor which process writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from circuit.errors import NotFound, StorageError
+from circuit.events import Frame
+from circuit.streams.broker import Broker, Channel, Look, place
+from circuit.streams.cursor import Cursor
+from circuit.streams.log import FramePage
+from circuit.streams.relay import Relay
+
+logger = logging.getLogger(__name__)
+
+BATCH_FRAMES = 256
+
+
+class Reader:
+    """`read` until `over`, then `close`. One task reads; `stop` may come from anywhere in the same loop."""
+
+    def __init__(
+        self,
+        name: str,
+        cursor: Cursor,
+        look: Callable[[Cursor], Awaitable[FramePage | None]],
+        broker: Broker,
+        relay: Relay,
+    ) -> None:
+        self.name = name
+        self.cursor = cursor
+        self.over = False
+        self._look = look
+        self._broker = broker
+        self._relay = relay
+        self._loop = asyncio.get_running_loop()
+        self._channel: Channel = broker.hold(name)
+        self._closed = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._pause = relay.pause(fed=False)
+        self._first: Sequence[Frame] = ()
+
+    async def open(self) -> None:
+        """Take the first look. Afterwards `over` says whether there is anything to read, now or later.
+
+        Raises `NotFound` and `StorageError`.
+        """
+        try:
+            rung = self._channel.rung
+            found = await self._look_up(rung)
+            if found is None:
+                raise NotFound(f"there is no execution {self.name}; `circuit show CASE` lists those of a case")
+            self._first = found
+            if not found:
+                self._first = await self._next()
+        except BaseException:
+            self.close()
+            raise
+
+    async def read(self, timeout: float | None = None) -> Sequence[Frame]:
+        """The next frames, at least one. None if the stream is `over`, or if `timeout` seconds brought nothing.
+
+        A database that cannot be reached is waited for. Raises other `StorageError`s.
+        """
+        deadline = None if timeout is None else self._loop.time() + timeout
+        while not self.over:
+            rung = self._channel.rung
+            frames, self._first = self._first or await self._next(), ()
+            if frames and not self.over:
+                self.cursor = place(frames[-1])
+                self.over = frames[-1].terminal
+                return frames
+            self._pause = seconds = self._relay.pause(fed=self._channel.feeder is not None)
+            if deadline is not None:
+                seconds = min(seconds, deadline - self._loop.time())
+                if seconds <= 0:
+                    break
+            if not self.over:
+                self._waiter = self._loop.create_future()
+                await self._channel.changed(rung, seconds, self._waiter)
+                self._waiter = None
+        return ()
+
+    def stop(self) -> None:
+        """End the stream for this reader: a `read` under way returns at once, with nothing."""
+        self.over = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def close(self) -> None:
+        """Stop, and give back what the reader holds. Doing it twice is fine."""
+        self.stop()
+        if not self._closed:
+            self._closed = True
+            self._broker.release(self._channel)
+
+    async def _next(self) -> Sequence[Frame]:
+        """What may be handed out now, if anything; sets `over` where nothing can follow."""
+        channel = self._channel
+        rung = channel.rung
+        held = channel.after(self.cursor, BATCH_FRAMES)
+        if self._continues(held):
+            return held
+        if self._unsure(rung, held):
+            async with channel.looking:
+                newer = channel.after(self.cursor, BATCH_FRAMES)  # whoever looked before may have found it
+                if self._continues(newer):
+                    return newer
+                if self._unsure(rung, held):
+                    try:
+                        found = await self._look_up(rung)
+                    except StorageError as error:
+                        if not error.retryable:
+                            raise
+                        logger.warning("execution %s: %s; the stream waits", self.name, error)
+                        return ()
+                    if found:
+                        return found
+                    if found is None:
+                        self.over = True
+                        return ()
+        if held and held[0].start > self.cursor.start and held[0].sequence == 1:
+            return held
+        seen = channel.seen
+        if seen is not None and seen.ended and seen.head <= self.cursor and channel.feeder is None:
+            self.over = True
+        return ()
+
+    def _continues(self, frames: Sequence[Frame]) -> bool:
+        return bool(frames) and place(frames[0]) == (self.cursor.start, self.cursor.sequence + 1)
+
+    def _unsure(self, rung: int, held: Sequence[Frame]) -> bool:
+        """Whether the log may hold what this reader lacks."""
+        seen = self._channel.seen
+        if seen is None or seen.head > self.cursor or self._loop.time() - seen.at >= self._pause:
+            return True
+        # Behind the ring of a stream that is written here there is nothing, whatever has changed since the last look.
+        return seen.rung < rung and (bool(held) or self._channel.feeder is None)
+
+    async def _look_up(self, rung: int) -> Sequence[Frame] | None:
+        """A page of the log behind the cursor; None if there is no such execution (any more)."""
+        channel, cursor, at = self._channel, self.cursor, self._loop.time()
+        page = await self._look(cursor)
+        if page is None:
+            return None
+        if channel.feeder is None and page.frames:
+            channel.extend(page.frames)
+            channel.wake()
+        if not page.full:
+            head = place(page.frames[-1]) if page.frames else cursor
+            channel.seen = Look(rung, at, head, page.ended)
+        return page.frames

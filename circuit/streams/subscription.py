@@ -1,0 +1,91 @@
+"""The one subscription of which WebSocket, SSE and GraphQL are spellings: replay from a cursor, then live.
+
+Also long after the end, and from another process than the one that writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+from circuit.clock import Clock
+from circuit.errors import NotFound, StorageError
+from circuit.events import CaseEnded, CaseEvent, Frame
+from circuit.ids import CaseKey, Numbered
+from circuit.storage.database import Database
+from circuit.streams.broker import Broker
+from circuit.streams.cursor import BEGINNING, Cursor
+from circuit.streams.log import EventPage, Log
+from circuit.streams.reader import Reader
+from circuit.streams.relay import Relay
+
+
+class Streams:
+    """Every stream that a process can read."""
+
+    def __init__(self, database: Database, broker: Broker, relay: Relay, clock: Clock) -> None:
+        self._log = Log(database)
+        self._broker = broker
+        self._relay = relay
+        self.clock = clock
+
+    async def open(self, execution: Numbered, tenant: int, after: Cursor | None = None) -> Reader:
+        """A reader of an execution's stream, behind the cursor `after` or from the start; close it in the end.
+
+        Raises `NotFound` for an execution that the tenant does not have.
+        """
+        key = CaseKey(tenant, execution.case)
+        reader = Reader(
+            str(execution),
+            after or BEGINNING,
+            lambda cursor: self._log.frames(key, execution.number, cursor),
+            self._broker,
+            self._relay,
+        )
+        await reader.open()
+        return reader
+
+    async def subscribe(self, execution: Numbered, tenant: int, after: Cursor | None = None) -> AsyncIterator[Frame]:
+        """The frames of an execution behind `after`, without gap or repeat, to the terminal one and no further.
+
+        Raises `NotFound` at the first step.
+        """
+        reader = await self.open(execution, tenant, after)
+        try:
+            while not reader.over:
+                for frame in await reader.read():
+                    yield frame
+        finally:
+            reader.close()
+
+    async def follow(self, key: CaseKey, after: int = 0) -> AsyncIterator[tuple[int, datetime, CaseEvent]]:
+        """The events of a case behind the number `after`, live, to `case_ended` and no further.
+
+        Raises `NotFound` at the first step. A database that cannot be reached later on is waited for.
+        """
+        channel = self._broker.hold(str(key.case))
+        begun = False
+        try:
+            while True:
+                rung = channel.rung
+                try:
+                    page = await self._log.events(key, after)
+                except StorageError as error:
+                    if not (begun and error.retryable):
+                        raise
+                    page = EventPage((), ended=False)
+                if page is None:
+                    raise NotFound(f"there is no case {key.case}; `circuit cases` lists them")
+                begun = True
+                for number, at, event in page.events:
+                    yield number, at, event
+                    after = number
+                    if isinstance(event, CaseEnded):
+                        return
+                if page.full:
+                    continue
+                if page.ended:
+                    return
+                await channel.changed(rung, self._relay.pause(fed=False))
+        finally:
+            self._broker.release(channel)
