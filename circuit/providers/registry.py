@@ -23,16 +23,19 @@ class ProviderRegistry:
     """Gives providers and shares their connections. Use it in one event loop, and close it.
 
     `environment` is what references such as `${NAME}` and `OPENAI_API_KEY` are looked up in, at each request.
+    `connect_seconds` bounds how long a connection may take to open, unless `timeouts` says all of them.
     """
 
     def __init__(
         self,
         environment: Mapping[str, str],
         *,
+        connect_seconds: float | None = None,
         timeouts: Timeouts | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._environment = environment
+        self._connect_seconds = connect_seconds
         self._timeouts = timeouts
         self._sleep = sleep
         self._http: Http | None = None
@@ -67,7 +70,10 @@ class ProviderRegistry:
 
     def _shared(self) -> Http:
         if self._http is None:
-            from circuit.http import Http
+            from circuit.http import Http, Timeouts
 
-            self._http = Http(self._timeouts)
+            timeouts = self._timeouts
+            if timeouts is None and self._connect_seconds is not None:
+                timeouts = Timeouts(connect=self._connect_seconds)
+            self._http = Http(timeouts)
         return self._http
