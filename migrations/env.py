@@ -33,7 +33,7 @@ async def connect_and_migrate() -> None:
     url = context.get_x_argument(as_dictionary=True).get("url")
     if not url:
         raise SystemExit("Name the database: alembic -x url=postgresql://user@host/name ...")
-    databases = engine(url)
+    databases = engine(url, patient=True)
     try:
         async with databases.begin() as connection:
             await connection.run_sync(migrate)

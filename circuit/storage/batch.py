@@ -175,6 +175,8 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         _seldom(rows, write)
     if write.release and write.due_at is not None:
         _rows(rows, "ready").append((tenant, case, write.due_at))
+    elif write.release or write.commands_settled:
+        _rows(rows, "ready_done").append((tenant, case, len(write.commands_settled)))
 
 
 def _firings(rows: Rows, write: CaseWrite) -> None:

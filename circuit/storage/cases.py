@@ -1,9 +1,14 @@
 """Which cases a worker owns, and what it reads of them. All of it runs under the engine's role.
 
 **The wake-up.** A row of `ready` says: look at this case, from `due_at` on. Whoever wants something of a case writes
-what he wants and raises its row of `ready` in one transaction. Whoever looks deletes the row first, *in a statement of
-its own*, and reads afterwards: a later statement has a later snapshot, so it sees whatever the deleted row announced.
-The other way round, or both in one statement, would delete the announcement of something that it did not see.
+what he wants and raises its row of `ready` in one transaction. A claim deletes the row first, *in one statement*, and
+reads in another: a later statement has a later snapshot, so it sees whatever the deleted row announced. The other
+way round, or both in one, would delete the announcement of something that it did not see.
+
+An owner does not delete the row of what it attends to, for it may end before it has applied it: it *postpones* the row.
+The step that settles the last command takes the row away (`circuit.storage.statements`); a row that is left without a
+command is deleted when it comes up again, in two statements: the first locks the row, so that who raises it waits, and
+the second, with a later snapshot, looks whether a command is pending.
 
 **Locks.** A claim locks rows of `ready` and of cases without an owner; it skips what is locked, so it never waits
 while it holds any (the order is worker, case, ready, as in `circuit.storage.statements`).
@@ -13,7 +18,9 @@ while it holds any (the order is worker, case, ready, as in `circuit.storage.sta
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -25,6 +32,11 @@ from circuit.storage import rows
 from circuit.storage.driver import Connection, Record
 from circuit.storage.records import CaseState, CommandRow
 from circuit.storage.statements import FENCE
+
+logger = logging.getLogger(__name__)
+
+POSTPONED_SECONDS = 5
+"""After so long an owner is told again of a command that it has not settled."""
 
 _LIVE = "t.status NOT IN ('completed', 'failed', 'cancelled')"
 
@@ -71,18 +83,29 @@ RETURNING t.tenant_id, t.case_id
 """
 
 # A command that came while its case ended: nobody will own the case again, so whoever is idle answers it. Its row of
-# `ready` goes first, in a statement of its own (see above).
+# `ready` goes first, in a statement of its own (see above), but not without the answer: both are one transaction.
 _LATE = """
-DELETE FROM circuit.ready r
-USING (
-    SELECT r.tenant_id, r.case_id
-    FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
-    WHERE r.due_at <= now() AND t.owner IS NULL AND t.status IN ('completed', 'failed', 'cancelled')
-    LIMIT 100
-    FOR UPDATE OF r SKIP LOCKED
-) late
-WHERE r.tenant_id = late.tenant_id AND r.case_id = late.case_id
-RETURNING r.tenant_id, r.case_id
+SELECT r.tenant_id, r.case_id
+FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
+WHERE r.due_at <= now() AND t.owner IS NULL AND t.status IN ('completed', 'failed', 'cancelled')
+LIMIT 100
+"""
+_LATE_OF_THESE = """
+SELECT r.tenant_id, r.case_id
+FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id)
+JOIN circuit.ready r ON r.tenant_id = i.tenant_id AND r.case_id = i.case_id
+JOIN circuit."case" t ON t.tenant_id = i.tenant_id AND t.case_id = i.case_id
+WHERE t.owner IS NULL AND t.status IN ('completed', 'failed', 'cancelled')
+"""
+_LOCKED = """
+SELECT r.tenant_id, r.case_id
+FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id)
+JOIN circuit.ready r ON r.tenant_id = i.tenant_id AND r.case_id = i.case_id
+FOR UPDATE OF r SKIP LOCKED
+"""
+_FORGET = """
+DELETE FROM circuit.ready r USING unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id)
+WHERE r.tenant_id = i.tenant_id AND r.case_id = i.case_id
 """
 _REFUSE_LATE = """
 UPDATE circuit.command k
@@ -95,9 +118,9 @@ FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id)
 WHERE k.tenant_id = i.tenant_id AND k.case_id = i.case_id AND k.state = 'pending'
 """
 
-_ATTEND = """
-DELETE FROM circuit.ready r
-USING (
+_ATTEND = f"""
+UPDATE circuit.ready r SET due_at = now() + interval '{POSTPONED_SECONDS} seconds'
+FROM (
     SELECT r.tenant_id, r.case_id
     FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
     WHERE r.due_at <= now() AND t.owner = $1
@@ -105,6 +128,31 @@ USING (
 ) due
 WHERE r.tenant_id = due.tenant_id AND r.case_id = due.case_id
 RETURNING r.tenant_id, r.case_id
+"""
+_PENDING_HERE = """
+EXISTS (
+    SELECT 1 FROM circuit.command k
+    WHERE k.tenant_id = i.tenant_id AND k.case_id = i.case_id AND k.state = 'pending'
+)"""
+_WANTED = f"""
+SELECT i.tenant_id, i.case_id
+FROM unnest($2::int4[], $3::uuid[]) AS i(tenant_id, case_id)
+JOIN circuit."case" t ON t.tenant_id = i.tenant_id AND t.case_id = i.case_id
+WHERE t.owner = $1 AND {_PENDING_HERE}
+"""
+# Of rows that this transaction has locked. A case that was given up after it was found to be the worker's is somebody
+# else's to look at, and at once.
+_UNWANTED = f"""
+DELETE FROM circuit.ready r
+USING unnest($2::int4[], $3::uuid[]) AS i(tenant_id, case_id)
+JOIN circuit."case" t ON t.tenant_id = i.tenant_id AND t.case_id = i.case_id
+WHERE r.tenant_id = i.tenant_id AND r.case_id = i.case_id AND t.owner = $1 AND NOT {_PENDING_HERE}
+"""
+_NOT_MINE = """
+UPDATE circuit.ready r SET due_at = least(r.due_at, now())
+FROM unnest($2::int4[], $3::uuid[]) AS i(tenant_id, case_id)
+JOIN circuit."case" t ON t.tenant_id = i.tenant_id AND t.case_id = i.case_id
+WHERE r.tenant_id = i.tenant_id AND r.case_id = i.case_id AND t.owner IS DISTINCT FROM $1
 """
 
 _NEXT_DUE = f"""
@@ -125,7 +173,7 @@ dropped AS (
     RETURNING t.tenant_id, t.case_id
 )
 INSERT INTO circuit.ready AS r (tenant_id, case_id, due_at)
-SELECT tenant_id, case_id, now() FROM dropped ORDER BY tenant_id, case_id
+SELECT tenant_id, case_id, now() + make_interval(secs => $4) FROM dropped ORDER BY tenant_id, case_id
 ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(r.due_at, excluded.due_at)
 RETURNING tenant_id, case_id
 """
@@ -165,20 +213,32 @@ WHERE tenant_id = $1 AND case_id = $2 AND firing = $3 AND attempt = $4
 
 async def claim(conn: Connection, worker: UUID, limit: int, only: Sequence[CaseKey] | None = None) -> list[CaseKey]:
     """Take up to `limit` cases that have no owner and are due; with `only`, those of these that have no owner,
-    due or not. A fenced worker gets none. What was claimed is read with `load`."""
+    due or not. A fenced worker gets none. What was claimed is read with `load_page`."""
     if limit <= 0:
         return []
     if only is not None:
-        return _keys(await conn.fetch(_CLAIM_THESE, worker, limit, *_arrays(only)))
-    claimed = _keys(await conn.fetch(_CLAIM, worker, limit))
+        claimed = _keys(await conn.fetch(_CLAIM_THESE, worker, limit, *_arrays(only)))
+    else:
+        claimed = _keys(await conn.fetch(_CLAIM, worker, limit))
     if len(claimed) < limit:
-        await _answer_late(conn)
+        await _answer_late(conn, only)
     return claimed
 
 
 async def attend(conn: Connection, worker: UUID) -> list[CaseKey]:
-    """The worker's own cases that somebody wants something of. Each is told once; read `pending` afterwards."""
-    return _keys(await conn.fetch(_ATTEND, worker))
+    """The worker's own cases that have a pending command; read `pending` afterwards. Each is told once, and again
+    after `POSTPONED_SECONDS` if the command is pending still, and at once if another command comes."""
+    told = _keys(await conn.fetch(_ATTEND, worker))
+    if not told:
+        return []
+    wanted = set(_keys(await conn.fetch(_WANTED, worker, *_arrays(told))))
+    unwanted = [key for key in told if key not in wanted]
+    if unwanted:
+        async with conn.transaction(isolation="read_committed"):
+            locked = _keys(await conn.fetch(_LOCKED, *_arrays(unwanted)))
+            await conn.execute(_UNWANTED, worker, *_arrays(locked))
+            await conn.execute(_NOT_MINE, worker, *_arrays(locked))
+    return [key for key in told if key in wanted]
 
 
 async def pending(conn: Connection, keys: Sequence[CaseKey]) -> dict[CaseKey, list[CommandRow]]:
@@ -194,51 +254,88 @@ async def next_due(conn: Connection) -> datetime | None:
     return await conn.fetchval(_NEXT_DUE)
 
 
-async def drop(conn: Connection, worker: UUID, keys: Sequence[CaseKey]) -> list[CaseKey]:
-    """Give cases up without a step of theirs; they are due at once. Returns those that were the worker's."""
-    return _keys(await conn.fetch(_DROP, worker, *_arrays(keys)))
+async def drop(conn: Connection, worker: UUID, keys: Sequence[CaseKey], *, due_in_seconds: float = 0) -> list[CaseKey]:
+    """Give cases up without a step of theirs; they are due at once, or after `due_in_seconds` (unless somebody wants
+    something of them before). Returns those that were the worker's."""
+    return _keys(await conn.fetch(_DROP, worker, *_arrays(keys), float(due_in_seconds)))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The cases that could be read, in the order that was asked for, and why the others could not."""
+
+    states: list[CaseState]
+    unreadable: dict[CaseKey, Exception]
 
 
 async def load(conn: Connection, keys: Sequence[CaseKey], worker: UUID | None = None) -> list[CaseState]:
+    """The cases of `load_page` that this release can read; what it cannot read is left out, and logged."""
+    loaded = await load_page(conn, keys, worker)
+    for key, error in loaded.unreadable.items():
+        logger.error("case %s cannot be read by this release: %s: %s", key, type(error).__name__, error)
+    return loaded.states
+
+
+async def load_page(conn: Connection, keys: Sequence[CaseKey], worker: UUID | None = None) -> Loaded:
     """All that an owner must know of these cases, in their order, with one query a table. What is read can change
     only through the owner, but for commands. A case that does not exist is left out; with `worker`, also one that
-    is not (or no longer) its own."""
+    is not (or no longer) its own. A case with a row that this release cannot read spoils no other."""
+    loaded = Loaded([], {})
     if not keys:
-        return []
+        return loaded
     arrays = _arrays(keys)
 
     async def read(query: str) -> Mapping[CaseKey, list[Record]]:
         return _by_case(await conn.fetch(query, *arrays))
 
     cases = await read(_CASES)
-    tokens = await read(_TOKENS)
-    firings = await read(_FIRINGS)
-    executions = await read(_EXECUTIONS)
-    incidents = await read(_INCIDENTS)
-    fired = await read(_FIRED)
-    journal = await read(_JOURNAL)
-    commands = await pending(conn, keys)
-    states: list[CaseState] = []
+    found = _Rows(
+        tokens=await read(_TOKENS),
+        firings=await read(_FIRINGS),
+        executions=await read(_EXECUTIONS),
+        incidents=await read(_INCIDENTS),
+        fired=await read(_FIRED),
+        journal=await read(_JOURNAL),
+        commands=await read(_COMMANDS),
+    )
     for key in keys:
         if key not in cases or (worker is not None and cases[key][0]["owner"] != worker):
             continue
-        recorded: dict[int, dict[str, Any]] = {}
-        for row in journal.get(key, ()):
-            recorded.setdefault(row["firing"], {})[row["step"]] = orjson.loads(row["value"])
-        states.append(
-            CaseState(
-                key=key,
-                row=rows.case_row(cases[key][0]),
-                tokens=[(rows.token(row), row["reserved_by"]) for row in tokens.get(key, ())],
-                firings=[rows.firing(row) for row in firings.get(key, ())],
-                executions=[rows.execution(row) for row in executions.get(key, ())],
-                incidents=[rows.incident(row) for row in incidents.get(key, ())],
-                commands=commands.get(key, []),
-                fired={row["transition"]: row["times"] for row in fired.get(key, ())},
-                journal=recorded,
-            )
-        )
-    return states
+        try:
+            loaded.states.append(_state(key, cases[key][0], found))
+        except (ValueError, TypeError, LookupError) as error:
+            loaded.unreadable[key] = error
+    return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What the tables hold of a page of cases."""
+
+    tokens: Mapping[CaseKey, list[Record]]
+    firings: Mapping[CaseKey, list[Record]]
+    executions: Mapping[CaseKey, list[Record]]
+    incidents: Mapping[CaseKey, list[Record]]
+    fired: Mapping[CaseKey, list[Record]]
+    journal: Mapping[CaseKey, list[Record]]
+    commands: Mapping[CaseKey, list[Record]]
+
+
+def _state(key: CaseKey, case: Record, found: _Rows) -> CaseState:
+    journal: dict[int, dict[str, Any]] = {}
+    for row in found.journal.get(key, ()):
+        journal.setdefault(row["firing"], {})[row["step"]] = orjson.loads(row["value"])
+    return CaseState(
+        key=key,
+        row=rows.case_row(case),
+        tokens=[(rows.token(row), row["reserved_by"]) for row in found.tokens.get(key, ())],
+        firings=[rows.firing(row) for row in found.firings.get(key, ())],
+        executions=[rows.execution(row) for row in found.executions.get(key, ())],
+        incidents=[rows.incident(row) for row in found.incidents.get(key, ())],
+        commands=[rows.command(row) for row in found.commands.get(key, ())],
+        fired={row["transition"]: row["times"] for row in found.fired.get(key, ())},
+        journal=journal,
+    )
 
 
 async def recorded(conn: Connection, key: CaseKey, number: int, attempt: int) -> dict[str, Any]:
@@ -247,10 +344,14 @@ async def recorded(conn: Connection, key: CaseKey, number: int, attempt: int) ->
     return {row["step"]: orjson.loads(row["value"]) for row in found}
 
 
-async def _answer_late(conn: Connection) -> None:
-    late = _keys(await conn.fetch(_LATE))
-    if late:
-        await conn.execute(_REFUSE_LATE, *_arrays(late))
+async def _answer_late(conn: Connection, only: Sequence[CaseKey] | None) -> None:
+    found = await (conn.fetch(_LATE) if only is None else conn.fetch(_LATE_OF_THESE, *_arrays(only)))
+    if not found:
+        return
+    async with conn.transaction(isolation="read_committed"):
+        late = _arrays(_keys(await conn.fetch(_LOCKED, *_arrays(_keys(found)))))
+        await conn.execute(_FORGET, *late)
+        await conn.execute(_REFUSE_LATE, *late)
 
 
 def _arrays(keys: Iterable[CaseKey]) -> tuple[list[int], list[UUID]]:

@@ -37,7 +37,8 @@ async def insert_case(
 
     Returns `key`, or, where a case was started with the same idempotency key before, the key of that case, and
     nothing is written. Two that come with one key at the same time meet at the unique index: the second waits until
-    the first is committed, and is given the first one's case.
+    the first is committed, and is given the first one's case. Raises `Conflict` where that is a case of another
+    workflow.
     """
     if idempotency_key is not None:
         first = await conn.scalar(
@@ -47,14 +48,7 @@ async def insert_case(
             .returning(tables.case_key.c.case_id)
         )
         if first is None:
-            earlier = await conn.scalar(
-                select(tables.case_key.c.case_id).where(
-                    tables.case_key.c.tenant_id == key.tenant, tables.case_key.c.key == idempotency_key
-                )
-            )
-            if earlier is None:
-                raise Conflict("a case with this idempotency key is being started at this moment; try again")
-            return CaseKey(key.tenant, rows.plain(earlier))
+            return await _started_before(conn, key.tenant, idempotency_key, row.workflow_id)
     where: dict[str, Any] = {"tenant_id": key.tenant, "case_id": key.case}
     await conn.execute(
         insert(tables.case).values(
@@ -98,14 +92,15 @@ async def insert_command(
     conn: AsyncConnection, key: CaseKey, command: CommandRow, *, idempotency_key: str | None = None
 ) -> UUID:
     """Ask something of a case. Returns the id of the command, or, where one came with the same idempotency key
-    before, the id of that one. Raises `NotFound`, and `Conflict` where the case has ended.
+    before, the id of that one. Raises `NotFound`, and `Conflict` where the case has ended or the key came with
+    another request.
 
     A case that ends at this very moment does not see the command; then whoever claims next refuses it.
     """
     if idempotency_key is not None:
-        earlier = await conn.scalar(_by_key(key, idempotency_key))
+        earlier = await _asked_before(conn, key, command, idempotency_key)
         if earlier is not None:
-            return rows.plain(earlier)
+            return earlier
     status = await conn.scalar(
         select(tables.case.c.status).where(tables.case.c.tenant_id == key.tenant, tables.case.c.case_id == key.case)
     )
@@ -129,10 +124,10 @@ async def insert_command(
     )
     if inserted is None:
         assert idempotency_key is not None
-        earlier = await conn.scalar(_by_key(key, idempotency_key))
+        earlier = await _asked_before(conn, key, command, idempotency_key)
         if earlier is None:
             raise Conflict("a command with this idempotency key is being sent at this moment; try again")
-        return rows.plain(earlier)
+        return earlier
     await make_ready(conn, key)
     return command.id
 
@@ -140,11 +135,10 @@ async def insert_command(
 async def make_ready(conn: AsyncConnection, key: CaseKey) -> None:
     """Have somebody look at a case at once: its owner, or whoever claims it.
 
-    ON CONFLICT DO UPDATE, and never DO NOTHING. The owner deletes the row of `ready` and then reads the commands; it
-    may have deleted a row that stands here still, and DO NOTHING would rely on it: the owner would have read before
-    this transaction is committed, and the row would be gone. DO UPDATE locks the row. If the owner's delete came
-    first, this waits for it and then inserts a new row; if this comes first, the delete skips the row, which stays
-    until the command can be seen.
+    ON CONFLICT DO UPDATE, and never DO NOTHING. Whoever looks deletes or postpones the row of `ready` and then reads
+    the commands; DO NOTHING would rely on a row that may be gone when this transaction is committed, after the look.
+    DO UPDATE locks the row. If the other came first, this waits for it and then inserts a new row or makes the
+    postponed one due; if this comes first, the other skips the row, which stays until the command can be seen.
     """
     statement = upsert(tables.ready).values(tenant_id=key.tenant, case_id=key.case, due_at=func.now())
     await conn.execute(
@@ -169,9 +163,35 @@ async def command_result(conn: AsyncConnection, key: CaseKey, command: UUID) -> 
     return None if row is None else rows.command_result(row)
 
 
-def _by_key(key: CaseKey, idempotency_key: str) -> Any:
-    return select(tables.command.c.command_id).where(
-        tables.command.c.tenant_id == key.tenant,
-        tables.command.c.case_id == key.case,
-        tables.command.c.idempotency_key == idempotency_key,
+async def _started_before(conn: AsyncConnection, tenant: int, idempotency_key: str, workflow_id: str) -> CaseKey:
+    keys, case = tables.case_key, tables.case
+    found = await conn.execute(
+        select(keys.c.case_id, case.c.workflow_id)
+        .outerjoin_from(keys, case, (case.c.tenant_id == keys.c.tenant_id) & (case.c.case_id == keys.c.case_id))
+        .where(keys.c.tenant_id == tenant, keys.c.key == idempotency_key)
     )
+    earlier = found.mappings().one_or_none()
+    if earlier is None:
+        raise Conflict("a case with this idempotency key is being started at this moment; try again")
+    if earlier["workflow_id"] not in (None, workflow_id):
+        raise Conflict(f"this idempotency key started a case of {earlier['workflow_id']!r}, not of {workflow_id!r}")
+    return CaseKey(tenant, rows.plain(earlier["case_id"]))
+
+
+async def _asked_before(conn: AsyncConnection, key: CaseKey, command: CommandRow, idempotency_key: str) -> UUID | None:
+    """The command that came with this key, if one did. Postgres compares what was asked: 1 and 1.0 are the same."""
+    table = tables.command
+    same = (table.c.kind == command.kind) & (table.c.payload == dict(command.payload))
+    found = await conn.execute(
+        select(table.c.command_id, same.label("same")).where(
+            table.c.tenant_id == key.tenant,
+            table.c.case_id == key.case,
+            table.c.idempotency_key == idempotency_key,
+        )
+    )
+    earlier = found.mappings().one_or_none()
+    if earlier is None:
+        return None
+    if not earlier["same"]:
+        raise Conflict("this idempotency key came with another request before; use a new key for a new request")
+    return rows.plain(earlier["command_id"])

@@ -7,6 +7,7 @@ a fraction of what SQLAlchemy costs a statement.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -35,6 +36,11 @@ from circuit.storage.tables import ENGINE_ROLE, FENCED, GUARD_LOST, SCHEMA, TENA
 
 OLDEST_SERVER = 15
 CONNECT_SECONDS = 10.0
+COMMAND_SECONDS = 30.0
+"""After so long without an answer a statement fails: nobody waits for ever for a connection that is half open."""
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 5, 3
+"""Over TCP, after how many seconds of silence each end asks whether the other is there, how often, and how many times
+in vain."""
 # A transaction of Circuit never waits for anything but Postgres: one that idles has lost its owner.
 IDLE_IN_TRANSACTION_SECONDS = 60
 POOL_SIZE = 5
@@ -87,31 +93,62 @@ def address(url: str) -> Address:
     )
 
 
-async def connect(url: str | Address, role: str | None = None) -> Connection:
-    """A new connection, under `role` if one is given. Raises `StorageError`."""
+async def connect(url: str | Address, role: str | None = None, *, patient: bool = False) -> Connection:
+    """A new connection, under `role` if one is given. Raises `StorageError`.
+
+    A statement that takes longer than `COMMAND_SECONDS` raises `TimeoutError`, unless the connection is `patient`.
+    """
     where = url if isinstance(url, Address) else address(url)
     settings = {
         "application_name": "circuit",
         "timezone": "UTC",
         "jit": "off",
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_SECONDS * 1000),
+        # Postgres takes no notice of these on a Unix socket.
+        "tcp_keepalives_idle": str(KEEPALIVE_IDLE),
+        "tcp_keepalives_interval": str(KEEPALIVE_INTERVAL),
+        "tcp_keepalives_count": str(KEEPALIVE_COUNT),
     }
     if role:
         settings["role"] = role
     try:
-        return await _open(where.url, timeout=CONNECT_SECONDS, server_settings=settings)
+        limit = None if patient else COMMAND_SECONDS
+        connection = await _open(where.url, timeout=CONNECT_SECONDS, command_timeout=limit, server_settings=settings)
     except Exception as error:
         raise unconnected(error, where, role) from error
+    _keep_alive(connection)
+    return connection
+
+
+def _keep_alive(connection: Connection) -> None:
+    """Have the system ask whether the server is there. The driver has no setting for it, so its socket is asked for;
+    without it, `COMMAND_SECONDS` finds a dead connection, only later."""
+    transport: Any = getattr(connection, "_transport", None)
+    there: socket.socket | None = None if transport is None else transport.get_extra_info("socket")
+    if there is None or there.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    there.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+    ):
+        if hasattr(socket, name):
+            there.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def engine(
-    url: str | Address, role: str | None = None, *, creator: Callable[[], Coroutine[Any, Any, Connection]] | None = None
+    url: str | Address,
+    role: str | None = None,
+    *,
+    creator: Callable[[], Coroutine[Any, Any, Connection]] | None = None,
+    patient: bool = False,
 ) -> AsyncEngine:
     """An engine of SQLAlchemy over `connect`, so that every kind of URL is read in one way."""
     where = url if isinstance(url, Address) else address(url)
 
     async def connection() -> Connection:
-        return await connect(where, role)
+        return await connect(where, role, patient=patient)
 
     return create_async_engine(
         "postgresql+asyncpg://",
@@ -159,7 +196,7 @@ class Database:
             async with self._engine.begin() as connection:
                 await connection.execute(_SET_TENANT, {"tenant": str(tenant)})
                 yield connection
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
             raise translated(error) from error
 
     async def raw(self) -> Connection:

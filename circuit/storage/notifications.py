@@ -29,6 +29,9 @@ MOST_WAITING = 10_000
 """Ids that wait while the database is away; what comes on top is dropped."""
 CLOSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 5.0
+CHECK_SECONDS = 20.0
+"""How often a listener asks whether its connection is there: on one that is half open it would hear nothing, ever."""
+ANSWER_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +112,16 @@ class Listener:
     made anew, when anything may have been missed."""
 
     def __init__(
-        self, database: Source, heard: Callable[[Sequence[str]], None], *, rng: random.Random | None = None
+        self,
+        database: Source,
+        heard: Callable[[Sequence[str]], None],
+        *,
+        check_seconds: float = CHECK_SECONDS,
+        rng: random.Random | None = None,
     ) -> None:
         self._database = database
         self._heard = heard
+        self._check_seconds = check_seconds
         self._rng = rng or random.Random()
         self._task: asyncio.Task[None] | None = None
         self.started = asyncio.Event()
@@ -153,7 +162,7 @@ class Listener:
                     self.started.set()
                     if missed:
                         self._tell(())
-                    await lost.wait()
+                    await self._until_lost(connection, lost)
                     logger.warning("the connection for hints was lost")
                 self.started.clear()
                 missed = True
@@ -164,6 +173,18 @@ class Listener:
         finally:
             self.started.clear()
             await _close(connection)
+
+    async def _until_lost(self, connection: Connection, lost: asyncio.Event) -> None:
+        """Until the connection is known to be lost, or does not answer."""
+        while not lost.is_set():
+            try:
+                async with asyncio.timeout(self._check_seconds):
+                    await lost.wait()
+            except TimeoutError:
+                try:
+                    await connection.fetchval("SELECT 1", timeout=ANSWER_SECONDS)
+                except _BROKEN:
+                    return
 
     def _hear(self, connection: Any, pid: int, channel: str, payload: Any) -> None:
         self._tell(str(payload).split())

@@ -4,13 +4,16 @@ A step with events raises the case's event number, and only the owner raises it.
 fenced, a case whose number has passed the step's has the step, and one that is still where the step began has not.
 A step without events either gives the case up (then the owner is gone), settles a command (then the command is
 settled), or changes nothing that may not be written twice.
+
+Of a case that was given up and then claimed anew by the same incarnation, the first cannot be seen any more: it is
+given up once more (`again`), but in any case with a wake-up, for the claim has used up what there was.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from circuit.storage.driver import Connection
@@ -21,11 +24,20 @@ READ_SECONDS = 30.0
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A write that waits for its commit. `uncertain` says that it was sent once and the answer was lost."""
+    """A write that waits for its commit. `uncertain` says that it was sent once and the answer was lost, `waits` how
+    often it was set aside."""
 
     write: CaseWrite | LogWrite
     future: asyncio.Future[None]
     uncertain: bool = False
+    waits: int = 0
+
+    def again(self) -> None:
+        """It is not in the database, as far as can be seen, and is sent once more."""
+        write = self.write
+        if isinstance(write, CaseWrite) and write.release and not write.events:
+            # An instant that has passed.
+            self.write = replace(write, due_at=write.row.started_at)
 
 
 _FENCED = "SELECT fenced FROM circuit.worker WHERE id = $1"

@@ -142,7 +142,8 @@ def _migrate_alone(where: Address) -> None:
 
 
 async def _migrate(where: Address) -> None:
-    databases = engine(where)
+    # A migration may rewrite a large table, or wait for another upgrade.
+    databases = engine(where, patient=True)
     try:
         async with databases.begin() as connection:
             await connection.run_sync(_run_alembic)

@@ -13,8 +13,8 @@ between the tables. Within a table there is nothing to order: a batch changes ro
 owns, no two batches of one process hold the same case, and nobody else changes such rows before the incarnation is
 fenced, which waits for its batches. So two batches never wait for each other's cases, tokens or firings (the batches
 are sorted by case all the same, which also keeps them on few index pages). `ready` is where strangers meet:
-there the writer, a take-over and a command all insert in the order of the keys, and whoever deletes skips what is
-locked. A row of `ready` is locked last, and who holds one waits for nothing but other rows of `ready`.
+there the writer, a take-over and a command all insert in the order of the keys, and whoever deletes or postpones skips
+what is locked. A row of `ready` is locked last, and who holds one waits for nothing but other rows of `ready`.
 
 **Plans.** `PLANNER` is set on the writer's connections. The statement is planned once, when the tables may still be
 empty; without these settings Postgres would then choose to read whole tables, and go on so when they have grown.
@@ -46,10 +46,12 @@ SET enable_seqscan = off;
 SET enable_hashjoin = off;
 SET enable_mergejoin = off;
 SET jit = off;
+SET lock_timeout = '1s';
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
 """
 """Settings of a connection that sends these statements. (A take-over that a batch waited for must be seen by it, which
-only READ COMMITTED does; and an answer must mean that the batch is stored.)"""
+only READ COMMITTED does; and an answer must mean that the batch is stored. A lock that somebody else does not give back
+must stop the case that it is about, and not the lane.)"""
 
 FENCE = "SELECT 1 FROM circuit.worker WHERE id = $1 AND NOT fenced FOR SHARE"
 """The row that every change of a worker depends on; `$1` is its id."""
@@ -205,6 +207,19 @@ SECTIONS: tuple[Section, ...] = (
         "due_at",
         "ORDER BY tenant_id, case_id"
         " ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(ready.due_at, excluded.due_at)",
+    ),
+    # The row that an owner postponed has done its service when no command is pending but those that this step settles
+    # (they are pending in the snapshot of this statement). Whoever raises the row sets it to the beginning of his own
+    # transaction: then it is not in the future by the clock, not even in a version that the snapshot does not have.
+    Section(
+        "ready_done",
+        _columns(tables.ready, "settled:int8"),
+        f"DELETE FROM {_named(tables.ready)} r USING ("
+        f"SELECT t.tenant_id, t.case_id FROM {{rows}} JOIN {_named(tables.ready)} t ON {_SAME_CASE}"
+        f" WHERE {{gate}} AND t.due_at > clock_timestamp() AND i.settled = (SELECT count(*)"
+        f" FROM {_named(tables.command)} k WHERE k.tenant_id = i.tenant_id AND k.case_id = i.case_id"
+        " AND k.state = 'pending') FOR UPDATE OF t SKIP LOCKED) done"
+        " WHERE r.tenant_id = done.tenant_id AND r.case_id = done.case_id",
     ),
 )
 

@@ -9,9 +9,10 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 from circuit.errors import CircuitError, GuardLost, StorageError
 from circuit.storage.tables import FENCED, GUARD_LOST, TERMINAL
 
-ROLLED_BACK = frozenset({"40001", "40P01", "25006", "55P03", "57014"})
+ROLLED_BACK = frozenset({"40001", "40P01", "25006", "57014"})
 """The server says that nothing of the batch counts, and that the same may work later: serialisation, deadlock, a
-server that is read-only for now, a lock or a time that ran out. (40003 is the one of its class that leaves it open.)"""
+server that is read-only for now, a time that ran out. (40003 is the one of its class that leaves it open.)"""
+LOCK_HELD = "55P03"
 OUT_OF_RESOURCES = "53"
 """The class of errors about disk, memory and connections: rolled back, and waited out."""
 CUT_OFF = ("08", "57P", "40003", "25P03", "58")
@@ -23,6 +24,8 @@ class Verdict(Enum):
 
     AGAIN = auto()
     """It was rolled back; the same may work later."""
+    LOCKED = auto()
+    """It was rolled back: somebody else holds a lock that at least one of its cases needs."""
     UNKNOWN = auto()
     """It may have been committed or not."""
     FENCED = auto()
@@ -39,6 +42,8 @@ def judge(error: BaseException) -> Verdict:
             return Verdict.FENCED
         if state.startswith(CUT_OFF):
             return Verdict.UNKNOWN
+        if state == LOCK_HELD:
+            return Verdict.LOCKED
         if state in ROLLED_BACK or state.startswith(OUT_OF_RESOURCES):
             return Verdict.AGAIN
         return Verdict.REFUSED

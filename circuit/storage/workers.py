@@ -21,7 +21,8 @@ from circuit.storage.rows import plain
 @dataclass(frozen=True, slots=True)
 class Incarnation:
     """One start of a worker. `host` and `boot_id` together name where its `pid` means something; `pid_started` is
-    when that process began, in seconds of the epoch, so that another with the same pid is not taken for it."""
+    when that process began (ticks since boot where the system tells), so that another with the same pid is not
+    taken for it."""
 
     id: UUID
     host: str

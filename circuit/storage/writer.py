@@ -8,6 +8,7 @@ flight, so the steps of a case are committed in their order.
 What can go wrong, and what it comes to:
 
     a guard does not hold   the batch rolls back and is halved by case until the guilty write is alone: `GuardLost`
+    a lock is not given     the batch is halved likewise; the guilty case is set aside and tried alone after a while
     the worker is fenced    every write, these and all later ones: `Fenced`
     the database is away    writes wait; whether the worker may live so long is for its lease to decide
     the answer is lost      the case's event number is read back: committed, or sent again
@@ -76,6 +77,12 @@ class Writer:
         self._pending: dict[CaseKey, list[Pending]] = {}
         self._behind: dict[CaseKey, list[Pending]] = {}
         self._flying: set[CaseKey] = set()
+        # Cases set aside because somebody holds a lock that they need (they count as in flight), those whose pause is
+        # over, and the one that is being tried: only one at a time, so that a lane is left for the others.
+        self._aside: dict[CaseKey, list[Pending]] = {}
+        self._rested: dict[CaseKey, None] = {}
+        self._trying: list[Pending] | None = None
+        self._resting: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._closing = False
         self._ended: CircuitError | None = None
@@ -141,6 +148,8 @@ class Writer:
             if late:
                 await asyncio.wait(late)
         self._end(_given_up())
+        for task in self._resting:
+            task.cancel()
         for lane in self._lanes:
             await lane.close()
 
@@ -156,7 +165,13 @@ class Writer:
                     return
 
     def _take(self) -> list[Pending]:
-        """All that may be sent now. Of a case: what was handed over up to, and without, its second step."""
+        """All that may be sent now. Of a case: what was handed over up to, and without, its second step. A case that
+        was set aside goes alone."""
+        if self._rested and self._trying is None:
+            key = next(iter(self._rested))
+            del self._rested[key]
+            self._trying = self._aside.pop(key)
+            return self._trying
         batch: list[Pending] = []
         pending = self._pending
         # The oldest first: a dict gives its keys in the order in which they came.
@@ -174,9 +189,13 @@ class Writer:
         return batch
 
     def _land(self, batch: Sequence[Pending]) -> None:
-        """The batch is settled: what waited behind its cases may go."""
+        """The batch is settled: what waited behind its cases may go, but for those that were set aside."""
+        if batch is self._trying:
+            self._trying = None
         for item in batch:
             key = item.write.key
+            if key in self._aside:
+                continue
             self._flying.discard(key)
             if self._behind:
                 behind = self._behind.pop(key, None)
@@ -187,7 +206,7 @@ class Writer:
         while True:
             batch = self._take()
             if not batch:
-                if self._closing:
+                if self._closing and not self._aside:
                     return
                 waiter: asyncio.Future[None] = self._loop.create_future()
                 self._idle.append(waiter)
@@ -203,7 +222,7 @@ class Writer:
                 logger.exception("a batch of %d writes failed within the writer", len(batch))
                 _fail(batch, StorageError(f"the writer failed: {type(error).__name__}: {error}"))
             self._land(batch)
-            if self._pending:
+            if self._pending or self._rested or self._closing:
                 self._wake()
             # The owners whose futures are done have their turn, so that their next steps are in the next batch.
             await asyncio.sleep(0)
@@ -225,6 +244,13 @@ class Writer:
                 if verdict is Verdict.UNKNOWN:
                     logger.warning("the outcome of a batch is not known, it is read back: %s", _told(error))
                     batch = await self._resolve(lane, batch)
+                elif verdict is Verdict.LOCKED:
+                    logger.warning("a batch of %d writes waits for a lock: %s", len(batch), _told(error))
+                    if len({item.write.key for item in batch}) > 1:
+                        await self._split(lane, batch, error)
+                    else:
+                        self._set_aside(batch)
+                    return
                 elif verdict is Verdict.AGAIN:
                     logger.warning("a batch was rolled back and is sent again: %s", _told(error))
                 if verdict is Verdict.REFUSED or (tries >= TRIES_TOGETHER and len(batch) > 1):
@@ -238,6 +264,24 @@ class Writer:
                 return
         if self._ended is not None:
             _fail(batch, self._ended)
+
+    def _set_aside(self, batch: Sequence[Pending]) -> None:
+        """Try these writes of one case again after a while; the lane goes on."""
+        if self._ended is not None:
+            _fail(batch, self._ended)
+            return
+        self._aside[batch[0].write.key] = list(batch)
+        for item in batch:
+            item.waits += 1
+        task = asyncio.create_task(self._come_back(batch[0]), name="circuit-writer-aside")
+        self._resting.add(task)
+        task.add_done_callback(self._resting.discard)
+
+    async def _come_back(self, item: Pending) -> None:
+        await self._rest(item.waits)
+        if item.write.key in self._aside:
+            self._rested[item.write.key] = None
+            self._wake()
 
     async def _send(self, lane: Lane, batch: Sequence[Pending]) -> None:
         names, given = parameters([item.write for item in batch])
@@ -254,8 +298,11 @@ class Writer:
         keys = list(dict.fromkeys(item.write.key for item in batch))
         # A case whose step is refused takes the halves down with it; alone, each of its writes is tried in its turn.
         if len(keys) == 1:
-            for item in batch:
+            for place, item in enumerate(batch, 1):
                 await self._settle(lane, [item])
+                if keys[0] in self._aside:
+                    self._aside[keys[0]].extend(batch[place:])
+                    break
             return
         lower = set(keys[: len(keys) // 2])
         await self._settle(lane, [item for item in batch if item.write.key in lower])
@@ -287,6 +334,7 @@ class Writer:
             left: list[Pending] = []
             for item, there in zip(batch, found, strict=True):
                 if not there:
+                    item.again()
                     left.append(item)
                 elif not item.future.done():
                     item.future.set_result(None)
@@ -302,7 +350,8 @@ class Writer:
         """Nothing more can be written: fail all that waits, and all that comes."""
         if self._ended is None:
             self._ended = error
-        for queue in (self._pending, self._behind):
+        self._rested.clear()
+        for queue in (self._pending, self._behind, self._aside):
             for waiting in queue.values():
                 _fail(waiting, self._ended)
             queue.clear()

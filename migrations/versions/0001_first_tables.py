@@ -370,22 +370,40 @@ TENANT_RIGHTS = {
     "workflow": "SELECT, INSERT, UPDATE (hash, updated_at)",
     "agent_version": "SELECT, INSERT",
     "prompt_version": "SELECT, INSERT",
-    "case": "SELECT, INSERT",
+    "case": "SELECT, INSERT (tenant_id, case_id, workflow_id, workflow_hash, status, seq, next_token, next_firing,"
+    " next_incident, parameters, started_at)",
     "case_key": "SELECT, INSERT",
-    "ready": "SELECT, INSERT, UPDATE (due_at)",
-    "token": "SELECT, INSERT",
-    "history": "SELECT, INSERT",
+    "ready": "SELECT, INSERT (tenant_id, case_id, due_at), UPDATE (due_at)",
+    "token": "SELECT, INSERT (tenant_id, case_id, number, version, place, data, metadata, entered_at, available_at)",
+    "history": "SELECT, INSERT (tenant_id, case_id, seq, kind, at, body)",
     "firing": "SELECT",
     "journal": "SELECT",
     "execution": "SELECT",
     "stream_event": "SELECT",
-    "command": "SELECT, INSERT",
+    "command": "SELECT, INSERT (tenant_id, case_id, command_id, kind, payload, principal, idempotency_key)",
     "incident": "SELECT",
 }
 WORKER_TABLES = ("worker", "worker_lease")
 
 # At the end of a transaction Postgres leaves a setting that was local to it as '', not as null.
 THIS_TENANT = "tenant_id = nullif(current_setting('circuit.tenant', true), '')::int4"
+
+# A case that this very transaction has started: its tokens and its first event may be written, and nothing may be
+# slipped in later. (A row that was written within a savepoint has the number of the savepoint: a start uses none.)
+STARTED_HERE = """
+EXISTS (
+    SELECT 1 FROM circuit.case started
+    WHERE started.tenant_id = {table}.tenant_id AND started.case_id = {table}.case_id
+        AND started.owner IS NULL AND started.seq = 1 AND started.xmin = pg_current_xact_id()::xid
+)"""
+# What a row must be that a request inserts, beside being of its tenant. What the grants above leave out has its
+# default.
+TENANT_INSERTS = {
+    "case": "status = 'running' AND seq = 1 AND next_token >= 1 AND next_firing = 1 AND next_incident = 1",
+    "token": f"version = 1 AND {STARTED_HERE.format(table='token')}",
+    "history": f"seq = 1 AND kind = 'case_started' AND {STARTED_HERE.format(table='history')}",
+    "command": "state = 'pending' AND result IS NULL AND settled_at IS NULL",
+}
 
 
 def upgrade() -> None:
@@ -417,6 +435,11 @@ def upgrade() -> None:
         op.execute(
             f"CREATE POLICY tenant ON circuit.{table} TO circuit_tenant"
             f" USING ({THIS_TENANT}) WITH CHECK ({THIS_TENANT})"
+        )
+    for table, check in TENANT_INSERTS.items():
+        op.execute(
+            f"CREATE POLICY tenant_insert ON circuit.{table} AS RESTRICTIVE FOR INSERT TO circuit_tenant"
+            f" WITH CHECK ({check})"
         )
     op.execute("INSERT INTO circuit.tenant (tenant_id, name) VALUES (1, 'local')")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
 
+import asyncpg
 import pytest
+from postgres import Server, binaries_of
 
 from circuit.storage.database import Database, connect
 from circuit.storage.driver import Connection
@@ -41,3 +43,32 @@ async def writer(database: Database, worker: UUID) -> AsyncIterator[Writer]:
     opened = await Writer.open(database, worker)
     yield opened
     await opened.close(within_seconds=5)
+
+
+@pytest.fixture(scope="module", params=[15, 16, 18])
+def any_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A fresh server of each supported major version, without any role of Circuit's."""
+    binaries = binaries_of(request.param)
+    if binaries is None:
+        pytest.skip(f"needs Postgres {request.param}: install postgresql-{request.param}")
+    server = Server(binaries)
+    server.create()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+async def raw(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A connection under the engine's role."""
+    connection = await database.raw()
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def owner(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the user who migrated."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from eventually import eventually
 
 from circuit.ids import CaseKey
 from circuit.storage import cases, commands, workers
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
-from circuit.storage.records import CaseStatus, CommandRow, CommandState
+from circuit.storage.records import CaseStatus, CaseWrite, CommandResult, CommandRow, CommandState
 from circuit.storage.writer import Writer
 from tests.storage.cases_in_store import AT, first_row, first_token, owned_cases, start_case, start_worker, step
 
@@ -156,7 +159,7 @@ async def test_a_command_that_comes_during_the_look_raises_its_own_row(
 ) -> None:
     [key] = await owned_cases(database, conn, worker, 1)
     await ask(database, key)
-    async with conn.transaction():
+    async with conn.transaction(isolation="read_committed"):
         assert await cases.attend(conn, worker) == [key]
         asking_now = asyncio.ensure_future(ask(database, key))
 
@@ -193,6 +196,16 @@ async def test_a_dropped_case_is_due_at_once(database: Database, conn: Connectio
     assert await cases.drop(conn, worker, keys[1:]) == []
 
 
+async def test_a_dropped_case_may_be_due_later(database: Database, conn: Connection, worker: UUID) -> None:
+    keys = await owned_cases(database, conn, worker, 2)
+    assert sorted(await cases.drop(conn, worker, keys, due_in_seconds=60)) == sorted(keys)
+    assert await cases.claim(conn, worker, 10) == []
+    due = await due_in(conn, keys[0])
+    assert due is not None and 0 < due <= 60
+    await ask(database, keys[0])
+    assert await cases.claim(conn, worker, 10) == [keys[0]]
+
+
 async def test_a_command_that_comes_while_its_case_ends_is_refused(
     database: Database, conn: Connection, worker: UUID, writer: Writer
 ) -> None:
@@ -211,3 +224,195 @@ async def test_a_command_that_comes_while_its_case_ends_is_refused(
     assert result.state is CommandState.REFUSED
     assert result.result["error"]["code"] == "conflict"
     assert await cases.next_due(conn) is None
+
+
+async def due_in(conn: Connection, key: CaseKey) -> float | None:
+    """Seconds until the row of `ready` of a case is due, or None if there is none."""
+    return await conn.fetchval(
+        "SELECT extract(epoch FROM due_at - now())::float8 FROM circuit.ready WHERE case_id = $1", key.case
+    )
+
+
+async def make_due(conn: Connection, key: CaseKey) -> None:
+    """As if the time had passed for which its row of `ready` was postponed."""
+    await conn.execute("UPDATE circuit.ready SET due_at = now() WHERE case_id = $1", key.case)
+
+
+def settling(key: CaseKey, *asked: UUID, release: bool = False) -> CaseWrite:
+    """A step that applies commands."""
+    applied = [CommandResult(command, CommandState.APPLIED, {}) for command in asked]
+    return step(key, commands_settled=applied, release=release)
+
+
+async def test_a_command_that_was_told_and_not_applied_is_told_again(
+    database: Database, conn: Connection, worker: UUID
+) -> None:
+    """The owner may lose its memory of the case between the look and the step that applies the command."""
+    [key] = await owned_cases(database, conn, worker, 1)
+    await ask(database, key)
+    assert await cases.attend(conn, worker) == [key]
+    postponed = await due_in(conn, key)
+    assert postponed is not None and 0 < postponed <= cases.POSTPONED_SECONDS
+    await make_due(conn, key)
+    assert await cases.attend(conn, worker) == [key]
+    # Another command does not wait until then.
+    await ask(database, key)
+    assert await cases.attend(conn, worker) == [key]
+
+
+async def test_a_case_that_is_given_up_unattended_keeps_its_wake_up(
+    database: Database, conn: Connection, worker: UUID, writer: Writer
+) -> None:
+    [key] = await owned_cases(database, conn, worker, 1)
+    command = await ask(database, key)
+    assert await cases.attend(conn, worker) == [key]
+    await writer.write(step(key, release=True))
+    assert await due_in(conn, key) is not None
+    await make_due(conn, key)
+    assert await cases.claim(conn, worker, 1) == [key]
+    assert [row.id for row in (await cases.pending(conn, [key]))[key]] == [command]
+
+
+@pytest.mark.parametrize("release", [False, True])
+async def test_the_step_that_settles_the_last_command_takes_the_wake_up_away(
+    database: Database, conn: Connection, worker: UUID, writer: Writer, release: bool
+) -> None:
+    [key] = await owned_cases(database, conn, worker, 1)
+    asked = [await ask(database, key), await ask(database, key)]
+    assert await cases.attend(conn, worker) == [key]
+    await writer.write(settling(key, asked[0]))
+    assert await due_in(conn, key) is not None
+    last = settling(key, asked[1], release=release)
+    last.expected_seq, last.row = 2, replace(last.row, seq=3)
+    last.tokens_moved = []
+    await writer.write(last)
+    assert await due_in(conn, key) is None
+
+
+async def test_a_step_leaves_the_wake_up_of_a_command_that_comes_meanwhile(
+    database: Database, conn: Connection, witness: Connection, worker: UUID, writer: Writer
+) -> None:
+    """The batch waits for a lock; the command comes after its snapshot, and before it looks at `ready`."""
+    [key] = await owned_cases(database, conn, worker, 1)
+    first = await ask(database, key)
+    assert await cases.attend(conn, worker) == [key]
+    other = await database.raw()
+    async with other.transaction():
+        await other.execute('SELECT 1 FROM circuit."case" WHERE case_id = $1 FOR UPDATE', key.case)
+        writing = writer.write(settling(key, first, release=True))
+        await eventually(
+            lambda: witness.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                " AND strpos(query, 'cases AS (UPDATE') > 0)"
+            ),
+            what="a batch that waits",
+        )
+        second = await ask(database, key)
+    await writing
+    other.terminate()
+    assert await cases.claim(conn, worker, 1) == [key]
+    assert [row.id for row in (await cases.pending(conn, [key]))[key]] == [second]
+
+
+async def test_an_owned_case_without_a_command_keeps_no_row(database: Database, conn: Connection, worker: UUID) -> None:
+    [key] = await owned_cases(database, conn, worker, 1)
+    async with database.transaction(key.tenant) as tenant:
+        await commands.make_ready(tenant, key)
+    assert await cases.attend(conn, worker) == []
+    assert await ready_cases(conn) == []
+
+
+async def test_a_row_without_a_command_is_not_deleted_under_a_command(
+    database: Database, conn: Connection, worker: UUID
+) -> None:
+    [key] = await owned_cases(database, conn, worker, 1)
+    async with database.transaction(key.tenant) as tenant:
+        await commands.make_ready(tenant, key)
+    asked = asking()
+    look = Between(conn, cases._LOCKED, lambda: ask(database, key, asked))
+    # Before the row is locked: the delete sees the command, and the row is due for it.
+    assert await cases.attend(look, worker) == []  # type: ignore[arg-type]
+    assert await cases.attend(conn, worker) == [key]
+    assert [row.id for row in (await cases.pending(conn, [key]))[key]] == [asked.id]
+
+
+class Between:
+    """A connection on which something happens before the first statement that holds `text`."""
+
+    def __init__(self, connection: Connection, text: str, happen: Callable[[], Awaitable[object]]) -> None:
+        self._connection = connection
+        self._text = text
+        self._happen: Callable[[], Awaitable[object]] | None = happen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def fetch(self, query: str, *args: Any) -> Any:
+        return await self._run(self._connection.fetch, query, *args)
+
+    async def execute(self, query: str, *args: Any) -> Any:
+        return await self._run(self._connection.execute, query, *args)
+
+    async def _run(self, call: Callable[..., Awaitable[Any]], query: str, *args: Any) -> Any:
+        if self._happen is not None and self._text in query:
+            happen, self._happen = self._happen, None
+            await happen()
+        return await call(query, *args)
+
+
+async def test_a_row_that_a_release_has_just_written_is_not_held_back(
+    database: Database, conn: Connection, worker: UUID, writer: Writer
+) -> None:
+    """The case was the worker's when its row was found due, and is not any more."""
+    [key] = await owned_cases(database, conn, worker, 1)
+    await ask(database, key)
+    look = Between(conn, "unnest($2::int4[]", lambda: writer.write(step(key, release=True)))
+    assert await cases.attend(look, worker) == []  # type: ignore[arg-type]
+    assert await cases.claim(conn, worker, 1) == [key]
+
+
+async def test_a_late_command_is_answered_with_its_row_or_not_at_all(
+    database: Database, conn: Connection, worker: UUID, writer: Writer
+) -> None:
+    key, command = await ended_with_a_command(database, conn, worker, writer)
+
+    async def cut() -> None:
+        raise ConnectionResetError("the process ends here")
+
+    with pytest.raises(ConnectionResetError):
+        await cases.claim(Between(conn, "SET state = 'refused'", cut), worker, 10)  # type: ignore[arg-type]
+    assert await ready_cases(conn) == [key.case]
+    # Who claims this case only answers as well.
+    assert await cases.claim(conn, worker, 10, [key]) == []
+    assert await ready_cases(conn) == []
+    assert await conn.fetchval("SELECT state FROM circuit.command WHERE command_id = $1", command) == "refused"
+
+
+async def ended_with_a_command(
+    database: Database, conn: Connection, worker: UUID, writer: Writer
+) -> tuple[CaseKey, UUID]:
+    [key] = await owned_cases(database, conn, worker, 1)
+    command = await ask(database, key)
+    last = step(key, release=True)
+    last.row = replace(last.row, status=CaseStatus.COMPLETED, finished_at=AT)
+    await writer.write(last)
+    return key, command
+
+
+async def test_a_case_that_cannot_be_read_spoils_no_other(database: Database, conn: Connection, worker: UUID) -> None:
+    keys = await owned_cases(database, conn, worker, 3)
+    await conn.execute(
+        "INSERT INTO circuit.firing (tenant_id, case_id, number, transition, state, attempt, start, request)"
+        " VALUES (1, $1, 1, 'go', 'running', 1, 1, '{}')",
+        keys[1].case,
+    )
+    await conn.execute(
+        "INSERT INTO circuit.incident (tenant_id, case_id, number, transition, code, message, blocks, raised_at)"
+        " VALUES (1, $1, 1, 'go', 'x', 'x', '[7]', now())",
+        keys[1].case,
+    )
+    loaded = await cases.load_page(conn, keys, worker)
+    assert [state.key for state in loaded.states] == [keys[0], keys[2]]
+    assert list(loaded.unreadable) == [keys[1]]
+    assert isinstance(loaded.unreadable[keys[1]], TypeError)
+    assert [state.key for state in await cases.load(conn, keys, worker)] == [keys[0], keys[2]]

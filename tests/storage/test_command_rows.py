@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -130,3 +131,35 @@ async def test_what_was_started_is_claimed(database: Database, conn: Connection)
     worker = await start_worker(conn)
     key = await start_case(database)
     assert await cases.claim(conn, worker, 5) == [key]
+
+
+async def test_one_key_asks_one_thing(database: Database, conn: Connection) -> None:
+    key = await start_case(database)
+    first = asking()
+
+    async def ask(command: CommandRow) -> object:
+        async with database.transaction(key.tenant) as tenant:
+            return await commands.insert_command(tenant, key, command, idempotency_key="once")
+
+    await ask(first)
+    assert await ask(CommandRow(uuid4(), "fire", {"form": {"ok": True}}, {"subject": "another"})) == first.id
+    for other in (CommandRow(uuid4(), "cancel", first.payload, {}), CommandRow(uuid4(), "fire", {"form": {}}, {})):
+        with pytest.raises(Conflict, match="another request"):
+            await ask(other)
+    both = await asyncio.gather(*(ask(CommandRow(uuid4(), kind, {}, {})) for kind in "ab"), return_exceptions=True)
+    assert [type(answer) for answer in both] == [Conflict, Conflict]
+    assert await conn.fetchval("SELECT count(*) FROM circuit.command") == 1
+
+
+async def test_one_key_starts_cases_of_one_workflow(database: Database) -> None:
+    key = await start_case(database, idempotency_key="delivery")
+    event = CaseStarted("other", "hash", (), "tests")
+    for workflow in ("other", "flow"):
+        row = replace(first_row(), workflow_id=workflow, workflow_hash="newer")
+        async with database.transaction(1) as tenant:
+            start = commands.insert_case(tenant, new_key(), row, [], event, AT, idempotency_key="delivery")
+            if workflow == "flow":
+                assert await start == key
+            else:
+                with pytest.raises(Conflict, match="'flow', not of 'other'"):
+                    await start

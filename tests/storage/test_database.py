@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -189,6 +191,36 @@ async def test_the_connections_have_their_roles_and_limits(database: Database) -
     async with database.transaction(7) as transaction:
         assert await transaction.scalar(text("SELECT current_user")) == "circuit_tenant"
         assert await transaction.scalar(text("SELECT current_setting('circuit.tenant')")) == "7"
+
+
+async def test_a_statement_without_an_answer_ends(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over a connection whose other end is gone without a word."""
+    monkeypatch.setattr(module, "COMMAND_SECONDS", 0.2)
+    database = await Database.open(database_url)
+    connection = await database.raw()
+    with pytest.raises(TimeoutError):
+        await connection.execute("SELECT pg_sleep(60)")
+    with pytest.raises(DatabaseUnreachable):
+        async with database.transaction(1) as transaction:
+            await transaction.execute(text("SELECT pg_sleep(60)"))
+    connection.terminate()
+    await database.close()
+
+
+async def test_a_migration_may_take_its_time(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMMAND_SECONDS", 0.2)
+    databases = module.engine(database_url, patient=True)
+    async with databases.begin() as connection:
+        await connection.execute(text("SELECT pg_sleep(0.5)"))
+    await databases.dispose()
+
+
+async def test_both_ends_ask_whether_the_other_is_there(database: Database) -> None:
+    connection = await database.raw()
+    assert await connection.fetchval("SHOW tcp_keepalives_idle") == "10"
+    there = cast("Any", connection)._transport.get_extra_info("socket")
+    assert there.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    await connection.close()
 
 
 async def test_a_transaction_commits_as_a_whole_or_not_at_all(database: Database) -> None:

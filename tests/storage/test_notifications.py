@@ -151,3 +151,35 @@ async def test_a_reader_that_raises_does_not_end_the_listener(database: Database
     await heard.until(2)
     assert heard.names == ["a", "b"]
     await listener.stop()
+
+
+async def test_a_listener_notices_a_connection_that_is_dead_without_a_word(database: Database) -> None:
+    connections: list[Connection] = []
+
+    class Deaf:
+        def __init__(self, connection: Connection) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+        async def fetchval(self, query: str, timeout: float | None = None) -> Any:
+            raise TimeoutError("no answer")
+
+    class Half:
+        """A database of whose connections the first is half open."""
+
+        async def raw(self) -> Any:
+            connection = await database.raw()
+            connections.append(connection)
+            return Deaf(connection) if len(connections) == 1 else connection
+
+    told = asyncio.Event()
+    listener = Listener(Half(), lambda names: told.set(), check_seconds=0.01)
+    listener.start()
+    async with asyncio.timeout(10):
+        await told.wait()
+    assert len(connections) == 2
+    assert connections[0].is_closed()
+    assert listener.listening
+    await listener.stop()

@@ -6,7 +6,6 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from postgres import Server, binaries_of, execute
+from postgres import Server, execute
 from sqlalchemy import Connection
 
 from circuit.errors import DatabaseMisconfigured, SchemaMismatch
@@ -25,57 +24,7 @@ from circuit.ids import first_uuid7_at
 from circuit.storage import partitions, schema
 from circuit.storage.database import Database, engine
 from circuit.storage.tables import PARTITIONED, SCHEMA, metadata
-
-NOW = datetime(2031, 3, 5, 12, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module", params=[15, 16, 18])
-def any_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A fresh server of each supported major version, without any role of Circuit's."""
-    binaries = binaries_of(request.param)
-    if binaries is None:
-        pytest.skip(f"needs Postgres {request.param}: install postgresql-{request.param}")
-    server = Server(binaries)
-    server.create()
-    server.start()
-    yield server
-    server.remove()
-
-
-@pytest.fixture
-async def raw(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A connection under the engine's role."""
-    connection = await database.raw()
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def owner(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of the user who migrated."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-async def insert_case(connection: asyncpg.Connection, case: UUID, tenant: int = 1, status: str = "running") -> None:
-    await connection.execute(
-        "INSERT INTO circuit.case (tenant_id, case_id, workflow_id, workflow_hash, status, seq, next_token,"
-        " next_firing, next_incident, started_at) VALUES ($1, $2, 'w', 'h', $3, 1, 2, 1, 1, now())",
-        tenant,
-        case,
-        status,
-    )
-
-
-async def insert_token(connection: asyncpg.Connection, case: UUID, tenant: int = 1) -> None:
-    await connection.execute(
-        "INSERT INTO circuit.token (tenant_id, case_id, number, version, place, data, metadata, entered_at)"
-        " VALUES ($1, $2, 1, 1, 'p', '{}', '{}', now())",
-        tenant,
-        case,
-    )
-
+from tests.storage.bare_rows import NOW, insert_case, insert_token
 
 # --- on every version --------------------------------------------------------------------------------------------
 
@@ -382,97 +331,6 @@ async def test_require_raises_what_it_is_told(raw: asyncpg.Connection) -> None:
         with pytest.raises(asyncpg.PostgresError, match="fenced") as refused:
             await raw.execute(f"SELECT circuit.require({ok}, 'CF001', 'fenced')")
         assert refused.value.sqlstate == "CF001"
-
-
-# --- row security ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def two_tenants(raw: asyncpg.Connection) -> dict[int, UUID]:
-    """A case with a token of tenant 1 and one of tenant 2."""
-    await raw.execute("INSERT INTO circuit.tenant (tenant_id, name) VALUES (2, 'other')")
-    cases = {tenant: first_uuid7_at(NOW + timedelta(seconds=tenant)) for tenant in (1, 2)}
-    for tenant, case in cases.items():
-        await insert_case(raw, case, tenant)
-        await insert_token(raw, case, tenant)
-        await raw.execute("INSERT INTO circuit.ready (tenant_id, case_id, due_at) VALUES ($1, $2, now())", tenant, case)
-    return cases
-
-
-async def test_a_tenant_sees_its_own_rows_only(database: Database, two_tenants: dict[int, UUID]) -> None:
-    for tenant, case in two_tenants.items():
-        async with database.transaction(tenant) as transaction:
-            for table in ("tenant", "case", "token", "ready"):
-                seen = (await transaction.exec_driver_sql(f"SELECT DISTINCT tenant_id FROM circuit.{table}")).all()
-                assert [tuple(row) for row in seen] == [(tenant,)], table
-            assert (await transaction.exec_driver_sql("SELECT case_id FROM circuit.case")).scalar() == case
-
-
-async def test_without_a_tenant_nothing_is_seen(owner: asyncpg.Connection, two_tenants: dict[int, UUID]) -> None:
-    await owner.execute("SET ROLE circuit_tenant")
-    for table in ("tenant", "case", "token", "ready"):
-        assert await owner.fetchval(f"SELECT count(*) FROM circuit.{table}") == 0
-    # What a local setting leaves behind is no tenant either.
-    async with owner.transaction():
-        await owner.execute("SELECT set_config('circuit.tenant', '1', true)")
-        assert await owner.fetchval("SELECT count(*) FROM circuit.case") == 1
-    assert await owner.fetchval("SELECT count(*) FROM circuit.case") == 0
-
-
-async def test_a_tenant_writes_its_own_rows_only(owner: asyncpg.Connection, two_tenants: dict[int, UUID]) -> None:
-    await owner.execute("SET ROLE circuit_tenant")
-    await owner.execute("SELECT set_config('circuit.tenant', '1', false)")
-    await insert_case(owner, first_uuid7_at(NOW + timedelta(hours=1)), tenant=1)
-    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
-        await insert_case(owner, first_uuid7_at(NOW + timedelta(hours=1)), tenant=2)
-    upsert = (
-        "INSERT INTO circuit.ready AS r (tenant_id, case_id, due_at) VALUES ($1, $2, 'epoch')"
-        " ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(r.due_at, excluded.due_at)"
-    )
-    await owner.execute(upsert, 1, two_tenants[1])
-    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
-        await owner.execute(upsert, 2, two_tenants[2])
-    await owner.execute("UPDATE circuit.ready SET due_at = 'infinity'")
-    await owner.execute("RESET ROLE")
-    due = await owner.fetchval("SELECT due_at < 'infinity' FROM circuit.ready WHERE tenant_id = 2")
-    assert due is True
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE circuit.case SET status = 'cancelled'",
-        "DELETE FROM circuit.case",
-        "UPDATE circuit.token SET place = 'q'",
-        "DELETE FROM circuit.history",
-        "DELETE FROM circuit.ready",
-        "INSERT INTO circuit.firing SELECT * FROM circuit.firing",
-        "UPDATE circuit.command SET state = 'applied'",
-        "SELECT * FROM circuit.worker",
-        "SELECT * FROM circuit.worker_lease",
-        "SELECT * FROM circuit.token_default",
-        "DELETE FROM circuit.workflow_version",
-        "UPDATE circuit.tenant SET settings = '{}'",
-    ],
-)
-async def test_what_a_request_may_never_do(owner: asyncpg.Connection, statement: str) -> None:
-    await owner.execute("SET ROLE circuit_tenant")
-    await owner.execute("SELECT set_config('circuit.tenant', '1', false)")
-    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
-        await owner.execute(statement)
-
-
-async def test_every_table_has_row_security_and_both_policies(owner: asyncpg.Connection) -> None:
-    rows = await owner.fetch(
-        "SELECT c.relname, c.relrowsecurity, array_agg(p.polname::text ORDER BY p.polname) AS policies"
-        " FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid"
-        " WHERE c.relnamespace = 'circuit'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition"
-        " AND c.relname <> 'alembic_version' GROUP BY c.relname, c.relrowsecurity"
-    )
-    assert {row["relname"] for row in rows} == {table.name for table in metadata.tables.values()}
-    for row in rows:
-        expected = ["engine"] if row["relname"].startswith("worker") else ["engine", "tenant"]
-        assert row["relrowsecurity"] and row["policies"] == expected, row["relname"]
 
 
 # --- the documentation -------------------------------------------------------------------------------------------

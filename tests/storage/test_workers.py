@@ -111,9 +111,10 @@ async def test_of_two_take_overs_one_does_all(
 ) -> None:
     key = await with_firings(database, conn, worker, writer)
     first, second = await database.raw(), await database.raw()
-    async with witness.transaction():
+    # The witness is outside of this: within a transaction it would have one view of `pg_stat_activity` for all looks.
+    async with conn.transaction():
         # Both have to wait here, so that neither is done before the other begins.
-        await witness.execute("SELECT 1 FROM circuit.worker WHERE id = $1 FOR SHARE", worker)
+        await conn.execute("SELECT 1 FROM circuit.worker WHERE id = $1 FOR SHARE", worker)
         both = [asyncio.ensure_future(workers.take_over(each, worker)) for each in (first, second)]
 
         async def waiting() -> bool:
