@@ -1,0 +1,94 @@
+"""The action of the kind `agent`: joins a firing to an agent run.
+
+Its configuration is `agent_id`, `agent` (the definition as JSON: `provider`, `parameters`, `prompts`,
+`output_schema`), perhaps `provider` (which then counts instead of the agent's), and `occurrence`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, cast
+
+from circuit.agents.agent import AgentRun, run_agent
+from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
+from circuit.engine.action import ActionCall, ActionContext, ActionOutput
+from circuit.events import StreamDelta
+from circuit.providers.registry import ProviderRegistry
+
+KIND = "agent"
+
+
+class CallJournal:
+    """The journal of one call: what it recorded before, and its context for the rest."""
+
+    def __init__(self, call: ActionCall, context: ActionContext) -> None:
+        self._recorded = call.recorded
+        self._context = context
+
+    async def emit(self, delta: StreamDelta) -> None:
+        await self._context.emit(delta)
+
+    def recorded(self, step: str) -> Any:
+        return self._recorded.get(step)
+
+    async def record(self, step: str, value: Any) -> Any:
+        return await self._context.record(step, value)
+
+    def now(self) -> datetime:
+        return self._context.now()
+
+
+class AgentAction:
+    """Runs agents. `fault` is called at `before_answer`, `after_answer` and `after_journal`, for crash tests."""
+
+    def __init__(self, registry: ProviderRegistry, *, fault: Callable[[str], None] = lambda _: None) -> None:
+        self._registry = registry
+        self._fault = fault
+
+    async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
+        """Run the agent of `call`.
+
+        The outputs are the keys of the structured output, and the built-in ones `agent_id`, `execution_id`, `model`,
+        `timestamp`, `usage`, `text` and `output`, which hide keys of the same name (`output.NAME` reaches those).
+        """
+        agent: Mapping[str, Any] = call.config["agent"]
+        spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
+        result = await run_agent(
+            _run(call, agent, spec), self._registry.provider(spec), CallJournal(call, context), self._fault
+        )
+        answer = result.answer
+        output: Any = result.output
+        named: dict[str, Any] = cast("dict[str, Any]", output) if isinstance(output, dict) else {}
+        outputs: dict[str, Any] = {
+            **named,
+            "agent_id": agent["id"],
+            "execution_id": call.execution_id,
+            "model": answer.model,
+            "timestamp": answer.at,
+            "usage": answer.usage,
+            "text": answer.text,
+            "output": output,
+        }
+        return ActionOutput(outputs, answer.text, output, answer.usage, answer.model)
+
+
+def _run(call: ActionCall, agent: Mapping[str, Any], spec: Mapping[str, Any]) -> AgentRun:
+    prompts: Mapping[str, Any] = agent.get("prompts") or {}
+    texts = PromptTexts(
+        system=prompts.get("system") or "",
+        user_template=prompts.get("user_template") or PromptTexts().user_template,
+        context_instructions=prompts.get("context_instructions") or "",
+    )
+    values = prompt_values(
+        inputs=call.inputs, tokens=call.tokens, workflow_id=call.workflow_id, history_count=call.history_count
+    )
+    return AgentRun(
+        model=spec.get("model") or "",
+        messages=build_messages(texts, values),
+        parameters=agent.get("parameters") or {},
+        output_schema=agent.get("output_schema"),
+        schema_name=str(agent["id"]),
+        occurrence=int(call.config.get("occurrence", 0)),
+        attempt=call.attempt,
+    )

@@ -1,0 +1,112 @@
+"""What a firing hands to its action: the configuration with this case's replacements, frozen inputs, tokens by id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from circuit.definition.workflow import ActionSpec, AgentDefinition, ProviderSpec, Workflow
+from circuit.engine.action import ActionCall
+from circuit.engine.memory import LiveFiring, Memory
+from circuit.net.marking import Token
+from circuit.storage.records import CaseRow
+
+
+def token_image(token: Token) -> dict[str, Any]:
+    """A token as it is frozen into a firing's request."""
+    return {
+        "number": token.number,
+        "version": token.version,
+        "place": token.place,
+        "data": token.data,
+        "metadata": token.metadata,
+        "entered_at": token.entered_at.isoformat(),
+    }
+
+
+def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[str, Any]:
+    """The action's configuration. An agent's comes with its definition and with the model that this case asked for."""
+    agent_id = spec.config.get("agent_id")
+    if agent_id is None:
+        return dict(spec.config)
+    agent = workflow.agents[agent_id]
+    provider = provider_of(agent, row.parameters)
+    return {
+        "agent_id": agent_id,
+        "agent": {
+            "id": agent.id,
+            "name": agent.name,
+            "description": agent.description,
+            "provider": {"type": provider.type, "model": provider.model, "options": provider.options},
+            "parameters": agent.parameters,
+            "prompts": {
+                "system": agent.prompts.system,
+                "user_template": agent.prompts.user_template,
+                "context_instructions": agent.prompts.context_instructions,
+            },
+            "output_schema": agent.output_schema,
+            "hash": agent.hash,
+            "prompt_hash": agent.prompt_hash,
+        },
+    }
+
+
+def provider_of(agent: AgentDefinition, parameters: Mapping[str, Any]) -> ProviderSpec:
+    """The agent's provider, or what the start of the case put in its place (`models`: by agent id, or `*`).
+
+    A replacement of the same type keeps the options of the original (a base URL, headers) that it does not name.
+    """
+    models: Mapping[str, Any] = parameters.get("models") or {}
+    chosen = models.get(agent.id) or models.get("*")
+    if chosen is None:
+        return agent.provider
+    options = dict(chosen.get("options") or {})
+    if chosen["type"] == agent.provider.type:
+        options = {**agent.provider.options, **options}
+    return ProviderSpec(chosen["type"], chosen["model"], options)
+
+
+def descriptor(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the execution's row keeps of who ran: versions, provider, model and parameters, and nothing secret."""
+    agent = config.get("agent")
+    if agent is None:
+        return {}
+    return {
+        "agent_id": agent["id"],
+        "agent_hash": agent["hash"],
+        "prompt_hash": agent["prompt_hash"],
+        "provider": agent["provider"]["type"],
+        "model": agent["provider"]["model"],
+        "parameters": agent["parameters"],
+    }
+
+
+def action_call(memory: Memory, live: LiveFiring, config: dict[str, Any]) -> ActionCall:
+    """The present start of a live firing, as its action gets it."""
+    row = live.row
+    spec = memory.workflow.actions[row.transition]
+    config["occurrence"] = row.request["occurrence"]
+    return ActionCall(
+        key=memory.key,
+        firing=row.number,
+        attempt=row.attempt,
+        start=row.start,
+        execution_id=memory.execution_id(row.number),
+        workflow_id=memory.row.workflow_id,
+        transition=row.transition,
+        kind=spec.kind,
+        config=config,
+        inputs=row.request["inputs"],
+        tokens=tuple(
+            {
+                "id": memory.execution_id(token.number),
+                "place": token.place,
+                "data": token.data,
+                "metadata": token.metadata,
+            }
+            for token in live.binding.consumed
+        ),
+        history_count=row.request["history_count"],
+        timeout_seconds=spec.timeout_seconds,
+        recorded=dict(memory.journal.get(row.number, {})),
+    )

@@ -1,0 +1,83 @@
+"""What each kind of command does to a case, and when it is refused.
+
+A command is applied once, by the case's owner, and its result is written in the same commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from circuit.engine.draft import Draft
+from circuit.errors import CircuitError, Conflict, Forbidden, InvalidRequest
+from circuit.net.diagnosis import why
+from circuit.net.structure import Trigger
+from circuit.security.principal import Principal
+from circuit.storage.records import CaseStatus, CommandResult, CommandRow, CommandState
+
+if TYPE_CHECKING:
+    from circuit.engine.owner import Owner
+
+
+def answer(owner: Owner, command: CommandRow, draft: Draft) -> CommandResult:
+    """Apply `command` to the case of `owner`, or refuse it with an error that says why."""
+    try:
+        rule = _RULES.get(command.kind)
+        if rule is None:
+            raise InvalidRequest(f"there is no command {command.kind!r}; this release knows {', '.join(_RULES)}")
+        if owner.memory.row.status.terminal:
+            raise Conflict(f"case {owner.memory.key} is {owner.memory.row.status.value}: nothing changes it any more")
+        result = rule(owner, command.payload, _principal(command), draft)
+    except CircuitError as error:
+        return CommandResult(command.id, CommandState.REFUSED, {"error": error.as_dict()})
+    return CommandResult(command.id, CommandState.APPLIED, result)
+
+
+def _fire(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    memory = owner.memory
+    name, form = payload.get("transition"), payload.get("form") or {}
+    if not isinstance(name, str) or not isinstance(form, dict):
+        raise InvalidRequest("a command of the kind fire needs a transition (text) and a form (an object)")
+    transition = memory.net.transitions.get(name)
+    if transition is None:
+        raise InvalidRequest(f"workflow {memory.row.workflow_id} has no transition {name!r}")
+    if transition.trigger is not Trigger.MANUAL:
+        raise InvalidRequest(f"transition {name} fires by itself; only manual transitions are fired by a person")
+    manual = transition.manual
+    if manual is not None and not principal.may(manual.roles):
+        raise Forbidden(f"transition {name} asks for one of the roles {', '.join(sorted(manual.roles))}")
+    if manual is not None and manual.form is not None and (faults := manual.form.faults(form)):
+        raise InvalidRequest(f"the form of transition {name} is not filled in as it asks: {'; '.join(faults)}")
+    fired = owner.fire_manually(name, form, principal.subject, draft)
+    if fired is None:
+        diagnosis = why(memory.net, memory.marking, name, memory.case, draft.now, memory.blocked)
+        reasons = "; ".join(reason.message for reason in diagnosis.reasons)
+        raise Conflict(f"transition {name} is not enabled: {reasons}")
+    return fired
+
+
+def _retry(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    numbers = owner.retry_incidents(payload.get("incident"), principal.subject, draft)
+    if not numbers:
+        raise Conflict(f"case {owner.memory.key} has no such open incident: there is nothing to retry")
+    return {"incidents": numbers}
+
+
+def _cancel(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    owner.end(CaseStatus.CANCELLED, str(payload.get("reason", "")), draft, principal.subject)
+    return {"status": CaseStatus.CANCELLED.value}
+
+
+_RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[str, Any]]] = {
+    "fire": _fire,
+    "retry": _retry,
+    "cancel": _cancel,
+}
+
+
+def _principal(command: CommandRow) -> Principal:
+    roles: Any = command.principal.get("roles")
+    return Principal(
+        str(command.principal.get("subject", "")),
+        roles=frozenset(str(role) for role in roles) if isinstance(roles, list) else frozenset[str](),
+    )

@@ -1,0 +1,309 @@
+"""What somebody may ask of Circuit: publish a workflow, start a case, fire a manual transition, retry, cancel.
+
+Starting a case writes its first rows, for a new case has no owner. Everything else becomes a row that the case's owner
+applies; the caller waits for the result, up to a time, and has the command's id after that. What can be refused
+without the owner is refused at once; the owner judges again, for the case may have moved on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from circuit.definition.workflow import Workflow
+from circuit.engine.opening import TokenInput as TokenInput
+from circuit.engine.opening import opening_tokens
+from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.engine.versions import VersionKey, Versions
+from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, PayloadTooLarge
+from circuit.events import CaseStarted, TokenImage
+from circuit.ids import CaseKey, IdSource
+from circuit.net.structure import Transition, Trigger
+from circuit.security.principal import Principal
+from circuit.storage import commands, listing, workflows
+from circuit.storage.database import Database
+from circuit.storage.records import CaseRow, CaseStatus, CommandRow, CommandState
+from circuit.streams.broker import Broker
+from circuit.streams.relay import Relay
+
+DEFAULT_WAIT_SECONDS = 10.0
+LONGEST_KEY = 200
+LONGEST_REASON = 1_000
+
+
+class OutcomeState(StrEnum):
+    """What became of a command. `PENDING`: it is accepted, and its case's owner has not come to it yet."""
+
+    APPLIED = "applied"
+    REFUSED = "refused"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """`result` is what the owner wrote; where it refused, `{"error": {code, message, retryable}}`."""
+
+    state: OutcomeState
+    result: Mapping[str, Any]
+    id: UUID
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"command_id": str(self.id), "state": self.state.value, "result": dict(self.result)}
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published version. `new` is False where the very same version was published before."""
+
+    workflow_id: str
+    hash: str
+    new: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"workflow": self.workflow_id, "hash": self.hash, "new": self.new}
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """How a process hears that a case has new events, and tells workers that there is work."""
+
+    broker: Broker
+    relay: Relay
+    work: Callable[[], None] = field(default=lambda: None)
+
+
+class Commands:
+    """The door through which everything is asked. Each method acts in the tenant of its principal or key."""
+
+    def __init__(
+        self, database: Database, versions: Versions, ids: IdSource, now: Callable[[], datetime], hints: Hints
+    ) -> None:
+        self._database = database
+        self._versions = versions
+        self._ids = ids
+        self._now = now
+        self._hints = hints
+
+    async def publish(self, workflow: Workflow, principal: Principal) -> Published:
+        """Make `workflow` the current version of its id. Publishing the same version again changes nothing."""
+        async with self._database.transaction(principal.tenant) as connection:
+            new = await workflows.publish(connection, principal.tenant, workflow, principal.subject)
+        return Published(workflow.id, workflow.hash, new)
+
+    async def start_case(
+        self,
+        workflow_id: str,
+        token: TokenInput | None,
+        *,
+        principal: Principal,
+        parameters: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> CaseKey:
+        """Start a case of the current version of a workflow; with an idempotency `key`, at most once.
+
+        `parameters` may hold `models`: `{agent id or "*": {"type", "model", "options"?}}`. Raises `NotFound`,
+        `TokenRefused` with every fault of the token, `PayloadTooLarge`, `InvalidRequest`.
+        """
+        _check_key(key)
+        wanted = _parameters(parameters)
+        async with self._database.transaction(principal.tenant) as connection:
+            current = await workflows.current(connection, principal.tenant, workflow_id)
+        if current is None:
+            raise await self._no_workflow(principal.tenant, workflow_id)
+        workflow = self._compiled(VersionKey(principal.tenant, workflow_id, current.hash), current.document)
+        now = self._now()
+        tokens = opening_tokens(workflow, token, now)
+        case = CaseKey(principal.tenant, self._ids.uuid())
+        images = tuple(TokenImage(one.number, one.version, one.place, one.data, one.metadata) for one in tokens)
+        event = CaseStarted(workflow.id, workflow.hash, images, principal.subject)
+        row = CaseRow(workflow.id, workflow.hash, CaseStatus.RUNNING, 1, len(tokens) + 1, 1, 1, now, parameters=wanted)
+        async with self._database.transaction(principal.tenant) as connection:
+            started = await commands.insert_case(connection, case, row, tokens, event, now, idempotency_key=key)
+        self._hints.work()
+        return started
+
+    async def fire(
+        self,
+        key: CaseKey,
+        transition: str,
+        form: Mapping[str, Any] | None = None,
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+    ) -> CommandOutcome:
+        """Fire a manual transition with its form. Raises `NotFound`, `Conflict` for a case that has ended,
+        `InvalidRequest` for a transition that is not there or not manual or a form that does not fit, `Forbidden`."""
+        filled = _storable(dict(form or {}), "the form")
+        payload = {"transition": transition, "form": filled}
+
+        async def check(row: CaseRow) -> None:
+            workflow = await self._workflow_of(key, row)
+            _check_fire(workflow, transition, filled, principal)
+
+        return await self._ask(key, "fire", payload, principal, idempotency_key, wait_seconds, check)
+
+    async def retry(
+        self,
+        key: CaseKey,
+        incident: int | None = None,
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+    ) -> CommandOutcome:
+        """Let what an incident (or every open one) keeps from firing try again. Raises `NotFound`, `Conflict`."""
+        payload = {} if incident is None else {"incident": incident}
+        return await self._ask(key, "retry", payload, principal, idempotency_key, wait_seconds)
+
+    async def cancel(
+        self,
+        key: CaseKey,
+        reason: str = "",
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+    ) -> CommandOutcome:
+        """End a case as cancelled; what runs of it is cancelled. Raises `NotFound`, `Conflict`."""
+        if len(reason) > LONGEST_REASON:
+            raise InvalidRequest(f"the reason has {len(reason)} characters; at most {LONGEST_REASON} are kept")
+        payload = _storable({"reason": reason}, "the reason")
+        return await self._ask(key, "cancel", payload, principal, idempotency_key, wait_seconds)
+
+    async def outcome(self, key: CaseKey, command: UUID, wait_seconds: float = 0) -> CommandOutcome:
+        """What became of a command, waited for up to `wait_seconds`. Raises `NotFound`."""
+        channel = self._hints.broker.hold(str(key.case))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_seconds
+        try:
+            while True:
+                rung = channel.rung
+                async with self._database.transaction(key.tenant) as connection:
+                    found = await commands.command_result(connection, key, command)
+                if found is None:
+                    raise NotFound(f"case {key} has no command {command}")
+                left = deadline - loop.time()
+                if found.state is not CommandState.PENDING or left <= 0:
+                    return CommandOutcome(OutcomeState(found.state.value), found.result, found.id)
+                await channel.changed(rung, min(left, self._hints.relay.pause(fed=False)))
+        finally:
+            self._hints.broker.release(channel)
+
+    # -- asking a case ----------------------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        key: CaseKey,
+        kind: str,
+        payload: Mapping[str, Any],
+        principal: Principal,
+        idempotency_key: str | None,
+        wait_seconds: float,
+        check: Callable[[CaseRow], Any] | None = None,
+    ) -> CommandOutcome:
+        _check_key(idempotency_key)
+        if key.tenant != principal.tenant:
+            raise NotFound(f"there is no case {key}")
+        async with self._database.transaction(key.tenant) as connection:
+            row = await listing.find_case(connection, key)
+        if row is None:
+            raise NotFound(f"there is no case {key}; `circuit cases` lists them")
+        # Asked again with the same key, even a case that has ended meanwhile answers as it did the first time.
+        if row.status.terminal and idempotency_key is None:
+            raise Conflict(f"case {key} is {row.status.value}: nothing changes it any more")
+        if check is not None:
+            await check(row)
+        command = CommandRow(self._ids.uuid(), kind, payload, principal.as_dict())
+        async with self._database.transaction(key.tenant) as connection:
+            asked = await commands.insert_command(connection, key, command, idempotency_key=idempotency_key)
+        self._hints.work()
+        return await self.outcome(key, asked, wait_seconds)
+
+    # -- workflows --------------------------------------------------------------------------------------------------
+
+    async def _workflow_of(self, key: CaseKey, row: CaseRow) -> Workflow:
+        version = VersionKey(key.tenant, row.workflow_id, row.workflow_hash)
+        if self._versions.known(version):
+            return self._versions.get(version)
+        async with self._database.transaction(key.tenant) as connection:
+            found = await workflows.by_hash(connection, key.tenant, row.workflow_id, row.workflow_hash)
+        return self._compiled(version, None if found is None else found.document)
+
+    def _compiled(self, version: VersionKey, document: Mapping[str, Any] | None) -> Workflow:
+        return self._versions.get(version) if self._versions.known(version) else self._versions.add(version, document)
+
+    async def _no_workflow(self, tenant: int, workflow_id: str) -> NotFound:
+        async with self._database.transaction(tenant) as connection:
+            known = [listed.workflow_id for listed in await workflows.list_current(connection, tenant)]
+        return NotFound(
+            f"there is no workflow {workflow_id!r}{_meant(workflow_id, known)}; publish it with `circuit load`"
+        )
+
+
+def _check_fire(workflow: Workflow, name: str, form: Mapping[str, Any], principal: Principal) -> None:
+    transition = workflow.net.transitions.get(name)
+    if transition is None:
+        raise InvalidRequest(
+            f"workflow {workflow.id} has no transition {name!r}{_meant(name, workflow.net.transitions)}"
+        )
+    if transition.trigger is not Trigger.MANUAL:
+        manual = [one.name for one in workflow.net.transitions.values() if one.trigger is Trigger.MANUAL]
+        which = f"; manual ones are {', '.join(manual)}" if manual else "; this workflow has no manual ones"
+        raise InvalidRequest(f"transition {name} fires by itself{which}")
+    _check_person(transition, form, principal)
+
+
+def _check_person(transition: Transition, form: Mapping[str, Any], principal: Principal) -> None:
+    manual = transition.manual
+    if manual is None:
+        return
+    if not principal.may(manual.roles):
+        raise Forbidden(f"transition {transition.name} asks for one of the roles {', '.join(sorted(manual.roles))}")
+    if manual.form is not None and (faults := manual.form.faults(form)):
+        raise InvalidRequest(
+            f"the form of transition {transition.name} is not filled in as it asks: {'; '.join(faults)}",
+            details={"faults": list(faults)},
+        )
+
+
+def _parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a start may ask for, checked."""
+    given = _storable(dict(parameters or {}), "the parameters")
+    unknown = sorted(given.keys() - {"models"})
+    if unknown:
+        raise InvalidRequest(f"unknown parameters of a start: {', '.join(unknown)}; there is `models`")
+    models = given.get("models")
+    if models is None:
+        return {}
+    if not isinstance(models, dict):
+        raise InvalidRequest("`models` must be an object: {agent id or '*': {'type', 'model'}}")
+    for agent, model in models.items():
+        if not isinstance(model, dict) or not all(isinstance(model.get(name), str) for name in ("type", "model")):
+            raise InvalidRequest(f"the model of agent {agent!r} must be an object with `type` and `model`, both text")
+    return {"models": models} if models else {}
+
+
+def _storable(value: dict[str, Any], what: str) -> dict[str, Any]:
+    try:
+        return storable(value)
+    except PayloadFault as fault:
+        raise InvalidRequest(f"{what} cannot be stored: {fault}", details={"faults": list(fault.faults)}) from None
+    except PayloadOversize as oversize:
+        raise PayloadTooLarge(f"{what} is too large: {oversize}") from None
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
+        raise InvalidRequest(f"an idempotency key has 1 to {LONGEST_KEY} printable characters")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,31 @@
+"""A connection of the engine's role for as long as a loop runs, closed whatever happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from circuit.storage.database import Database
+from circuit.storage.driver import Connection
+
+CLOSE_SECONDS = 1.0
+
+
+@asynccontextmanager
+async def connected(database: Database) -> AsyncGenerator[Connection]:
+    """A new connection, closed at the end. Raises `StorageError` where none can be made."""
+    connection = await database.raw()
+    try:
+        yield connection
+    finally:
+        await close(connection)
+
+
+async def close(connection: Connection | None) -> None:
+    """Close a connection, or cut it off if it is too broken to be closed. Never raises an error of the driver."""
+    if connection is None or connection.is_closed():
+        return
+    try:
+        await connection.close(timeout=CLOSE_SECONDS)
+    except Exception:
+        connection.terminate()

@@ -1,0 +1,333 @@
+"""The cases that a worker holds in memory, and the hot path: input, step, write, commit, next input.
+
+No case has a task of its own. An input goes into its case's inbox; if no write of the case is in flight, its owner
+works it out at once and the step goes to the writer. The writer's commit calls back: the actions of the step start,
+its readers are told, and the next input has its turn. So a case is always at one place, and costs nothing while it
+waits.
+
+Whatever goes wrong with one case (a lost guard, a fault of ours) drops that case from memory and nothing else; the
+worker reads it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from circuit.definition.workflow import Workflow
+from circuit.engine.execution import Ended, FaultHook, no_fault
+from circuit.engine.owner import Owner, Step
+from circuit.engine.slots import Slots
+from circuit.events import Frame
+from circuit.ids import CaseKey
+from circuit.storage.records import CaseState, CaseWrite, CommandRow, LogWrite
+
+Input = Callable[[Owner, datetime], Step]
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One case in memory. `writing` says that a step of it is in flight, `logging` counts what it appends to its log.
+    `delivered` are the commands that its owner was given, `unapplied` those of them that wait in the inbox."""
+
+    key: CaseKey
+    owner: Owner
+    inbox: deque[tuple[Input, bool]] = field(default_factory=deque[tuple[Input, bool]])
+    writing: bool = False
+    logging: int = 0
+    dropped: bool = False
+    delivered: set[UUID] = field(default_factory=set[UUID])
+    unapplied: set[UUID] = field(default_factory=set[UUID])
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Whom the desk tells: `lost` of a case that had to be dropped, `released` of one that was given up (and whether
+    a command came too late to be applied), `landed` when nothing of a case that is not held is in flight any more,
+    `announce` of terminal frames, `changed` of a case with new events."""
+
+    lost: Callable[[CaseKey, BaseException], None]
+    released: Callable[[CaseKey, bool], None]
+    landed: Callable[[CaseKey], None]
+    announce: Callable[[CaseKey, int, Frame], None]
+    changed: Callable[[CaseKey], None]
+
+
+class Desk:
+    """Holds owners and hands them their inputs. Lives on one event loop; nothing here waits."""
+
+    def __init__(
+        self,
+        write: Callable[[CaseWrite | LogWrite], asyncio.Future[None]],
+        now: Callable[[], datetime],
+        *,
+        fault: FaultHook = no_fault,
+    ) -> None:
+        self._write = write
+        self._now = now
+        self._fault = fault
+        self._held: dict[CaseKey, Held] = {}
+        # How many writes are in flight in all, and of each case that is not held (any more).
+        self._flying = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._strays: Counter[CaseKey] = Counter()
+        # Both are given before the first case is held; they know the desk, and the desk knows them.
+        self.reports: Reports
+        self.slots: Slots
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, key: CaseKey) -> bool:
+        return key in self._held
+
+    def keys(self) -> Collection[CaseKey]:
+        """The cases that are held."""
+        return self._held.keys()
+
+    # -- inputs -----------------------------------------------------------------------------------------------------
+
+    def hold(self, workflow: Workflow, state: CaseState) -> None:
+        """Take a case that was just read, and do all that can be done."""
+        try:
+            held = Held(state.key, Owner(workflow, state))
+        except Exception as error:
+            self.reports.lost(state.key, error)
+            return
+        held.delivered.update(command.id for command in state.commands)
+        self._held[state.key] = held
+        self._post(held, Owner.wake)
+
+    def deliver(self, key: CaseKey, command: CommandRow) -> bool:
+        """Hand a command to its case's owner. False if the case is not held (any more)."""
+        held = self._held.get(key)
+        if held is None:
+            return False
+        if command.id not in held.delivered:
+            held.delivered.add(command.id)
+            held.unapplied.add(command.id)
+            self._post(held, partial(_command, held, command))
+        return True
+
+    def ended(self, ended: Ended) -> None:
+        """An execution ended."""
+        held = self._held.get(ended.key)
+        if held is None:
+            return
+        if ended.interrupted is not None:
+            self._fail(held, ended.interrupted)
+        else:
+            self._post(held, partial(_ended, ended), completing=ended.output is not None)
+
+    def broken(self, key: CaseKey, error: BaseException) -> None:
+        """Something of ours failed while it worked for this case."""
+        held = self._held.get(key)
+        if held is not None:
+            self._fail(held, error)
+
+    # -- leaving ----------------------------------------------------------------------------------------------------
+
+    def drop(self, key: CaseKey) -> None:
+        """Forget a case: its executions are cancelled, and what its writes in flight come to is not looked at."""
+        held = self._held.pop(key, None)
+        if held is None:
+            return
+        self._leave(held)
+        self.slots.cancel(key)
+
+    def clear(self) -> None:
+        """Forget every case. What runs of them is for the slots to end."""
+        while self._held:
+            self._leave(self._held.popitem()[1])
+
+    async def settled(self) -> None:
+        """Wait until no write is in flight."""
+        await self._quiet.wait()
+
+    def busy(self, key: CaseKey) -> bool:
+        """Whether a write of this case, which is not held, is in flight; until it has landed, reading the case anew
+        is of no use."""
+        return key in self._strays
+
+    async def write(self, write: CaseWrite) -> None:
+        """Commit a step of a case that is not held here."""
+        await asyncio.shield(self._stray(write))
+
+    async def log(self, write: LogWrite) -> None:
+        """Append to the journal or to a stream; returns when it is committed.
+
+        The write goes on when the caller is cancelled, so that a case that is read anew after it finds all of it.
+        """
+        held = self._held.get(write.key)
+        if held is None:
+            await asyncio.shield(self._stray(write))
+            return
+        future = self._send(write)
+        held.logging += 1
+        future.add_done_callback(partial(self._logged, held))
+        await asyncio.shield(future)
+
+    # -- the hot path -----------------------------------------------------------------------------------------------
+
+    def _post(self, held: Held, act: Input, *, completing: bool = False) -> None:
+        held.inbox.append((act, completing))
+        if not held.writing:
+            self._advance(held)
+
+    def _advance(self, held: Held) -> None:
+        """Give the owner its inputs until one of them leads to a write."""
+        while held.inbox and not held.writing and not held.dropped:
+            act, completing = held.inbox.popleft()
+            try:
+                step = act(held.owner, self._now())
+                if step.write is None:
+                    self._go_on(held, step)
+                else:
+                    self._submit(held, step, step.write, completing)
+            except Exception as error:
+                self._fail(held, error)
+                return
+
+    def _submit(self, held: Held, step: Step, write: CaseWrite, completing: bool) -> None:
+        if completing:
+            self._fault("before_commit")
+        future = self._send(write)
+        held.writing = True
+        future.add_done_callback(partial(self._written, held, step, write, completing))
+
+    def _written(
+        self, held: Held, step: Step, write: CaseWrite, completing: bool, future: asyncio.Future[None]
+    ) -> None:
+        held.writing = False
+        self._landed()
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if held.dropped:
+            self._stray_landed(held.key)
+            return
+        if error is not None:
+            self._fail(held, error)
+            return
+        if completing:
+            self._fault("after_commit")
+        try:
+            self._tell(held.key, write)
+            for firing in step.cancels:
+                self.slots.cancel(held.key, firing)
+            if write.release:
+                self._release(held)
+                return
+            self._go_on(held, step)
+        except Exception as fault:
+            self._fail(held, fault)
+            return
+        self._advance(held)
+
+    def _go_on(self, held: Held, step: Step) -> None:
+        """Start what a step waited for its commit with, and see when the case is to be woken."""
+        for start in step.starts:
+            self.slots.submit(start)
+        if step.again:
+            held.inbox.append((Owner.wake, False))
+        due_at = _due_at(held.owner)
+        if due_at is not None or held.timer is not None:
+            self._set_timer(held, due_at)
+
+    def _tell(self, key: CaseKey, write: CaseWrite) -> None:
+        reports = self.reports
+        for row in write.frames:
+            reports.announce(key, row.firing, row.frame)
+        reports.changed(key)
+
+    def _release(self, held: Held) -> None:
+        """The case was given up: nothing of it runs, and its executions need not be looked for."""
+        del self._held[held.key]
+        self._leave(held)
+        self.reports.released(held.key, bool(held.unapplied))
+
+    def _fail(self, held: Held, error: BaseException) -> None:
+        if not held.dropped:
+            self.drop(held.key)
+            self.reports.lost(held.key, error)
+
+    # -- writes in flight -------------------------------------------------------------------------------------------
+
+    def _send(self, write: CaseWrite | LogWrite) -> asyncio.Future[None]:
+        future = self._write(write)
+        self._flying += 1
+        self._quiet.clear()
+        return future
+
+    def _landed(self) -> None:
+        self._flying -= 1
+        if not self._flying:
+            self._quiet.set()
+
+    def _logged(self, held: Held, future: asyncio.Future[None]) -> None:
+        self._landed()
+        held.logging -= 1
+        if held.dropped:
+            self._stray_landed(held.key)
+
+    def _stray(self, write: CaseWrite | LogWrite) -> asyncio.Future[None]:
+        """Send a write of a case that is not held."""
+        future = self._send(write)
+        self._strays[write.key] += 1
+        future.add_done_callback(lambda _: (self._landed(), self._stray_landed(write.key)))
+        return future
+
+    def _stray_landed(self, key: CaseKey) -> None:
+        self._strays[key] -= 1
+        if self._strays[key] <= 0:
+            del self._strays[key]
+            self.reports.landed(key)
+
+    def _leave(self, held: Held) -> None:
+        """The case is not held any more; what it has in flight is a stray from now on."""
+        held.dropped = True
+        held.inbox.clear()
+        self._forget_timer(held)
+        if held.writing or held.logging:
+            self._strays[held.key] += held.writing + held.logging
+
+    # -- retries that are due while something else of the case runs -------------------------------------------------
+
+    def _set_timer(self, held: Held, due_at: datetime | None) -> None:
+        self._forget_timer(held)
+        if due_at is not None:
+            seconds = max(0.0, (due_at - self._now()).total_seconds())
+            held.timer = asyncio.get_running_loop().call_later(seconds, self._due, held)
+
+    def _due(self, held: Held) -> None:
+        held.timer = None
+        if not held.dropped:
+            self._post(held, Owner.wake)
+
+    def _forget_timer(self, held: Held) -> None:
+        if held.timer is not None:
+            held.timer.cancel()
+            held.timer = None
+
+
+def _due_at(owner: Owner) -> datetime | None:
+    """When the next retry of a case is due that is held because something else of it runs."""
+    firings = owner.memory.firings.values()
+    return min((live.row.retry_at for live in firings if live.row.retry_at is not None), default=None)
+
+
+def _command(held: Held, command: CommandRow, owner: Owner, now: datetime) -> Step:
+    held.unapplied.discard(command.id)
+    return owner.command(command, now)
+
+
+def _ended(ended: Ended, owner: Owner, now: datetime) -> Step:
+    if ended.output is not None:
+        return owner.completed(ended.firing, ended.start, ended.output, ended.sequence, now)
+    assert ended.error is not None
+    return owner.failed(ended.firing, ended.start, ended.error, ended.sequence, now)

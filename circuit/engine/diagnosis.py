@@ -1,0 +1,96 @@
+"""Why a case is where it is, in words: pure, from the rows of the case and the net's own diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from circuit.definition.workflow import Workflow
+from circuit.engine.memory import LiveFiring, Memory
+from circuit.engine.views import CaseWhy, Obstacle, TransitionWhy, instant
+from circuit.net.diagnosis import Reason, ReasonKind, why
+from circuit.net.structure import Trigger
+from circuit.storage.records import CaseState, CaseStatus
+
+
+def explain(workflow: Workflow, state: CaseState, now: datetime) -> CaseWhy:
+    """What each transition of a case waits for: its arcs, guard, room, role, its firings and its incidents."""
+    row = state.row
+    if row.status.terminal:
+        ended = f" since {instant(row.finished_at)}" if row.finished_at is not None else ""
+        return CaseWhy(state.key, row.status, f"The case is {row.status.value}{ended}: nothing fires any more.", ())
+    memory = Memory(workflow, state)
+    transitions = tuple(_transition(memory, name, now) for name in memory.net.transitions)
+    return CaseWhy(state.key, row.status, _summary(memory, transitions), transitions)
+
+
+def _transition(memory: Memory, name: str, now: datetime) -> TransitionWhy:
+    found = why(memory.net, memory.marking, name, memory.case, now, memory.blocked)
+    obstacles = [_obstacle(reason) for reason in found.reasons]
+    for live in memory.firings.values():
+        if live.row.transition == name:
+            obstacles.insert(0, _of_firing(memory, live))
+    obstacles += _of_incidents(memory, name)
+    return TransitionWhy(name, found.enabled, tuple(obstacles))
+
+
+def _obstacle(reason: Reason) -> Obstacle:
+    return Obstacle(reason.kind.value, reason.subject, reason.have, reason.need, reason.message)
+
+
+def _of_firing(memory: Memory, live: LiveFiring) -> Obstacle:
+    row = live.row
+    execution = memory.execution_id(row.number)
+    if live.running:
+        since = f" since {instant(row.begun_at)}" if row.begun_at is not None else ""
+        message = f"execution {execution} runs{since} (attempt {row.attempt}, start {row.start})"
+        return Obstacle("running", execution, row.attempt, None, message)
+    failure = f" after {row.error['code']}: {row.error['message']}" if row.error else ""
+    when = f" at {instant(row.retry_at)}" if row.retry_at is not None else ""
+    message = f"execution {execution} waits for attempt {row.attempt}{when}{failure}"
+    return Obstacle("retry", execution, row.attempt, None, message)
+
+
+def _of_incidents(memory: Memory, name: str) -> Iterator[Obstacle]:
+    for incident in memory.incidents.values():
+        if incident.transition == name:
+            message = (
+                f"incident {incident.number} is open since {instant(incident.raised_at)}: {incident.code}: "
+                f"{incident.message}"
+            )
+            yield Obstacle("incident", str(incident.number), None, None, message)
+
+
+def _summary(memory: Memory, transitions: tuple[TransitionWhy, ...]) -> str:
+    """One sentence for the case as a whole."""
+    status = memory.row.status
+    if status is CaseStatus.ATTENTION:
+        if memory.incidents:
+            number = len(memory.incidents)
+            return f"{number} incident{'' if number == 1 else 's'} must be resolved before the case goes on."
+        dead = [place for place in memory.marking.places() if memory.net.places[place].dead_letter]
+        return f"Tokens lie in {', '.join(dead)} and wait for somebody to look at them."
+    if status is CaseStatus.STUCK:
+        return "No transition is enabled, nothing is awaited, and not all tokens lie in terminal places."
+    waits = [
+        obstacle.message
+        for transition in transitions
+        for obstacle in transition.obstacles
+        if obstacle.kind in ("running", "retry")
+    ]
+    people = [
+        f"{transition.transition} {obstacle.message}"
+        for transition in transitions
+        for obstacle in transition.obstacles
+        if obstacle.kind == ReasonKind.PERSON.value
+    ]
+    if waits or people:
+        return "; ".join([*waits, *people]) + "."
+    enabled = [
+        transition.transition
+        for transition in transitions
+        if transition.enabled and memory.net.transitions[transition.transition].trigger is Trigger.AUTO
+    ]
+    if enabled:
+        return f"{', '.join(enabled)} can fire: no worker has come to the case yet. Is one running?"
+    return "No worker has looked at the case since its last change."

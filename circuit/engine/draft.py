@@ -1,0 +1,103 @@
+"""One step of a case while it is being worked out: what changed, each row once.
+
+A step may move a token through many places; the database sees only where it began and where it ends. So the draft
+remembers, for each token that the step touches, the version that is stored, and compares at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from circuit.events import CaseEvent, Frame
+from circuit.ids import CaseKey
+from circuit.net.marking import Marking
+from circuit.storage.records import (
+    CaseRow,
+    CaseWrite,
+    CommandResult,
+    ExecutionRow,
+    FiringRow,
+    IncidentRow,
+    StreamRow,
+    TokenMove,
+)
+
+
+class Draft:
+    """Collects the changes of one step and gives them as one `CaseWrite`."""
+
+    def __init__(self, key: CaseKey, before: CaseRow, now: datetime) -> None:
+        self.now = now
+        self._key = key
+        self._before = before
+        self._events: list[tuple[datetime, CaseEvent]] = []
+        self._stored: dict[int, int | None] = {}
+        self._opened: dict[int, FiringRow] = {}
+        self._changed: dict[int, FiringRow] = {}
+        self._executions_opened: dict[int, ExecutionRow] = {}
+        self._executions_changed: dict[int, ExecutionRow] = {}
+        self._incidents_opened: dict[int, IncidentRow] = {}
+        self._incidents_changed: dict[int, IncidentRow] = {}
+        self._frames: list[StreamRow] = []
+        self._settled: list[CommandResult] = []
+
+    def record(self, event: CaseEvent) -> None:
+        self._events.append((self.now, event))
+
+    def touch(self, number: int, stored_version: int | None) -> None:
+        """This step changes a token: `stored_version` is what the database holds of it, None if nothing."""
+        self._stored.setdefault(number, stored_version)
+
+    def open_firing(self, row: FiringRow, execution: ExecutionRow) -> None:
+        self._opened[row.number] = row
+        self._executions_opened[row.number] = execution
+
+    def change_firing(self, row: FiringRow) -> None:
+        rows = self._opened if row.number in self._opened else self._changed
+        rows[row.number] = row
+
+    def change_execution(self, row: ExecutionRow) -> None:
+        rows = self._executions_opened if row.firing in self._executions_opened else self._executions_changed
+        rows[row.firing] = row
+
+    def open_incident(self, row: IncidentRow) -> None:
+        self._incidents_opened[row.number] = row
+
+    def change_incident(self, row: IncidentRow) -> None:
+        rows = self._incidents_opened if row.number in self._incidents_opened else self._incidents_changed
+        rows[row.number] = row
+
+    def frame(self, firing: int, frame: Frame) -> None:
+        self._frames.append(StreamRow(firing, frame))
+
+    def settle(self, result: CommandResult) -> None:
+        self._settled.append(result)
+
+    def write(self, after: CaseRow, marking: Marking, *, release: bool, due_at: datetime | None) -> CaseWrite | None:
+        """The step as one write, or None if it changes nothing. `after` is the case's row but for its `seq`."""
+        before = self._before
+        row = replace(after, seq=before.seq + len(self._events))
+        if row == before and not (release or self._settled or self._stored or self._changed):
+            return None
+        write = CaseWrite(self._key, before.seq, row, self._events)
+        for number, stored in self._stored.items():
+            token = marking.get(number)
+            if token is None:
+                if stored is not None:
+                    write.tokens_taken.append((number, stored))
+            elif stored is None:
+                write.tokens_put.append((token, marking.reserved_by(number)))
+            else:
+                write.tokens_moved.append(TokenMove(token, stored, marking.reserved_by(number)))
+        write.firings_opened = list(self._opened.values())
+        write.firings_changed = list(self._changed.values())
+        write.executions_opened = list(self._executions_opened.values())
+        write.executions_changed = list(self._executions_changed.values())
+        write.incidents_opened = list(self._incidents_opened.values())
+        write.incidents_changed = list(self._incidents_changed.values())
+        write.frames = self._frames
+        write.commands_settled = self._settled
+        write.release = release
+        write.due_at = due_at
+        return write

@@ -1,0 +1,112 @@
+"""The engine of one process: a worker if it is to have one, the streams, and the doors for commands and queries.
+
+It is put together here from parts that are handed in; `circuit.app` supplies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from circuit.clock import Clock
+from circuit.engine.action import Action
+from circuit.engine.commands import Commands, Hints
+from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.queries import Queries
+from circuit.engine.versions import Versions
+from circuit.engine.worker import Worker, WorkerLimits
+from circuit.ids import CaseKey, IdSource
+from circuit.storage.database import Database
+from circuit.storage.notifications import Listener, Notifier
+from circuit.streams.broker import RING_FRAMES, Broker
+from circuit.streams.relay import Relay
+from circuit.streams.subscription import Streams
+
+WORK = "work"
+"""The hint that some case has work. All other hints are ids of cases and executions."""
+
+
+class Engine:
+    """Everything of Circuit that runs in one process over one database. `worker=False` asks and reads only.
+
+    With `only` the worker claims no other cases; it looks at the sequence at each claim, so a list may grow.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        actions: Mapping[str, Action],
+        clock: Clock,
+        ids: IdSource,
+        worker: bool = True,
+        only: Sequence[CaseKey] | None = None,
+        limits: WorkerLimits | None = None,
+        versions: Versions | None = None,
+        ring_frames: int = RING_FRAMES,
+        fault: FaultHook = no_fault,
+    ) -> None:
+        self._clock = clock
+        self._notifier = Notifier(database)
+        self._listener = Listener(database, self._heard)
+        self._broker = Broker(ring_frames)
+        self._relay = Relay(self._broker, listening=lambda: self._listener.listening)
+        self.versions = versions or Versions()
+        self.streams = Streams(database, self._broker, self._relay, clock)
+        hints = Hints(self._broker, self._relay, self._work)
+        self.commands = Commands(database, self.versions, ids, self.now, hints)
+        self.queries = Queries(database, self.versions, self.now)
+        self.worker: Worker | None = None
+        if worker:
+            self.worker = Worker(
+                database,
+                actions=actions,
+                broker=self._broker,
+                clock=clock,
+                ids=ids,
+                notify=self._notifier.notify,
+                work=self._work,
+                versions=self.versions,
+                limits=limits,
+                only=only,
+                fault=fault,
+            )
+
+    def now(self) -> datetime:
+        """The database's time where this process has a worker, else this machine's."""
+        told = self.worker.now() if self.worker is not None else None
+        return told if told is not None else self._clock.now()
+
+    async def start(self) -> None:
+        """Begin to listen and, if there is a worker, to work; returns when the worker can claim.
+
+        Raises what keeps the worker from that, unless it is an error that passes; call `stop` all the same.
+        """
+        self._notifier.start()
+        self._listener.start()
+        if self.worker is not None:
+            await self.worker.start()
+            await self.worker.ready()
+
+    async def stop(self) -> None:
+        """End in bounded time: the worker drains and hands its cases back. Stopping twice is fine."""
+        if self.worker is not None:
+            await self.worker.stop()
+        await self._listener.stop()
+        await self._notifier.stop()
+
+    def _work(self) -> None:
+        """Some case has work: tell the worker here at once, and those elsewhere."""
+        if self.worker is not None:
+            self.worker.wake()
+        self._notifier.notify(WORK)
+
+    def _heard(self, names: Sequence[str]) -> None:
+        """Hints of other processes came, or (an empty list) may have been missed."""
+        if not names:
+            self._relay.reconnected()
+        for name in names:
+            if name != WORK:
+                self._relay.hear(name)
+        if self.worker is not None and (not names or WORK in names):
+            self.worker.wake()

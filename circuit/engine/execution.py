@@ -1,0 +1,202 @@
+"""One start of one action: what it may do while it runs, how long, and what its end is called.
+
+Nothing here decides what becomes of the firing. An execution ends in one `Ended`: with an output, with one of
+Circuit's errors, or *interrupted*, when the database failed under it; then the firing is resumed, not retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from circuit.engine.action import Action, ActionCall, ActionOutput
+from circuit.engine.owner import Start
+from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.errors import ActionFailed, Cancelled, CircuitError, ExecutionTimeout, InvalidOutput, StorageError
+from circuit.events import StreamDelta, StreamType
+from circuit.ids import CaseKey
+from circuit.security.redaction import excerpt, redact
+from circuit.storage.records import JournalRow, LogWrite
+from circuit.streams.publisher import Outlet, Publisher
+
+logger = logging.getLogger(__name__)
+
+LONGEST_MESSAGE = 500
+"""How many characters of a foreign exception go into the rows; all of it goes to the log."""
+
+
+FaultHook = Callable[[str], None]
+"""Called at the named points at which the crash tests end the process."""
+
+
+def no_fault(point: str) -> None:
+    """The hook for crash tests, as it is everywhere else: it does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a start ended. Exactly one of `output`, `error` and `interrupted` is set; `sequence` is the last frame."""
+
+    key: CaseKey
+    firing: int
+    start: int
+    sequence: int
+    output: ActionOutput | None = None
+    error: CircuitError | None = None
+    interrupted: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every execution of a worker shares. `log` returns when its rows are committed."""
+
+    actions: Mapping[str, Action]
+    publisher: Publisher
+    log: Callable[[LogWrite], Awaitable[None]]
+    now: Callable[[], datetime]
+    fault: FaultHook = no_fault
+
+
+class Cutoff:
+    """By what the engine cuts an execution off: from then on nothing that it says or records counts, however long
+    its action takes to end."""
+
+    def __init__(self) -> None:
+        self.cut = False
+        self._outlet: Outlet | None = None
+
+    def watch(self, outlet: Outlet) -> None:
+        """The execution has begun to speak through `outlet`."""
+        self._outlet = outlet
+        if self.cut:
+            outlet.abandon()
+
+    def end(self) -> None:
+        """Cut it off. Twice is fine."""
+        self.cut = True
+        if self._outlet is not None:
+            self._outlet.abandon()
+
+
+class Context:
+    """The `ActionContext` of one start."""
+
+    def __init__(self, call: ActionCall, outlet: Outlet, around: Surroundings, cutoff: Cutoff) -> None:
+        self._call = call
+        self._outlet = outlet
+        self._around = around
+        self._cutoff = cutoff
+        self._journal = dict(call.recorded)
+        self._answering = False
+
+    async def emit(self, delta: StreamDelta) -> None:
+        self._require_wanted()
+        if not self._answering and delta.type is StreamType.CONTENT_CHUNK:
+            self._answering = True
+            self._around.fault("before_answer")
+        await self._outlet.emit(delta)
+
+    async def record(self, step: str, value: Any) -> Any:
+        self._require_wanted()
+        if step in self._journal:
+            return self._journal[step]
+        stored = _stored(value, f"the journal entry {step}")
+        self._around.fault("after_answer")
+        call = self._call
+        await self._around.log(LogWrite(call.key, journal=[JournalRow(call.firing, call.attempt, step, stored)]))
+        self._journal[step] = stored
+        self._around.fault("after_journal")
+        return stored
+
+    def now(self) -> datetime:
+        return self._around.now()
+
+    def _require_wanted(self) -> None:
+        if self._cutoff.cut:
+            raise Cancelled(f"execution {self._call.execution_id}, start {self._call.start}, was cancelled")
+
+
+async def execute(start: Start, around: Surroundings, cutoff: Cutoff | None = None) -> Ended:
+    """Perform one start to its end. Raises only `asyncio.CancelledError`, when the engine cancels it."""
+    call = start.call
+    cutoff = cutoff or Cutoff()
+    outlet = around.publisher.open(call.key, call.firing, call.start, reason=start.reason)
+    cutoff.watch(outlet)
+    try:
+        context = Context(call, outlet, around, cutoff)
+        result = await _perform(call, context, around.actions)
+        if cutoff.cut:
+            raise asyncio.CancelledError("the engine has cut this execution off; how it ends is told to nobody")
+        if isinstance(result, StorageError):
+            outlet.abandon()
+            return Ended(call.key, call.firing, call.start, 0, interrupted=result)
+        try:
+            sequence = await outlet.close()
+        except StorageError as error:
+            outlet.abandon()
+            return Ended(call.key, call.firing, call.start, 0, interrupted=error)
+    except BaseException:
+        outlet.abandon()
+        raise
+    if isinstance(result, CircuitError):
+        return Ended(call.key, call.firing, call.start, sequence, error=result)
+    return Ended(call.key, call.firing, call.start, sequence, output=result)
+
+
+async def _perform(call: ActionCall, context: Context, actions: Mapping[str, Action]) -> ActionOutput | CircuitError:
+    """What the action returned, or the error that its end counts as."""
+    action = actions.get(call.kind)
+    if action is None:
+        return ActionFailed(
+            f"this worker has no action of the kind {call.kind!r}; it knows {', '.join(sorted(actions)) or 'none'}"
+        )
+    limit = asyncio.timeout(call.timeout_seconds)
+    try:
+        async with limit:
+            output = await action.perform(call, context)
+        return _sane(output)
+    except CircuitError as error:
+        return _late(call) if limit.expired() else error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return ActionFailed(f"{call.transition}: the action was cancelled from within")
+    except (Exception, SystemExit) as error:
+        if isinstance(error, TimeoutError) and limit.expired():
+            return _late(call)
+        logger.error("execution %s: the action %s raised", call.execution_id, call.kind, exc_info=error)
+        return ActionFailed(f"{call.transition}: {_told(error)}")
+
+
+def _late(call: ActionCall) -> ExecutionTimeout:
+    return ExecutionTimeout(f"{call.transition} took longer than {call.timeout_seconds:g} s")
+
+
+def _told(error: BaseException) -> str:
+    """A foreign exception in one line: what looks like a key is masked, for nobody knows what its author put in."""
+    return excerpt(redact(f"{type(error).__name__}: {error}", ()), LONGEST_MESSAGE)
+
+
+def _sane(output: ActionOutput) -> ActionOutput:
+    """`output` as it reads back from the database; the owner thus works on what the next one would read."""
+    if not isinstance(output, ActionOutput):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidOutput(f"the action returned {type(output).__name__}, not an ActionOutput")
+    outputs, text, usage, model = _stored(
+        [dict(output.outputs), output.text, dict(output.usage), output.model], "the output"
+    )
+    value = None if output.output is None else _stored(output.output, "the structured output")
+    return ActionOutput(outputs, text, value, usage, model)
+
+
+def _stored(value: Any, what: str) -> Any:
+    try:
+        return storable(value)
+    except PayloadFault as fault:
+        raise InvalidOutput(excerpt(f"{what} cannot be stored: {fault}", LONGEST_MESSAGE)) from None
+    except PayloadOversize as oversize:
+        raise InvalidOutput(f"{what} is too large: {oversize}") from None

@@ -1,0 +1,163 @@
+"""One case in memory: what its owner knows of it, and the few changes that every part of the owner makes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from circuit.definition.workflow import Workflow
+from circuit.engine.agenda import Agenda
+from circuit.engine.draft import Draft
+from circuit.events import StreamDelta
+from circuit.net import firing as rule
+from circuit.net.binding import Binding, Blocked
+from circuit.net.marking import Marking, Token
+from circuit.storage.records import (
+    CaseState,
+    ExecutionRow,
+    ExecutionStatus,
+    FiringRow,
+    FiringState,
+    IncidentRow,
+)
+from circuit.streams.encoding import encode
+
+
+@dataclass(slots=True)
+class LiveFiring:
+    """A firing that is offered or running, with the tokens that it holds."""
+
+    row: FiringRow
+    execution: ExecutionRow
+    binding: Binding
+
+    @property
+    def running(self) -> bool:
+        return self.row.state is FiringState.RUNNING
+
+
+class Memory:
+    """One case: its row, marking, live firings, open incidents and the counts of its firings."""
+
+    def __init__(self, workflow: Workflow, state: CaseState) -> None:
+        self.workflow = workflow
+        self.net = workflow.net
+        self.key = state.key
+        self.row = state.row
+        self.marking = Marking()
+        self.firings: dict[int, LiveFiring] = {}
+        self.incidents: dict[int, IncidentRow] = {row.number: row for row in state.incidents}
+        self.fired: dict[str, int] = {name: state.fired.get(name, 0) for name in self.net.transitions}
+        self.journal = {number: dict(steps) for number, steps in state.journal.items()}
+        self.agenda = Agenda(self.net)
+        self.blocked: Blocked = frozenset()
+        self.case: dict[str, Any] = {
+            "id": str(self.key.case),
+            "workflow_id": self.row.workflow_id,
+            "started_at": self.row.started_at.isoformat(),
+            "fired": self.fired,
+        }
+        self.block()
+        for token, _ in state.tokens:
+            self.marking.put(token)
+        executions = {row.firing: row for row in state.executions}
+        for row in state.firings:
+            binding = Binding(
+                row.transition,
+                tuple(self._held(number) for number, _ in row.request["consumed"]),
+                tuple(_token(image) for image in row.request["read"]),
+            )
+            rule.reinstate(self.net, self.marking, binding, row.number)
+            self.firings[row.number] = LiveFiring(row, executions[row.number], binding)
+
+    def execution_id(self, number: int) -> str:
+        """The public id of the execution of firing `number`."""
+        return f"{self.case['id']}.{number}"
+
+    def numbers(self) -> Iterator[int]:
+        """Fresh token numbers."""
+        while True:
+            number = self.row.next_token
+            self.row = replace(self.row, next_token=number + 1)
+            yield number
+
+    def count(self, transition: str) -> None:
+        """`transition` fired once more."""
+        self.fired[transition] += 1
+        self.agenda.counted()
+
+    def block(self) -> None:
+        """Work out anew which bindings open incidents keep from being tried."""
+        self.blocked = frozenset((row.transition, frozenset(row.blocks)) for row in self.incidents.values())
+
+    def settle(self, effect: rule.Effect, draft: Draft) -> None:
+        """Take what a firing moved into the draft, and look again at what it may have enabled."""
+        for number, version in effect.takes:
+            draft.touch(number, version)
+        for token, from_version in effect.moves:
+            draft.touch(token.number, from_version)
+        for token in effect.puts:
+            draft.touch(token.number, None)
+        self.agenda.changed({ref.place for ref in effect.consumed} | {image.place for image in effect.produced})
+
+    def touch_held(self, binding: Binding, draft: Draft) -> None:
+        """The reservations of these tokens change."""
+        for token in binding.consumed:
+            draft.touch(token.number, token.version)
+
+    def change(self, live: LiveFiring, draft: Draft, **changes: Any) -> None:
+        """Change the row of a live firing."""
+        live.row = replace(live.row, **changes)
+        draft.change_firing(live.row)
+
+    def leave(
+        self, live: LiveFiring, state: FiringState, draft: Draft, *, error: Mapping[str, Any] | None = None
+    ) -> None:
+        """A firing ends."""
+        self.change(live, draft, state=state, retry_at=None, error=error)
+        del self.firings[live.row.number]
+        self.journal.pop(live.row.number, None)
+        self.agenda.changed(self.places_of(live.binding.transition))
+
+    def end_execution(
+        self,
+        live: LiveFiring,
+        status: ExecutionStatus,
+        draft: Draft,
+        *,
+        usage: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+    ) -> None:
+        """An agent run ends."""
+        live.execution = replace(live.execution, status=status, finished_at=draft.now, usage=usage or {}, error=error)
+        draft.change_execution(live.execution)
+
+    def frame(self, live: LiveFiring, sequence: int, delta: StreamDelta, draft: Draft) -> None:
+        """A frame of the present start that the step itself writes: the terminal one, mostly."""
+        number = live.row.number
+        draft.frame(number, encode(self.execution_id(number), live.row.start, sequence, delta, draft.now))
+
+    def places_of(self, transition: str) -> list[str]:
+        """Every place that a firing of `transition` can touch."""
+        what = self.net.transitions[transition]
+        places = [arc.place for arc in what.inputs] + [arc.place for arc in what.outputs]
+        return [*places, what.on_failure] if what.on_failure is not None else places
+
+    def _held(self, number: int) -> Token:
+        token = self.marking.get(number)
+        if token is None:
+            raise LookupError(f"case {self.key}: token {number} is held by a firing and is not there")
+        return token
+
+
+def _token(image: Mapping[str, Any]) -> Token:
+    return Token(
+        image["number"],
+        image["version"],
+        image["place"],
+        image["data"],
+        image["metadata"],
+        datetime.fromisoformat(image["entered_at"]),
+    )

@@ -1,0 +1,76 @@
+"""The tokens that a new case starts with, checked: pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from circuit.definition.workflow import Workflow
+from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.errors import InvalidRequest, PayloadTooLarge, TokenRefused
+from circuit.net.marking import Token
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInput:
+    """A token from outside. Both are JSON objects."""
+
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def opening_tokens(workflow: Workflow, token: TokenInput | None, now: datetime) -> list[Token]:
+    """What a new case of `workflow` starts with: the tokens that its places hold from the beginning, and `token` (an
+    empty one, where none is given and no place holds any) in its initial place.
+
+    Raises `TokenRefused` with every fault, `PayloadTooLarge`, and `InvalidRequest` where the workflow has no place
+    for the token.
+    """
+    laid = [(one.place, TokenInput(one.data, one.metadata)) for one in workflow.initial_tokens]
+    initial = workflow.net.initial_place
+    if token is None and not laid:
+        if initial is None:
+            raise InvalidRequest(
+                f"workflow {workflow.id} has no initial place and no place that holds tokens: a case could not begin"
+            )
+        token = TokenInput()
+    if token is not None:
+        if initial is None:
+            raise InvalidRequest(
+                f"workflow {workflow.id} has no initial place for a token; start it without one, or mark a place "
+                "`initial: true`"
+            )
+        laid.insert(0, (initial.name, token))
+    tokens = [_checked(workflow, number, place, one, now) for number, (place, one) in enumerate(laid, 1)]
+    for place, count in Counter(token.place for token in tokens).items():
+        capacity = workflow.net.places[place].capacity
+        if capacity is not None and count > capacity:
+            raise TokenRefused(f"place {place} takes {capacity} tokens, and a case would start with {count} there")
+    return tokens
+
+
+def _checked(workflow: Workflow, number: int, place: str, token: TokenInput, now: datetime) -> Token:
+    for name, part in (("data", token.data), ("metadata", token.metadata)):
+        if not isinstance(part, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TokenRefused(f"the {name} of a token is a JSON object, not {type(part).__name__}")
+    try:
+        data, metadata = storable([dict(token.data), dict(token.metadata)])
+    except PayloadFault as fault:
+        faults = [text.replace("[0].", "data.").replace("[1].", "metadata.") for text in fault.faults]
+        raise TokenRefused(
+            f"the token for place {place} cannot be stored: {'; '.join(faults)}", details={"faults": faults}
+        ) from None
+    except PayloadOversize as oversize:
+        raise PayloadTooLarge(
+            f"the token for place {place} is too large: {oversize}. Store the document elsewhere and refer to it."
+        ) from None
+    colour = workflow.net.places[place].colour
+    if colour is not None and (faults := colour.faults(data)):
+        raise TokenRefused(
+            f"the token does not fit place {place} (colour {colour.name}): {'; '.join(faults)}",
+            details={"faults": list(faults)},
+        )
+    return Token(number, 1, place, data, metadata, now)

@@ -1,0 +1,397 @@
+"""The owner of one case: the file to read first.
+
+An owner holds a case in memory and decides, without any IO, what each input does to it: a wake-up, a command, the
+result of an action. Each answer is a `Step`: one write, and the actions that may start once that write is committed.
+Whatever is not committed has not happened; if a write is refused, the owner is thrown away and the case read anew.
+
+    offered --start--> running --complete--> completed
+       |--- retry_at ----|  |---fail, attempts left--> offered (available later)
+       |--- owner lost --|  |---fail, none left -----> failed (tokens go to on_failure, or an incident is raised)
+    offered, running --cancel--> cancelled (tokens are released)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from circuit.definition.workflow import Workflow
+from circuit.engine.action import ActionCall, ActionOutput
+from circuit.engine.calls import action_call, action_config, descriptor, token_image
+from circuit.engine.command_rule import answer
+from circuit.engine.draft import Draft
+from circuit.engine.failure import fail_begin, fail_firing, give_up, resolve, supersede, try_again_later
+from circuit.engine.livelock import LivelockWatch
+from circuit.engine.memory import LiveFiring, Memory
+from circuit.errors import CircuitError, Crashed, FiringError, Livelock
+from circuit.events import (
+    CaseEnded,
+    FiringBegun,
+    FiringCancelled,
+    FiringResumed,
+    StreamDelta,
+    StreamType,
+    TransitionFired,
+)
+from circuit.net import firing as rule
+from circuit.net.binding import Binding, bindings
+from circuit.net.mapping import map_inputs, merge_inputs, produce
+from circuit.net.structure import Transition, Trigger
+from circuit.storage.records import (
+    CaseState,
+    CaseStatus,
+    CaseWrite,
+    CommandRow,
+    ExecutionRow,
+    ExecutionStatus,
+    FiringRow,
+    FiringState,
+)
+
+MOST_IMMEDIATE = 1_000
+"""Immediate firings in one go, after which the owner commits and lets other cases have their turn."""
+
+MOST_CRASHES = 10
+"""Lost processes after which a firing fails instead of being started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An action to start. `reason` says why it is not the first start of its firing, and is None if it is."""
+
+    call: ActionCall
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one input led to. `starts` and `cancels` wait for the commit of `write`; `again` asks for another `wake`
+    after it, because the owner stopped in the middle to let others have their turn."""
+
+    write: CaseWrite | None
+    starts: tuple[Start, ...] = ()
+    cancels: tuple[int, ...] = ()
+    again: bool = False
+
+
+NOTHING = Step(None)
+
+
+class Owner:
+    """One case in memory. Its methods are the inputs; each returns the step that the input led to."""
+
+    def __init__(self, workflow: Workflow, state: CaseState) -> None:
+        self.memory = Memory(workflow, state)
+        self._commands = list(state.commands)
+        self._livelock = LivelockWatch(workflow.net)
+        self._lost = {live.row.number for live in self.memory.firings.values() if live.running}
+        self._starts: list[Start] = []
+        self._cancels: list[int] = []
+
+    # Inputs
+
+    def wake(self, now: datetime) -> Step:
+        """The case was just read, a retry is due, or the last step asked for another: do all that can be done."""
+        draft = self._draft(now)
+        for live in list(self.memory.firings.values()):
+            self._start_again(live, draft)
+        self._lost.clear()
+        commands, self._commands = self._commands, []
+        for command in commands:
+            draft.settle(answer(self, command, draft))
+        return self._finish(draft)
+
+    def command(self, command: CommandRow, now: datetime) -> Step:
+        """Somebody asks for something: apply it or refuse it, and settle the command in the same write."""
+        draft = self._draft(now)
+        draft.settle(answer(self, command, draft))
+        return self._finish(draft)
+
+    def completed(self, number: int, start: int, output: ActionOutput, sequence: int, now: datetime) -> Step:
+        """An action is done. `sequence` is the last frame of its stream. A result of another start is dropped."""
+        live = self._running(number, start)
+        if live is None:
+            return NOTHING
+        draft = self._draft(now)
+        try:
+            self._complete(live, output.outputs, draft)
+        except FiringError as error:
+            self._attempt_failed(live, error, sequence, draft)
+        else:
+            self.memory.end_execution(live, ExecutionStatus.COMPLETED, draft, usage=output.usage)
+            fields = {"final_response": output.text, "usage": output.usage, "output": output.output}
+            self.memory.frame(live, sequence + 1, StreamDelta(StreamType.COMPLETED, fields), draft)
+        return self._finish(draft)
+
+    def failed(self, number: int, start: int, error: CircuitError, sequence: int, now: datetime) -> Step:
+        """An action failed. A failure of another start is dropped."""
+        live = self._running(number, start)
+        if live is None:
+            return NOTHING
+        draft = self._draft(now)
+        self._attempt_failed(live, error, sequence, draft)
+        return self._finish(draft)
+
+    # What commands do; `command_rule` decides whether they may
+
+    def fire_manually(
+        self, transition: str, form: Mapping[str, Any], principal: str, draft: Draft
+    ) -> dict[str, Any] | None:
+        """Fire a manual transition with its first binding; None if it is not enabled."""
+        memory = self.memory
+        found = bindings(memory.net, memory.marking, transition, memory.case, draft.now, blocked=memory.blocked)
+        binding = next(found, None)
+        if binding is None:
+            return None
+        firing = self._fire(binding, draft, form=form, principal=principal)
+        return {"transition": transition, "firing": firing}
+
+    def retry_incidents(self, number: int | None, principal: str, draft: Draft) -> list[int]:
+        """Let what open incidents block (or only incident `number`) be tried again."""
+        numbers = [found for found in self.memory.incidents if number in (None, found)]
+        for found in numbers:
+            resolve(self.memory, found, "retried", draft, principal)
+        return numbers
+
+    def end(self, status: CaseStatus, reason: str, draft: Draft, principal: str | None = None) -> None:
+        """The case ends: what still runs is cancelled, and what is open closed, in the same commit."""
+        for live in list(self.memory.firings.values()):
+            self._cancel(live, draft)
+        supersede(self.memory, draft)
+        for number in list(self.memory.incidents):
+            resolve(self.memory, number, "case_ended", draft)
+        draft.record(CaseEnded(status.value, reason, principal))
+        self.memory.row = replace(self.memory.row, status=status, finished_at=draft.now)
+
+    # Firing
+
+    def _quiesce(self, draft: Draft) -> bool:
+        """Fire all that is enabled. Returns whether it stopped early, to go on after the commit."""
+        memory = self.memory
+        self._livelock.begin()
+        for _ in range(MOST_IMMEDIATE):
+            binding = memory.agenda.next(memory.marking, memory.case, draft.now, memory.blocked)
+            if binding is None:
+                return False
+            immediate = not memory.net.transitions[binding.transition].acting
+            if immediate and self._livelock.repeats(memory.marking, memory.fired):
+                message = f"{binding.transition} only repeats a marking that this case had before: bound the loop"
+                give_up(memory, binding, Livelock(message), draft)
+                continue
+            self._fire(binding, draft)
+            if self._ended(draft):
+                return False
+        return True
+
+    def _fire(
+        self, binding: Binding, draft: Draft, *, form: Mapping[str, Any] | None = None, principal: str | None = None
+    ) -> int | None:
+        """Fire an immediate transition, or begin an acting one and return its firing."""
+        memory = self.memory
+        transition = memory.net.transitions[binding.transition]
+        try:
+            if transition.acting:
+                return self._begin(binding, draft, form, principal)
+            outputs = {"form": form} if form is not None else {}
+            drafts = produce(transition, binding, outputs, memory.case)
+            effect = rule.fire(memory.net, memory.marking, binding, drafts, memory.numbers(), draft.now)
+        except FiringError as error:
+            fail_begin(memory, binding, error, draft)
+            return None
+        memory.settle(effect, draft)
+        draft.record(
+            TransitionFired(
+                transition.name, effect.consumed, effect.produced, read=binding.read_refs, principal=principal
+            )
+        )
+        memory.count(transition.name)
+        return None
+
+    def _begin(self, binding: Binding, draft: Draft, form: Mapping[str, Any] | None, principal: str | None) -> int:
+        """Reserve tokens and room, and freeze the request. The action starts when this is committed."""
+        memory = self.memory
+        transition = memory.net.transitions[binding.transition]
+        inputs = self._inputs(transition, binding)
+        number = memory.row.next_firing
+        rule.begin(memory.net, memory.marking, binding, number)
+        memory.row = replace(memory.row, next_firing=number + 1)
+        memory.touch_held(binding, draft)
+        request: dict[str, Any] = {
+            "consumed": [[token.number, token.version] for token in binding.consumed],
+            "read": [token_image(token) for token in binding.read],
+            "inputs": inputs,
+            "history_count": sum(memory.fired.values()),
+            "occurrence": memory.fired[transition.name],
+        }
+        if form is not None:
+            request["form"] = form
+        config = action_config(memory.workflow, memory.workflow.actions[transition.name], memory.row)
+        row = FiringRow(number, transition.name, FiringState.RUNNING, 1, 1, request, begun_at=draft.now)
+        execution = ExecutionRow(number, ExecutionStatus.RUNNING, descriptor(config), draft.now)
+        live = memory.firings[number] = LiveFiring(row, execution, binding)
+        draft.open_firing(row, execution)
+        draft.record(
+            FiringBegun(
+                transition.name,
+                number,
+                memory.execution_id(number),
+                binding.consumed_refs,
+                binding.read_refs,
+                principal,
+            )
+        )
+        memory.agenda.changed(memory.places_of(transition.name))
+        self._starts.append(Start(action_call(memory, live, config), None))
+        return number
+
+    def _inputs(self, transition: Transition, binding: Binding) -> dict[str, Any]:
+        scope = binding.scope(self.memory.case)
+        if transition.input_mapping is not None or len(binding.consumed) == 1:
+            return map_inputs(transition.input_mapping, scope)
+        merged, _ = merge_inputs(binding.consumed, transition.merge)
+        return map_inputs(None, scope, merged=merged)
+
+    def _complete(
+        self, live: LiveFiring, outputs: Mapping[str, Any], draft: Draft, *, skipped: CircuitError | None = None
+    ) -> None:
+        """Consume and produce. Raises `FiringError`, and then nothing has changed."""
+        memory = self.memory
+        transition = memory.net.transitions[live.binding.transition]
+        if skipped is not None:
+            transition = replace(transition, output_mapping=None)
+        values = {**outputs, "form": live.row.request["form"]} if "form" in live.row.request else outputs
+        drafts = produce(transition, live.binding, values, memory.case)
+        effect = rule.complete(memory.net, memory.marking, live.binding, drafts, memory.numbers(), draft.now)
+        memory.settle(effect, draft)
+        error = skipped.as_dict() if skipped is not None else None
+        draft.record(
+            TransitionFired(
+                transition.name,
+                effect.consumed,
+                effect.produced,
+                read=live.binding.read_refs,
+                firing=live.row.number,
+                execution_id=memory.execution_id(live.row.number),
+                skipped=error,
+            )
+        )
+        memory.leave(live, FiringState.COMPLETED, draft, error=error)
+        memory.count(transition.name)
+
+    def _attempt_failed(self, live: LiveFiring, error: CircuitError, sequence: int, draft: Draft) -> None:
+        """An attempt failed: another one later, or the end of the firing."""
+        if not try_again_later(self.memory, live, error, draft):
+            self._failed_for_good(live, error, sequence, draft)
+
+    def _failed_for_good(self, live: LiveFiring, error: CircuitError, sequence: int, draft: Draft) -> None:
+        """No attempt is left: the token goes on without the output, or to `on_failure`, or an incident is raised."""
+        memory = self.memory
+        memory.end_execution(live, ExecutionStatus.FAILED, draft, error=error.as_dict())
+        memory.frame(live, sequence + 1, StreamDelta(StreamType.FAILED, {"error": error.as_dict()}), draft)
+        if memory.workflow.actions[live.row.transition].required:
+            fail_firing(memory, live, error, draft)
+            return
+        try:
+            self._complete(live, {}, draft, skipped=error)
+        except FiringError as worse:
+            fail_firing(memory, live, worse, draft)
+
+    def _start_again(self, live: LiveFiring, draft: Draft) -> None:
+        """Start what was lost with its process, and what waited for a retry that is due now."""
+        memory, row = self.memory, live.row
+        if live.running:
+            if row.number not in self._lost:
+                return
+            if row.crashes >= MOST_CRASHES:
+                self._give_up_on(live, draft)
+                return
+            reason = "resumed"
+        elif row.retry_at is not None and row.retry_at > draft.now:
+            return
+        else:
+            reason = "retry"
+        memory.change(live, draft, state=FiringState.RUNNING, start=row.start + 1, retry_at=None)
+        draft.record(FiringResumed(row.transition, row.number, memory.execution_id(row.number), live.row.start, reason))
+        config = action_config(memory.workflow, memory.workflow.actions[row.transition], memory.row)
+        self._starts.append(Start(action_call(memory, live, config), reason))
+
+    def _give_up_on(self, live: LiveFiring, draft: Draft) -> None:
+        """A firing whose process was lost too often ends here. Its stream gets a last start, to say so."""
+        row = live.row
+        error = Crashed(f"firing {row.number} lost its process {row.crashes} times and is not started again")
+        self.memory.change(live, draft, start=row.start + 1)
+        restarted = StreamDelta(StreamType.RESTARTED, {"reason": error.message})
+        self.memory.frame(live, 1, restarted, draft)
+        self._failed_for_good(live, error, 1, draft)
+
+    def _cancel(self, live: LiveFiring, draft: Draft) -> None:
+        memory, row = self.memory, live.row
+        rule.abort(memory.net, memory.marking, live.binding)
+        memory.touch_held(live.binding, draft)
+        memory.end_execution(live, ExecutionStatus.CANCELLED, draft)
+        memory.leave(live, FiringState.CANCELLED, draft)
+        self._cancels.append(row.number)
+        draft.record(FiringCancelled(row.transition, row.number, memory.execution_id(row.number)))
+
+    def _running(self, number: int, start: int) -> LiveFiring | None:
+        live = self.memory.firings.get(number)
+        return live if live is not None and live.running and live.row.start == start else None
+
+    # The end of a step
+
+    def _draft(self, now: datetime) -> Draft:
+        return Draft(self.memory.key, self.memory.row, now)
+
+    def _finish(self, draft: Draft) -> Step:
+        """Fire to quiescence, see where that leaves the case, and give it all as one step."""
+        memory = self.memory
+        again = False
+        if not memory.row.status.terminal and not self._ended(draft):
+            again = self._quiesce(draft)
+            supersede(memory, draft)
+        if not memory.row.status.terminal:
+            memory.row = replace(memory.row, status=self._status(draft, again))
+        release = not again and not any(live.running for live in memory.firings.values())
+        due_at = min((live.row.retry_at for live in memory.firings.values() if live.row.retry_at), default=None)
+        write = draft.write(memory.row, memory.marking, release=release, due_at=due_at if release else None)
+        if write is not None:
+            memory.row = write.row
+        starts = tuple(start for start in self._starts if start.call.firing in memory.firings)
+        cancels = tuple(self._cancels)
+        self._starts.clear()
+        self._cancels.clear()
+        return Step(write, starts, cancels, again)
+
+    def _ended(self, draft: Draft) -> bool:
+        """Whether the completion predicate holds, or a token lies where the case fails; if so, the case ends."""
+        memory = self.memory
+        places = memory.net.places
+        names = memory.marking.places()
+        failed = next((name for name in names if places[name].failed), None)
+        if failed is not None:
+            self.end(CaseStatus.FAILED, f"a token lies in {failed}", draft)
+            return True
+        if not memory.firings and all(places[name].terminal for name in names):
+            self.end(CaseStatus.COMPLETED, "", draft)
+            return True
+        return False
+
+    def _status(self, draft: Draft, again: bool) -> CaseStatus:
+        memory = self.memory
+        if again or any(live.running for live in memory.firings.values()):
+            return CaseStatus.RUNNING
+        if memory.firings or self._person_awaited(draft.now):
+            return CaseStatus.WAITING
+        if memory.incidents or any(memory.net.places[name].dead_letter for name in memory.marking.places()):
+            return CaseStatus.ATTENTION
+        return CaseStatus.STUCK
+
+    def _person_awaited(self, now: datetime) -> bool:
+        memory = self.memory
+        return any(
+            next(bindings(memory.net, memory.marking, transition.name, memory.case, now, blocked=memory.blocked), None)
+            for transition in memory.net.transitions.values()
+            if transition.trigger is Trigger.MANUAL
+        )

@@ -1,0 +1,207 @@
+"""What there is to be seen: the one door through which everything above the engine reads.
+
+Every query runs in a transaction of its tenant, under the database's row security.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from circuit.definition.workflow import Workflow
+from circuit.engine.diagnosis import explain
+from circuit.engine.versions import VersionKey, Versions, VersionUnusable
+from circuit.engine.views import (
+    CaseSummary,
+    CaseView,
+    CaseWhy,
+    EventView,
+    ExecutionView,
+    IncidentView,
+    TokenView,
+    WorkflowView,
+)
+from circuit.errors import InvalidRequest
+from circuit.ids import CaseKey, Numbered
+from circuit.net.marking import Token
+from circuit.storage import history, listing, tokens, workflows
+from circuit.storage.database import Database
+from circuit.storage.records import CaseRow, CaseState, CaseStatus, ExecutionRow, FiringRow, IncidentRow
+
+MOST_CASES = 1_000
+PAGE_EVENTS = 1_000
+
+
+class Queries:
+    """Reads of workflows and cases. What does not exist is None or an empty list."""
+
+    def __init__(self, database: Database, versions: Versions, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._versions = versions
+        self._now = now
+
+    async def workflows(self, tenant: int) -> list[WorkflowView]:
+        """The current versions of all workflows, by id."""
+        async with self._database.transaction(tenant) as connection:
+            return [_workflow_view(found) for found in await workflows.list_current(connection, tenant)]
+
+    async def workflow(self, tenant: int, workflow_id: str) -> WorkflowView | None:
+        """The current version of a workflow."""
+        async with self._database.transaction(tenant) as connection:
+            found = await workflows.current(connection, tenant, workflow_id)
+        return None if found is None else _workflow_view(found)
+
+    async def cases(
+        self,
+        tenant: int,
+        workflow_id: str | None = None,
+        status: CaseStatus | str | None = None,
+        limit: int = 50,
+        before: UUID | None = None,
+    ) -> list[CaseSummary]:
+        """Cases, the youngest first; `before` is the last case of the page before. Raises `InvalidRequest`."""
+        if not 1 <= limit <= MOST_CASES:
+            raise InvalidRequest(f"a page of cases has 1 to {MOST_CASES} cases, not {limit}")
+        wanted = _status(status)
+        async with self._database.transaction(tenant) as connection:
+            found = await listing.list_cases(
+                connection, tenant, workflow_id=workflow_id, status=wanted, limit=limit, before=before
+            )
+        return [_summary(key, row) for key, row in found]
+
+    async def case(self, key: CaseKey) -> CaseView | None:
+        """A case with its tokens, history, incidents and executions."""
+        async with self._database.transaction(key.tenant) as connection:
+            row = await listing.find_case(connection, key)
+            if row is None:
+                return None
+            laid = await tokens.of_case(connection, key)
+            firings = await listing.firings(connection, key)
+            executions = await listing.executions(connection, key)
+            incidents = await listing.incidents(connection, key)
+            events: list[EventView] = []
+            while True:
+                page = await history.read_events(connection, key, len(events), PAGE_EVENTS)
+                events += [EventView(key, seq, at, event) for seq, at, event in page]
+                if len(page) < PAGE_EVENTS:
+                    break
+        by_number = {firing.number: firing for firing in firings}
+        return CaseView(
+            key,
+            row.status,
+            row.workflow_id,
+            row.workflow_hash,
+            row.started_at,
+            row.finished_at,
+            min((firing.retry_at for firing in firings if firing.state.live and firing.retry_at), default=None),
+            [_token_view(key, token, holder) for token, holder in laid],
+            events,
+            [_incident_view(key, incident) for incident in incidents],
+            [_execution_view(key, execution, by_number) for execution in executions],
+        )
+
+    async def why(self, key: CaseKey) -> CaseWhy | None:
+        """What each transition of a case waits for, in words."""
+        async with self._database.transaction(key.tenant) as connection:
+            row = await listing.find_case(connection, key)
+            if row is None:
+                return None
+            laid = await tokens.of_case(connection, key)
+            firings = await listing.firings(connection, key)
+            executions = await listing.executions(connection, key)
+            incidents = await listing.incidents(connection, key)
+            fired = await history.fired(connection, key)
+        try:
+            workflow = await self._workflow(key.tenant, row)
+        except VersionUnusable as error:
+            return CaseWhy(key, row.status, error.message, ())
+        state = CaseState(
+            key=key,
+            row=row,
+            tokens=laid,
+            firings=[firing for firing in firings if firing.state.live],
+            executions=executions,
+            incidents=[incident for incident in incidents if incident.resolved_at is None],
+            commands=[],
+            fired=fired,
+            journal={},
+        )
+        return explain(workflow, state, self._now())
+
+    async def _workflow(self, tenant: int, row: CaseRow) -> Workflow:
+        version = VersionKey(tenant, row.workflow_id, row.workflow_hash)
+        if self._versions.known(version):
+            return self._versions.get(version)
+        async with self._database.transaction(tenant) as connection:
+            found = await workflows.by_hash(connection, tenant, row.workflow_id, row.workflow_hash)
+        return self._versions.add(version, None if found is None else found.document)
+
+
+def _status(status: CaseStatus | str | None) -> CaseStatus | None:
+    try:
+        return None if status is None else CaseStatus(status)
+    except ValueError:
+        names = ", ".join(known.value for known in CaseStatus)
+        raise InvalidRequest(f"there is no status {status!r} of a case; there are {names}") from None
+
+
+def _workflow_view(found: workflows.Version) -> WorkflowView:
+    document = found.document
+    return WorkflowView(
+        found.workflow_id,
+        document.get("name") or found.workflow_id,
+        document.get("description") or "",
+        found.hash,
+        found.published_at,
+        found.published_by,
+        document,
+    )
+
+
+def _summary(key: CaseKey, row: CaseRow) -> CaseSummary:
+    return CaseSummary(key, row.status, row.workflow_id, row.workflow_hash, row.started_at, row.finished_at)
+
+
+def _execution_id(key: CaseKey, firing: int | None) -> str | None:
+    return None if firing is None else str(Numbered(key.case, firing))
+
+
+def _token_view(key: CaseKey, token: Token, holder: int | None) -> TokenView:
+    return TokenView(
+        str(Numbered(key.case, token.number)),
+        token.version,
+        token.place,
+        token.data,
+        token.metadata,
+        token.entered_at,
+        _execution_id(key, holder),
+    )
+
+
+def _incident_view(key: CaseKey, incident: IncidentRow) -> IncidentView:
+    return IncidentView(
+        incident.number,
+        incident.transition,
+        incident.code,
+        incident.message,
+        incident.raised_at,
+        _execution_id(key, incident.firing),
+        incident.resolved_at,
+        incident.resolved_by,
+    )
+
+
+def _execution_view(key: CaseKey, execution: ExecutionRow, firings: dict[int, FiringRow]) -> ExecutionView:
+    firing = firings.get(execution.firing)
+    return ExecutionView(
+        str(Numbered(key.case, execution.firing)),
+        firing.transition if firing is not None else "",
+        execution.status.value,
+        execution.started_at,
+        execution.finished_at,
+        execution.descriptor,
+        execution.usage,
+        execution.error if execution.error is not None or firing is None else firing.error,
+        firing.retry_at if firing is not None and firing.state.live else None,
+    )

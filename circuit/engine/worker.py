@@ -1,0 +1,262 @@
+"""A worker: owns cases and runs them, from its registration to its end, and again if it is declared dead.
+
+One *tenure* is one incarnation: a lease, a writer, a desk of cases in memory, the slots for their executions, and the
+loops that feed them. When its lease is lost, everything of the tenure is thrown away (what was not committed has not
+happened) and the worker begins a new one. When it is stopped, it claims nothing more, gives what runs a bounded time,
+hands the rest back and retires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from circuit.clock import Clock
+from circuit.engine.action import Action
+from circuit.engine.claims import Claims
+from circuit.engine.connecting import connected
+from circuit.engine.desk import Desk, Reports
+from circuit.engine.execution import FaultHook, Surroundings, no_fault
+from circuit.engine.lease import DEFAULT_LEASE_SECONDS, Lease, Loss
+from circuit.engine.process import this_process
+from circuit.engine.service import Service
+from circuit.engine.slots import Slots
+from circuit.engine.sweep import Sweep
+from circuit.engine.versions import Versions
+from circuit.errors import CircuitError
+from circuit.ids import CaseKey, IdSource
+from circuit.storage import workers
+from circuit.storage.database import Database
+from circuit.storage.workers import Incarnation
+from circuit.storage.writer import Writer
+from circuit.streams.broker import Broker
+from circuit.streams.publisher import Publisher
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_EXECUTIONS = 50
+DEFAULT_STOP_SECONDS = 5.0
+_CLOSE_SECONDS = 2.0
+_CUT_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """How long and how much. `stop_seconds` is what running executions get to end when the worker is stopped."""
+
+    lease_seconds: float = DEFAULT_LEASE_SECONDS
+    executions: int = DEFAULT_EXECUTIONS
+    poll_seconds: float = 1.0
+    stop_seconds: float = DEFAULT_STOP_SECONDS
+
+
+class Worker(Service):
+    """Claims cases and runs them. `only` restricts it to these cases. `started` is set once it can claim.
+
+    `notify` sends the id of something new to readers in other processes, `work` tells other workers that there may be
+    something to claim.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        actions: Mapping[str, Action],
+        broker: Broker,
+        clock: Clock,
+        ids: IdSource,
+        notify: Callable[[str], None],
+        work: Callable[[], None] = lambda: None,
+        versions: Versions | None = None,
+        limits: WorkerLimits | None = None,
+        only: Sequence[CaseKey] | None = None,
+        fault: FaultHook = no_fault,
+        open_writer: Callable[[Database, UUID], Awaitable[Writer]] = Writer.open,
+    ) -> None:
+        super().__init__("circuit-worker")
+        self._database = database
+        self._actions = actions
+        self._clock = clock
+        self._ids = ids
+        self._broker = broker
+        self._notify = notify
+        self._work = work
+        self._versions = versions or Versions()
+        self._limits = limits or WorkerLimits()
+        self._only = only
+        self._fault = fault
+        self._open_writer = open_writer
+        self._tenure: Tenure | None = None
+        self._left: list[tuple[UUID, Loss]] = []
+
+    @property
+    def tenure(self) -> Tenure | None:
+        """What the worker does now, or None between two incarnations."""
+        return self._tenure
+
+    @property
+    def holding(self) -> int:
+        """How many cases it holds in memory now."""
+        return len(self._tenure.desk) if self._tenure is not None else 0
+
+    def now(self) -> datetime | None:
+        """The database's time, or None while the worker holds no lease."""
+        return self._tenure.lease.now() if self._tenure is not None else None
+
+    def wake(self) -> None:
+        """A hint that a case may have work."""
+        if self._tenure is not None:
+            self._tenure.claims.wake()
+
+    async def _run(self) -> None:
+        while not self.stopping:
+            tenure = await self._begin()
+            self._tenure = tenure
+            self._working()
+            try:
+                await self._until_over(tenure)
+            finally:
+                self._tenure = tenure if self.stopping else None
+                try:
+                    await self._end(tenure)
+                finally:
+                    self._tenure = None
+
+    async def _interrupt(self, task: asyncio.Task[None]) -> None:
+        """The tenure sees `stopping` and ends in bounded time; between two tenures there is nothing to wait for."""
+        if self._tenure is None:
+            task.cancel()
+            return
+        await asyncio.wait([task], timeout=2 * self._limits.stop_seconds + 4 * _CLOSE_SECONDS)
+        if not task.done():
+            logger.error("the worker did not end in time and is cut off; its cases are taken over by another")
+            task.cancel()
+
+    async def _begin(self) -> Tenure:
+        process = this_process()
+        incarnation = Incarnation(self._ids.uuid(), process.host, process.boot_id, process.pid, process.pid_started)
+        lease = Lease(self._database, incarnation, self._limits.lease_seconds, self._clock.monotonic)
+        await lease.start()
+        try:
+            await self._settle_what_was_left()
+            writer = await self._open_writer(self._database, incarnation.id)
+        except BaseException:
+            await lease.stop()
+            await self._retire(incarnation.id)
+            raise
+        desk = Desk(writer.write, lease.now, fault=self._fault)
+        claims = Claims(
+            self._database,
+            incarnation.id,
+            desk,
+            self._versions,
+            now=lease.now,
+            fenced=lease.fenced,
+            only=self._only,
+            fault=self._fault,
+            poll_seconds=self._limits.poll_seconds,
+            check_seconds=self._limits.lease_seconds,
+        )
+        # A publisher of the tenure's own: what an execution says goes into the log under the incarnation that began
+        # it, or nowhere.
+        publisher = Publisher(desk.log, self._broker, self._clock, self._notify)
+        desk.reports = Reports(claims.lost, claims.released, claims.landed, publisher.announce, publisher.changed)
+        around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault)
+        desk.slots = Slots(self._limits.executions, around, ended=desk.ended, broken=desk.broken, freed=claims.freed)
+        sweep = Sweep(self._database, incarnation, self._limits.lease_seconds, taken_over=claims.wake)
+        logger.info("worker %s begins", incarnation.id)
+        return Tenure(incarnation, lease, writer, desk, claims, sweep)
+
+    async def _until_over(self, tenure: Tenure) -> None:
+        """Serve until the lease is lost or the worker is stopped."""
+        await tenure.claims.start()
+        await tenure.sweep.start()
+        ends = [asyncio.ensure_future(event.wait()) for event in (tenure.lease.lost, self._stopping)]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+
+    async def _end(self, tenure: Tenure) -> None:
+        lease, worker = tenure.lease, tenure.incarnation.id
+        try:
+            await self._wind_up(tenure)
+        except BaseException:
+            # It was cut off, or failed: whoever begins anew in this process gives the cases back first.
+            self._left.append((worker, lease.loss or Loss.EXPIRED))
+            await self._cut_off(tenure)
+            raise
+        finally:
+            # Whatever happened, the thread must not go on renewing the lease of a worker that does nothing.
+            await lease.stop()
+        if lease.loss is None:
+            await self._retire(worker)
+        elif lease.loss is not Loss.FENCED:
+            self._left.append((worker, lease.loss))
+
+    async def _wind_up(self, tenure: Tenure) -> None:
+        """Begin nothing more, give what runs its time, and commit what it came to."""
+        lease, desk = tenure.lease, tenure.desk
+        await asyncio.gather(tenure.claims.stop(), tenure.sweep.stop())
+        if lease.loss is None:
+            await desk.slots.drain(self._limits.stop_seconds)
+            await self._settled(desk)
+        desk.clear()
+        await desk.slots.abandon()
+        await tenure.writer.close(within_seconds=_CLOSE_SECONDS if lease.loss is None else 0)
+
+    async def _cut_off(self, tenure: Tenure) -> None:
+        """End at once what `_wind_up` did not come to."""
+        tenure.desk.clear()
+        await asyncio.gather(tenure.claims.stop(), tenure.sweep.stop(), return_exceptions=True)
+        await tenure.desk.slots.abandon(_CUT_SECONDS)
+        await tenure.writer.close(within_seconds=0)
+
+    async def _settled(self, desk: Desk) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await desk.settled()
+        except TimeoutError:
+            logger.warning("some writes were still in flight when the worker ended; what was not committed is redone")
+
+    async def _retire(self, worker: UUID) -> None:
+        """Give the cases back, without counting a crash: they are free for others at once."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS), connected(self._database) as connection:
+                await workers.retire(connection, worker)
+            logger.info("worker %s retired", worker)
+            self._work()
+        except (CircuitError, TimeoutError, OSError) as error:
+            logger.warning("worker %s could not retire (%s); its lease will expire", worker, error)
+
+    async def _settle_what_was_left(self) -> None:
+        """Free the cases of this process's own lost incarnations, now that the database is there again.
+
+        A lease that expired because the database was away is nobody's crash. A loop that was stuck is: the case that
+        blocked it must not do so for ever.
+        """
+        while self._left:
+            worker, loss = self._left[-1]
+            async with connected(self._database) as connection:
+                if loss is Loss.STUCK:
+                    await workers.take_over(connection, worker)
+                else:
+                    await workers.retire(connection, worker)
+            self._left.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """Everything that belongs to one incarnation of a worker."""
+
+    incarnation: Incarnation
+    lease: Lease
+    writer: Writer
+    desk: Desk
+    claims: Claims
+    sweep: Sweep

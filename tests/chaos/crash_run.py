@@ -1,0 +1,70 @@
+"""A process that dies where it is told: for the tests of crashes, run as a program of its own.
+
+    python crash_run.py --url URL start WORKFLOW_FILE [--cases N] [--point NAME]
+    python crash_run.py --url URL work [--point NAME]
+
+`start` publishes the workflow, starts cases and works on all that is there; `work` only works. Each line of standard
+output is one JSON object: `{"case": ID}` for each case that was started, then `{"working": true}`. With `--point` the
+process kills itself with SIGKILL the first time that it comes to that point; else it works until it is terminated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from circuit.app import Circuit
+from circuit.settings import Settings
+
+POINTS = ("after_claim", "before_answer", "after_answer", "after_journal", "before_commit", "after_commit")
+
+
+def dying_at(point: str | None) -> Callable[[str], None]:
+    """The hook that ends the process at `point`, as a crash would: nothing is closed and nothing is flushed."""
+
+    def fault(here: str) -> None:
+        if here == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return fault
+
+
+def say(**what: object) -> None:
+    print(json.dumps(what), flush=True)
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    settings = replace(Settings.from_environment(), lease_seconds=arguments.lease)
+    async with Circuit.open(
+        arguments.url, settings=settings, fault=dying_at(arguments.point), stop_seconds=1.0
+    ) as circuit:
+        say(working=True)
+        if arguments.command == "start":
+            workflow = await circuit.load(arguments.workflow)
+            for number in range(arguments.cases):
+                say(case=await circuit.start(workflow.id, {"text": f"document {number}"}))
+            say(started=True)
+        await stopped.wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--lease", type=float, default=1.0)
+    parser.add_argument("--point", choices=POINTS)
+    commands = parser.add_subparsers(dest="command", required=True)
+    start = commands.add_parser("start")
+    start.add_argument("workflow", type=Path)
+    start.add_argument("--cases", type=int, default=1)
+    commands.add_parser("work")
+    asyncio.run(main(parser.parse_args()))
+    sys.exit(0)

@@ -1,0 +1,154 @@
+"""Reads the committed history of a simulated case beside the oracle, and says where the two part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from circuit.events import (
+    CaseEnded,
+    FiringBegun,
+    FiringCancelled,
+    FiringFailed,
+    IncidentResolved,
+    TransitionFired,
+)
+from circuit.storage.records import CaseStatus, ExecutionStatus, FiringState
+from tests import reference_net as oracle
+from tests.engine.model import ModelCase
+from tests.engine.shapes import Shape
+
+
+def oracle_net(shape: Shape) -> dict[str, Any]:
+    """The net of a shape in the oracle's words."""
+    return {
+        "places": {name: place["capacity"] for name, place in shape["places"].items()},
+        "transitions": {name: _oracle_transition(part) for name, part in shape["transitions"].items()},
+    }
+
+
+def _oracle_transition(part: Shape) -> dict[str, Any]:
+    single = sum(weight for _, weight in part["consume"]) == 1
+    above = part["above"]
+    guard = (lambda consumed, read: consumed[0]["data"]["n"] > above) if above is not None and single else None
+    return {
+        "consume": part["consume"],
+        "read": part["read"],
+        "produce": part["produce"],
+        "priority": part["priority"],
+        "acting": part["acting"],
+        "auto": not part["manual"],
+        "on_failure": part["on_failure"],
+        "guard": guard,
+    }
+
+
+class Witness:
+    """Follows one case from its start."""
+
+    def __init__(self, shape: Shape, case: ModelCase) -> None:
+        self.shape = shape
+        self.net = oracle_net(shape)
+        self.case = case
+        self.marking = oracle.marking([(token.place, dict(token.data)) for token, _ in case.tokens.values()])
+        self.read = 1
+
+    def committed(self, again: bool) -> None:
+        """A write was committed: its events must be what the oracle would have done, and lead where it leads."""
+        for seq, _, event in self.case.history[self.read :]:
+            assert seq == self.read + 1, "history has a gap"
+            self.read = seq
+            self.follow(event)
+        assert self.case.row.seq == self.read
+        self.compare()
+        if not again and not self.case.row.status.terminal:
+            assert oracle.choose(self.net, self.marking) is None, "an enabled transition was left lying"
+
+    def follow(self, event: Any) -> None:
+        if isinstance(event, TransitionFired) and event.firing is None:
+            consumed = self.chosen(event.transition, event.consumed, event.read, event.principal)
+            self.marking = oracle.fire(self.net, self.marking, event.transition, *consumed)
+        elif isinstance(event, FiringBegun):
+            consumed = self.chosen(event.transition, event.reserved, event.read, event.principal)
+            self.marking = oracle.begin(self.net, self.marking, event.transition, *consumed, event.firing)
+        elif isinstance(event, TransitionFired):
+            outputs = None if event.skipped is not None else {"n": event.produced[0].data["n"]}
+            self.marking = oracle.complete(self.net, self.marking, event.firing, outputs)
+        elif isinstance(event, FiringFailed) and event.firing is not None:
+            assert (event.incident is None) == (self.shape["transitions"][event.transition]["on_failure"] is not None)
+            self.marking = oracle.fail(self.net, self.marking, event.firing)
+        elif isinstance(event, FiringFailed):
+            assert event.error["code"] == "livelock"
+            self.marking["blocked"].add((event.transition, self.case.incidents[event.incident].blocks))
+        elif isinstance(event, IncidentResolved):
+            blocks = self.case.incidents[event.incident].blocks
+            self.marking["blocked"].discard((event.transition, blocks))
+        elif isinstance(event, FiringCancelled):
+            self.marking = oracle.abort(self.marking, event.firing)
+        elif isinstance(event, CaseEnded):
+            self.ended(event)
+
+    def chosen(
+        self, transition: str, consumed: Any, read: Any, principal: str | None
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the engine bound must be what the oracle would bind."""
+        tokens = tuple(ref.number for ref in consumed), tuple(ref.number for ref in read)
+        if principal is None:
+            assert oracle.choose(self.net, self.marking) == (transition, *tokens)
+        else:
+            assert oracle.bindings(self.net, self.marking, transition)[0] == tokens
+        return tokens
+
+    def ended(self, event: CaseEnded) -> None:
+        places = self.shape["places"]
+        lying = [places[token["place"]] for token in self.marking["tokens"].values()]
+        if event.status == "completed":
+            assert all(place["terminal"] for place in lying) and not any(place["failed"] for place in lying)
+        elif event.status == "failed":
+            assert any(place["failed"] for place in lying)
+
+    def compare(self) -> None:
+        """The rows of the tokens against the oracle's marking."""
+        held = {number: firing for firing, (_, consumed, _) in self.marking["firings"].items() for number in consumed}
+        expected = {
+            number: (token["place"], token["version"], token["data"], held.get(number))
+            for number, token in self.marking["tokens"].items()
+        }
+        stored = {
+            number: (token.place, token.version, dict(token.data), firing)
+            for number, (token, firing) in self.case.tokens.items()
+        }
+        assert stored == expected
+        live = {number for number, row in self.case.firings.items() if row.state.live}
+        assert live == set(self.marking["firings"]), "a live firing holds nothing, or a dead one does"
+        for number, execution in self.case.executions.items():
+            assert (execution.status is ExecutionStatus.RUNNING) == (number in live)
+        for number, frames in self.case.frames.items():
+            terminal = [frame.terminal for frame in frames]
+            assert terminal == [False] * (len(frames) - 1) + [True], "a stream ended twice, or not at its end"
+            assert number not in live, "a stream ended too early"
+
+    def at_rest(self) -> None:
+        """The faults have stopped: the status says what the oracle sees."""
+        row = self.case.row
+        if row.status.terminal:
+            assert not any(firing.state.live for firing in self.case.firings.values())
+            return
+        if self.cut_off:
+            return
+        places = self.shape["places"]
+        lying = [places[token["place"]] for token in self.marking["tokens"].values()]
+        manual = [name for name, part in self.shape["transitions"].items() if part["manual"]]
+        awaited = any(oracle.bindings(self.net, self.marking, name) for name in manual)
+        offered = any(firing.state is FiringState.OFFERED for firing in self.case.firings.values())
+        troubled = any(place["dead_letter"] for place in lying) or any(
+            incident.resolved_at is None for incident in self.case.incidents.values()
+        )
+        if offered or awaited:
+            assert row.status is CaseStatus.WAITING
+        elif troubled:
+            assert row.status is CaseStatus.ATTENTION
+        else:
+            assert row.status is CaseStatus.STUCK
+            assert not all(place["terminal"] for place in lying)
+
+    cut_off = False
