@@ -1,0 +1,84 @@
+"""Which requests are read at all, and how much of them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from circuit.api.exposure import Exposure
+from circuit.api.problems import Problems
+
+_DISCARD_BYTES = 256 * 1024 * 1024
+_DISCARD_SECONDS = 10.0
+"""How much of a body that is refused is still read, and for how long, so that its sender gets to read why."""
+_TOO_LARGE = 413
+_MISDIRECTED = 421
+
+
+class BodyLimit:
+    """Refuses a body of more than `largest` bytes: at once if it says its length, else when it has come so far."""
+
+    def __init__(self, app: ASGIApp, largest: int, problems: Problems) -> None:
+        self._app = app
+        self._largest = largest
+        self._problems = problems
+        self._message = f"the body of a request has at most {largest} bytes"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > self._largest:
+            if Headers(scope=scope).get("expect", "").lower() != "100-continue":
+                # Whoever is still sending reads no answer, and closing on it would lose the answer on its way.
+                await _discard(receive)
+            await self._problems.refused(_TOO_LARGE, self._message)(scope, receive, send)
+            return
+        came = 0
+
+        async def counted() -> Message:
+            nonlocal came
+            message = await receive()
+            came += len(message.get("body", b""))
+            if came > self._largest:
+                await _discard(receive)
+                raise HTTPException(_TOO_LARGE, self._message)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+async def _discard(receive: Receive) -> None:
+    """Read what is left of a body and throw it away, as far as that is worth it."""
+    came = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while came < _DISCARD_BYTES:
+                message = await receive()
+                came += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+
+
+class HostCheck:
+    """Refuses requests that name another host than one that this server answers for."""
+
+    def __init__(self, app: ASGIApp, exposure: Exposure, problems: Problems) -> None:
+        self._app = app
+        self._exposure = exposure
+        self._problems = problems
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and not self._exposure.accepts(Headers(scope=scope).get("host")):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close"})
+                return
+            message = "this server listens on this machine only: ask for it as localhost or 127.0.0.1"
+            await self._problems.refused(_MISDIRECTED, message)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)

@@ -1,0 +1,75 @@
+"""Errors as the server answers them: `{"error": {"code", "message", "details", "timestamp"}}`.
+
+What is one of Circuit's errors shows its code and message; of anything else nobody outside learns more than that it
+happened.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from circuit.clock import Clock
+from circuit.errors import CircuitError, InvalidRequest, NotFound, PayloadTooLarge, surface
+
+logger = logging.getLogger(__name__)
+
+INTERNAL_CODE = "internal_error"
+INTERNAL_MESSAGE = "the server failed to answer this request; its log says why"
+_CODES = {404: NotFound.code, 413: PayloadTooLarge.code}
+
+
+class JSONAnswer(Response):
+    """Any value as JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content)
+
+
+def timestamp(at: datetime) -> str:
+    """An instant as JSON has it: UTC, milliseconds, `Z`."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def body(code: str, message: str, details: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """The answer for an error."""
+    return {"error": {"code": code, "message": message, "details": dict(details), "timestamp": timestamp(at)}}
+
+
+class Problems:
+    """Turns what was raised into an answer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def of(self, error: CircuitError) -> Response:
+        """The answer for one of Circuit's errors."""
+        headers = {"retry-after": str(max(1, round(error.retry_after)))} if error.retry_after else None
+        content = body(error.code, error.message, error.details, self._clock.now())
+        return JSONAnswer(content, surface(error.code).http, headers)
+
+    def refused(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer for a request that HTTP itself refuses."""
+        code = _CODES.get(status, InvalidRequest.code if status < 500 else INTERNAL_CODE)
+        return JSONAnswer(body(code, message, {}, self._clock.now()), status, headers)
+
+    async def on_circuit_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, CircuitError)
+        return self.of(error)
+
+    async def on_http_exception(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return self.refused(error.status_code, f"{error.detail}: {request.method} {request.url.path}", error.headers)
+
+    async def on_fault(self, request: Request, error: Exception) -> Response:
+        """The server logs the fault itself when this has answered."""
+        return JSONAnswer(body(INTERNAL_CODE, INTERNAL_MESSAGE, {}, self._clock.now()), 500)

@@ -1,0 +1,75 @@
+"""The streams that are being read through this server, so that they can all be ended when it stops."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from circuit.api.exposure import names_this_machine
+from circuit.errors import NotFound
+from circuit.ids import parse_numbered
+from circuit.streams.cursor import Cursor
+from circuit.streams.reader import Reader
+from circuit.streams.subscription import Streams
+
+LONGEST_SHOWN = 80
+
+
+class Readers:
+    """Opens readers for requests, and knows those that are open."""
+
+    def __init__(self, streams: Streams, tenant: int) -> None:
+        self._streams = streams
+        self._tenant = tenant
+        self._open: set[Reader] = set()
+        self.draining = False
+        """Whether the server is stopping: whoever reads should come back later, with the cursor it has."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def open(self, execution: str, after: str | None) -> Reader:
+        """A reader of `execution` behind the cursor `after`, if one is given. Close it through `close`.
+
+        Raises `NotFound`, `InvalidCursor` and `StorageError`.
+        """
+        name = parse_numbered(execution)
+        if name is None:
+            raise NotFound(f"there is no execution {execution[:LONGEST_SHOWN]!r}; an id looks like CASE.NUMBER")
+        cursor = Cursor.parse(after) if after else None
+        reader = await self._streams.open(name, self._tenant, cursor)
+        self._open.add(reader)
+        if self.draining:
+            reader.stop()
+        return reader
+
+    def close(self, reader: Reader) -> None:
+        """Give a reader back. Doing it twice is fine."""
+        self._open.discard(reader)
+        reader.close()
+
+    def drain(self) -> None:
+        """End every stream, those that are opened later too."""
+        self.draining = True
+        for reader in self._open:
+            reader.stop()
+
+
+def origin_allowed(origin: str | None, host: str | None, allowed: frozenset[str]) -> bool:
+    """Whether a page from `origin` may open a WebSocket to `host`: browsers ask nobody else.
+
+    A program sends no origin. A page of the same host may, one of any port of this machine where the server is
+    reached as this machine, and those that are `allowed` (`https://host`, as browsers write it, or `*`).
+    """
+    if origin is None or origin in allowed or "*" in allowed:
+        return True
+    try:
+        page, server = urlsplit(origin), urlsplit(f"//{host or ''}")
+        page_port = page.port or {"http": 80, "https": 443}.get(page.scheme)
+        server_port = server.port or {"http": 80, "https": 443}.get(page.scheme)
+    except ValueError:
+        return False
+    if page.hostname is None:
+        return False
+    if names_this_machine(page.netloc) and names_this_machine(server.netloc):
+        return True
+    return (page.hostname, page_port) == (server.hostname, server_port)

@@ -1,0 +1,68 @@
+"""What the server needs from the rest of Circuit, as one value that the composition root builds."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from circuit.clock import Clock
+from circuit.definition.workflow import Workflow
+from circuit.engine.commands import Published, TokenInput
+from circuit.engine.views import CaseSummary, CaseView, WorkflowView
+from circuit.ids import CaseKey
+from circuit.security.principal import Principal
+from circuit.streams.subscription import Streams
+
+
+class Asking(Protocol):
+    """The commands that the API gives; `circuit.engine.commands.Commands` has them."""
+
+    async def publish(self, workflow: Workflow, principal: Principal) -> Published: ...
+
+    async def start_case(
+        self,
+        workflow_id: str,
+        token: TokenInput | None,
+        *,
+        principal: Principal,
+        parameters: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> CaseKey: ...
+
+
+class Seeing(Protocol):
+    """The queries that the API asks; `circuit.engine.queries.Queries` has them."""
+
+    async def workflows(self, tenant: int) -> list[WorkflowView]: ...
+
+    async def workflow(self, tenant: int, workflow_id: str) -> WorkflowView | None: ...
+
+    async def cases(
+        self,
+        tenant: int,
+        workflow_id: str | None = None,
+        status: str | None = None,
+        limit: int = 50,
+        before: UUID | None = None,
+    ) -> list[CaseSummary]: ...
+
+    async def case(self, key: CaseKey) -> CaseView | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`load` makes a workflow of a YAML text and a name for its source, and raises `DefinitionError`.
+
+    `ready` returns what `/health` shows of the database (its revision, say) and raises a `CircuitError` when requests
+    cannot be served. Every request acts as `principal`.
+    """
+
+    commands: Asking
+    queries: Seeing
+    streams: Streams
+    load: Callable[[str, str], Workflow]
+    principal: Principal
+    ready: Callable[[], Awaitable[Mapping[str, Any]]]
+    clock: Clock

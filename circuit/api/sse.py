@@ -1,0 +1,96 @@
+"""Server-sent events: `/agent-stream/{execution_id}` for `EventSource` and anything that reads HTTP line by line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from circuit.api.readers import Readers
+from circuit.errors import CircuitError
+from circuit.events import Frame
+from circuit.streams.reader import Reader
+
+HEARTBEAT_SECONDS = 15.0
+RETRY_MILLISECONDS = 2000
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",
+}
+logger = logging.getLogger(__name__)
+
+_HELLO = b"retry: %d\n\n" % RETRY_MILLISECONDS
+_HEARTBEAT = b": waiting\n\n"
+
+
+def event(frame: Frame) -> bytes:
+    """A frame as an event: its cursor is the id, and no `event:` line, so that `onmessage` sees every type."""
+    return b"id: %d-%d\ndata: %b\n\n" % (frame.start, frame.sequence, frame.body)
+
+
+class EventEndpoint:
+    """Answers with the stream, or with 204 where nothing follows the cursor, so that `EventSource` stops asking."""
+
+    def __init__(self, readers: Readers, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._readers = readers
+        self._heartbeat_seconds = heartbeat_seconds
+
+    async def __call__(self, request: Request) -> Response:
+        # A browser that reconnects sends the same URL again, so the header knows better than the query.
+        after = request.headers.get("last-event-id") or request.query_params.get("after")
+        reader = await self._readers.open(request.path_params["execution_id"], after)
+        if reader.over and not self._readers.draining:
+            self._readers.close(reader)
+            return Response(status_code=204, headers={"cache-control": "no-store"})
+        if request.method == "HEAD":
+            self._readers.close(reader)
+            return Response(headers=HEADERS)
+        return EventStream(self._readers, reader, self._heartbeat_seconds)
+
+
+class EventStream(Response):
+    """A response that ends when the stream does, when the client goes, or when the server stops."""
+
+    def __init__(self, readers: Readers, reader: Reader, heartbeat_seconds: float) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self._readers = readers
+        self._reader = reader
+        self._heartbeat_seconds = heartbeat_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reader = self._reader
+        watching = asyncio.create_task(_stop_when_gone(receive, reader))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            part = _HELLO
+            while True:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+                frames = await reader.read(self._heartbeat_seconds)
+                if frames:
+                    part = event(frames[0]) if len(frames) == 1 else b"".join(map(event, frames))
+                elif reader.over:
+                    break
+                else:
+                    part = _HEARTBEAT
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except OSError:  # the client is gone
+            pass
+        except CircuitError as error:  # what was begun can only be cut; the browser comes back with its cursor
+            logger.warning("the stream of execution %s ended early: %s", reader.name, error)
+        finally:
+            watching.cancel()
+            self._readers.close(reader)
+
+
+async def _stop_when_gone(receive: Receive, reader: Reader) -> None:
+    """A silent stream would notice that nobody reads any more only at its next heartbeat."""
+    with contextlib.suppress(Exception):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    reader.stop()

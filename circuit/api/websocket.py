@@ -1,0 +1,85 @@
+"""WebSocket: `/agent-stream/{execution_id}`, one text frame for each event, the same bytes as over SSE.
+
+It closes with 1000 after the terminal event, 4404 for an execution that is not there, 4400 for a cursor that is none,
+1012 when the server stops and 1011 or 1013 when it cannot read; the reason is the error's code. What the client says
+is ignored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from circuit.api.problems import INTERNAL_CODE
+from circuit.api.readers import Readers, origin_allowed
+from circuit.errors import CircuitError, surface
+from circuit.streams.reader import Reader
+
+NORMAL = 1000
+RESTARTING = 1012
+
+logger = logging.getLogger(__name__)
+
+
+class StreamSocket:
+    """The endpoint, as a plain ASGI application: there is nothing here that would repay a framework's cost."""
+
+    def __init__(self, readers: Readers, allowed_origins: frozenset[str] = frozenset()) -> None:
+        self._readers = readers
+        self._allowed_origins = allowed_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # the client's wish to connect
+        headers = Headers(scope=scope)
+        if not origin_allowed(headers.get("origin"), headers.get("host"), self._allowed_origins):
+            await send({"type": "websocket.close"})  # before it is accepted: the handshake is answered with 403
+            return
+        after = headers.get("last-event-id") or _first(scope, "after")
+        with contextlib.suppress(OSError):  # the client is gone
+            await send({"type": "websocket.accept"})
+            try:
+                reader = await self._readers.open(scope["path_params"]["execution_id"], after)
+            except CircuitError as error:
+                await _close(send, surface(error.code).websocket, error.code)
+            else:
+                await self._run(reader, receive, send)
+
+    async def _run(self, reader: Reader, receive: Receive, send: Send) -> None:
+        listening = asyncio.create_task(_stop_when_gone(receive, reader))
+        try:
+            while not reader.over:
+                for frame in await reader.read():
+                    await send({"type": "websocket.send", "text": frame.body.decode()})
+            if not listening.done():
+                restarting = self._readers.draining
+                await _close(send, RESTARTING if restarting else NORMAL, "restarting" if restarting else "")
+        except CircuitError as error:
+            await _close(send, surface(error.code).websocket, error.code)
+        except OSError:
+            raise
+        except Exception:
+            logger.exception("the stream of execution %s failed", reader.name)
+            await _close(send, 1011, INTERNAL_CODE)
+        finally:
+            listening.cancel()
+            self._readers.close(reader)
+
+
+async def _close(send: Send, code: int, reason: str) -> None:
+    await send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+async def _stop_when_gone(receive: Receive, reader: Reader) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+    reader.stop()
+
+
+def _first(scope: Scope, name: str) -> str | None:
+    values = parse_qs(scope.get("query_string", b"").decode("latin-1")).get(name)
+    return values[0] if values else None

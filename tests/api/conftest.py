@@ -1,0 +1,40 @@
+"""A real server on a loopback port, over real streams; commands and queries are small and in memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "streams")]
+
+from served import Served, Serving, served  # noqa: E402
+from stage import Stage  # noqa: E402
+
+
+@pytest.fixture
+async def writing(database_url: str) -> AsyncIterator[Stage]:
+    """The process that runs executions."""
+    async with Stage(database_url) as stage:
+        yield stage
+
+
+@pytest.fixture
+async def reading(database_url: str) -> AsyncIterator[Stage]:
+    """The process that serves, with a ring that is too small for most streams."""
+    async with Stage(database_url, ring=5) as stage:
+        yield stage
+
+
+@pytest.fixture
+def serving() -> Serving:
+    return served
+
+
+@pytest.fixture
+async def server(reading: Stage) -> AsyncIterator[Served]:
+    """A server in another process than the one that writes."""
+    async with served(reading) as running:
+        yield running
