@@ -1,0 +1,62 @@
+# What a newcomer needs: Python 3.11 or newer with pip, and make. Everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+DOCUMENT ?= workflows/documents/group_commit.md
+
+.PHONY: help demo install install-dev test check format bench simulate clean
+
+help: ## List what make can do
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.installed ## Run the document review live, on a document that ships with the repository
+	@$(BIN)/circuit run workflows/document_review.yaml --token-file $(DOCUMENT)
+
+install: $(VENV)/.installed ## Make .venv with Circuit in it
+
+install-dev: $(VENV)/.installed-dev ## The same, with what tests and checks need
+
+test: $(VENV)/.installed-dev ## Run all tests, in two processes (JOBS=4 for more)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+check: $(VENV)/.installed-dev ## Lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## Mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## Measure durable firings per second; writes benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks
+
+simulate: $(VENV)/.installed-dev ## Run the seeded simulation for as many seeds as SEEDS says
+	CIRCUIT_SIMULATION_SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest tests/engine/test_simulation.py -q
+
+clean: ## Remove what was built and installed; the database stays
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps say that what is installed fits pyproject.toml; the sources themselves are installed editable.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing Circuit into $(VENV) (once)"
+	@$(call pip_install,--editable .)
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing Circuit and what its tests need into $(VENV) (once)"
+	@$(call pip_install,--editable '.[dev]')
+	@touch $@ $(VENV)/.installed
+
+# Some systems ship venv without pip: then the pip of PYTHON installs into the environment.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Circuit needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(VENV)
+
+pip_install = if $(BIN)/python -m pip --version >/dev/null 2>&1; \
+	then $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); \
+	else $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check $(1); fi

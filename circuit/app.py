@@ -1,0 +1,433 @@
+"""The composition root: the only file that knows every layer. `Circuit` is the Python API.
+
+async with Circuit.open() as circuit:
+    workflow = await circuit.load("workflows/hello.yaml")
+    case = await circuit.start(workflow.id, {"name": "Ada"})
+    async for happening in circuit.stream(case):
+        print(happening)
+    print((await circuit.wait(case)).marking)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from circuit.actions.agent import KIND as AGENT
+from circuit.actions.agent import AgentAction
+from circuit.clock import Clock
+from circuit.definition import load_workflow
+from circuit.definition.workflow import Workflow
+from circuit.engine.calls import provider_of
+from circuit.engine.commands import CommandOutcome, Published, TokenInput
+from circuit.engine.engine import Engine
+from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.views import CaseSummary, CaseView, CaseWhy
+from circuit.engine.worker import WorkerLimits
+from circuit.errors import CircuitError, InvalidRequest, NotFound
+from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
+from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered, uuid7
+from circuit.providers.registry import REMOTE, ProviderRegistry
+from circuit.security.principal import LOCAL, Principal
+from circuit.settings import Settings, check_database_url
+from circuit.storage import cluster, embedded, schema
+from circuit.storage.database import Database
+from circuit.storage.records import CaseStatus
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+
+_QUEUE = 1000
+_LAST_FRAMES_SECONDS = 3.0
+"""How long the event that ends an execution waits for the last of its frames."""
+_FIRST_LOOK_SECONDS = 0.05
+_LONGEST_LOOK_SECONDS = 1.0
+"""How often a case that says nothing is looked at, to see whether it rests."""
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class SystemIds:
+    """UUIDv7s of this machine's time that only ever grow within a process, also within one millisecond."""
+
+    def __init__(self, clock: SystemClock) -> None:
+        self._clock = clock
+        self._last = 0
+        self._count = 0
+
+    def uuid(self) -> UUID:
+        milliseconds = int(self._clock.now().timestamp() * 1000)
+        if milliseconds > self._last:
+            self._last, self._count = milliseconds, secrets.randbits(73)
+        else:
+            # Within one millisecond, or after the clock was set back, the random part counts on.
+            self._count += 1 + secrets.randbits(32)
+            if self._count >= 1 << 74:
+                self._last, self._count = self._last + 1, secrets.randbits(73)
+        return uuid7(self._last, self._count)
+
+
+@asynccontextmanager
+async def database_url(settings: Settings, progress: Progress | None = None) -> AsyncGenerator[str]:
+    """The URL of the database that the settings name; the embedded server runs while the block does."""
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    if progress is not None and _is_new(settings.home):
+        progress(f"making the embedded database in {settings.home} (once, a few seconds)")
+    starting = asyncio.ensure_future(asyncio.to_thread(embedded.start, settings.home))
+    try:
+        server = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # The thread cannot be interrupted: what it started is stopped as soon as it is there.
+        await asyncio.to_thread((await starting).stop)
+        raise
+    try:
+        yield server.url
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+def _is_new(home: Path) -> bool:
+    try:
+        return not cluster.data_directory(home).exists()
+    except OSError:
+        return False  # whoever starts the server says what is wrong with the directory
+
+
+@dataclass(frozen=True, slots=True)
+class CaseUpdate:
+    """An event of a case. `seq` counts the case's events from 1."""
+
+    seq: int
+    at: datetime
+    event: CaseEvent
+
+
+@dataclass(frozen=True, slots=True)
+class StreamUpdate:
+    """A frame of the stream of one execution of a case."""
+
+    execution_id: str
+    frame: Frame
+
+
+Happening = CaseUpdate | StreamUpdate
+
+
+class Circuit:
+    """Workflows, cases and their streams, over one database. Made by `Circuit.open`; lives on one event loop."""
+
+    def __init__(
+        self, settings: Settings, database: Database, engine: Engine, registry: ProviderRegistry, clock: Clock
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.database = database
+        self.engine = engine
+        self.registry = registry
+        self.principal: Principal = LOCAL
+        self.commands = engine.commands
+        self.queries = engine.queries
+        self.streams = engine.streams
+        self._only: list[CaseKey] | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        url: str | None = None,
+        *,
+        home: Path | str | None = None,
+        worker: bool = True,
+        only: Sequence[str] | None = None,
+        settings: Settings | None = None,
+        stop_seconds: float = 5.0,
+        progress: Progress | None = None,
+        fault: FaultHook | None = None,
+    ) -> AsyncGenerator[Circuit]:
+        """Open the database at `url`, or the embedded one in `home`; what is not given comes from the settings.
+
+        With `worker`, cases are worked on while the block runs: all of them, or those in `only` and what `take` adds.
+        At the end of the block, what still runs has `stop_seconds` to end and is handed back then. An embedded
+        database is brought to this release's revision; another one must be at it. `progress` hears what takes a while;
+        `fault` is called at the named crash points, for tests. Raises `StorageError`.
+        """
+        chosen = settings or Settings.from_environment()
+        if url is not None:
+            chosen = replace(chosen, database_url=check_database_url(url))
+        elif home is not None:
+            chosen = replace(chosen, database_url=None, home=Path(home))
+        cases = None if only is None else [cls.key(case_id) for case_id in only]
+        async with AsyncExitStack() as stack:
+            address = await stack.enter_async_context(database_url(chosen, progress))
+            if chosen.database_url is None and (await schema.status(address)).state in ("empty", "behind"):
+                if progress is not None:
+                    progress("bringing the embedded database to this release's revision")
+                await schema.upgrade(address)
+            database = await Database.open(address)
+            stack.push_async_callback(database.close)
+            await schema.require_current(database)
+            registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
+            stack.push_async_callback(registry.aclose)
+            clock = SystemClock()
+            engine = Engine(
+                database,
+                actions={AGENT: AgentAction(registry)},
+                clock=clock,
+                ids=SystemIds(clock),
+                worker=worker,
+                only=cases,
+                limits=WorkerLimits(
+                    lease_seconds=chosen.lease_seconds,
+                    executions=chosen.max_concurrent_executions,
+                    stop_seconds=stop_seconds,
+                ),
+                ring_frames=chosen.stream_buffer_size,
+                fault=fault or no_fault,
+            )
+            stack.push_async_callback(engine.stop)
+            await engine.start()
+            circuit = cls(chosen, database, engine, registry, clock)
+            circuit._only = cases
+            yield circuit
+
+    # Workflows
+
+    async def load(self, source: str | Path) -> Workflow:
+        """Publish the workflow in `source`, a path or the YAML text itself. Raises `DefinitionError`."""
+        text, name = await asyncio.to_thread(_read_source, source)
+        workflow = load_workflow(text, name)
+        await self.publish(workflow)
+        return workflow
+
+    async def publish(self, workflow: Workflow) -> Published:
+        """Make `workflow` the current version of its id. The same content again changes nothing."""
+        return await self.commands.publish(workflow, self.principal)
+
+    def check_models(self, workflow: Workflow, models: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise `ProviderMisconfigured` if an agent's provider cannot be used: its type is not known, or it lacks a
+        key. No request is sent."""
+        for agent in workflow.agents.values():
+            spec = provider_of(agent, {"models": models})
+            self.registry.provider({"type": spec.type, "model": spec.model, "options": spec.options})
+            if spec.type in REMOTE:
+                from circuit.providers import openai
+
+                endpoint = openai.openai_endpoint if spec.type == "openai" else openai.custom_endpoint
+                endpoint(spec.options, self.settings.environment)
+
+    # Cases
+
+    async def start(
+        self,
+        workflow_id: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        models: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> str:
+        """Start a case of the current version of a workflow and return its id.
+
+        `models` puts other models in the place of the workflow's: `{"type": ..., "model": ...}` by agent id, or by `*`
+        for every agent. Raises `NotFound`, and `TokenRefused` where the token does not fit its place.
+        """
+        token = TokenInput(dict(data or {}), dict(metadata or {})) if data is not None or metadata is not None else None
+        parameters = {"models": {name: dict(model) for name, model in models.items()}} if models else {}
+        key = await self.commands.start_case(workflow_id, token, principal=self.principal, parameters=parameters)
+        return str(key)
+
+    async def case(self, case_id: str) -> CaseView:
+        """A case with its marking, tokens and history. Raises `NotFound`."""
+        view = await self.queries.case(self.key(case_id))
+        if view is None:
+            raise _no_case(case_id)
+        return view
+
+    async def cases(
+        self, *, workflow_id: str | None = None, status: str | None = None, limit: int = 50
+    ) -> Sequence[CaseSummary]:
+        """Cases, the newest first."""
+        chosen = CaseStatus(status) if status else None
+        return await self.queries.cases(self.principal.tenant, workflow_id=workflow_id, status=chosen, limit=limit)
+
+    async def why(self, case_id: str) -> CaseWhy:
+        """What keeps each transition of a case from firing. Raises `NotFound`."""
+        found = await self.queries.why(self.key(case_id))
+        if found is None:
+            raise _no_case(case_id)
+        return found
+
+    async def fire(self, case_id: str, transition: str, form: Mapping[str, Any] | None = None) -> CommandOutcome:
+        """Fire a manual transition; the outcome says whether the case took it."""
+        return await self.commands.fire(self.key(case_id), transition, dict(form or {}), principal=self.principal)
+
+    async def retry(self, case_id: str) -> CommandOutcome:
+        """Let what the open incidents of a case block be tried again."""
+        return await self.commands.retry(self.key(case_id), principal=self.principal)
+
+    async def cancel(self, case_id: str) -> CommandOutcome:
+        """End a case as it is."""
+        return await self.commands.cancel(self.key(case_id), principal=self.principal)
+
+    async def wait(self, case_id: str) -> CaseView:
+        """The case when it has ended, or when Circuit itself would do nothing more in it."""
+        async with aclosing(self._happenings(case_id, None)) as happenings:
+            async for _ in happenings:
+                pass
+        return await self.case(case_id)
+
+    def stream(self, case_id: str, *, silent: Collection[str] = ()) -> AsyncGenerator[Happening]:
+        """The events of a case from its start, and what its executions say, live; ends where `wait` does.
+
+        The frames of an execution come before the event that ends it. The executions in `silent` are left out.
+        """
+        return self._happenings(case_id, frozenset(silent))
+
+    @staticmethod
+    def rests(view: CaseView) -> bool:
+        """Whether nothing more happens in the case by itself: it has ended, or it waits for somebody."""
+        if view.status.terminal:
+            return True
+        retrying = any(execution.retry_at is not None for execution in view.executions)
+        return view.status is not CaseStatus.RUNNING and view.due_at is None and not retrying
+
+    @staticmethod
+    def key(case_id: str) -> CaseKey:
+        """The key of a case of this tenant. Raises `InvalidRequest` if `case_id` is no id of a case."""
+        case = parse_case_id(case_id)
+        if case is None:
+            raise InvalidRequest(f"{case_id!r} is not the id of a case; `circuit cases` lists them.")
+        return CaseKey(DEFAULT_TENANT, case)
+
+    def take(self, case_id: str) -> None:
+        """Work on this case too, where `open` was told which cases to work on."""
+        if self._only is not None and self.key(case_id) not in self._only:
+            # The worker looks at this list whenever it claims.
+            self._only.append(self.key(case_id))
+        if self.engine.worker is not None:
+            self.engine.worker.wake()
+
+    @property
+    def busy(self) -> bool:
+        """Whether this process holds a case at this moment."""
+        worker = self.engine.worker
+        return worker is not None and worker.tenure is not None and len(worker.tenure.desk) > 0
+
+    async def serve(self, host: str, port: int, *, ready: Progress | None = None) -> None:
+        """Serve the API on `host` until the task is cancelled. `ready` hears the URL when requests are taken.
+
+        Raises `Conflict` where the port is in use.
+        """
+        from circuit.api.application import Services, create_application
+        from circuit.api.server import serve
+
+        services = Services(
+            commands=self.commands,
+            queries=self.queries,
+            streams=self.streams,
+            load=load_workflow,
+            principal=self.principal,
+            ready=self._health,
+            clock=self.clock,
+        )
+        await serve(create_application(services), host, port, ready=ready)
+
+    async def _health(self) -> Mapping[str, Any]:
+        """What is known of the database, if requests can be served. Raises `StorageError`."""
+        await schema.require_current(self.database)
+        return {"revision": await self.database.revision()}
+
+    async def _happenings(self, case_id: str, silent: Collection[str] | None) -> AsyncGenerator[Happening]:
+        """The events of a case and the frames of its executions but those in `silent` (of none at all if None)."""
+        key = self.key(case_id)
+        queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue(_QUEUE)
+        streams: dict[str, asyncio.Task[None]] = {}
+
+        async def listen(execution_id: str) -> None:
+            execution = parse_numbered(execution_id)
+            if execution is None:
+                return
+            try:
+                async for frame in self.streams.subscribe(execution, key.tenant):
+                    await queue.put(StreamUpdate(execution_id, frame))
+            except CircuitError as error:
+                # What an execution says is worth less than what happens: the case is followed all the same.
+                logger.warning("the stream of execution %s ended early: %s", execution_id, error)
+
+        async def follow() -> None:
+            async for seq, at, event in self.streams.follow(key):
+                if isinstance(event, FiringBegun) and silent is not None and event.execution_id not in silent:
+                    streams[event.execution_id] = asyncio.create_task(listen(event.execution_id))
+                elif isinstance(event, TransitionFired | FiringFailed | FiringCancelled) and event.execution_id:
+                    listener = streams.pop(event.execution_id, None)
+                    if listener is not None:
+                        # The event that ends an execution comes after the last of its frames, if they come at all.
+                        await asyncio.wait([listener], timeout=_LAST_FRAMES_SECONDS)
+                        listener.cancel()
+                await queue.put(CaseUpdate(seq, at, event))
+
+        async def run() -> None:
+            try:
+                await follow()
+            except Exception as error:
+                await queue.put(error)
+            else:
+                await queue.put(None)
+
+        following = asyncio.create_task(run())
+        seen, pause = 0, _FIRST_LOOK_SECONDS
+        try:
+            while True:
+                try:
+                    item = await asyncio.wait_for(queue.get(), pause)
+                except TimeoutError:
+                    view = await self.case(case_id)
+                    if self.rests(view) and not view.status.terminal and seen >= view.history[-1].seq and queue.empty():
+                        return
+                    pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+                    continue
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                if isinstance(item, CaseUpdate):
+                    seen = item.seq
+                pause = _FIRST_LOOK_SECONDS
+                yield item
+        finally:
+            for task in (following, *streams.values()):
+                task.cancel()
+            await asyncio.gather(following, *streams.values(), return_exceptions=True)
+
+
+def _no_case(case_id: str) -> NotFound:
+    return NotFound(f"there is no case {case_id}; `circuit cases` lists them")
+
+
+def _read_source(source: str | Path) -> tuple[str, str]:
+    if isinstance(source, str) and "\n" in source:
+        return source, "<text>"
+    file = Path(source)
+    try:
+        return file.read_text(encoding="utf-8"), str(file)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"The workflow file {str(file)!r} cannot be read: {error}") from error

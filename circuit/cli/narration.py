@@ -1,0 +1,194 @@
+"""What happens in a case, in words: one or a few lines for each event, and the marking that results.
+
+Pure: events and frames in, lines out. Everything that users or models wrote is cleaned here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from circuit.cli.terminal import clean, compact, one_line
+from circuit.events import (
+    CaseEnded,
+    CaseEvent,
+    CaseStarted,
+    FiringBegun,
+    FiringCancelled,
+    FiringFailed,
+    FiringResumed,
+    FiringRetried,
+    Frame,
+    IncidentResolved,
+    StreamType,
+    TokenImage,
+    TokenRef,
+    TransitionFired,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line for people. `style` is a Rich style, for terminals."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(slots=True)
+class Speech:
+    """What one execution has said in its present start. `status` is what it is doing, in words."""
+
+    label: str
+    text: str = ""
+    status: str = ""
+    done: bool = False
+    fresh: list[str] = field(default_factory=list[str])
+
+
+class Narrator:
+    """Follows one case: keeps its marking and what its executions say."""
+
+    def __init__(self, places: Sequence[str] = ()) -> None:
+        self._places = list(places)
+        self._lying: dict[int, str] = {}
+        self._transitions: dict[str, str] = {}
+        self.speeches: dict[str, Speech] = {}
+
+    def marking(self) -> dict[str, int]:
+        """How many tokens lie in each place that holds any, in the order of the workflow file."""
+        counts = Counter(self._lying.values())
+        order = [place for place in self._places if place in counts]
+        return {place: counts[place] for place in [*order, *(place for place in counts if place not in order)]}
+
+    def marking_text(self) -> str:
+        """The marking on one line."""
+        return one_line("  ".join(f"{place}: {count}" for place, count in self.marking().items()) or "no tokens")
+
+    def event(self, at: datetime, event: CaseEvent) -> list[Line]:
+        """What `event` says, in lines; the marking moves with it."""
+        match event:
+            case CaseStarted():
+                self._put(event.produced)
+                return [Line(f"case started: {self.marking_text()}", "bold")]
+            case TransitionFired():
+                self._take(event.consumed)
+                self._put(event.produced)
+                self._finish(event.execution_id)
+                path = self._path(event.consumed, event.produced)
+                by = f" by {one_line(event.principal, 60)}" if event.principal else ""
+                lines = [Line(f"{one_line(event.transition)} fired{by}: {path}", "green")]
+                if event.skipped:
+                    lines.append(Line(f"  without its output: {_error(event.skipped)}", "yellow"))
+                return lines
+            case FiringBegun():
+                label = self._label(event.transition, event.firing)
+                self._transitions[event.execution_id] = label
+                self.speeches[event.execution_id] = Speech(label)
+                return [Line(f"{label} begins (execution {event.execution_id})", "cyan")]
+            case FiringResumed():
+                return [
+                    Line(
+                        f"{one_line(event.transition)} is resumed, start {event.start}: {one_line(event.reason)}",
+                        "yellow",
+                    )
+                ]
+            case FiringRetried():
+                wait = max(0.0, (event.retry_at - at).total_seconds())
+                return [
+                    Line(
+                        f"{one_line(event.transition)} failed at try {event.attempt}: {_error(event.error)};"
+                        f" try {event.attempt + 1} follows in {wait:.1f} s",
+                        "yellow",
+                    )
+                ]
+            case FiringFailed():
+                return self._failed(event)
+            case FiringCancelled():
+                self._finish(event.execution_id)
+                return [Line(f"{one_line(event.transition)} was cancelled", "yellow")]
+            case IncidentResolved():
+                return [Line(f"incident {event.incident} is resolved: {one_line(event.reason)}", "green")]
+            case CaseEnded():
+                reason = f": {one_line(event.reason)}" if event.reason else ""
+                return [
+                    Line(f"case {event.status}{reason}", "bold green" if event.status == "completed" else "bold red")
+                ]
+
+    def frame(self, execution_id: str, frame: Frame) -> Line | None:
+        """Take in what an execution says; a line where it is more than text."""
+        body: dict[str, Any] = orjson.loads(frame.body)
+        speech = self.speeches.setdefault(execution_id, Speech(self._transitions.get(execution_id, execution_id)))
+        match frame.type:
+            case StreamType.CONTENT_CHUNK:
+                self._say(speech, str(body.get("content", "")))
+                return None
+            case StreamType.THINKING:
+                speech.status = one_line(str(body.get("status", "")), 80)
+                return None
+            case StreamType.RESTARTED:
+                speech.text = ""
+                speech.status = ""
+                speech.fresh.clear()
+                return Line(f"{speech.label} starts anew: {one_line(str(body.get('reason', '')))}", "yellow")
+            case StreamType.TOOL_CALL:
+                call = f"{one_line(str(body.get('toolName')))} {compact(body.get('arguments'), 120)}"
+                return Line(f"{speech.label} calls the tool {call}", "cyan")
+            case StreamType.TOOL_RESULT:
+                result = f"{one_line(str(body.get('toolName')))} {compact(body.get('result'), 120)}"
+                return Line(f"{speech.label} has a result of {result}", "cyan")
+            case StreamType.COMPLETED | StreamType.FAILED:
+                speech.done = True
+                return None
+
+    def _say(self, speech: Speech, content: str) -> None:
+        speech.text += content
+        speech.fresh.append(content)
+
+    def _failed(self, event: FiringFailed) -> list[Line]:
+        self._take(event.consumed)
+        self._put(event.produced)
+        self._finish(event.execution_id)
+        if event.produced:
+            after = self._path(event.consumed, event.produced)
+        elif event.incident is not None:
+            after = f"its tokens stay where they are, and incident {event.incident} is open"
+        else:
+            after = "its tokens stay where they are"
+        return [Line(f"{one_line(event.transition)} failed for good: {_error(event.error)}; {after}", "red")]
+
+    def _label(self, transition: str, firing: int) -> str:
+        name = one_line(transition, 60)
+        live = {speech.label for speech in self.speeches.values() if not speech.done}
+        return f"{name}#{firing}" if name in live else name
+
+    def _finish(self, execution_id: str | None) -> None:
+        speech = self.speeches.get(execution_id or "")
+        if speech is not None:
+            speech.done = True
+
+    def _put(self, images: Sequence[TokenImage]) -> None:
+        for image in images:
+            self._lying[image.number] = image.place
+
+    def _take(self, references: Sequence[TokenRef]) -> None:
+        for reference in references:
+            self._lying.pop(reference.number, None)
+
+    @staticmethod
+    def _path(consumed: Sequence[TokenRef], produced: Sequence[TokenImage]) -> str:
+        return one_line(f"{_places(consumed)} -> {_places(produced)}")
+
+
+def _places(tokens: Sequence[TokenRef] | Sequence[TokenImage]) -> str:
+    counts = Counter(token.place for token in tokens)
+    return ", ".join(f"{count} x {place}" if count > 1 else place for place, count in counts.items()) or "nothing"
+
+
+def _error(error: Mapping[str, Any]) -> str:
+    return clean(one_line(f"{error.get('code', 'error')}: {error.get('message', '')}"), keep="")

@@ -1,0 +1,77 @@
+"""The processes that stay: `serve` (the server and a worker) and `worker` (a worker alone)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from circuit.cli.session import run_session
+from circuit.cli.terminal import Terminal
+from circuit.errors import InvalidRequest
+from circuit.settings import LOOPBACK_HOSTS, Settings
+
+
+def serve(
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on [default: 127.0.0.1].")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one [default: 4000]."),
+    ] = None,
+) -> int:
+    """Serve GraphQL, WebSocket and SSE, and work on cases. Ends cleanly on SIGINT and SIGTERM.
+
+    \b
+    Example: circuit serve --port 4000
+    """
+    settings = Settings.from_environment()
+    chosen = host or settings.host
+    if chosen not in LOOPBACK_HOSTS:
+        raise InvalidRequest(
+            f"circuit serve listens on loopback addresses only, not on {chosen!r}: no authentication is configured, and"
+            " who reaches the port may start and fire anything. Put a proxy that authenticates in front of 127.0.0.1."
+        )
+    terminal = Terminal()
+
+    async def body() -> int:
+        from circuit.app import Circuit
+
+        async with Circuit.open(settings=settings, progress=terminal.note) as circuit:
+            await circuit.serve(
+                chosen,
+                settings.port if port is None else port,
+                ready=lambda url: terminal.line(f"circuit serve is ready at {url}"),
+            )
+        return 0
+
+    return _until_signal(body, settings)
+
+
+def worker() -> int:
+    """Work on cases, without a server. Any number of workers share one database. Ends cleanly on SIGTERM.
+
+    \b
+    Example: CIRCUIT_DATABASE_URL=postgresql://circuit@localhost/circuit circuit worker
+    """
+    settings = Settings.from_environment()
+    terminal = Terminal()
+
+    async def body() -> int:
+        from circuit.app import Circuit
+
+        async with Circuit.open(settings=settings, progress=terminal.note):
+            terminal.line("circuit worker is ready")
+            await asyncio.Event().wait()
+        return 0
+
+    return _until_signal(body, settings)
+
+
+def _until_signal(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings) -> int:
+    """Run what runs for ever; to be told to end is its normal end."""
+    try:
+        return run_session(body, settings)
+    except typer.Exit:
+        return 0

@@ -1,0 +1,75 @@
+"""How a command runs what is asynchronous: one event loop, a clean end on SIGINT and SIGTERM, in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import typer
+
+from circuit.settings import Settings
+
+GRACE_SECONDS = 20.0
+"""How long a command may take to end after it was asked to; then the process ends as it is."""
+
+SIGNALLED = 128
+"""Exit codes of commands that a signal ended lie above this one, by the number of the signal."""
+
+_LOG_HANDLER = "circuit-cli"
+
+
+def run_session(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings) -> int:
+    """Run `body` to its end and give its exit code. Raises `typer.Exit` with a shell's code (128 and
+    the signal) if a signal ended it.
+
+    The first signal cancels `body`, which closes what it has open; a second one, or `GRACE_SECONDS`, ends the
+    process at once. Nothing committed is lost by that: another process takes over what this one held.
+    """
+    configure_logging(settings)
+    caught: list[int] = []
+
+    async def session() -> int:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+
+        def stop(number: int) -> None:
+            if caught:
+                os._exit(SIGNALLED + number)
+            caught.append(number)
+            timer = threading.Timer(GRACE_SECONDS, os._exit, (SIGNALLED + number,))
+            timer.daemon = True
+            timer.start()
+            if task is not None:
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Signals reach only the main thread, and some platforms give loops none at all.
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, stop, number)
+        return await body()
+
+    try:
+        return asyncio.run(session())
+    except asyncio.CancelledError:
+        if caught:
+            raise typer.Exit(SIGNALLED + caught[0]) from None
+        raise
+
+
+def configure_logging(settings: Settings) -> None:
+    """Logs go to standard error, at the level of the settings."""
+    logger = logging.getLogger("circuit")
+    for handler in [handler for handler in logger.handlers if handler.get_name() == _LOG_HANDLER]:
+        logger.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.set_name(_LOG_HANDLER)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(settings.log_level.upper())

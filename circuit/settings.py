@@ -1,0 +1,145 @@
+"""What Circuit takes from its environment: read once, checked once, and never again.
+
+No other module looks at environment variables. Provider keys are not settings: they are handed on as the mapping
+that they came in, so that a reference such as `${OPENAI_API_KEY}` is resolved only when a request is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from circuit.errors import InvalidRequest
+
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+LOG_LEVELS = ("debug", "info", "warning", "error")
+ROOT_HOME = Path("/var/lib/circuit")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of a process. Spans are in seconds; `environment` holds what providers resolve their keys from.
+
+    `database_url` is None for the embedded server, whose data lies under `home`.
+    """
+
+    home: Path
+    database_url: str | None = None
+    lease_seconds: float = 15.0
+    max_concurrent_executions: int = 50
+    host: str = "127.0.0.1"
+    port: int = 4000
+    stream_buffer_size: int = 1000
+    connection_timeout: float = 30.0
+    log_level: str = "warning"
+    environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """The settings that `environment` (the process's own, if None) gives. Raises `InvalidRequest`, naming the
+        variable whose value is unusable."""
+        values = dict(os.environ if environment is None else environment)
+        return cls(
+            home=_home(values),
+            database_url=_database_url(values),
+            lease_seconds=_number(values, "CIRCUIT_LEASE_SECONDS", 15.0, least=0.1, most=3600.0),
+            max_concurrent_executions=_whole(values, "MAX_CONCURRENT_EXECUTIONS", 50, least=1, most=100_000),
+            host=values.get("CIRCUIT_HOST", "").strip() or "127.0.0.1",
+            port=_whole(values, "CIRCUIT_PORT", 4000, least=0, most=65_535),
+            stream_buffer_size=_whole(values, "STREAM_BUFFER_SIZE", 1000, least=1, most=1_000_000),
+            connection_timeout=_number(values, "CONNECTION_TIMEOUT", 30.0, least=0.1, most=3600.0),
+            log_level=_choice(values, "CIRCUIT_LOG_LEVEL", "warning", LOG_LEVELS),
+            environment=values,
+        )
+
+    @property
+    def debug(self) -> bool:
+        """Whether tracebacks are shown."""
+        return self.log_level == "debug"
+
+
+def debug_wanted() -> bool:
+    """Whether tracebacks are shown, asked where the settings themselves may be what is wrong."""
+    return os.environ.get("CIRCUIT_LOG_LEVEL", "").strip().lower() == "debug"
+
+
+def default_home() -> Path:
+    """The user's data directory. For root it is `/var/lib/circuit`: the embedded server runs as a user of its own
+    then, and opens the permissions of the directories above its data, which must not be those of root's home."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return ROOT_HOME
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("circuit", appauthor=False))
+
+
+def _home(values: Mapping[str, str]) -> Path:
+    text = values.get("CIRCUIT_HOME", "").strip()
+    if not text:
+        return default_home()
+    if "\0" in text:
+        raise InvalidRequest("CIRCUIT_HOME must be a path of a directory; it holds a NUL character.")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidRequest(f"CIRCUIT_HOME is {text!r}, and the home directory that it names is not known.") from error
+
+
+def _database_url(values: Mapping[str, str]) -> str | None:
+    text = values.get("CIRCUIT_DATABASE_URL", "").strip()
+    return check_database_url(text) if text else None
+
+
+def check_database_url(text: str) -> str:
+    """`text`, if it is the URL of a Postgres. Raises `InvalidRequest` without quoting it: it may hold a password."""
+    scheme, separator, _ = text.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+        raise InvalidRequest(
+            "CIRCUIT_DATABASE_URL must be a Postgres URL, postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+            f"{f'; its scheme is {scheme!r}' if separator else ', and it has no scheme'}."
+            " Unset it to use the embedded database."
+        )
+    return text
+
+
+def _number(values: Mapping[str, str], name: str, default: float, *, least: float, most: float) -> float:
+    text = values.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        raise _refused(name, text, f"a number from {least:g} to {most:g}") from None
+    if not least <= number <= most:
+        raise _refused(name, text, f"a number from {least:g} to {most:g}")
+    return number
+
+
+def _whole(values: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:
+    text = values.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        raise _refused(name, text, f"a whole number from {least} to {most}") from None
+    if not least <= number <= most:
+        raise _refused(name, text, f"a whole number from {least} to {most}")
+    return number
+
+
+def _choice(values: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
+    text = values.get(name, "").strip().lower()
+    if not text:
+        return default
+    if text not in choices:
+        raise _refused(name, text, f"one of {', '.join(choices)}")
+    return text
+
+
+def _refused(name: str, text: str, expected: str) -> InvalidRequest:
+    details: dict[str, Any] = {"variable": name}
+    return InvalidRequest(f"{name} must be {expected}; it is {text[:80]!r}.", details=details)

@@ -1,0 +1,133 @@
+"""How the command is used and misused: help, usage errors, one shape of error, one exit code for each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Command, scripted_workflow
+
+COMMANDS = [
+    ["run"],
+    ["validate"],
+    ["load"],
+    ["draw"],
+    ["schema"],
+    ["cases"],
+    ["show"],
+    ["why"],
+    ["fire"],
+    ["retry"],
+    ["cancel"],
+    ["serve"],
+    ["worker"],
+    ["db", "status"],
+    ["db", "upgrade"],
+]
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md"
+NO_CASE = "0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(bare: Command, command: list[str]) -> None:
+    outcome = bare(*command, "--help")
+    assert outcome.code == 0
+    assert re.search(r"Example: .*circuit " + " ".join(command), outcome.out)
+
+
+def test_the_reference_knows_every_command_and_option(bare: Command) -> None:
+    text = REFERENCE.read_text()
+    for command in COMMANDS:
+        assert f"`circuit {' '.join(command)}" in text, command
+        for option in re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", bare(*command, "--help").out, re.MULTILINE):
+            if option != "--help":
+                assert f"`{option}" in text, (command, option)
+
+
+def test_every_command_is_listed_and_tested(bare: Command) -> None:
+    outcome = bare("--help")
+    assert outcome.code == 0
+    listed = re.findall(r"^  ([a-z]+)  ", outcome.out.partition("Commands:")[2], re.MULTILINE)
+    assert sorted(listed) == sorted({command[0] for command in COMMANDS})
+    assert bare() == outcome
+    assert "upgrade" in bare("db").out
+
+
+def test_the_version(bare: Command) -> None:
+    from circuit import __version__
+
+    assert bare("--version").out == f"circuit {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], "No such command 'nope'"),
+        (["run"], "needs a workflow FILE"),
+        (["run", "a.yaml", "--resume", NO_CASE], "--resume takes a case that exists"),
+        (["run", "--resume", NO_CASE, "--set", "data.x=1"], "--resume takes a case that exists"),
+        (["run", "--frobnicate"], "--frobnicate"),
+        (["validate"], "FILE"),
+        (["cases", "--limit", "0"], "--limit"),
+        (["cases", "--status", "happy"], "--status 'happy' is none of"),
+        (["serve", "--port", "70000"], "--port"),
+        (["serve", "--host", "0.0.0.0"], "no authentication is configured"),
+        (["fire", NO_CASE, "go", "--form", "{"], "--form is not JSON"),
+        (["fire", NO_CASE, "go", "--form", "[]"], "--form must be a JSON object"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_misuse_is_explained(bare: Command, arguments: list[str], message: str) -> None:
+    outcome = bare(*arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.out == ""
+    outcome = bare(*arguments, "--json")
+    if "No such option: --json" not in outcome.out and "--json" not in message:
+        assert outcome.code == 2
+        assert outcome.json["error"]["message"]
+
+
+def test_an_error_is_one_json_object_on_standard_output(bare: Command) -> None:
+    outcome = bare("show", NO_CASE, "--json")
+    assert outcome.code == 1
+    error = outcome.json["error"]
+    assert error["code"] == "database_unreachable"
+    assert {"code", "message", "details", "timestamp"} == error.keys()
+    outcome = bare("show", NO_CASE)
+    assert outcome.code == 1
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--token", "nonsense"], "--token is not JSON"),
+        (["--set", "x=1"], "write --set data.x=VALUE"),
+        (["--model", "gpt"], "does not name a model"),
+        (["--model", "reader=openai:x"], "has no agent 'reader'"),
+        (["--model", "telepathy:x"], "'telepathy' is not a provider"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_bad_option_of_run_is_refused_before_anything_is_opened(
+    bare: Command, tmp_path: Path, options: list[str], message: str
+) -> None:
+    outcome = bare("run", scripted_workflow(tmp_path), *options)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+def test_a_bad_setting_is_named(bare: Command) -> None:
+    outcome = bare("cases", CIRCUIT_PORT="http")
+    assert outcome.code == 2
+    assert "CIRCUIT_PORT" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_traceback_is_shown_to_who_asks_for_one(bare: Command) -> None:
+    outcome = bare("cases", CIRCUIT_LOG_LEVEL="debug")
+    assert outcome.code == 1
+    assert "Traceback" in outcome.err

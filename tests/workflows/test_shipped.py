@@ -1,0 +1,135 @@
+"""Every workflow that ships, run as its users run it: exit code 0, and the marking that its file promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from circuit import Circuit
+from circuit.cli.main import main
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+DOCUMENT = WORKFLOWS / "documents" / "group_commit.md"
+TESTED = {"hello", "document_review", "research_fork_join"}
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(database_url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a workflow that ships with `circuit run --json`; the case as it ended."""
+    monkeypatch.setenv("CIRCUIT_DATABASE_URL", database_url)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CIRCUIT_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run_workflow(name: str, *options: str) -> dict[str, Any]:
+        code = main(["run", str(WORKFLOWS / f"{name}.yaml"), *options, "--json"])
+        captured = capfd.readouterr()
+        assert code == 0, captured.err
+        return orjson.loads(captured.out)
+
+    return run_workflow
+
+
+def fired(case: dict[str, Any]) -> list[str]:
+    return [event["transition"] for event in case["history"] if event["kind"] == "transition_fired"]
+
+
+def test_no_workflow_ships_untested() -> None:
+    assert {file.stem for file in WORKFLOWS.glob("*.yaml")} == TESTED
+
+
+def test_hello(run: Run) -> None:
+    case = run("hello")
+    assert case["status"] == "completed"
+    assert case["marking"] == {"said": 1}
+    assert case["tokens"][0]["data"] == {"text": "Hello, world!"}
+    assert run("hello", "--set", "data.name=Ada")["tokens"][0]["data"] == {"text": "Hello, Ada!"}
+
+
+def test_document_review(run: Run) -> None:
+    case = run("document_review", "--token-file", str(DOCUMENT))
+    assert case["status"] == "completed"
+    assert case["marking"] == {"approved": 1}
+    assert fired(case) == ["ai_review", "send_back", "revise", "ai_review", "approve"]
+    (token,) = case["tokens"]
+    assert token["data"]["content"] == DOCUMENT.read_text()
+    assert token["data"]["review"]["assessment"] == "approve"
+    assert token["data"]["summary"]
+    assert token["metadata"]["reviewer"] == "content-reviewer"
+    executions = [event["execution_id"] for event in case["history"] if event["kind"] == "firing_begun"]
+    assert len(executions) == 3
+
+
+@pytest.mark.parametrize(
+    ("assessments", "marking", "steps"),
+    [
+        (["approve"], {"approved": 1}, ["ai_review", "approve"]),
+        (["reject"], {"rejected": 1}, ["ai_review", "reject"]),
+        (
+            ["needs_revision"],
+            {"rejected": 1},
+            ["ai_review", "send_back", "revise", "ai_review", "send_back", "revise", "ai_review", "give_up"],
+        ),
+    ],
+    ids=["approved", "rejected", "the loop is bounded"],
+)
+def test_the_review_decides_the_way(
+    database_url: str, assessments: list[str], marking: dict[str, int], steps: list[str]
+) -> None:
+    """The same file with a reviewer that always says the same."""
+
+    async def review() -> tuple[dict[str, int], list[str]]:
+        answers = [
+            {"assessment": assessment, "confidence_score": 5, "issues": [], "comment": "So it is."}
+            for assessment in assessments
+        ]
+        reviewer = {"type": "scripted", "model": "stubborn", "options": {"responses": answers}}
+        async with Circuit.open(database_url) as circuit:
+            workflow = await circuit.load(WORKFLOWS / "document_review.yaml")
+            case_id = await circuit.start(
+                workflow.id, {"content": DOCUMENT.read_text()}, models={"content-reviewer": reviewer}
+            )
+            view = await circuit.wait(case_id)
+        case = view.as_dict()
+        assert case["status"] == "completed"
+        return case["marking"], fired(case)
+
+    assert asyncio.run(review()) == (marking, steps)
+
+
+def test_a_review_that_fails_is_kept_for_a_person(database_url: str) -> None:
+    async def review() -> dict[str, Any]:
+        broken = {"type": "scripted", "model": "broken", "options": {"responses": [{"error": "provider_refused"}]}}
+        async with Circuit.open(database_url) as circuit:
+            workflow = await circuit.load(WORKFLOWS / "document_review.yaml")
+            case_id = await circuit.start(workflow.id, {"content": "A text."}, models={"*": broken})
+            return (await circuit.wait(case_id)).as_dict()
+
+    case = asyncio.run(review())
+    assert case["status"] == "attention"
+    assert case["marking"] == {"review_failed": 1}
+
+
+def test_research_fork_join(run: Run) -> None:
+    case = run("research_fork_join", "--set", "data.question=Is it worth it?")
+    assert case["status"] == "completed"
+    assert case["marking"] == {"answered": 1}
+    data = case["tokens"][0]["data"]
+    assert data["question"] == "Is it worth it?"
+    assert {finding["agent"] for finding in data["findings"]} == {"practitioner", "historian", "sceptic"}
+    assert all(finding["answer"] for finding in data["findings"])
+    begun = [event["seq"] for event in case["history"] if event["kind"] == "firing_begun"]
+    asked = [
+        event["seq"]
+        for event in case["history"]
+        if event["kind"] == "transition_fired" and event["transition"].startswith("ask_")
+    ]
+    assert len(begun) == len(asked) == 3
+    assert max(begun) < min(asked), "the three agents did not run at the same time"
+    assert run("research_fork_join")["marking"] == {"answered": 1}
