@@ -1,0 +1,77 @@
+"""What the documentation says is tried: links lead somewhere, code runs, the map is that of the tree."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from circuit.definition import load_workflow
+from tests.docs.file_map import PAGE, written
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+README = (ROOT / "README.md").read_text()
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+
+
+def test_the_map_is_that_of_the_tree() -> None:
+    assert PAGE.read_text() == written(PAGE.read_text()), "python -m tests.docs.file_map writes it anew"
+
+
+def test_the_readme_shows_a_workflow_that_loads() -> None:
+    [text] = blocks("yaml", README)
+    assert len(text.splitlines()) <= 25
+    assert load_workflow(text, "README.md").id == "triage"
+
+
+def test_the_readme_shows_python_that_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    [code] = blocks("python", README)
+    home = tmp_path_factory.mktemp("home")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "CIRCUIT_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "completed {'said': 1}"
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    named = set(re.findall(r"circuit ([a-z]+)", "\n".join(blocks("console", README))))
+    done = subprocess.run(
+        [sys.executable, "-m", "circuit", "--help"], capture_output=True, text=True, timeout=60, check=True
+    )
+    for command in named:
+        assert re.search(rf"\b{command}\b", done.stdout), f"the README names `circuit {command}`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_paths_that_are_named_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md":
+        return
+    named = r"`((?:circuit|docs|tests|workflows|benchmarks|migrations)/[\w./-]+\.\w+)`"
+    for path in re.findall(named, page.read_text()):
+        assert (ROOT / path).exists(), f"{name(page)} names {path}"
