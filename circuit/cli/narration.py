@@ -92,12 +92,8 @@ class Narrator:
                 self.speeches[event.execution_id] = Speech(label)
                 return [Line(f"{label} begins (execution {event.execution_id})", "cyan")]
             case FiringResumed():
-                return [
-                    Line(
-                        f"{one_line(event.transition)} is resumed, start {event.start}: {one_line(event.reason)}",
-                        "yellow",
-                    )
-                ]
+                what = "is tried again" if event.reason == "retry" else "goes on after its process was lost"
+                return [Line(f"{one_line(event.transition)} {what} (start {event.start})", "yellow")]
             case FiringRetried():
                 wait = max(0.0, (event.retry_at - at).total_seconds())
                 return [
@@ -135,7 +131,7 @@ class Narrator:
                 speech.text = ""
                 speech.status = ""
                 speech.fresh.clear()
-                return Line(f"{speech.label} starts anew: {one_line(str(body.get('reason', '')))}", "yellow")
+                return None  # the case's own event says it
             case StreamType.TOOL_CALL:
                 call = f"{one_line(str(body.get('toolName')))} {compact(body.get('arguments'), 120)}"
                 return Line(f"{speech.label} calls the tool {call}", "cyan")

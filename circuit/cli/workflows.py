@@ -134,7 +134,9 @@ def draw(
     from circuit.net import drawing
 
     workflow = read_workflow(file)
-    text = drawing.mermaid(workflow.net) if form is DrawingFormat.MERMAID else drawing.dot(workflow.net)
+    agents = {name: str(action.config["agent_id"]) for name, action in workflow.actions.items()}
+    draw = drawing.mermaid if form is DrawingFormat.MERMAID else drawing.dot
+    text = draw(workflow.net, agents=agents)
     Terminal().line(text.rstrip("\n"))
     return 0
 
