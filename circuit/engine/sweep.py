@@ -1,4 +1,4 @@
-"""Takes over what dead workers left: at the start of a worker and once every lease.
+"""Takes over what dead workers left: at the start of a worker and once every lease. Forgets those long gone.
 
 A worker is dead when its lease has expired by the database's clock, or, on the same boot of the same host, when its
 process is gone: then nobody has to wait for the lease.
@@ -42,6 +42,7 @@ class Sweep(Service):
 
     async def _run(self) -> None:
         async with connected(self._database) as connection:
+            await workers.forget(connection)
             while not self.stopping:
                 await self._look(connection)
                 self._working()

@@ -32,6 +32,8 @@ class Incarnation:
     pools: tuple[str, ...] = ()
 
 
+KEPT_DAYS = 7
+
 _REGISTER = """
 WITH incarnation AS (
     INSERT INTO circuit.worker (id, host, boot_id, pid, pid_started, pools) VALUES ($1, $2, $3, $4, $5, $6)
@@ -76,6 +78,12 @@ made_ready AS (
 SELECT count(*) FROM freed
 """
 _FORGET_LEASE = "DELETE FROM circuit.worker_lease WHERE worker_id = $1"
+# To be fenced and to be unknown is the same to whoever writes: no row to lock, no write.
+_FORGET = """
+DELETE FROM circuit.worker w
+WHERE w.fenced AND w.started_at < now() - make_interval(days => $1)
+  AND NOT EXISTS (SELECT FROM circuit."case" c WHERE c.owner = w.id)
+"""
 _LIVING = """
 SELECT w.id, w.host, w.boot_id, w.pid, w.pid_started, coalesce(l.expires_at < now(), true) AS expired
 FROM circuit.worker w LEFT JOIN circuit.worker_lease l ON l.worker_id = w.id
@@ -124,6 +132,12 @@ async def expired(conn: Connection, host: str, boot_id: str, alive: Callable[[in
         if row["expired"]
         or (row["host"] == host and row["boot_id"] == boot_id and not alive(row["pid"], row["pid_started"]))
     ]
+
+
+async def forget(conn: Connection, days: int = KEPT_DAYS) -> None:
+    """Delete the rows of incarnations that ended and began more than `days` days ago; every command that works on a
+    case leaves one."""
+    await conn.execute(_FORGET, days)
 
 
 async def _end(conn: Connection, worker: UUID, *, crashed: bool) -> int:

@@ -174,3 +174,18 @@ async def test_a_case_that_has_ended_is_not_made_ready(
     await writer.write(last)
     assert await workers.take_over(conn, worker) == 1
     assert await conn.fetchval("SELECT count(*) FROM circuit.ready") == 0
+
+
+async def test_incarnations_that_ended_long_ago_are_forgotten(database: Database) -> None:
+    conn = await database.raw()
+    old, recent, alive = [await start_worker(conn) for _ in range(3)]
+    await workers.retire(conn, old)
+    await workers.retire(conn, recent)
+    await conn.execute(
+        "UPDATE circuit.worker SET started_at = now() - interval '8 days' WHERE id = ANY($1)", [old, alive]
+    )
+    await workers.forget(conn)
+    left = {row["id"] for row in await conn.fetch("SELECT id FROM circuit.worker")}
+    assert left == {recent, alive}
+    assert await workers.renew(conn, old, LEASE_SECONDS) is None, "a worker that is forgotten is fenced"
+    await conn.close()
