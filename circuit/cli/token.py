@@ -14,6 +14,7 @@ import orjson
 from circuit.errors import InvalidRequest, PayloadTooLarge
 from circuit.expressions.path import Path as DottedPath
 from circuit.expressions.path import assign
+from circuit.expressions.value import exact_json
 
 TOKEN_LIMIT = 4 * 1024 * 1024
 WORKFLOW_LIMIT = 4 * 1024 * 1024
@@ -90,7 +91,7 @@ def token_parts(token: str | None, token_file: Path | None, assignments: Sequenc
 def parse_json(text: str, what: str) -> Any:
     """The JSON value in `text`. Raises `InvalidRequest` that says where it ends being JSON."""
     try:
-        return orjson.loads(text)
+        return exact_json(text)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(
             f"{what} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
@@ -127,7 +128,7 @@ def refuse_nul(value: Any, what: str) -> None:
 def _from_file(file: Path) -> TokenParts:
     text = read_text(file, TOKEN_LIMIT, "--token-file")
     try:
-        value = orjson.loads(text)
+        value = exact_json(text)
     except orjson.JSONDecodeError:
         if file.suffix.lower() == ".json":
             # A name that promises JSON keeps its promise: else a slip of the pen would run as a document.
@@ -174,7 +175,7 @@ def _assigned(parts: TokenParts, assignments: Sequence[str]) -> TokenParts:
 
 def _value(text: str) -> Any:
     try:
-        return orjson.loads(text)
+        return exact_json(text)
     except orjson.JSONDecodeError:
         return text
 

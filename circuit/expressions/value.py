@@ -1,9 +1,30 @@
-"""What kind of JSON value something is, and when two are the same."""
+"""JSON values: read exactly from text, of which kind they are, and when two are the same."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
+
+import orjson
+
+_LONG_NUMBER = re.compile(r"\d{19}")
+
+
+def exact_json(text: str | bytes) -> Any:
+    """The JSON value in `text`. Raises `orjson.JSONDecodeError`, which knows line and column.
+
+    orjson makes a float of an integer beyond 64 bits. Here it stays the integer that was written, so that whoever
+    cannot store it refuses it, instead of storing another number.
+    """
+    value = orjson.loads(text)
+    if _LONG_NUMBER.search(text if isinstance(text, str) else text.decode()):
+        try:
+            return json.loads(text)
+        except RecursionError:  # nests deeper than anything that is stored
+            return value
+    return value
 
 
 def is_object(value: object) -> TypeGuard[Mapping[str, Any]]:

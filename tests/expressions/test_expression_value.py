@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuit.expressions.value import kind, same
+from circuit.expressions.value import exact_json, kind, same
 
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.0, 1.0, 0.5]), st.sampled_from("ab")),
@@ -70,3 +71,15 @@ def test_same_agrees_with_the_text_of_the_values(left: object, right: object) ->
 )
 def test_kind(value: object, expected: str) -> None:
     assert kind(value) == expected
+
+
+@pytest.mark.parametrize("text", ['{"n": 12345678901234567890123}', b"[-9223372036854775809]", "9223372036854775807"])
+def test_an_integer_is_read_as_it_is_written(text: str | bytes) -> None:
+    assert exact_json(text) == json.loads(text)
+    assert "." not in json.dumps(exact_json(text))
+
+
+def test_what_is_no_json_says_where() -> None:
+    with pytest.raises(orjson.JSONDecodeError) as refused:
+        exact_json('{"a":\n }')
+    assert refused.value.lineno == 2

@@ -22,6 +22,7 @@ from circuit.api.graphql.schema import create_schema
 from circuit.api.problems import Problems
 from circuit.api.readers import Readers, origin_allowed
 from circuit.api.services import Services
+from circuit.expressions.value import exact_json
 
 MOST_SUBSCRIPTIONS = 100
 """Operations that one WebSocket may have under way."""
@@ -76,7 +77,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
     def decode_json(self, data: str | bytes) -> object:
-        return orjson.loads(data)
+        return exact_json(data)
 
     def parse_json(self, data: str | bytes) -> Any:
         content = super().parse_json(data)
