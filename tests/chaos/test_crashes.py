@@ -148,14 +148,17 @@ async def test_a_worker_that_was_stopped_for_longer_than_its_lease_changes_nothi
 async def test_kills_at_random_times_lose_nothing_and_ask_no_recorded_answer_again(
     database_url: str, workflow: str, chat: ChatServer, plain: Any
 ) -> None:
-    """Ten processes in a row are killed somewhere in the middle of twenty cases; the last one may finish."""
+    """Nine processes in a row are killed somewhere in the middle of twenty cases; the last one may finish.
+
+    A tenth kill could hit the same firing for the tenth time, and then it fails: `crashed`.
+    """
     cases, seed = 20, random.randrange(2**32)
     rng = random.Random(seed)
     print(f"seed {seed}")
     async with program("--url", database_url, "start", workflow, "--cases", str(cases)) as first:
         assert await first.says("started") is not None
         await _kill_within(first, rng.uniform(0, 0.3))
-    for _ in range(9):
+    for _ in range(8):
         async with program("--url", database_url, "work") as next_one:
             assert await next_one.says("working") is not None
             await _kill_within(next_one, rng.uniform(0, 0.3))

@@ -13,10 +13,10 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from conftest import WORKFLOWS, Command, scripted_workflow
 from postgres import execute
 
 from circuit.storage import embedded, schema
+from tests.cli.commanding import WORKFLOWS, Command, scripted_workflow
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import orjson
 import pytest
-from conftest import WORKFLOWS, Command, scripted_workflow
+
+from tests.cli.commanding import WORKFLOWS, Command, scripted_workflow
 
 SHIPPED = sorted(WORKFLOWS.glob("*.yaml"))
 

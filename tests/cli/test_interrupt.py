@@ -15,7 +15,8 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from conftest import Command, environment, scripted_workflow
+
+from tests.cli.commanding import Command, environment, scripted_workflow
 
 SECONDS = 60
 SLOW = '["one two"]'

@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
-from conftest import Command, scripted_workflow
+
+from tests.cli.commanding import Command, scripted_workflow
 
 KEY = "sk-test-0123456789"
 

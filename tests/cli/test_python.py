@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import WORKFLOWS, scripted_workflow
 
 from circuit import Circuit
 from circuit.app import CaseUpdate, StreamUpdate, SystemClock, SystemIds
 from circuit.errors import DefinitionError, InvalidRequest, NotFound, ProviderMisconfigured, SchemaMismatch
 from circuit.events import CaseEnded, FiringBegun, StreamType, TransitionFired
 from circuit.settings import Settings
+from tests.cli.commanding import WORKFLOWS, scripted_workflow
 
 
 async def test_open_load_start_stream_wait(database_url: str) -> None:

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import WORKFLOWS, Command, scripted_workflow
+
+from tests.cli.commanding import WORKFLOWS, Command, scripted_workflow
 
 FAILING = """\
 workflow: failing

@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import Command
+
+from tests.cli.commanding import Command
 
 TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 BLOCK = re.compile(r"^```(yaml|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Command, scripted_workflow
+
+from tests.cli.commanding import Command, scripted_workflow
 
 COMMANDS = [
     ["run"],
