@@ -27,7 +27,8 @@ def answer(owner: Owner, command: CommandRow, draft: Draft) -> CommandResult:
             raise InvalidRequest(f"there is no command {command.kind!r}; this release knows {', '.join(_RULES)}")
         if owner.memory.row.status.terminal:
             raise Conflict(f"case {owner.memory.key} is {owner.memory.row.status.value}: nothing changes it any more")
-        result = rule(owner, command.payload, _principal(command), draft)
+        principal = Principal.from_json(command.principal, owner.memory.key.tenant)
+        result = rule(owner, command.payload, principal, draft)
     except CircuitError as error:
         return CommandResult(command.id, CommandState.REFUSED, {"error": error.as_dict()})
     return CommandResult(command.id, CommandState.APPLIED, result)
@@ -73,11 +74,3 @@ _RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[st
     "retry": _retry,
     "cancel": _cancel,
 }
-
-
-def _principal(command: CommandRow) -> Principal:
-    roles: Any = command.principal.get("roles")
-    return Principal(
-        str(command.principal.get("subject", "")),
-        roles=frozenset(str(role) for role in roles) if isinstance(roles, list) else frozenset[str](),
-    )

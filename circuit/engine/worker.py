@@ -98,11 +98,6 @@ class Worker(Service):
         """What the worker does now, or None between two incarnations."""
         return self._tenure
 
-    @property
-    def holding(self) -> int:
-        """How many cases it holds in memory now."""
-        return len(self._tenure.desk) if self._tenure is not None else 0
-
     def now(self) -> datetime | None:
         """The database's time, or None while the worker holds no lease."""
         return self._tenure.lease.now() if self._tenure is not None else None

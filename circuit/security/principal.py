@@ -25,8 +25,10 @@ class Principal:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], tenant: int = DEFAULT_TENANT) -> Principal:
-        """The principal that a command row names."""
-        return cls(str(value.get("subject", "")), tenant, frozenset(value.get("roles", ())))
+        """The principal that a command row names. What is no list of roles gives none."""
+        roles: Any = value.get("roles")
+        held = frozenset(str(role) for role in roles) if isinstance(roles, list) else frozenset[str]()
+        return cls(str(value.get("subject", "")), tenant, held)
 
     def as_dict(self) -> dict[str, Any]:
         """The principal as it goes into command rows."""

@@ -26,7 +26,6 @@ written IS NOT DISTINCT FROM for the same reason: `=` would offer the index on o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -225,11 +224,6 @@ SECTIONS: tuple[Section, ...] = (
 
 BY_NAME = {section.name: section for section in SECTIONS}
 ORDER = {section.name: place for place, section in enumerate(SECTIONS)}
-
-
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """These sections in the order in which the statement has them, and its parameters."""
-    return tuple(sorted(names, key=ORDER.__getitem__))
 
 
 @cache

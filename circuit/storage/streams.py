@@ -40,15 +40,3 @@ async def read_frames(
         .limit(limit)
     )
     return [Frame(start, seq, StreamType(kind), at, body.encode()) for start, seq, kind, at, body in found]
-
-
-async def last_cursor(conn: AsyncConnection, key: CaseKey, firing: int) -> tuple[int, int] | None:
-    """The (start, sequence) of the last stored frame, or None if none is stored."""
-    found = await conn.execute(
-        select(_FRAME.c.start, _FRAME.c.seq)
-        .where(_FRAME.c.tenant_id == key.tenant, _FRAME.c.case_id == key.case, _FRAME.c.firing == firing)
-        .order_by(_FRAME.c.start.desc(), _FRAME.c.seq.desc())
-        .limit(1)
-    )
-    row = found.one_or_none()
-    return None if row is None else (row.start, row.seq)

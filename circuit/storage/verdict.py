@@ -11,7 +11,7 @@ from circuit.storage.tables import FENCED, GUARD_LOST, TERMINAL
 
 ROLLED_BACK = frozenset({"40001", "40P01", "25006", "57014"})
 """The server says that nothing of the batch counts, and that the same may work later: serialisation, deadlock, a
-server that is read-only for now, a time that ran out. (40003 is the one of its class that leaves it open.)"""
+server that is read-only at present, a time that ran out. (40003 is the one of its class that leaves it open.)"""
 LOCK_HELD = "55P03"
 OUT_OF_RESOURCES = "53"
 """The class of errors about disk, memory and connections: rolled back, and waited out."""

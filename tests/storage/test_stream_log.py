@@ -42,8 +42,6 @@ async def test_frames_read_back_byte_for_byte_from_any_cursor(
         # A cursor beyond the stored end of its start goes on with the next one.
         assert await streams.read_frames(tenant, key, 1, (2, 99)) == written[6:]
         assert await streams.read_frames(tenant, key, 1, (10, 3)) == []
-        assert await streams.last_cursor(tenant, key, 1) == (10, 3)
-        assert await streams.last_cursor(tenant, key, 3) is None
 
 
 async def test_an_execution_and_all_that_belongs_to_a_case(
