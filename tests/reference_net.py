@@ -20,7 +20,6 @@ winning (`merge: last`).
 
 from __future__ import annotations
 
-import copy
 import itertools
 
 
@@ -81,21 +80,21 @@ def fire(net, now, name, consumed, seen=()):
 def begin(net, now, name, consumed, seen, firing):
     """Reserve the consumed tokens, and room for what may come of it."""
     _assert_binding(net, now, name, consumed, seen)
-    after = copy.deepcopy(now)
+    after = _copy(now)
     after["firings"][firing] = (name, tuple(consumed), tuple(seen))
     return after
 
 
 def complete(net, now, firing, outputs=None):
     """The action of a firing is done: consume and produce. `outputs` are written into the data of every new token."""
-    after = copy.deepcopy(now)
+    after = _copy(now)
     name, consumed, _ = after["firings"].pop(firing)
     return _exchange(net, after, name, consumed, outputs)
 
 
 def abort(now, firing):
     """Undo a begin."""
-    after = copy.deepcopy(now)
+    after = _copy(now)
     del after["firings"][firing]
     return after
 
@@ -116,16 +115,16 @@ def fail(net, now, firing):
 
 def has_room(net, now, name):
     """Whether no capacity is passed, whatever becomes of this firing and of all that have begun."""
+    bounded = [place for place, more in _room(net, name).items() if more and net["places"][place] is not None]
+    if not bounded:
+        return True
     most = dict.fromkeys(net["places"], 0)
     for token in now["tokens"].values():
         most[token["place"]] += 1
     for open_name in [name, *(begun for begun, _, _ in now["firings"].values())]:
         for place, more in _room(net, open_name).items():
             most[place] += more
-    touched = _room(net, name)
-    return all(
-        capacity is None or most[place] <= capacity for place, capacity in net["places"].items() if touched.get(place)
-    )
+    return all(most[place] <= net["places"][place] for place in bounded)
 
 
 def _room(net, name):
@@ -143,8 +142,18 @@ def _room(net, name):
     return {place: max(0, max(end.get(place, 0) for end in ends) - taken.get(place, 0)) for place in places}
 
 
+def _copy(now):
+    """A marking that can be changed without changing `now`; the data of a token is only ever exchanged as a whole."""
+    return {
+        "tokens": {number: dict(token) for number, token in now["tokens"].items()},
+        "next": now["next"],
+        "firings": dict(now["firings"]),
+        "blocked": set(now["blocked"]),
+    }
+
+
 def _exchange(net, now, name, consumed, outputs=None):
-    after = copy.deepcopy(now)
+    after = _copy(now)
     targets = [place for place, weight in net["transitions"][name]["produce"] for _ in range(weight)]
     old = [after["tokens"].pop(number) for number in consumed]
     data = {}

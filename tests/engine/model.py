@@ -44,6 +44,7 @@ class ModelCase:
     key: CaseKey
     row: CaseRow
     owner: int | None = None
+    fenced: set[int] = field(default_factory=set)
     due_at: datetime | None = None
     tokens: dict[int, tuple[Token, int | None]] = field(default_factory=dict)
     history: list[tuple[int, datetime, CaseEvent]] = field(default_factory=list)
@@ -96,7 +97,7 @@ class ModelCase:
             if not holds:
                 raise RefusedWrite(what)
 
-        must(self.owner == incarnation, "another owner")
+        must(not self.refuses(incarnation), "another owner, or a fenced one")
         must(self.row.seq == write.expected_seq, "another seq")
         assert not self.row.status.terminal, "a terminal case was written to"
         must(write.row.seq == write.expected_seq + len(write.events), "seq does not count the events")
@@ -118,12 +119,36 @@ class ModelCase:
     def _stored(self, token: Token) -> Token:
         return replace(token, data=through_json(token.data), metadata=through_json(token.metadata))
 
+    def refuses(self, incarnation: int) -> bool:
+        """Whether nothing that this incarnation writes counts."""
+        return incarnation in self.fenced or self.owner != incarnation
+
+    def record(self, name: tuple[int, int, str], value: Any, incarnation: int) -> Any:
+        """Append to the journal, where the first write wins; what it holds now. Raises `RefusedWrite`."""
+        if self.refuses(incarnation):
+            raise RefusedWrite(f"incarnation {incarnation} records {name}")
+        return self.journal.setdefault(name, through_json(value))
+
+    def take_over(self, incarnation: int, now: datetime) -> None:
+        """The incarnation is declared dead and its case is free."""
+        self.fenced.add(incarnation)
+        if self.owner == incarnation:
+            self.lose_owner()
+            self.due_at = now
+
     def lose_owner(self) -> None:
-        """The owner's process died and somebody took its cases over: running firings count a crash."""
+        """The owner counts for dead: its running firings count a crash."""
         self.owner = None
         for number, row in self.firings.items():
             if row.state is FiringState.RUNNING:
                 self.firings[number] = replace(row, crashes=row.crashes + 1)
+
+    def retire(self, incarnation: int, now: datetime) -> None:
+        """The incarnation ends in good order and gives back its case."""
+        self.fenced.add(incarnation)
+        if self.owner == incarnation:
+            self.owner = None
+            self.due_at = now
 
     def state(self) -> CaseState:
         """What a worker reads when it claims the case."""

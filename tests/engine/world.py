@@ -1,13 +1,20 @@
-"""A world for one case: workers that come and go, actions that end late, writes that are refused, a clock that jumps.
+"""A world for one case: two workers that come and go, actions that end late, refused writes, a clock that jumps.
 
-Everything that may happen next is drawn from one seeded source, so that a seed names a whole history. After each commit
-the committed rows are compared with what `tests/reference_net.py` says, which shares no code with the engine.
+A worker may die before or after its last write was committed, and may be declared dead while it lives: then it goes
+on with what it remembers, beside the next owner, until the fence refuses what it writes. Everything that may happen
+next is drawn from one seeded source, so that a seed names a whole history. After each commit the committed rows are
+compared with what `tests/reference_net.py` says, which shares no code with the engine.
+
+What a new capability adds: what may happen (a method, and a line in `possible`), what somebody may ask (`ASKED`), what
+the model of the tables holds (`tests/engine/model.py`), and what the witness follows (`tests/engine/witness.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -18,7 +25,7 @@ from circuit.errors import ActionFailed, ProviderUnavailable
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
 from circuit.storage.records import CommandRow
-from tests.engine.model import ModelCase
+from tests.engine.model import ModelCase, RefusedWrite
 from tests.engine.shapes import Shape, build, random_shape
 from tests.engine.witness import Witness
 
@@ -26,21 +33,56 @@ BEGAN_AT = datetime(2026, 1, 1, tzinfo=UTC)
 MOST_STEPS = 150
 MOST_EVENTS = 150
 MOST_TOKENS = 12
+MOST_COMMANDS = 7
+WORKERS = 2
+NOBODY = 0
+"""No incarnation has this number."""
+PERSON = {"subject": "test", "roles": ["*"]}
+
+Happening = Callable[[], None]
 
 
-@dataclass
+def _asked_to_fire(world: World) -> dict[str, Any]:
+    return {"transition": world.random.choice(world.transitions), "form": {}}
+
+
+def _asked_for_nothing_more(world: World) -> dict[str, Any]:
+    return {}
+
+
+ASKED: dict[str, tuple[float, Callable[[World], dict[str, Any]]]] = {
+    "fire": (6, _asked_to_fire),
+    "retry": (3, _asked_for_nothing_more),
+    "cancel": (0.3, _asked_for_nothing_more),
+}
+"""The kinds of commands: how often each is asked, beside the others, and with what."""
+
+
+@dataclass(eq=False)
 class Running:
-    """An action in some process. `incarnation` is who started it; it may be long dead when the result comes."""
+    """An action in the process of `incarnation`, which may be long dead when the result comes."""
 
     start: Start
     incarnation: int
     recorded: dict[str, Any]
 
 
+@dataclass(eq=False)
+class Worker:
+    """One incarnation: its case in memory if it has it, the step that it sent and has not heard of, its actions."""
+
+    incarnation: int
+    alive: bool = True
+    owner: Owner | None = None
+    step: Step | None = None
+    running: list[Running] = field(default_factory=list)
+
+
 class World:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.shape: Shape = random_shape(self.random)
+        self.transitions = sorted(self.shape["transitions"])
         self.workflow = build(self.shape)
         self.now = BEGAN_AT
         key = CaseKey(1, UUID(int=seed + 1))
@@ -50,12 +92,14 @@ class World:
         ]
         self.case = ModelCase.start(key, "simulated", tokens, self.now)
         self.witness = Witness(self.shape, self.case)
-        self.incarnation = 0
-        self.owner: Owner | None = None
-        self.step: Step | None = None
-        self.running: list[Running] = []
+        self.incarnations = 0
+        self.workers = [self.new_worker() for _ in range(WORKERS)]
         self.asked: dict[tuple[int, int, str], int] = {}
         self.commands = 0
+
+    def new_worker(self) -> Worker:
+        self.incarnations += 1
+        return Worker(self.incarnations)
 
     def run(self) -> None:
         for _ in range(MOST_STEPS):
@@ -72,23 +116,39 @@ class World:
             if self.too_large():
                 self.witness.cut_off = True
                 break
-            if self.step is not None:
-                self.commit()
-            elif self.owner is None:
-                if self.case.due_at is not None and self.case.due_at > self.now:
-                    self.now = self.case.due_at
-                if self.incarnation and self.case.due_at is None and not self.pending():
-                    break
-                self.claim()
-            elif self.running:
-                self.finish(self.running[0], late=False)
-            elif self.pending():
-                self.deliver()
-            else:
+            if not self.go_on():
                 break
         else:
             raise AssertionError("the case never came to rest")
         self.witness.at_rest()
+
+    def go_on(self) -> bool:
+        """Do one thing that still has to be done; False if there is nothing."""
+        for worker in list(self.workers):
+            if not worker.alive:
+                self.take_over(worker)
+                return True
+            if worker.step is not None:
+                self.commit(worker)
+                return True
+            if not self.counts(worker):
+                self.replace(worker)
+                return True
+        worker = next((one for one in self.workers if one.owner is not None and self.counts(one)), None)
+        if worker is None:
+            assert self.case.owner is None, "the case belongs to nobody who works for it"
+            if self.case.due_at is None:
+                assert not self.pending(), "a command waits, and nobody will look at it"
+                return False
+            self.now = max(self.now, self.case.due_at)
+            self.claim(next(one for one in self.workers if self.counts(one)))
+        elif worker.running:
+            self.finish(worker, worker.running[0], late=False)
+        elif self.pending():
+            self.deliver(worker)
+        else:
+            return False
+        return True
 
     def too_large(self) -> bool:
         """Some nets never end; the simulation does."""
@@ -97,18 +157,37 @@ class World:
     def pending(self) -> bool:
         return any(command not in self.case.results for command in self.case.commands)
 
-    def possible(self) -> list[Any]:
-        """What may happen next."""
-        options: list[Any] = [self.tick, self.ask]
-        if self.owner is None:
-            options += [self.claim] * 3
-        if self.step is not None:
-            options += [self.commit] * 6 + [self.refuse]
-        if self.owner is not None or self.step is not None:
-            options += [self.crash]
-        for running in self.running:
-            options += [lambda running=running: self.finish(running, late=self.random.random() < 0.1)] * 2
-            options += [lambda running=running: self.journal(running)]
+    def counts(self, worker: Worker) -> bool:
+        """Whether what this worker writes counts."""
+        return worker.incarnation not in self.case.fenced
+
+    def possible(self) -> list[Happening]:
+        """What may happen next; what stands there several times happens as much more often."""
+        options: list[Happening] = [self.tick, self.ask]
+        for worker in self.workers:
+            options += self.possible_to(worker)
+        return options
+
+    def possible_to(self, worker: Worker) -> list[Happening]:
+        if not worker.alive:
+            return [partial(self.take_over, worker)] * 2
+        options: list[Happening] = []
+        if worker.owner is None:
+            if self.case.owner is None and self.counts(worker):
+                options += [partial(self.claim, worker)] * 3
+        else:
+            options += [partial(self.crash, worker)]
+            # One that is declared dead while it lives goes on until a write or a renewal of its lease says so.
+            options += [partial(self.take_over if self.counts(worker) else self.replace, worker)]
+            if worker.step is not None:
+                options += [partial(self.commit, worker)] * 6 + [partial(self.refuse, worker)]
+            elif self.counts(worker):
+                options += [partial(self.retire, worker)]
+                if self.pending():
+                    options += [partial(self.deliver, worker)] * 2
+        for running in worker.running:
+            options += [partial(self.finish_somewhere, running)] * 2
+            options += [partial(self.journal, worker, running)]
         return options
 
     # What may happen
@@ -116,123 +195,151 @@ class World:
     def tick(self) -> None:
         self.now += timedelta(seconds=self.random.choice([0.1, 1, 5]))
 
-    def claim(self) -> None:
+    def claim(self, worker: Worker) -> None:
         """A worker claims the case and reads it."""
-        if self.case.owner is not None:
-            return
-        self.incarnation += 1
-        self.case.owner = self.incarnation
+        assert self.case.owner is None
+        self.case.owner = worker.incarnation
         self.case.due_at = None
-        self.owner = Owner(self.workflow, self.case.state())
-        self.submit(self.owner.wake(self.now))
+        worker.owner = Owner(self.workflow, self.case.state())
+        self.submit(worker, worker.owner.wake(self.now))
 
-    def submit(self, step: Step) -> None:
+    def submit(self, worker: Worker, step: Step) -> None:
         if step.write is None:
             assert not step.starts, "actions were started without a commit"
             return
-        assert self.step is None
-        self.step = step
+        assert worker.step is None
+        worker.step = step
 
-    def commit(self) -> None:
-        step, self.step = self.step, None
+    def commit(self, worker: Worker) -> None:
+        """The database has the step, or refuses it because the worker is fenced."""
+        step, worker.step = worker.step, None
         assert step is not None and step.write is not None
-        self.case.apply(step.write, self.incarnation)
+        try:
+            self.case.apply(step.write, worker.incarnation)
+        except RefusedWrite:
+            assert not self.counts(worker), "the owner's write was refused"
+            self.replace(worker)
+            return
         self.witness.committed(step.again)
-        for number in step.cancels:
-            self.running = [running for running in self.running if running.start.call.firing != number]
+        worker.running = [running for running in worker.running if running.start.call.firing not in step.cancels]
         for start in step.starts:
             for name in start.call.recorded:
                 assert (start.call.firing, start.call.attempt, name) in self.case.journal
-            self.running.append(Running(start, self.incarnation, dict(start.call.recorded)))
+            worker.running.append(Running(start, worker.incarnation, dict(start.call.recorded)))
         if step.write.release:
-            self.owner = None
-            self.reschedule()
-        elif step.again and self.owner is not None:
-            self.submit(self.owner.wake(self.now))
+            worker.owner = None
+            if self.pending():
+                # A command that came too late for the write that gave the case up makes it due.
+                self.case.due_at = self.now
+        elif step.again and worker.owner is not None:
+            self.submit(worker, worker.owner.wake(self.now))
 
-    def deliver(self) -> None:
-        """The owner is given a command that came while its last write was under way."""
-        assert self.owner is not None
+    def deliver(self, worker: Worker) -> None:
+        """The owner is given a command that came while it was busy."""
+        assert worker.owner is not None
         command = next(command for command in self.case.commands.values() if command.id not in self.case.results)
-        self.submit(self.owner.command(command, self.now))
+        self.submit(worker, worker.owner.command(command, self.now))
+        assert worker.step is not None and worker.step.write is not None, "a command has no result"
+        assert worker.step.write.commands_settled
 
-    def reschedule(self) -> None:
-        """A command that came too late for the write that gave the case up makes the case due."""
-        if self.pending():
+    def refuse(self, worker: Worker) -> None:
+        """A guard was lost, or the database failed: the owner is thrown away, and the case read anew by somebody."""
+        worker.step = None
+        worker.owner = None
+        if self.case.owner == worker.incarnation:
+            self.case.owner = None
             self.case.due_at = self.now
-
-    def refuse(self) -> None:
-        """A guard was lost: the owner is thrown away, its actions are cancelled, the case is given back."""
-        self.step = None
-        self.owner = None
-        self.case.owner = None
-        self.case.due_at = self.now
         if self.random.random() < 0.5:
-            self.running = [running for running in self.running if running.incarnation != self.incarnation]
+            worker.running.clear()
+        for running in worker.running:
+            # Cut off: it may end late, and can record nothing any more.
+            running.incarnation = NOBODY
 
-    def crash(self) -> None:
+    def crash(self, worker: Worker) -> None:
         """The process dies before or after its last write was committed; its actions may still answer somewhere."""
-        if self.step is not None and self.random.random() < 0.5:
-            assert self.step.write is not None
-            self.case.apply(self.step.write, self.incarnation)
-            self.witness.committed(self.step.again)
-        self.step = None
-        self.owner = None
-        self.case.lose_owner()
-        self.case.due_at = self.now
+        if worker.step is not None and self.counts(worker) and self.random.random() < 0.5:
+            assert worker.step.write is not None
+            self.case.apply(worker.step.write, worker.incarnation)
+            self.witness.committed(worker.step.again)
+        worker.alive = False
+        worker.step = None
+        worker.owner = None
         if self.random.random() < 0.7:
-            self.running = [running for running in self.running if running.incarnation != self.incarnation]
+            worker.running.clear()
 
-    def journal(self, running: Running) -> None:
+    def take_over(self, worker: Worker) -> None:
+        """A worker is declared dead, whether it is or not; one that lives does not know it yet."""
+        self.case.take_over(worker.incarnation, self.now)
+        if not worker.alive or worker.owner is None:
+            self.replace(worker)
+
+    def retire(self, worker: Worker) -> None:
+        """A worker is stopped and hands back what it has; nothing of it counts as a crash."""
+        self.case.retire(worker.incarnation, self.now)
+        self.replace(worker)
+
+    def replace(self, worker: Worker) -> None:
+        """An incarnation is over, and its process begins a new one. A late result of it may still come."""
+        new = self.workers[self.workers.index(worker)] = self.new_worker()
+        if self.random.random() < 0.3:
+            new.running = worker.running
+
+    def journal(self, worker: Worker, running: Running) -> None:
         """The action gets its answer and records it, if its process still counts."""
         call = running.start.call
-        if running.recorded or running.incarnation != self.case.owner:
-            return
-        row = self.case.firings[call.firing]
-        if (row.attempt, row.start) != (call.attempt, call.start) or not row.state.live:
+        if running.recorded:
             return
         name = (call.firing, call.attempt, "answer:0")
-        self.asked[name] = self.asked.get(name, 0) + 1
-        assert self.asked[name] == 1, "an answer that was recorded was asked for again"
-        value = self.case.journal.setdefault(name, {"n": self.random.randint(0, 9)})
-        running.recorded["answer:0"] = value
-
-    def finish(self, running: Running, *, late: bool) -> None:
-        """The result of an action reaches whoever owns the case now; only the start that lives may count."""
-        if self.owner is None or self.step is not None:
+        value = {"n": self.random.randint(0, 9)}
+        try:
+            running.recorded["answer:0"] = self.case.record(name, value, running.incarnation)
+        except RefusedWrite:
+            if running in worker.running:
+                worker.running.remove(running)
             return
-        if not late:
-            self.running.remove(running)
-        call = running.start.call
         row = self.case.firings[call.firing]
-        counts = row.state.live and row.state.value == "running" and row.start == call.start
+        if (row.attempt, row.start) == (call.attempt, call.start) and row.state.live:
+            self.asked[name] = self.asked.get(name, 0) + 1
+            assert self.asked[name] == 1, "an answer that was recorded was asked for again"
+
+    def finish_somewhere(self, running: Running) -> None:
+        """A result comes, mostly where its action was started; only the start that lives may count."""
+        there = [worker for worker in self.workers if worker.owner is not None and worker.step is None]
+        own = [worker for worker in there if running in worker.running]
+        if there:
+            self.finish(self.random.choice(own * 5 + there), running, late=self.random.random() < 0.1)
+
+    def finish(self, worker: Worker, running: Running, *, late: bool) -> None:
+        """The result of an action reaches `worker`; `late` says that it will come once more."""
+        assert worker.owner is not None and worker.step is None
+        if not late:
+            for one in self.workers:
+                if running in one.running:
+                    one.running.remove(running)
+        call = running.start.call
         before = self.case.row.seq
         if self.random.random() < 0.7:
             outputs = running.recorded.get("answer:0") or {"n": self.random.randint(0, 9)}
-            step = self.owner.completed(call.firing, call.start, ActionOutput(outputs), 0, self.now)
+            step = worker.owner.completed(call.firing, call.start, ActionOutput(outputs), 0, self.now)
         else:
             error = self.random.choice([ActionFailed("broken"), ProviderUnavailable("away")])
-            step = self.owner.failed(call.firing, call.start, error, 0, self.now)
-        assert counts == (step.write is not None), (
-            f"start {call.start} of firing {call.firing}: {row.state} {row.start}"
-        )
+            step = worker.owner.failed(call.firing, call.start, error, 0, self.now)
+        if self.counts(worker):
+            row = self.case.firings[call.firing]
+            wanted = row.state.value == "running" and row.start == call.start
+            assert wanted == (step.write is not None), (
+                f"start {call.start} of firing {call.firing}: {row.state} {row.start}"
+            )
         assert self.case.row.seq == before
-        self.submit(step)
+        self.submit(worker, step)
 
     def ask(self) -> None:
-        """Somebody asks for something: a manual transition, a retry of incidents, rarely the end."""
-        if self.commands > 6:
+        """Somebody asks for something."""
+        if self.commands >= MOST_COMMANDS:
             return
         self.commands += 1
-        kind = self.random.choices(["fire", "retry", "cancel"], [6, 3, 0.3])[0]
-        payload: dict[str, Any] = {}
-        if kind == "fire":
-            payload = {"transition": self.random.choice(sorted(self.shape["transitions"])), "form": {}}
-        command = CommandRow(UUID(int=self.commands), kind, payload, {"subject": "test", "roles": ["*"]})
+        kind = self.random.choices(list(ASKED), [weight for weight, _ in ASKED.values()])[0]
+        command = CommandRow(UUID(int=self.commands), kind, ASKED[kind][1](self), PERSON)
         self.case.commands[command.id] = command
-        if self.owner is not None and self.step is None:
-            self.submit(self.owner.command(command, self.now))
-            assert self.step is not None, "a command has no result"
-            assert self.step.write is not None and self.step.write.commands_settled
-        elif self.case.owner is None:
+        if self.case.owner is None:
             self.case.due_at = self.now
