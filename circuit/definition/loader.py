@@ -21,6 +21,7 @@ from circuit.errors import DefinitionError, Fault
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 100
+TOO_DEEP = (f"the file is nested more than {MAX_DEPTH} levels deep", "flatten it")
 MAX_VALUES = 100_000
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -163,6 +164,9 @@ def _not_yaml(reading: _Reading, offset: int, error: yaml.MarkedYAMLError) -> De
         return reading.fatal(offset, "a tab cannot indent YAML", "indent with spaces")
     if "cannot start any token" in problem:
         return reading.fatal(offset, f"text cannot begin with {character!r}", "put the text in quotes")
+    if "maximum nesting depth" in problem:
+        # Some releases of the parser's C library have a limit of their own, and look ahead up to it.
+        return reading.fatal(offset, *TOO_DEEP)
     if "mapping values are not allowed" in problem:
         return reading.fatal(
             offset, "`: ` cannot stand here", "put text that holds `: ` in quotes, or check the indentation"
@@ -180,7 +184,7 @@ def _not_yaml(reading: _Reading, offset: int, error: yaml.MarkedYAMLError) -> De
 def _open(reading: _Reading, event: Any) -> None:
     start: int = event.start_mark.index
     if len(reading.stack) >= MAX_DEPTH:
-        raise reading.fatal(start, f"the file is nested more than {MAX_DEPTH} levels deep", "flatten it")
+        raise reading.fatal(start, *TOO_DEEP)
     _count(reading, start, 1)
     mapping = isinstance(event, yaml.MappingStartEvent)
     expected = "map" if mapping else "seq"
@@ -204,7 +208,7 @@ def _alias(reading: _Reading, event: Any) -> Node:
         raise reading.fatal(start, f"the alias *{event.anchor} stands inside of what it names", "write the value out")
     _count(reading, start, target.size)
     if len(reading.stack) + target.height > MAX_DEPTH:
-        raise reading.fatal(start, f"the file is nested more than {MAX_DEPTH} levels deep", "flatten it")
+        raise reading.fatal(start, *TOO_DEEP)
     # Faults in the value are shown where it is written; the value as a whole stands where the alias does.
     return Node(
         target.value,
