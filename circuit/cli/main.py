@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from circuit.cli import cases, database, run, serve, workflows
+from circuit.cli import audit, cases, database, run, serve, workflows
 from circuit.cli.failure import error_object, report, report_usage
 from circuit.cli.session import SIGNALLED
 from circuit.cli.terminal import Terminal
@@ -37,6 +37,7 @@ app.command("why")(cases.why)
 app.command("fire")(cases.fire)
 app.command("retry")(cases.retry)
 app.command("cancel")(cases.cancel)
+app.command("fsck")(audit.fsck)
 app.command("serve")(serve.serve)
 app.command("worker")(serve.worker)
 app.add_typer(database.app, name="db")

@@ -1,0 +1,64 @@
+"""I3 and I10, beyond single cases: the workers and their leases, rows of cases that are not there, dead rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from circuit.engine.audit.fault import RECLAIM, Fault
+from circuit.ids import CaseKey
+from circuit.storage import audit
+from circuit.storage.driver import Connection
+from circuit.storage.rows import plain
+
+GRACE_SECONDS = 60.0
+"""How long after its lease a dead worker may keep its cases while others live: a lease of 15 s and two sweeps."""
+
+
+async def check(conn: Connection) -> tuple[list[Fault], list[str]]:
+    """What is wrong with the workers' rows, and what is worth knowing."""
+    faults: list[Fault] = []
+    notes: list[str] = []
+    found = await audit.workers(conn)
+    helpers = [row for row in found if row["alive"] and not row["fenced"] and row["age_seconds"] > GRACE_SECONDS]
+    for row in found:
+        worker = str(plain(row["id"]))
+        if row["fenced"] and row["leased"]:
+            faults.append(_of_worker("I10", "worker_lease", worker, "its worker is fenced: the lease is never removed"))
+        if not row["fenced"] and not row["leased"]:
+            faults.append(_of_worker("I3", "worker", worker, "it lives and has no lease", RECLAIM))
+        over = row["lease_over_seconds"] or 0.0
+        if row["fenced"] or over <= 0 or not row["cases"]:
+            continue
+        told = f"worker {worker} is dead for {over:.0f} s and has {row['cases']} cases"
+        if helpers and over > GRACE_SECONDS:
+            faults.append(_of_worker("I3", "worker", worker, f"{told}; others live and did not take over", RECLAIM))
+        else:
+            notes.append(f"{told}; the next worker that starts takes them over")
+    for worker in await audit.stray_leases(conn):
+        told = "there is no such worker"
+        faults.append(_of_worker("I10", "worker_lease", str(worker), told))
+    for row in await audit.dead_rows(conn):
+        told = f"{row['dead']} dead rows for {row['live']} living ones"
+        notes.append(f"I10: table {row['table']}: {told}; see whether autovacuum runs")
+    return faults, notes
+
+
+def strays(page: audit.Page) -> Iterator[Fault]:
+    """Rows of cases that are not there, between the bounds of a page."""
+    for table, key, rows in page.strays:
+        yield _stray(table, key, rows)
+
+
+def _stray(table: str, key: CaseKey, rows: int) -> Fault:
+    return Fault(
+        "I10",
+        table,
+        {"tenant_id": key.tenant, "case_id": str(key.case)},
+        f"{rows} row{'' if rows == 1 else 's'} of a case that is not there: nothing will ever remove them",
+        "restore the case from a backup, or delete these rows",
+    )
+
+
+def _of_worker(invariant: str, table: str, worker: str, message: str, remedy: str = "") -> Fault:
+    column = "id" if table == "worker" else "worker_id"
+    return Fault(invariant, table, {column: worker}, message, remedy or "delete the row")

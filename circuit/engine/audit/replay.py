@@ -1,0 +1,282 @@
+"""Replays the history of one case through the net: what its rows must be, and where the history breaks the rules.
+
+Each event is applied to a marking as the owner applied it; what it consumes must lie there, free or held by the firing
+that ends, as often as the arcs of its transition say. So the state equation of the net holds for every event, and with
+it every P-invariant for every marking.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from circuit.engine.audit.fault import LOST, MEND, Fault, of_case
+from circuit.errors import Crashed
+from circuit.events import (
+    CaseEnded,
+    CaseEvent,
+    CaseStarted,
+    FiringBegun,
+    FiringCancelled,
+    FiringFailed,
+    FiringResumed,
+    FiringRetried,
+    IncidentResolved,
+    TokenImage,
+    TokenRef,
+    TransitionFired,
+)
+from circuit.ids import CaseKey
+from circuit.net.marking import Marking, Token
+from circuit.net.structure import Net, Transition
+from circuit.storage.records import ExecutionStatus, FiringState
+
+
+@dataclass(slots=True)
+class Replayed:
+    """A firing as its events tell it. `execution` is the status that its execution must have."""
+
+    number: int
+    transition: str
+    reserved: tuple[TokenRef, ...]
+    begun_at: datetime
+    state: FiringState | None = None
+    attempt: int = 1
+    start: int = 1
+    execution: ExecutionStatus = ExecutionStatus.RUNNING
+    crashed: bool = False
+
+    @property
+    def live(self) -> bool:
+        return self.state is None
+
+
+@dataclass(slots=True)
+class Replay:
+    """A case as far as its events were applied."""
+
+    key: CaseKey
+    net: Net | None
+    marking: Marking = field(default_factory=Marking)
+    seq: int = 0
+    last_token: int = 0
+    started: CaseStarted | None = None
+    started_at: datetime | None = None
+    ended: CaseEnded | None = None
+    ended_at: datetime | None = None
+    firings: dict[int, Replayed] = field(default_factory=dict[int, Replayed])
+    incidents: dict[int, bool] = field(default_factory=dict[int, bool])
+    fired: Counter[str] = field(default_factory=Counter[str])
+
+    def apply(self, seq: int, at: datetime, event: CaseEvent) -> Iterator[Fault]:
+        """Take the next event of the case."""
+        if seq != self.seq + 1:
+            yield self._fault("I2", seq, f"the event before it has the number {self.seq}: events are missing", LOST)
+        if self.ended is not None:
+            yield self._fault("I6", seq, f"{event.kind} follows on case_ended")
+        if (self.started is None) != isinstance(event, CaseStarted):
+            yield self._fault(
+                "I2", seq, f"{event.kind} cannot stand here: a history begins with one case_started", LOST
+            )
+        self.seq = max(seq, self.seq)
+        match event:
+            case CaseStarted():
+                self.started, self.started_at = event, at
+                yield from self._produce(seq, at, event.produced, kept=())
+            case FiringBegun():
+                yield from self._begin(seq, at, event)
+            case TransitionFired():
+                yield from self._fire(seq, at, event)
+            case FiringFailed():
+                yield from self._fail(seq, at, event)
+            case FiringCancelled():
+                live = self._live(event.firing)
+                if live is None:
+                    yield self._fault("I2", seq, f"firing {event.firing} is cancelled and does not live")
+                else:
+                    self._leave(live, FiringState.CANCELLED, ExecutionStatus.CANCELLED)
+            case FiringResumed():
+                live = self._live(event.firing)
+                if live is None or event.start != live.start + 1:
+                    yield self._fault("I2", seq, f"firing {event.firing} cannot begin its start {event.start} here")
+                if live is not None:
+                    live.start = event.start
+            case FiringRetried():
+                live = self._live(event.firing)
+                if live is None or event.attempt != live.attempt:
+                    yield self._fault("I2", seq, f"attempt {event.attempt} of firing {event.firing} cannot fail here")
+                if live is not None:
+                    live.attempt = event.attempt + 1
+            case IncidentResolved():
+                if not self.incidents.get(event.incident, False):
+                    yield self._fault("I2", seq, f"incident {event.incident} is resolved and was not open")
+                self.incidents[event.incident] = False
+            case CaseEnded():
+                self.ended, self.ended_at = event, at
+
+    # -- firings ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, seq: int, at: datetime, event: FiringBegun) -> Iterator[Fault]:
+        if event.firing in self.firings:
+            yield self._fault("I2", seq, f"firing {event.firing} begins a second time")
+            return
+        transition = self._transition(event.transition)
+        if transition is not None:
+            if not transition.acting:
+                yield self._fault("I1", seq, f"{event.transition} is immediate and has a firing")
+            yield from self._arcs(seq, "reserves", event.transition, event.reserved, _asked(transition))
+        self.firings[event.firing] = Replayed(event.firing, event.transition, event.reserved, at)
+        for ref in event.reserved:
+            problem = self._missing(ref)
+            if problem is not None:
+                yield self._fault("I1", seq, f"{event.transition} reserves {_named(ref)}, {problem}")
+            else:
+                self.marking.reserve(ref.number, event.firing)
+
+    def _fire(self, seq: int, at: datetime, event: TransitionFired) -> Iterator[Fault]:
+        transition = self._transition(event.transition)
+        if self.net is not None and transition is None:
+            yield self._fault("I1", seq, f"the workflow has no transition {event.transition}")
+        if transition is not None:
+            if transition.acting and event.firing is None:
+                yield self._fault("I2", seq, f"{event.transition} is acting and fired without a firing")
+            yield from self._arcs(seq, "consumes", event.transition, event.consumed, _asked(transition))
+            yield from self._arcs(seq, "produces", event.transition, event.produced, _given(transition))
+        self.fired[event.transition] += 1
+        if event.firing is not None:
+            execution = ExecutionStatus.COMPLETED if event.skipped is None else ExecutionStatus.FAILED
+            yield from self._end(seq, event.firing, event, FiringState.COMPLETED, execution)
+        yield from self._exchange(seq, at, event.consumed, event.produced)
+
+    def _fail(self, seq: int, at: datetime, event: FiringFailed) -> Iterator[Fault]:
+        if event.incident is not None:
+            if event.incident in self.incidents:
+                yield self._fault("I2", seq, f"incident {event.incident} is raised a second time")
+            self.incidents[event.incident] = True
+        if event.firing is not None:
+            yield from self._end(seq, event.firing, event, FiringState.FAILED, ExecutionStatus.FAILED)
+        transition = self._transition(event.transition)
+        if event.consumed and transition is not None:
+            yield from self._arcs(seq, "consumes", event.transition, event.consumed, _asked(transition))
+            where = Counter({transition.on_failure or "": len(event.consumed)})
+            yield from self._arcs(seq, "diverts", event.transition, event.produced, where)
+        yield from self._exchange(seq, at, event.consumed, event.produced)
+
+    def _end(
+        self,
+        seq: int,
+        number: int,
+        event: TransitionFired | FiringFailed,
+        state: FiringState,
+        execution: ExecutionStatus,
+    ) -> Iterator[Fault]:
+        found = self.firings.get(number)
+        if found is None or not found.live:
+            was = "never began" if found is None else f"is {found.state} already"
+            yield self._fault("I2", seq, f"firing {number} ends with {event.kind} and {was}")
+            return
+        if found.transition != event.transition:
+            yield self._fault("I2", seq, f"firing {number} is one of {found.transition}, not of {event.transition}")
+        if event.consumed and event.consumed != found.reserved:
+            yield self._fault("I1", seq, f"firing {number} consumes other tokens than it had reserved")
+        error = event.error if isinstance(event, FiringFailed) else event.skipped
+        found.crashed = error is not None and error.get("code") == Crashed.code
+        self._leave(found, state, execution)
+
+    def _leave(self, live: Replayed, state: FiringState, execution: ExecutionStatus) -> None:
+        live.state, live.execution = state, execution
+        for ref in live.reserved:
+            if self.marking.reserved_by(ref.number) == live.number:
+                self.marking.release(ref.number)
+
+    # -- tokens -----------------------------------------------------------------------------------------------------
+
+    def _exchange(
+        self, seq: int, at: datetime, consumed: Sequence[TokenRef], produced: Sequence[TokenImage]
+    ) -> Iterator[Fault]:
+        gone: list[TokenRef] = []
+        for ref in consumed:
+            problem = self._missing(ref)
+            if problem is not None:
+                yield self._fault("I1", seq, f"it consumes {_named(ref)}, {problem}")
+            if ref.number in self.marking:
+                self.marking.take(ref.number)
+            gone.append(ref)
+        yield from self._produce(seq, at, produced, kept=gone)
+
+    def _produce(
+        self, seq: int, at: datetime, produced: Sequence[TokenImage], *, kept: Sequence[TokenRef]
+    ) -> Iterator[Fault]:
+        before = {ref.number: ref.version for ref in kept}
+        for image in produced:
+            if image.number in before:
+                if image.version != before[image.number] + 1:
+                    told = f"after version {before[image.number]}"
+                    yield self._fault("I1", seq, f"it produces token {image.number} at version {image.version} {told}")
+            elif image.number <= self.last_token or image.version != 1:
+                yield self._fault(
+                    "I1", seq, f"it produces token {image.number} at version {image.version} a second time"
+                )
+            self.last_token = max(self.last_token, image.number)
+            if image.number in self.marking:
+                self.marking.take(image.number)
+            self.marking.put(Token(image.number, image.version, image.place, image.data, image.metadata, at))
+
+    def _missing(self, ref: TokenRef) -> str | None:
+        """Why the token that `ref` names cannot be taken, or None."""
+        token = self.marking.get(ref.number)
+        if token is None:
+            return "which does not exist here"
+        if (token.version, token.place) != (ref.version, ref.place):
+            return f"which lies in {token.place} at version {token.version} here"
+        if self.marking.reserved_by(ref.number) is not None:
+            return f"which firing {self.marking.reserved_by(ref.number)} holds"
+        return None
+
+    def _arcs(
+        self,
+        seq: int,
+        does: str,
+        name: str,
+        tokens: Sequence[TokenRef | TokenImage],
+        asked: Counter[str],
+    ) -> Iterator[Fault]:
+        moved = Counter(token.place for token in tokens)
+        if moved != asked:
+            yield self._fault("I1", seq, f"{name} {does} {_counted(moved)}; its arcs say {_counted(asked)}")
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    def _live(self, number: int) -> Replayed | None:
+        found = self.firings.get(number)
+        return found if found is not None and found.live else None
+
+    def _transition(self, name: str) -> Transition | None:
+        return None if self.net is None else self.net.transitions.get(name)
+
+    def _fault(self, invariant: str, seq: int, message: str, remedy: str = MEND) -> Fault:
+        return of_case(invariant, self.key, "history", message, remedy, seq=seq)
+
+
+def _asked(transition: Transition) -> Counter[str]:
+    asked: Counter[str] = Counter()
+    for arc in transition.consumes:
+        asked[arc.place] += arc.weight
+    return asked
+
+
+def _given(transition: Transition) -> Counter[str]:
+    given: Counter[str] = Counter()
+    for arc in transition.outputs:
+        given[arc.place] += arc.weight
+    return given
+
+
+def _counted(places: Counter[str]) -> str:
+    return ", ".join(f"{count} of {place}" for place, count in sorted(places.items())) or "nothing"
+
+
+def _named(ref: TokenRef) -> str:
+    return f"token {ref.number} at version {ref.version} in {ref.place}"
