@@ -9,12 +9,14 @@ Both carry a version in their JSON, so that a later release reads what an earlie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
 import orjson
+
+from circuit.value import dataclass
 
 EVENT_VERSION = 1
 _VERSION = b',"v":%d}' % EVENT_VERSION

@@ -8,12 +8,13 @@ errors; what becomes of the firing then is the owner's decision.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, Protocol
 
 from circuit.events import StreamDelta
 from circuit.ids import CaseKey
+from circuit.value import dataclass
 
 
 @dataclass(frozen=True, slots=True)

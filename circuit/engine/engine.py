@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from circuit.clock import Clock
+from circuit.engine import collector
 from circuit.engine.action import Action
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.execution import FaultHook, no_fault
@@ -85,6 +86,7 @@ class Engine:
         self._notifier.start()
         self._listener.start()
         if self.worker is not None:
+            collector.relax()
             await self.worker.start()
             await self.worker.ready()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +21,7 @@ from circuit.ids import CaseKey
 from circuit.security.redaction import excerpt, redact
 from circuit.storage.records import JournalRow, LogWrite
 from circuit.streams.publisher import Outlet, Publisher
+from circuit.value import dataclass
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ Whatever is not committed has not happened; if a write is refused, the owner is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -49,6 +49,7 @@ from circuit.storage.records import (
     FiringRow,
     FiringState,
 )
+from circuit.value import dataclass
 
 MOST_IMMEDIATE = 1_000
 """Immediate firings in one go, after which the owner commits and lets other cases have their turn."""

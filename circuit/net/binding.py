@@ -8,7 +8,6 @@ and no token is bound twice.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +15,7 @@ from circuit.events import TokenRef
 from circuit.net.marking import Marking, Token
 from circuit.net.scope import scope_of
 from circuit.net.structure import InputArc, Net, Transition
+from circuit.value import dataclass
 
 MAX_BINDINGS = 10_000
 

@@ -7,7 +7,6 @@ Every function here either does all that it says or raises and leaves the markin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from circuit.net.binding import Binding, has_room
 from circuit.net.mapping import Draft
 from circuit.net.marking import Marking, Token
 from circuit.net.structure import Net, Transition
+from circuit.value import dataclass
 
 
 @dataclass(frozen=True, slots=True)

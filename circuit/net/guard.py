@@ -9,7 +9,7 @@ that has no answer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from circuit.expressions.cel import EvaluationFault, Expression
@@ -17,6 +17,7 @@ from circuit.expressions.path import MISSING
 from circuit.expressions.value import is_list, is_number, is_object, same
 from circuit.expressions.value import kind as kind_of
 from circuit.net.scope import ScopePath
+from circuit.value import dataclass
 
 COMPARISONS = ("field_equals", "field_greater_than", "field_less_than", "field_contains")
 KINDS = ("field_exists", *COMPARISONS, "and", "or", "not")

@@ -8,7 +8,6 @@ with the prefix `to.PLACE.`, to one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from circuit.errors import MappingError, MergeConflict
@@ -18,6 +17,7 @@ from circuit.expressions.value import is_object, same
 from circuit.net.marking import Token
 from circuit.net.scope import ScopePath, scope_of
 from circuit.net.structure import Merge, OutputArc, Transition
+from circuit.value import dataclass
 
 if TYPE_CHECKING:
     from circuit.net.binding import Binding

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 from typing import Any
 
 from circuit.errors import NetError
+from circuit.value import dataclass
 
 _NONE: tuple[int, ...] = ()
 

@@ -8,7 +8,7 @@ the writer's incarnation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -17,6 +17,7 @@ from uuid import UUID
 from circuit.events import CaseEvent, Frame
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
+from circuit.value import dataclass
 
 
 class CaseStatus(StrEnum):
