@@ -36,7 +36,7 @@ from circuit.engine.worker import WorkerLimits
 from circuit.errors import CircuitError, InvalidRequest, NotFound
 from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered, uuid7
-from circuit.providers.registry import REMOTE, ProviderRegistry
+from circuit.providers.registry import ProviderRegistry
 from circuit.security.principal import LOCAL, Principal
 from circuit.settings import Settings, check_database_url
 from circuit.storage import cluster, embedded, schema
@@ -228,12 +228,7 @@ class Circuit:
         key. No request is sent."""
         for agent in workflow.agents.values():
             spec = provider_of(agent, {"models": models})
-            self.registry.provider({"type": spec.type, "model": spec.model, "options": spec.options})
-            if spec.type in REMOTE:
-                from circuit.providers import openai
-
-                endpoint = openai.openai_endpoint if spec.type == "openai" else openai.custom_endpoint
-                endpoint(spec.options, self.settings.environment)
+            self.registry.check({"type": spec.type, "model": spec.model, "options": spec.options})
 
     # Cases
 

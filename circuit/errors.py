@@ -24,12 +24,16 @@
     │   ├── ProviderMisconfigured  provider_misconfigured
     │   ├── AuthenticationRefused  authentication
     │   ├── ModelRequestRefused    provider_refused
+    │   ├── ModelNotFound          model_not_found
+    │   ├── ContextTooLong         context_too_long
+    │   ├── QuotaExceeded          quota
     │   ├── RateLimited            rate_limit        (retryable)
     │   ├── ProviderUnavailable    unavailable       (retryable)
     │   ├── ProviderTimeout        timeout           (retryable)
     │   ├── BadResponse            bad_response      (retryable)
     │   ├── StreamCut              stream_cut        (retryable)
     │   ├── OutputTruncated        output_truncated
+    │   ├── ContentFiltered        content_filter
     │   └── ModelRefusal           refusal
     ├── StorageError               the database, or its set-up
     │   ├── DatabaseUnreachable    database_unreachable (retryable)
@@ -234,6 +238,24 @@ class ModelRequestRefused(ProviderError):
     code = "provider_refused"
 
 
+class ModelNotFound(ProviderError):
+    """The provider has no such model, or not for this key."""
+
+    code = "model_not_found"
+
+
+class ContextTooLong(ProviderError):
+    """The prompt is longer than what the model can hold."""
+
+    code = "context_too_long"
+
+
+class QuotaExceeded(ProviderError):
+    """The account has no money or no daily allowance left: waiting a minute does not help."""
+
+    code = "quota"
+
+
 class RateLimited(ProviderError):
     code = "rate_limit"
     retryable = True
@@ -269,8 +291,14 @@ class OutputTruncated(ProviderError):
     code = "output_truncated"
 
 
+class ContentFiltered(ProviderError):
+    """The provider's filter stopped the prompt or the answer."""
+
+    code = "content_filter"
+
+
 class ModelRefusal(ProviderError):
-    """The model, or its provider's filter, refused to answer."""
+    """The model refused to answer."""
 
     code = "refusal"
 

@@ -241,6 +241,10 @@ class StreamDelta:
         return cls(StreamType.CONTENT_CHUNK, {"content": text})
 
     @classmethod
+    def restarted(cls, reason: str) -> StreamDelta:
+        return cls(StreamType.RESTARTED, {"reason": reason})
+
+    @classmethod
     def thinking(cls, status: str, content: str | None = None) -> StreamDelta:
         return cls(StreamType.THINKING, {"status": status} | ({"content": content} if content else {}))
 

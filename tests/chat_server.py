@@ -1,16 +1,13 @@
-"""A real HTTP server on loopback that speaks `/chat/completions`, for tests.
+"""A real HTTP server on loopback that speaks as providers do, for tests: which protocol, the request's path says.
 
 In a test: `async with ChatServer([reply, ...]) as server:` and `server.url`. As a process of its own:
 `python tests/chat_server.py --port 0 --script FILE` prints its base URL on the first line; FILE is a JSON list.
 
 A reply is an object; each request takes the next one, and the last one repeats (or, with `when`, the first one whose
 text the request's body holds):
-  text, object     what the model says; an object is sent as JSON
-  reasoning        what it thinks before
-  pieces           how many characters a delta has (default 8)
-  finish, usage, model, done      the end of the stream; `done: false` leaves `[DONE]` away, null leaves its key away
+  text, object, reasoning, calls, pieces, finish, usage, model, done, newline      see `provider_shapes`
   raw              the exact body of a 200, as text, instead of one made up from the above
-  content_type, newline
+  content_type
   cuts             a seed: the body is sent in pieces cut at random byte boundaries
   cut_after        close the connection after so many bytes of the body
   hang             `first_byte` (no status line at all), `content` (headers only) or a number of bytes of the body
@@ -34,8 +31,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from provider_shapes import protocol_of, stream_bytes
+
 DEFAULT_REPLY: dict[str, Any] = {"text": "Hello from the loopback server."}
-DEFAULT_USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 @dataclass
@@ -74,7 +72,11 @@ class ChatServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.root}/v1"
+
+    @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> ChatServer:
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
@@ -135,7 +137,7 @@ class ChatServer:
         watcher = asyncio.ensure_future(reader.read(1))
         try:
             async with _aborting(watcher):
-                again = await self._perform(reply, writer)
+                again = await self._perform(reply, writer, protocol_of(received.path))
             received.answered = True
             return again
         except (Disconnected, ConnectionError):
@@ -157,7 +159,7 @@ class ChatServer:
         self._taken += 1
         return reply
 
-    async def _perform(self, reply: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+    async def _perform(self, reply: dict[str, Any], writer: asyncio.StreamWriter, protocol: str) -> bool:
         if "garbage" in reply:
             writer.write(reply["garbage"].encode("latin-1"))
             await writer.drain()
@@ -170,10 +172,10 @@ class ChatServer:
             kind = "text/plain" if isinstance(body, str) else "application/json"
             await _send(writer, reply["status"], {"Content-Type": kind} | reply.get("headers", {}), data)
             return True
-        return await self._stream(reply, writer)
+        return await self._stream(reply, writer, protocol)
 
-    async def _stream(self, reply: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
-        body = stream_bytes(reply)
+    async def _stream(self, reply: dict[str, Any], writer: asyncio.StreamWriter, protocol: str) -> bool:
+        body = stream_bytes(reply, protocol)
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {reply.get('content_type', 'text/event-stream')}\r\n"
         writer.write((head + "Transfer-Encoding: chunked\r\n\r\n").encode())
         await writer.drain()
@@ -198,34 +200,6 @@ class ChatServer:
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
-
-
-def stream_bytes(reply: dict[str, Any]) -> bytes:
-    """The body of a streamed reply."""
-    if "raw" in reply:
-        return reply["raw"].encode("utf-8", "surrogateescape")
-    text = json.dumps(reply["object"]) if "object" in reply else reply.get("text", "")
-    size = reply.get("pieces", 8)
-    model = reply.get("model", "loopback-1")
-    common = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model}
-    usage = reply.get("usage", DEFAULT_USAGE)
-
-    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-        return {**common, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], "usage": None}
-
-    chunks = [chunk({"role": "assistant", "content": ""})]
-    reasoning = reply.get("reasoning", "")
-    chunks += [chunk({"reasoning_content": reasoning[at : at + size]}) for at in range(0, len(reasoning), size)]
-    chunks += [chunk({"content": text[at : at + size]}) for at in range(0, len(text), size)]
-    if reply.get("finish", "stop") is not None:
-        chunks.append(chunk({}, reply.get("finish", "stop")))
-    if usage is not None:
-        chunks.append({**common, "choices": [], "usage": usage})
-    newline = reply.get("newline", "\n")
-    lines = [f"data: {json.dumps(item, ensure_ascii=False)}" for item in chunks]
-    if reply.get("done", True):
-        lines.append("data: [DONE]")
-    return "".join(line + newline * 2 for line in lines).encode()
 
 
 def cut(body: bytes, seed: int | None, stops: set[int]) -> list[bytes]:

@@ -18,7 +18,7 @@ from circuit.agents.ports import Journal
 from circuit.errors import StreamCut
 from circuit.events import StreamDelta
 from circuit.providers.messages import Message
-from circuit.providers.provider import Finished, ModelRequest, Provider, ReasoningChunk
+from circuit.providers.provider import Finished, ModelRequest, Provider, ReasoningChunk, Restarted, ToolCallChunk
 
 ANSWER_STEP = "answer:0"
 REPLAY_PIECE = 16 * 1024
@@ -113,6 +113,12 @@ async def _ask(run: AgentRun, provider: Provider, journal: Journal, fault: Calla
         async for chunk in chunks:
             if isinstance(chunk, Finished):
                 finished = chunk
+                continue
+            if isinstance(chunk, ToolCallChunk):
+                continue
+            if isinstance(chunk, Restarted):
+                pieces.clear()
+                await journal.emit(StreamDelta.restarted(chunk.reason))
                 continue
             size += len(chunk.text.encode("utf-8", "surrogatepass"))
             check_size(size)

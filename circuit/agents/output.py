@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 
 import jsonschema_rs
 
-from circuit.errors import InvalidOutput, ModelRefusal, OutputTruncated
+from circuit.errors import ContentFiltered, InvalidOutput, ModelRefusal, OutputTruncated
 
 ANSWER_LIMIT = 4 * 1024 * 1024
 """How many bytes an answer may have."""
@@ -26,11 +26,14 @@ _MASK = "the value"
 def interpret(text: str, reason: str, schema: Mapping[str, Any] | None) -> Any:
     """The structured output in `text`, which ended for `reason`; None where no schema asks for one.
 
-    Raises `ModelRefusal` where the model or its provider's filter refused, `OutputTruncated` where the structured
-    answer stopped at `max_tokens`, `InvalidOutput` where it is no JSON, does not fit, or cannot be stored.
+    Raises `ModelRefusal` where the model refused, `ContentFiltered` where its provider's filter stopped it,
+    `OutputTruncated` where the structured answer stopped at `max_tokens`, `InvalidOutput` where it is no JSON, does
+    not fit, or cannot be stored.
     """
-    if reason in ("refusal", "content_filter"):
-        raise ModelRefusal(_refusal(text, reason))
+    if reason == "refusal":
+        raise ModelRefusal(_refusal("the model", text))
+    if reason == "content_filter":
+        raise ContentFiltered(_refusal("the provider's content filter", text))
     check_text(text)
     if schema is None:
         return None
@@ -64,8 +67,7 @@ def check_size(size: int) -> None:
         raise InvalidOutput(f"the model's answer is longer than {ANSWER_LIMIT} bytes: set max_tokens in llm_config")
 
 
-def _refusal(text: str, reason: str) -> str:
-    who = "the model" if reason == "refusal" else "the provider's content filter"
+def _refusal(who: str, text: str) -> str:
     words = " ".join(text.replace("\0", " ").encode("utf-8", "replace").decode().split())
     return f"{who} refused to answer" + (f": {words[:500]}" if words else "")
 

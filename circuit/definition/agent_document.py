@@ -111,25 +111,81 @@ _API_KEY = "The key, as a reference to the environment: ${NAME}. Literal keys ar
 _HEADERS = "HTTP headers of each request. Each value holds a reference to the environment, as in Bearer ${NAME}."
 
 
-class OpenAIProvider(Part):
-    """A model of OpenAI, or of a server that speaks its protocol."""
+def _key_field(variable: str) -> Any:
+    return Field(description=f"{_API_KEY} Default: ${{{variable}}}; several keys have commas between them.")
 
-    type: Annotated[Literal["openai"], Field(description="OpenAI, or a server that speaks its protocol.")]
-    model: Annotated[Line, Field(description=_MODEL)]
-    api_key: Annotated[SecretReference | None, Field(description=f"{_API_KEY} Default: ${{OPENAI_API_KEY}}.")] = None
-    base_url: Annotated[
-        Url | None, Field(description="Address of the server. Default: OPENAI_BASE_URL, else OpenAI's own.")
+
+class RemoteProvider(Part):
+    """What all providers have that are reached over HTTP."""
+
+    headers: Annotated[Headers | None, Field(description=_HEADERS)] = None
+    options: Annotated[
+        JsonObject | None, Field(description="Further keys of the request's body, handed to the provider as they are.")
     ] = None
 
 
-class CustomProvider(Part):
+class OpenAIProvider(RemoteProvider):
+    """A model of OpenAI, of Azure's form of it, or of a server that speaks its protocol."""
+
+    type: Annotated[Literal["openai"], Field(description="OpenAI, or a server that speaks its protocol.")]
+    model: Annotated[Line, Field(description=_MODEL)]
+    api_key: Annotated[SecretReference | None, _key_field("OPENAI_API_KEY")] = None
+    base_url: Annotated[
+        Url | None, Field(description="Address of the server. Default: OPENAI_BASE_URL, else OpenAI's own.")
+    ] = None
+    api: Annotated[
+        Literal["chat", "responses"] | None,
+        Field(description="Which of the two protocols: chat completions (the default) or responses."),
+    ] = None
+    api_version: Annotated[
+        Line | None, Field(description="Version of Azure's form; it goes into the query, and the key into `api-key`.")
+    ] = None
+
+
+class AnthropicProvider(RemoteProvider):
+    """A model of Anthropic."""
+
+    type: Annotated[Literal["anthropic"], Field(description="Anthropic's messages.")]
+    model: Annotated[Line, Field(description=_MODEL)]
+    api_key: Annotated[SecretReference | None, _key_field("ANTHROPIC_API_KEY")] = None
+    base_url: Annotated[
+        Url | None, Field(description="Address of the server. Default: ANTHROPIC_BASE_URL, else Anthropic's own.")
+    ] = None
+
+
+class GoogleProvider(RemoteProvider):
+    """A model of Google's Gemini."""
+
+    type: Annotated[Literal["google"], Field(description="Google's Gemini.")]
+    model: Annotated[Line, Field(description=_MODEL)]
+    api_key: Annotated[SecretReference | None, _key_field("GOOGLE_API_KEY")] = None
+    base_url: Annotated[
+        Url | None, Field(description="Address of the server. Default: GOOGLE_BASE_URL, else Google's own.")
+    ] = None
+
+
+class OllamaProvider(RemoteProvider):
+    """A model that Ollama serves."""
+
+    type: Annotated[Literal["ollama"], Field(description="Ollama's own protocol.")]
+    model: Annotated[Line, Field(description=_MODEL)]
+    api_key: Annotated[SecretReference | None, _key_field("OLLAMA_API_KEY")] = None
+    base_url: Annotated[
+        Url | None, Field(description="Address of the server. Default: OLLAMA_BASE_URL, else http://localhost:11434.")
+    ] = None
+
+
+class CustomProvider(RemoteProvider):
     """A model behind any server that speaks OpenAI's protocol, with its own address and headers."""
 
     type: Annotated[Literal["custom"], Field(description="A server with its own address, key and headers.")]
     model: Annotated[Line, Field(description=_MODEL)]
     base_url: Annotated[Url, Field(description="Address of the server, up to and without /chat/completions.")]
     api_key: Annotated[SecretReference | None, Field(description=_API_KEY)] = None
-    headers: Annotated[Headers | None, Field(description=_HEADERS)] = None
+    api: Annotated[
+        Literal["chat", "responses"] | None,
+        Field(description="Which of the two protocols: chat completions (the default) or responses."),
+    ] = None
 
 
 _RESPONSE_HINT = "write {when: text that the prompt holds, or /a regular expression/, response: text or an object}"
@@ -138,7 +194,7 @@ _MISSPELT = {"when", "respond", "responses", "text", "output", "answer", "reply"
 
 def _check_response(value: JsonObject) -> JsonObject:
     """Refuses what is meant as an instruction and would be taken for a structured answer."""
-    if "response" not in value and "error" not in value:
+    if "response" not in value and "error" not in value and "tool_calls" not in value:
         if "when" in value and set(value) <= _MISSPELT:
             raise fault("response", "an answer with `when` needs `response` or `error`", _RESPONSE_HINT)
         return value
@@ -166,9 +222,15 @@ def _check_delay(value: float | str) -> float | str:
     return value
 
 
-ScriptedResponse = Annotated[
+ScriptedTurn = Annotated[
     Annotated[str, Tag("<text>")] | Annotated[JsonObject, AfterValidator(_check_response), Tag("<mapping>")],
     by_kind("text, an object (a structured answer) or {when, response}", "text", "mapping"),
+]
+ScriptedResponse = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[JsonObject, AfterValidator(_check_response), Tag("<mapping>")]
+    | Annotated[list[ScriptedTurn], Tag("<list>")],
+    by_kind("text, an object (a structured answer), {when, response} or a list of turns", "text", "mapping", "list"),
 ]
 
 
@@ -182,7 +244,8 @@ class ScriptedProvider(Part):
         Field(
             description="The answers: text, or an object (a structured answer), by turn; or {when, response}, given "
             "where the text `when` (or /regular expression/) is found in the prompt; or {error, message}, which "
-            "fails. Without any, seeded answers that fit the output_schema are made up."
+            "fails; or {tool_calls: [{name, arguments}]}; or a list, the answers of one execution turn by turn. "
+            "Without any, seeded answers that fit the output_schema are made up."
         ),
     ] = None
     delay_seconds: Annotated[
@@ -198,29 +261,27 @@ class PlannedProvider(Part):
     """A provider of the format that this release does not speak to."""
 
     type: Annotated[
-        Literal["anthropic", "google", "ollama", "vllm"],
-        Planned("llm_provider type", ("anthropic", "google", "ollama", "vllm")),
-        Field(description="The provider."),
+        Literal["vllm"], Planned("llm_provider type", ("vllm",)), Field(description="A model inside of the process.")
     ]
     model: Annotated[Line, Field(description=_MODEL)]
-    api_key: Annotated[SecretReference | None, Field(description=_API_KEY)] = None
-    base_url: Annotated[Url | None, Field(description="Address of the server.")] = None
-    headers: Annotated[Headers | None, Field(description=_HEADERS)] = None
     options: Annotated[JsonObject | None, Field(description="Further settings of the provider.")] = None
 
 
-PROVIDERS = ("openai", "custom", "scripted", "anthropic", "google", "ollama", "vllm")
+PROVIDERS = ("openai", "anthropic", "google", "ollama", "custom", "scripted", "vllm")
 
 
 def _provider_tag(value: Any) -> str | None:
     named: Any = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)  # type: ignore[reportUnknownMemberType]
     if named not in PROVIDERS:
         return None
-    return f"<{named}>" if named in PROVIDERS[:3] else "<planned>"
+    return f"<{named}>" if named != "vllm" else "<planned>"
 
 
 LlmProvider = Annotated[
     Annotated[OpenAIProvider, Tag("<openai>")]
+    | Annotated[AnthropicProvider, Tag("<anthropic>")]
+    | Annotated[GoogleProvider, Tag("<google>")]
+    | Annotated[OllamaProvider, Tag("<ollama>")]
     | Annotated[CustomProvider, Tag("<custom>")]
     | Annotated[ScriptedProvider, Tag("<scripted>")]
     | Annotated[PlannedProvider, Tag("<planned>")],
@@ -246,6 +307,10 @@ class LlmConfig(Part):
     stop_sequences: Annotated[
         list[Annotated[str, Field(min_length=1)]] | None,
         Field(max_length=16, description="Texts at which the model stops."),
+    ] = None
+    reasoning_effort: Annotated[
+        Literal["minimal", "low", "medium", "high"] | None,
+        Field(description="How much a reasoning model thinks before it answers."),
     ] = None
 
 

@@ -1,39 +1,58 @@
 """OpenAI's chat completions without IO: the body of a request, and the parser of what comes back.
 
 `ChatParser.feed` takes the bytes of an answer, cut anywhere, and gives chunks. It accepts what compatible servers
-send beside OpenAI's own shape: reasoning under two names, content as a list of parts, no `finish_reason`, an error
-inside the stream, and a whole completion instead of a stream.
+send beside OpenAI's own shape: reasoning under two names, content as a list of parts, no `finish_reason`, calls that
+all have the index 0 or none, an error inside the stream, and a whole completion instead of a stream.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import orjson
 
-from circuit.errors import BadResponse, CircuitError, StreamCut
-from circuit.providers.messages import Message, Role, TextPart
-from circuit.providers.profiles import Profile
-from circuit.providers.provider import Finished, ModelChunk, ModelRequest, ReasoningChunk, TextChunk
-from circuit.providers.sse import LINE_LIMIT, EventOversize, EventSplitter, ServerEvent
+from circuit.errors import BadResponse
+from circuit.providers.messages import (
+    ImagePart,
+    Message,
+    Part,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    state_of,
+    text_of,
+)
+from circuit.providers.parser import InBand, Parser, counts, mapping, parsed, sequence, text
+from circuit.providers.profiles import Profile, profile_of
+from circuit.providers.provider import ModelChunk, ModelRequest
+from circuit.providers.sse import ServerEvent
 from circuit.providers.strict import satisfies_strict
+from circuit.providers.wire import SAMPLING, arguments_of, data_url, plain_name, schema_prompt, wire_name
 
+PROTOCOL = "openai-chat"
 _FINISH = {"function_call": "tool_calls", "eos": "stop", "end_turn": "stop", "max_tokens": "length"}
-_SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
-_HIGH = re.compile("[\ud800-\udbff]\\Z")
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-_HEAD = max(len(field) for field in _FIELDS)
-
-SCHEMA_INSTRUCTION = "Answer with one JSON value and nothing else. It must fit this JSON Schema:\n"
 
 
-def request_body(request: ModelRequest, profile: Profile, *, own: bool) -> bytes:
+class ChatWire:
+    """The protocol of `/chat/completions`."""
+
+    def path(self, request: ModelRequest) -> str:
+        return "/chat/completions"
+
+    def body(self, request: ModelRequest, *, own: bool) -> dict[str, Any]:
+        return request_body(request, profile_of(request.model), own=own)
+
+    def parser(self, request: ModelRequest, place: str, in_band: InBand) -> Parser:
+        return ChatParser(request, place, in_band)
+
+
+def request_body(request: ModelRequest, profile: Profile, *, own: bool) -> dict[str, Any]:
     """The JSON of a streaming request. `own` says that it goes to OpenAI itself and not to a compatible server."""
-    messages = [_message(message) for message in request.messages]
+    messages = [entry for message in request.messages for entry in _entries(message)]
     body: dict[str, Any] = {
         "model": request.model,
         "messages": messages,
@@ -43,11 +62,26 @@ def request_body(request: ModelRequest, profile: Profile, *, own: bool) -> bytes
     }
     parameters = request.parameters
     if profile.sampling:
-        body |= {name: parameters[name] for name in _SAMPLING if parameters.get(name) is not None}
+        body |= {name: parameters[name] for name in SAMPLING if parameters.get(name) is not None}
     if parameters.get("max_tokens") is not None:
         body[profile.max_tokens_key] = parameters["max_tokens"]
     if profile.stop and parameters.get("stop_sequences"):
         body["stop"] = list(parameters["stop_sequences"])
+    if parameters.get("reasoning_effort"):
+        body["reasoning_effort"] = parameters["reasoning_effort"]
+    if request.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": wire_name(tool.name),
+                    "description": tool.description,
+                    "parameters": tool.parameters,
+                },
+            }
+            for tool in request.tools
+        ]
+        body |= _choice(request.tool_choice)
     schema = request.output_schema
     if schema is not None and profile.json_schema:
         body["response_format"] = {
@@ -59,235 +93,197 @@ def request_body(request: ModelRequest, profile: Profile, *, own: bool) -> bytes
             },
         }
     elif schema is not None:
-        messages.append({"role": "system", "content": SCHEMA_INSTRUCTION + orjson.dumps(schema).decode()})
-    return orjson.dumps(body)
+        messages.append({"role": "system", "content": schema_prompt(schema)})
+    return body
 
 
-def _message(message: Message) -> dict[str, Any]:
-    # Reasoning is not sent back: no compatible server takes it under a common name.
-    text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
-    return {"role": Role(message.role).value, "content": text}
+def _choice(choice: str) -> dict[str, Any]:
+    if choice == "auto":
+        return {}
+    if choice in ("required", "none"):
+        return {"tool_choice": choice}
+    return {"tool_choice": {"type": "function", "function": {"name": wire_name(choice)}}}
 
 
-class ChatParser:
-    """Parses the body of one answer. `in_band` makes an error of what the server reports inside it."""
+def _entries(message: Message) -> Iterator[dict[str, Any]]:
+    """The messages of the protocol that `message` becomes: each result of a tool is one of its own."""
+    results = [part for part in message.parts if isinstance(part, ToolResultPart)]
+    for result in results:
+        yield {"role": "tool", "tool_call_id": result.call_id, "content": result.content}
+    rest = [part for part in message.parts if not isinstance(part, ToolResultPart)]
+    if not rest and results:
+        return
+    calls = [part for part in rest if isinstance(part, ToolCallPart)]
+    entry: dict[str, Any] = {"role": Role(message.role).value, "content": _content(rest)}
+    if calls:
+        entry["content"] = entry["content"] or None
+        entry["tool_calls"] = [_call(call) for call in calls]
+        # Reasoning goes back only where the server gave it and only beside calls: some ask for it there.
+        for part in rest:
+            if isinstance(part, ReasoningPart) and (name := state_of(part, PROTOCOL).get("field")):
+                entry[name] = part.text
+    yield entry
 
-    def __init__(self, model: str, place: str, in_band: Callable[[Any], CircuitError]) -> None:
-        self._model = model
-        self._place = place
-        self._in_band = in_band
-        self._splitter = EventSplitter()
-        self._whole: bytearray | None = None
-        self._head = b""
-        self._chunks = 0
-        self._reason: str | None = None
+
+def _call(call: ToolCallPart) -> dict[str, Any]:
+    arguments = orjson.dumps(arguments_of(call)).decode()
+    function = {"name": wire_name(call.name), "arguments": arguments}
+    extra = state_of(call, PROTOCOL).get("extra_content")
+    return {"id": call.id, "type": "function", "function": function} | ({"extra_content": extra} if extra else {})
+
+
+def _content(parts: Sequence[Part]) -> Any:
+    if not any(isinstance(part, ImagePart) for part in parts):
+        return text_of(parts)
+    return [
+        {"type": "text", "text": part.text}
+        if isinstance(part, TextPart)
+        else {"type": "image_url", "image_url": {"url": data_url(part)}}
+        for part in parts
+        if isinstance(part, TextPart | ImagePart)
+    ]
+
+
+class ChatParser(Parser):
+    """Parses the body of one answer."""
+
+    protocol = PROTOCOL
+    answer = "a chat completion"
+
+    def __init__(self, request: ModelRequest, place: str, in_band: InBand) -> None:
+        super().__init__(request, place, in_band)
+        self._tools = request.tools
         self._refused = False
-        self._usage: dict[str, Any] = {}
-        self._held: dict[type[TextChunk] | type[ReasoningChunk], str] = {}
-        self.done = False
-        """Whether the terminal marker was seen: nothing that matters can follow."""
+        self._slots: dict[int | str, tuple[str, int]] = {}
+        self._last: int | str | None = None
 
-    @property
-    def answered(self) -> bool:
-        """Whether the answer itself is whole, though its terminal marker may lack."""
-        return self.done or self._reason is not None
-
-    def feed(self, piece: bytes) -> list[ModelChunk]:
-        """The chunks that `piece` completes, without the terminal one. Raises `BadResponse` and in-band errors."""
-        if len(self._head) < _HEAD:
-            undecided = not self._head
-            self._head = (self._head + piece[: 2 * _HEAD]).lstrip()[:_HEAD]
-            if undecided and self._head[:1] == b"{":
-                self._whole = bytearray()
-        if self._whole is not None:
-            self._whole += piece
-            if len(self._whole) > LINE_LIMIT:
-                raise BadResponse(f"{self._place} sent an answer of more than {LINE_LIMIT} bytes")
-            return []
-        try:
-            events = self._splitter.feed(piece)
-        except EventOversize as oversize:
-            raise BadResponse(f"{self._place} sent {oversize}") from None
-        chunks: list[ModelChunk] = []
-        for event in events:
-            if self.done:
-                break
-            chunks += self._event(event)
-        return chunks
-
-    def finish(self) -> list[ModelChunk]:
-        """The last chunks, ending with `Finished`, when the body has ended.
-
-        Raises `StreamCut` where the stream has no end of its own, `BadResponse` where it never was one.
-        """
-        chunks: list[ModelChunk] = []
-        if self._whole is not None:
-            chunks += self._completion(bytes(self._whole))
-        elif not self.done:
-            event = self._splitter.flush()
-            # What the end of the body cut off counts only if it is whole.
-            if event is not None and (event.data.strip() == b"[DONE]" or _is_json(event.data)):
-                chunks += self._event(event)
-        if not self.answered:
-            if not self._chunks and not self._resembles_stream():
-                raise BadResponse(f"{self._place} answered with something that is not a chat completion")
-            raise StreamCut(f"{self._place} ended its stream before the answer was whole")
-        chunks += [kind(text) for kind, text in self._held.items() if text]
-        self._held.clear()
-        reason = "refusal" if self._refused else self._reason or "stop"
-        return [*chunks, Finished(reason, self._model, self._usage)]
-
-    def _resembles_stream(self) -> bool:
-        """Whether the body began as an event stream does, as far as it came."""
-        return any(self._head.startswith(field) or field.startswith(self._head) for field in _FIELDS)
-
-    def _event(self, event: ServerEvent) -> Iterator[ModelChunk]:
+    def event(self, event: ServerEvent) -> Iterator[ModelChunk]:
         data = event.data.strip()
         if data.startswith(b"[DONE]"):
             self.done = True
+            if self._refused:
+                self.reason = "refusal"
             return
         if not data:
             return
-        value = _json(data)
-        if not isinstance(value, dict):
-            if event.name == "error":
-                raise self._in_band(data.decode("utf-8", "replace"))
-            raise BadResponse(f"{self._place} sent an event that is not a JSON object")
-        chunk = cast("dict[str, Any]", value)
+        chunk = self.object_of(event)
         if event.name == "error" and "error" not in chunk:
-            raise self._in_band(chunk)
-        self._chunks += 1
+            raise self.in_band(chunk)
         self._look(chunk)
         yield from self._choices(chunk, "delta")
 
-    def _completion(self, body: bytes) -> Iterator[ModelChunk]:
-        """A whole completion, from a server that does not stream."""
-        value = _json(body.strip())
-        if not isinstance(value, dict):
-            raise BadResponse(f"{self._place} answered with something that is neither a stream nor a JSON object")
-        completion = cast("dict[str, Any]", value)
+    def whole(self, value: Any) -> Iterator[ModelChunk]:
+        completion = mapping(value)
         self._look(completion)
-        choices = completion.get("choices")
-        if not isinstance(choices, list) or not choices:
-            raise BadResponse(f"{self._place} answered with JSON that is not a chat completion")
+        if not sequence(completion.get("choices")):
+            raise BadResponse(f"{self.place} answered with JSON that is not a chat completion")
         yield from self._choices(completion, "message")
         self.done = True
 
-    def _look(self, chunk: dict[str, Any]) -> None:
+    def _look(self, chunk: Mapping[str, Any]) -> None:
         """What is the same in chunks and in whole completions: errors, the model's name, usage."""
         if chunk.get("error"):
-            raise self._in_band(chunk["error"])
+            raise self.in_band(chunk["error"])
         if chunk.get("object") == "error":
-            raise self._in_band(chunk)
-        if isinstance(chunk.get("model"), str) and chunk["model"]:
-            self._model = chunk["model"]
-        if isinstance(chunk.get("usage"), dict):
-            self._usage = _usage(chunk["usage"]) or self._usage
+            raise self.in_band(chunk)
+        self.model = text(chunk.get("model")) or self.model
+        usage = mapping(chunk.get("usage"))
+        if read := _usage(usage):
+            self.usage, self.raw_usage = read, dict(usage)
 
-    def _choices(self, chunk: dict[str, Any], key: str) -> Iterator[ModelChunk]:
+    def _choices(self, chunk: Mapping[str, Any], key: str) -> Iterator[ModelChunk]:
         choices = chunk.get("choices")
         if choices is None:
             return
         if not isinstance(choices, list):
-            raise BadResponse(f"{self._place} sent choices that are not a list")
+            raise BadResponse(f"{self.place} sent choices that are not a list")
         for item in cast("list[Any]", choices):
             if not isinstance(item, dict):
-                raise BadResponse(f"{self._place} sent a choice that is not an object")
+                raise BadResponse(f"{self.place} sent a choice that is not an object")
             choice = cast("dict[str, Any]", item)
             if choice.get("index") not in (0, None):
                 continue
             if choice.get("error"):
-                raise self._in_band(choice["error"])
-            said = choice.get(key)
-            if isinstance(said, dict):
-                yield from self._said(cast("dict[str, Any]", said))
-            reason = choice.get("finish_reason")
-            if isinstance(reason, str) and reason:
+                raise self.in_band(choice["error"])
+            yield from self._said(mapping(choice.get(key)))
+            if reason := text(choice.get("finish_reason")):
                 if reason == "error":
-                    raise self._in_band({"message": "the model's answer ended with an error"})
-                self._reason = _FINISH.get(reason, reason)
+                    raise self.in_band({"message": "the model's answer ended with an error"})
+                self.reason = "refusal" if self._refused else _FINISH.get(reason, reason)
 
-    def _said(self, said: dict[str, Any]) -> Iterator[ModelChunk]:
-        reasoning = said.get("reasoning") or said.get("reasoning_content")
-        if isinstance(reasoning, str):
-            yield from self._text(ReasoningChunk, reasoning)
+    def _said(self, said: Mapping[str, Any]) -> Iterator[ModelChunk]:
+        for name in ("reasoning_content", "reasoning"):
+            if thought := text(said.get(name)):
+                yield from self.assembly.reasoning("reasoning", thought)
+                self.assembly.note("reasoning", "reasoning", field=name)
+                break
         content = said.get("content")
         if isinstance(content, str):
-            yield from self._text(TextChunk, content)
-        elif isinstance(content, list):
-            for part in cast("list[Any]", content):
+            if content:
+                yield from self.assembly.text("text", content)
+        else:
+            for part in sequence(content):
                 yield from self._part(part)
-        refusal = said.get("refusal")
-        if isinstance(refusal, str) and refusal:
+        if refusal := text(said.get("refusal")):
             self._refused = True
-            yield from self._text(TextChunk, refusal)
+            yield from self.assembly.text("text", refusal)
+        for call in sequence(said.get("tool_calls")):
+            yield from self._call(mapping(call))
+        if legacy := mapping(said.get("function_call")):
+            yield from self._call({"index": 0, "function": legacy})
 
     def _part(self, part: Any) -> Iterator[ModelChunk]:
         """One part of content that comes as a list; `thinking` parts are Mistral's."""
+        fields = mapping(part)
         if isinstance(part, str):
-            yield from self._text(TextChunk, part)
-            return
-        if not isinstance(part, dict):
-            return
-        fields = cast("dict[str, Any]", part)
-        if isinstance(fields.get("text"), str):
-            yield from self._text(TextChunk, fields["text"])
+            yield from self.assembly.text("text", part)
+        elif isinstance(fields.get("text"), str):
+            yield from self.assembly.text("text", fields["text"])
         elif isinstance(fields.get("refusal"), str):
             self._refused = True
-            yield from self._text(TextChunk, fields["refusal"])
-        elif isinstance(fields.get("thinking"), list):
-            for thought in cast("list[Any]", fields["thinking"]):
-                if isinstance(thought, dict) and isinstance(text := cast("dict[str, Any]", thought).get("text"), str):
-                    yield from self._text(ReasoningChunk, text)
+            yield from self.assembly.text("text", fields["refusal"])
         elif isinstance(fields.get("thinking"), str):
-            yield from self._text(ReasoningChunk, fields["thinking"])
+            yield from self.assembly.reasoning("reasoning", fields["thinking"])
+        else:
+            for thought in sequence(fields.get("thinking")):
+                yield from self.assembly.reasoning("reasoning", text(mapping(thought).get("text")))
 
-    def _text(self, kind: type[TextChunk] | type[ReasoningChunk], text: str) -> Iterator[ModelChunk]:
-        """A chunk of text. Servers written in JavaScript may cut between the two halves of a surrogate pair."""
-        text = self._held.pop(kind, "") + text
-        if text and _HIGH.search(text):
-            self._held[kind] = text[-1]
-            text = text[:-1]
-        if text:
-            yield kind(_joined(text))
+    def _call(self, call: Mapping[str, Any]) -> Iterator[ModelChunk]:
+        """A piece of a call. A new id at an occupied index is a new call; a piece without an index and an id goes on
+        with the last one."""
+        function = mapping(call.get("function"))
+        call_id = text(call.get("id"))
+        arguments = function.get("arguments")
+        name = plain_name(self._tools, text(function.get("name")))
+        index = call.get("index")
+        if not isinstance(index, int):
+            index = call_id or (f"unnumbered {self.assembly.calls}" if name or self._last is None else self._last)
+        known, number = self._slots.get(index, ("", -1))
+        another = call_id and known and call_id != known
+        # Whole calls without ids that all claim the same index.
+        another = another or (name and not call_id and number >= 0 and self._whole_at(number))
+        if number < 0 or another:
+            number = self.assembly.calls
+        self._slots[index] = (call_id or known, number)
+        self._last = index
+        # Some servers send the arguments as the object that they stand for.
+        written = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode() if arguments else ""
+        yield from self.assembly.call(("call", number), written, call_id=call_id, name=name)
+        if extra := call.get("extra_content"):
+            self.assembly.note(("call", number), "call", extra_content=extra)
+
+    def _whole_at(self, number: int) -> bool:
+        return isinstance(parsed(self.assembly.said(("call", number)).encode("utf-8", "replace")), dict)
 
 
-def _joined(text: str) -> str:
-    """`text` with surrogate pairs as the characters that they stand for; a lone surrogate stays."""
-    if text.isascii() or not _PAIR.search(text):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-
-
-def _usage(raw: dict[str, Any]) -> dict[str, Any]:
+def _usage(raw: Mapping[str, Any]) -> dict[str, int]:
     """The counts under Circuit's names; what the provider does not count is left out."""
-    inside = _mapping(raw.get("prompt_tokens_details"))
-    outside = _mapping(raw.get("completion_tokens_details"))
-    counts = {
-        "input_tokens": raw.get("prompt_tokens"),
-        "output_tokens": raw.get("completion_tokens"),
-        "cached_input_tokens": inside.get("cached_tokens"),
-        "reasoning_tokens": outside.get("reasoning_tokens"),
-    }
-    return {
-        name: count
-        for name, count in counts.items()
-        if isinstance(count, int) and (count or name in ("input_tokens", "output_tokens"))
-    }
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
-
-
-def _json(data: bytes) -> Any:
-    """The value of `data`, or None where it is no JSON. Not orjson's parser: that one takes no lone surrogates, and
-    a pair of them may be cut in two by the server."""
-    try:
-        return json.loads(data.decode("utf-8"), strict=False)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_json(data: bytes) -> bool:
-    return isinstance(_json(data.strip()), dict)
+    inside = mapping(raw.get("prompt_tokens_details"))
+    outside = mapping(raw.get("completion_tokens_details"))
+    return counts(
+        input_tokens=raw.get("prompt_tokens"),
+        output_tokens=raw.get("completion_tokens"),
+        cached_input_tokens=inside.get("cached_tokens"),
+        cache_write_tokens=inside.get("cache_write_tokens"),
+        reasoning_tokens=outside.get("reasoning_tokens"),
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,10 +16,14 @@ from typing import Any, cast
 
 from circuit.errors import (
     AuthenticationRefused,
+    ContentFiltered,
+    ContextTooLong,
+    ModelNotFound,
     ModelRequestRefused,
     ProviderError,
     ProviderMisconfigured,
     ProviderUnavailable,
+    QuotaExceeded,
     RateLimited,
 )
 from circuit.security.redaction import excerpt, redact
@@ -26,6 +31,25 @@ from circuit.security.redaction import excerpt, redact
 MESSAGE_LIMIT = 500
 """How many characters of a server's own message are quoted."""
 
+_QUOTA = re.compile(
+    r"insufficient_quota|insufficient.{0,10}(credit|balance|fund)|credit balance|billing_(hard_limit|error)|PerDay"
+    r"|exceeded your current quota(?!.*retry in)|payment required",
+    re.IGNORECASE | re.DOTALL,
+)
+_CONTEXT = re.compile(
+    r"context_length_exceeded|string_above_max_length|prompt is too long|maximum context length|context window"
+    r"|context length|input token count.{0,40}exceeds|exceeds the maximum number of tokens|too many (input )?tokens"
+    r"|exceeds the available context size",
+    re.IGNORECASE | re.DOTALL,
+)
+_FILTER = re.compile(
+    r"content_filter|content_policy_violation|responsible ?ai ?policy|content management policy", re.IGNORECASE
+)
+_MODEL = re.compile(
+    r"model_not_found|model.{0,80}(does not exist|not found|is not found)|not_found_error.{0,60}model",
+    re.IGNORECASE | re.DOTALL,
+)
+_KEY = re.compile(r"API_KEY_INVALID|API key not valid|API key expired|invalid x-api-key|invalid_api_key", re.IGNORECASE)
 _UNAVAILABLE_WORDS = ("server_error", "overloaded", "unavailable", "timeout", "internal", "busy")
 
 
@@ -46,7 +70,8 @@ class Peer:
 def status_error(peer: Peer, status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderError:
     """The error that an answer with another status than 200 means."""
     said = _message_of(body)
-    return _error(peer, status, peer.quote(said) if said else "", retry_after(headers, now))
+    whole = body.decode("utf-8", "replace")
+    return _error(peer, status, peer.quote(said) if said else "", _wait(headers, whole, now), whole)
 
 
 def stream_error(peer: Peer, error: Any, now: datetime) -> ProviderError:
@@ -61,7 +86,8 @@ def stream_error(peer: Peer, error: Any, now: datetime) -> ProviderError:
     if isinstance(headers, Mapping):
         fields = cast("Mapping[str, Any]", headers)
         wait = retry_after({name.lower(): str(value) for name, value in fields.items()}, now)
-    return _error(peer, status, said, wait)
+    whole = json.dumps(error, default=str)
+    return _error(peer, status, said, wait if wait is not None else _delay(whole), whole)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -81,8 +107,24 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (due - begin).total_seconds())
 
 
-def _error(peer: Peer, status: int | None, said: str, wait: float | None) -> ProviderError:
+def _wait(headers: Mapping[str, str], body: str, now: datetime) -> float | None:
+    seconds = retry_after(headers, now)
+    return seconds if seconds is not None else _delay(body)
+
+
+def _delay(body: str) -> float | None:
+    """The delay of Google's `RetryInfo`, as `"27s"`."""
+    found = re.search(r'"retryDelay"\s*:\s*"(\d+(?:\.\d+)?)s"', body)
+    return float(found[1]) if found else None
+
+
+def _error(peer: Peer, status: int | None, said: str, wait: float | None, whole: str) -> ProviderError:
+    """`whole` is all that the server said, in which words tell causes that share a status; it is never quoted."""
     tail = f": {said.rstrip('.')}" if said else ""
+    if status == 400 and _KEY.search(whole):
+        return AuthenticationRefused(f"{peer.place} does not accept the key (400). {peer.key_hint}")
+    if status == 402 or (status in (400, 403, 429) and _QUOTA.search(whole)):
+        return QuotaExceeded(f"the account at {peer.place} has no quota left ({status}){tail}")
     if status == 401:
         # The server's own message is left out: it may quote the key in part.
         return AuthenticationRefused(f"{peer.place} does not accept the key (401). {peer.key_hint}")
@@ -100,6 +142,12 @@ def _error(peer: Peer, status: int | None, said: str, wait: float | None) -> Pro
             f"{peer.place} answers with a redirect ({status}), and redirects are not followed:"
             " set the base URL to the address that it points to."
         )
+    if status in (400, 413, 422, None) and _CONTEXT.search(whole):
+        return ContextTooLong(f"the prompt is longer than {peer.model!r} at {peer.place} can hold{tail}")
+    if status in (400, 422, None) and _FILTER.search(whole):
+        return ContentFiltered(f"the content filter of {peer.place} stopped the request{tail}")
+    if status in (400, 404) and _MODEL.search(whole):
+        return ModelNotFound(f"{peer.place} has no model {peer.model!r} for this key ({status}){tail}")
     if status == 404 and not said:
         tail = ": nothing answers at this address; the base URL usually ends in /v1"
     if status is None:

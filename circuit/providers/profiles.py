@@ -1,13 +1,17 @@
-"""What is known of models by their names: which parameters they take, and how they are asked for structured output.
+"""What is known of models by their names: which parameters they take, how much they hold, and how they are asked for
+structured output.
 
-A model that no profile knows is used with the defaults, never refused. Sources: OpenAI's model pages and its guides
-on reasoning models and structured outputs, and the errors that its API gives where a parameter does not fit.
+A model that no profile knows is used with the defaults, never refused. Sources: the providers' model pages and guides
+on reasoning, structured outputs and tools, and the errors that their APIs give where a parameter does not fit. How
+much a model holds is left open (None) where it was not found.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,25 +19,74 @@ class Profile:
     """How one family of models is called.
 
     `sampling` says whether temperature, top_p and the penalties may be sent, `stop` whether stop sequences may.
-    `json_schema` says whether `response_format` takes a schema; where it does not, the schema goes into the prompt.
+    `json_schema` says whether the protocol's own way of structured output takes a schema; where it does not, the
+    schema goes into the prompt. `context` and `max_output` are tokens. `reasoning` says that the model thinks where
+    it is told to, `reasoning_levels` that it can be told how much.
     """
 
     max_tokens_key: str = "max_tokens"
     sampling: bool = True
     stop: bool = True
     json_schema: bool = True
+    schema_with_tools: bool = True
+    context: int | None = None
+    max_output: int | None = None
+    images: bool = True
+    tools: bool = True
+    reasoning: bool = False
+    reasoning_levels: bool = False
+    adaptive_thinking: bool = False
 
 
 DEFAULT = Profile()
-REASONING = Profile(max_tokens_key="max_completion_tokens", sampling=False, stop=False)
+REASONING = Profile(max_tokens_key="max_completion_tokens", sampling=False, stop=False, reasoning=True)
+_CLAUDE = Profile(context=200_000, reasoning=True, json_schema=False)
+_GEMINI = Profile(context=1_048_576, max_output=65_536, reasoning=True, schema_with_tools=False)
 
-_PROFILES: tuple[tuple[re.Pattern[str], Profile], ...] = (
-    (re.compile(r"gpt-5(\.\d+)?-chat"), replace(DEFAULT, max_tokens_key="max_completion_tokens")),
-    (re.compile(r"(gpt-[5-9]|o[1-9])(?![a-z0-9])"), REASONING),
-    (re.compile(r"gpt-4o-2024-05-13$"), replace(DEFAULT, json_schema=False)),
-    (re.compile(r"gpt-(4o|4\.\d)(?![a-z0-9])|chatgpt-4o"), DEFAULT),
-    (re.compile(r"gpt-(3\.5|4)(?![a-z0-9.])"), replace(DEFAULT, json_schema=False)),
+_FAMILIES: tuple[tuple[str, Profile], ...] = (
+    # OpenAI
+    (
+        r"gpt-5(\.\d+)?-chat",
+        replace(DEFAULT, max_tokens_key="max_completion_tokens", context=128_000, max_output=16_384),
+    ),
+    (r"gpt-5(?![.a-z0-9])", replace(REASONING, context=400_000, max_output=128_000)),
+    (r"(gpt-[5-9])(?![a-z0-9])", replace(REASONING, max_output=128_000)),
+    (r"o1-mini|o3-mini", replace(REASONING, context=200_000, max_output=100_000, images=False)),
+    (r"(o[1-9])(?![a-z0-9])", replace(REASONING, context=200_000, max_output=100_000)),
+    (r"gpt-4o-2024-05-13$", replace(DEFAULT, json_schema=False, context=128_000, max_output=4_096)),
+    (r"gpt-4o(?![a-z0-9])|chatgpt-4o", replace(DEFAULT, context=128_000, max_output=16_384)),
+    (r"gpt-4\.1(?![a-z0-9])", replace(DEFAULT, context=1_047_576, max_output=32_768)),
+    (r"gpt-4\.\d(?![a-z0-9])", DEFAULT),
+    (r"gpt-4-turbo", replace(DEFAULT, json_schema=False, context=128_000, max_output=4_096)),
+    (r"gpt-4-32k", replace(DEFAULT, json_schema=False, context=32_768, images=False)),
+    (r"gpt-4(?![a-z0-9.])", replace(DEFAULT, json_schema=False, context=8_192, images=False)),
+    (r"gpt-3\.5(?![a-z0-9.])", replace(DEFAULT, json_schema=False, context=16_385, max_output=4_096, images=False)),
+    (r"gpt-oss", replace(DEFAULT, context=131_072, images=False, reasoning=True, reasoning_levels=True)),
+    # Anthropic
+    (
+        r"claude-(2|v1|instant)",
+        Profile(context=100_000, max_output=4_096, images=False, json_schema=False, tools=False),
+    ),
+    (r"claude-3-(opus|sonnet|haiku)", replace(_CLAUDE, max_output=4_096, reasoning=False)),
+    (r"claude-3-5", replace(_CLAUDE, max_output=8_192, reasoning=False)),
+    (r"claude-3-7", replace(_CLAUDE, max_output=64_000)),
+    (r"claude-opus-4-[01](?!\d)|claude-opus-4-2025|claude-opus-4$", replace(_CLAUDE, max_output=32_000)),
+    (r"claude-sonnet-4-0|claude-sonnet-4-2025|claude-sonnet-4$", replace(_CLAUDE, max_output=64_000)),
+    (r"claude-(opus|sonnet|haiku)-4-5", replace(_CLAUDE, max_output=64_000, json_schema=True)),
+    (
+        r"claude-(opus|sonnet|haiku|fable|mythos)-(4-[6-9]|[5-9])",
+        replace(_CLAUDE, context=1_000_000, max_output=64_000, json_schema=True, adaptive_thinking=True),
+    ),
+    # Google
+    (r"gemini-(pro|1\.0)", Profile(context=32_760, max_output=8_192, json_schema=False)),
+    (r"gemini-1\.5", Profile(context=1_000_000, max_output=8_192, schema_with_tools=False)),
+    (r"gemini-2\.0", replace(_GEMINI, max_output=8_192, reasoning=False)),
+    (r"gemini-2\.5", _GEMINI),
+    (r"gemini-[3-9]", replace(_GEMINI, schema_with_tools=True, reasoning_levels=True)),
+    # Open models, as Ollama and other servers name them
+    (r"llama2|codellama|mistral$|vicuna|orca-mini", replace(DEFAULT, images=False)),
 )
+_PROFILES = tuple((re.compile(pattern), profile) for pattern, profile in _FAMILIES)
 
 
 def profile_of(model: str) -> Profile:
@@ -43,3 +96,18 @@ def profile_of(model: str) -> Profile:
         name = name.removeprefix("ft:").partition(":")[0]
     name = name.rpartition("/")[2]
     return next((profile for pattern, profile in _PROFILES if pattern.match(name)), DEFAULT)
+
+
+def misfits(model: str, parameters: Mapping[str, Any], *, tools: bool = False) -> list[str]:
+    """What of an agent's settings `model` does not take, in words. Empty for a model that no profile knows."""
+    profile = profile_of(model)
+    found: list[str] = []
+    limit = parameters.get("max_tokens")
+    most = profile.max_output or profile.context
+    if limit is not None and most is not None and limit > most:
+        found.append(f"max_tokens is {limit}, and {model} gives {most} tokens at most")
+    if tools and not profile.tools:
+        found.append(f"{model} takes no tools")
+    if parameters.get("reasoning_effort") and profile is not DEFAULT and not profile.reasoning:
+        found.append(f"reasoning_effort is set, and {model} does not reason")
+    return found

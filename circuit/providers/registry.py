@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from circuit.errors import ProviderMisconfigured
+from circuit.providers.balance import BalancedProvider, Health, Member
 from circuit.providers.provider import Provider
 
 if TYPE_CHECKING:
     from circuit.http import Http, Timeouts
 
-REMOTE = ("custom", "openai")
+REMOTE = ("anthropic", "custom", "google", "ollama", "openai")
 SUPPORTED = (*REMOTE, "scripted")
 
 
@@ -39,6 +40,7 @@ class ProviderRegistry:
         self._timeouts = timeouts
         self._sleep = sleep
         self._http: Http | None = None
+        self._health = Health()
 
     def provider(self, spec: Mapping[str, Any]) -> Provider:
         """The provider that `spec` (`type`, `options`) names. Raises `ProviderMisconfigured`.
@@ -55,18 +57,42 @@ class ProviderRegistry:
 
             return ScriptedProvider(options, sleep=self._sleep)
         if kind in REMOTE:
-            from circuit.providers.openai import OpenAIProvider, custom_endpoint, openai_endpoint
-
-            endpoint = openai_endpoint if kind == "openai" else custom_endpoint
-            return OpenAIProvider(self._shared(), lambda: endpoint(options, self._environment))
+            return self._remote(str(kind), str(spec.get("model") or ""), options)
         raise ProviderMisconfigured(
             f"the provider type {kind!r} is not supported yet; supported are {', '.join(SUPPORTED)}"
         )
+
+    def check(self, spec: Mapping[str, Any]) -> None:
+        """Raise `ProviderMisconfigured` if the provider that `spec` names cannot be used as things stand: its type is
+        not known, or a key, an address or a variable lacks. No request is sent."""
+        self.provider(spec)
+        if spec["type"] in REMOTE:
+            from circuit.providers.accounts import ACCOUNTS
+            from circuit.providers.endpoint import endpoints
+
+            options: Any = spec.get("options") or {}
+            endpoints(ACCOUNTS[spec["type"]], str(spec.get("model") or ""), options, self._environment)
 
     async def aclose(self) -> None:
         """Close all connections. Twice is fine."""
         if self._http is not None:
             await self._http.aclose()
+
+    def _remote(self, kind: str, model: str, options: Mapping[str, Any]) -> Provider:
+        from circuit.providers.accounts import ACCOUNTS, wire_of
+        from circuit.providers.endpoint import endpoints
+        from circuit.providers.remote import RemoteProvider
+
+        wire, http = wire_of(kind, options), self._shared()
+        extra: Any = options.get("options")
+
+        def members() -> list[Member]:
+            return [
+                Member(endpoint.identity, RemoteProvider(http, wire, endpoint, extra=extra))
+                for endpoint in endpoints(ACCOUNTS[kind], model, options, self._environment)
+            ]
+
+        return BalancedProvider(members, self._health)
 
     def _shared(self) -> Http:
         if self._http is None:

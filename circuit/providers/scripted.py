@@ -3,8 +3,9 @@
 Options:
 - `responses`: a list. An entry is text; or an object, which is sent as JSON (a structured answer); or
   `{when: TEXT, response: ...}`, chosen where the prompt holds TEXT (`/REGEX/` for a regular expression);
-  or `{response: ..., reasoning: TEXT, finish: REASON}`; or `{error: CODE, message, retry_after, text}`, which fails
-  with one of the provider errors after saying `text`.
+  or `{response: ..., reasoning: TEXT, finish: REASON}`; or `{tool_calls: [{name, arguments}], response: ...}`, which
+  calls tools; or `{error: CODE, message, retry_after, text}`, which fails with one of the provider errors after saying
+  `text`; or a list of all of these, which are the answers of one execution, turn by turn.
   The first entry whose `when` fits is taken; else the entries without `when` come in turn, one for each execution
   that completed, and the last one repeats. Failures before an answer fail the first attempts at it, one each.
 - `delay_seconds` between pieces, `chunk_size` characters a piece, `seed`.
@@ -25,17 +26,21 @@ import orjson
 from circuit.errors import (
     AuthenticationRefused,
     BadResponse,
+    ContentFiltered,
+    ContextTooLong,
+    ModelNotFound,
     ModelRefusal,
     ModelRequestRefused,
     ProviderError,
     ProviderMisconfigured,
     ProviderTimeout,
     ProviderUnavailable,
+    QuotaExceeded,
     RateLimited,
     StreamCut,
 )
-from circuit.providers.messages import TextPart
-from circuit.providers.provider import Finished, ModelChunk, ModelRequest, ReasoningChunk, TextChunk
+from circuit.providers.messages import Part, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
+from circuit.providers.provider import Finished, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolCallChunk
 from circuit.providers.sample import NoSample, sample
 
 DEFAULT_CHUNK_SIZE = 12
@@ -46,16 +51,23 @@ _ERRORS: dict[str, type[ProviderError]] = {
     for error in (
         AuthenticationRefused,
         BadResponse,
+        ContentFiltered,
+        ContextTooLong,
+        ModelNotFound,
         ModelRefusal,
         ModelRequestRefused,
         ProviderMisconfigured,
         ProviderTimeout,
         ProviderUnavailable,
+        QuotaExceeded,
         RateLimited,
         StreamCut,
     )
 }
-_SPECIAL = ({"when", "response", "reasoning", "finish"}, {"error", "message", "retry_after", "text", "when"})
+_SPECIAL = (
+    {"when", "response", "reasoning", "finish", "tool_calls"},
+    {"error", "message", "retry_after", "text", "when"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,7 @@ class _Reply:
     reasoning: str = ""
     finish: str = "stop"
     error: ProviderError | None = None
+    calls: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +100,10 @@ class Script:
         entries = tuple(cast("list[Any]", responses))
         patterns: dict[int, re.Pattern[str]] = {}
         for index, entry in enumerate(entries):
-            if not isinstance(entry, str | Mapping):
-                raise ProviderMisconfigured(f"response {index + 1} of a scripted provider is neither text nor object")
+            if not isinstance(entry, str | Mapping | list):
+                raise ProviderMisconfigured(
+                    f"response {index + 1} of a scripted provider is neither text nor object nor a list of turns"
+                )
             pattern = _pattern(entry, index)
             if pattern is not None:
                 patterns[index] = pattern
@@ -120,8 +135,16 @@ class ScriptedProvider:
                 yield kind(text[begin : begin + self._script.chunk_size])
         if reply.error is not None:
             raise reply.error
-        usage = {"input_tokens": _tokens(prompt), "output_tokens": _tokens(reply.reasoning + reply.text)}
-        yield Finished(reply.finish, request.model or DEFAULT_MODEL, usage)
+        parts: list[Part] = [ReasoningPart(reply.reasoning)] if reply.reasoning else []
+        parts += [TextPart(reply.text)] if reply.text else []
+        for index, (name, arguments) in enumerate(reply.calls):
+            call = ToolCallPart(f"call_{request.turn}_{index}", name, arguments)
+            yield ToolCallChunk(index, call.id, call.name, call.arguments)
+            parts.append(call)
+        said = reply.reasoning + reply.text + "".join(arguments for _, arguments in reply.calls)
+        usage = {"input_tokens": _tokens(prompt), "output_tokens": _tokens(said)}
+        finish = "tool_calls" if reply.calls and reply.finish == "stop" else reply.finish
+        yield Finished(finish, request.model or DEFAULT_MODEL, usage, tuple(parts), usage)
 
     def _reply(self, request: ModelRequest, prompt: str) -> _Reply:
         script = self._script
@@ -135,6 +158,11 @@ class ScriptedProvider:
             raise ModelRequestRefused(
                 "no scripted response fits this prompt: add one without `when`, which is used where no other fits"
             )
+        if any(isinstance(entry, list) for entry in in_turn):
+            turns = _in_turn(in_turn, request.occurrence, request.attempt)
+            if not isinstance(turns, list):
+                return _read(turns)
+            return _read(_in_turn(cast("list[Any]", turns), request.turn, request.attempt))
         return _read(_in_turn(in_turn, request.occurrence + request.turn, request.attempt))
 
     def _made_up(self, request: ModelRequest, prompt: str) -> str:
@@ -190,7 +218,7 @@ def _is_special(entry: Any) -> bool:
     if not isinstance(entry, Mapping):
         return False
     keys = set(cast("Mapping[str, Any]", entry))
-    if "response" in keys:
+    if "response" in keys or "tool_calls" in keys:
         return keys <= _SPECIAL[0]
     return "error" in keys and keys <= _SPECIAL[1] and cast("Mapping[str, Any]", entry)["error"] in _ERRORS
 
@@ -204,17 +232,34 @@ def _read(entry: Any) -> _Reply:
         code = entry["error"]
         message = entry.get("message") or f"the script says that the provider fails with {code}"
         return _Reply(str(entry.get("text", "")), error=_ERRORS[code](message, retry_after=entry.get("retry_after")))
-    inner = _read(entry["response"])
+    inner = _read(entry.get("response", ""))
     return _Reply(
         inner.text,
         str(entry.get("reasoning", inner.reasoning)),
         str(entry.get("finish", inner.finish)),
         inner.error,
+        tuple(_call(call) for call in entry.get("tool_calls", ())),
     )
 
 
+def _call(call: Any) -> tuple[str, str]:
+    """The name and the arguments of a scripted call; arguments that are text are sent as they are, JSON or not."""
+    if not isinstance(call, Mapping) or not isinstance(cast("Mapping[str, Any]", call).get("name"), str):
+        raise ProviderMisconfigured("each of the tool_calls of a scripted provider must be an object with a name")
+    arguments: Any = call.get("arguments", {})
+    return call["name"], arguments if isinstance(arguments, str) else _json(arguments)
+
+
 def _prompt(request: ModelRequest) -> str:
-    return "\n".join(part.text for message in request.messages for part in message.parts if isinstance(part, TextPart))
+    """All that was said before, results of tools included."""
+    said: list[str] = []
+    for message in request.messages:
+        for part in message.parts:
+            if isinstance(part, TextPart):
+                said.append(part.text)
+            elif isinstance(part, ToolResultPart):
+                said.append(part.content)
+    return "\n".join(said)
 
 
 def _tokens(text: str) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit.agents.output import ANSWER_LIMIT, check_size, interpret
-from circuit.errors import InvalidOutput, ModelRefusal, OutputTruncated
+from circuit.errors import ContentFiltered, InvalidOutput, ModelRefusal, OutputTruncated, ProviderError
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -100,11 +100,14 @@ def test_a_truncated_structured_answer_says_what_to_do() -> None:
         interpret('{"verdict": "yes"}', "length", SCHEMA)
 
 
-@pytest.mark.parametrize(("reason", "who"), [("refusal", "the model"), ("content_filter", "content filter")])
-def test_refusals(reason: str, who: str) -> None:
-    with pytest.raises(ModelRefusal, match=rf"{who} refused to answer: I will not\."):
+@pytest.mark.parametrize(
+    ("reason", "error", "who"),
+    [("refusal", ModelRefusal, "the model"), ("content_filter", ContentFiltered, "content filter")],
+)
+def test_refusals(reason: str, error: type[ProviderError], who: str) -> None:
+    with pytest.raises(error, match=rf"{who} refused to answer: I will not\."):
         interpret("I will\nnot.", reason, SCHEMA)
-    with pytest.raises(ModelRefusal, match=r"refused to answer$"):
+    with pytest.raises(error, match=r"refused to answer$"):
         interpret("", reason, None)
 
 

@@ -16,7 +16,13 @@ EXAMPLES = [block for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
 def keys() -> set[str]:
-    return {info.alias or name for model in Part.__subclasses__() for name, info in model.model_fields.items()}
+    found: set[str] = set()
+    models = Part.__subclasses__()
+    while models:
+        model = models.pop()
+        models += model.__subclasses__()
+        found |= {info.alias or name for name, info in model.model_fields.items()}
+    return found
 
 
 def test_every_key_of_the_format_is_named() -> None:

@@ -7,16 +7,28 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jsonschema_rs
 import pytest
 from chat_server import ChatServer
-from replay import finished_of, reasoning_of, text_of
+from provider_shapes import protocol_of, stream_bytes
+from replay import finished_of, reasoning_of, said_calls, text_of
 
-from circuit.errors import BadResponse, ModelRequestRefused, ProviderError, ProviderUnavailable, RateLimited, StreamCut
-from circuit.providers.messages import Message, Role
-from circuit.providers.provider import ModelChunk, ModelRequest, Provider, TextChunk
+from circuit.agents.output import interpret
+from circuit.errors import (
+    BadResponse,
+    ModelRequestRefused,
+    OutputTruncated,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    StreamCut,
+)
+from circuit.providers.messages import Message, Role, ToolResultPart, calls_of
+from circuit.providers.messages import text_of as text_in
+from circuit.providers.provider import ModelChunk, ModelRequest, Provider, TextChunk, ToolSpec
 from circuit.providers.registry import ProviderRegistry
 
 SCHEMA = {
@@ -25,11 +37,17 @@ SCHEMA = {
     "properties": {"verdict": {"enum": ["yes", "no"]}, "score": {"type": "integer", "minimum": 1, "maximum": 10}},
 }
 TEXT = "Der Text geht über Grenzen:\u2028 und weiter \u0085 … 😀"
+TOOLS = (
+    ToolSpec("fs.read_file", "Reads a file.", {"type": "object", "properties": {"path": {"type": "string"}}}),
+    ToolSpec("now"),
+)
+CALLS = [{"name": "fs_read_file", "arguments": {"path": "ä\u2028😀.txt"}}, {"name": "now", "arguments": {}}]
+KINDS = ["openai", "responses", "azure", "custom", "anthropic", "google", "ollama"]
 
 
 def request(**more: Any) -> ModelRequest:
     messages = (Message.text(Role.SYSTEM, "Be brief."), Message.text(Role.USER, "Well?"))
-    return ModelRequest(model="some-model", messages=messages, **more)
+    return ModelRequest(**{"model": "some-model", "messages": messages} | more)
 
 
 @dataclass
@@ -39,16 +57,27 @@ class Bench:
     provider: Provider
     at_pause: Callable[[], Any]
     ended: Callable[[], Any]
+    server: ChatServer | None = None
+
+
+def spec_of(kind: str, server: ChatServer) -> dict[str, Any]:
+    """The provider of `kind` that `server` plays."""
+    options: dict[str, Any] = {"base_url": server.url if kind in ("openai", "custom", "responses") else server.root}
+    if kind == "responses":
+        options["api"] = "responses"
+    if kind == "azure":
+        options["api_version"] = "2024-10-21"
+    named = {"responses": "openai", "azure": "openai"}
+    return {"type": named.get(kind, kind), "model": "some-model", "options": options}
 
 
 @asynccontextmanager
 async def remote(kind: str, replies: list[dict[str, Any]]) -> AsyncIterator[Bench]:
     async with ChatServer(replies) as server:
-        environment = {"OPENAI_BASE_URL": server.url} if kind == "openai" else {}
-        options = {"base_url": server.url} if kind == "custom" else {}
-        registry = ProviderRegistry(environment)
-        provider = registry.provider({"type": kind, "model": "some-model", "options": options})
-        yield Bench(provider, server.at_gate, lambda: server.wait_for(lambda s: s.requests[-1].disconnected))
+        registry = ProviderRegistry({})
+        provider = registry.provider(spec_of(kind, server))
+        ended = lambda: server.wait_for(lambda s: s.requests[-1].disconnected)  # noqa: E731
+        yield Bench(provider, server.at_gate, ended, server)
         await registry.aclose()
 
 
@@ -89,17 +118,18 @@ def _script(reply: Mapping[str, Any]) -> Any:
         return {"error": "stream_cut", "text": "Half"}
     if "raw" in reply:
         return {"error": "bad_response"}
+    calls = [{**call, "name": call["name"].replace("fs_", "fs.")} for call in reply.get("calls", ())]
     return {
-        "response": reply.get("object", reply.get("text")),
+        "response": reply.get("object", reply.get("text", "")),
         "reasoning": reply.get("reasoning", ""),
         "finish": reply.get("finish", "stop"),
+        "tool_calls": calls,
     }
 
 
-@pytest.fixture(params=["openai", "custom", "scripted"])
+@pytest.fixture(params=[*KINDS, "scripted"])
 def bench(request: pytest.FixtureRequest) -> Callable[[list[dict[str, Any]]], Any]:
-    kind = request.param
-    return scripted if kind == "scripted" else lambda replies: remote(kind, replies)
+    return scripted if request.param == "scripted" else partial(remote, request.param)
 
 
 async def collect(provider: Provider, asked: ModelRequest) -> list[ModelChunk]:
@@ -114,13 +144,15 @@ async def test_text_comes_in_pieces_and_whole(bench: Any) -> None:
     assert sum(isinstance(chunk, TextChunk) for chunk in chunks) > 2
     end = finished_of(chunks)
     assert (end.reason, bool(end.model)) == ("stop", True)
+    assert text_in(end.parts) == TEXT
 
 
 async def test_usage_is_counted(bench: Any) -> None:
     async with bench([{"text": TEXT}]) as made:
-        usage = finished_of(await collect(made.provider, request())).usage
-    assert usage["input_tokens"] > 0
-    assert usage["output_tokens"] > 0
+        end = finished_of(await collect(made.provider, request()))
+    assert end.usage["input_tokens"] > 0
+    assert end.usage["output_tokens"] > 0
+    assert end.raw_usage
 
 
 async def test_reasoning_is_apart_from_text(bench: Any) -> None:
@@ -129,16 +161,51 @@ async def test_reasoning_is_apart_from_text(bench: Any) -> None:
     assert (text_of(chunks), reasoning_of(chunks)) == ("yes", "because of this and that")
 
 
+async def test_calls_are_parallel_and_their_arguments_whole(bench: Any) -> None:
+    async with bench([{"text": "Let me look.", "calls": CALLS, "cuts": 11}]) as made:
+        chunks = await collect(made.provider, request(tools=TOOLS))
+    end = finished_of(chunks)
+    assert end.reason == "tool_calls"
+    said = said_calls(chunks)
+    assert [(name, json.loads(arguments or "{}")) for _, name, arguments in said] == [
+        ("fs.read_file", {"path": "ä\u2028😀.txt"}),
+        ("now", {}),
+    ]
+    assert len({call_id for call_id, _, _ in said if call_id}) == 2
+    assert said == [(call.id, call.name, call.arguments) for call in calls_of(end.parts)]
+
+
+async def test_an_answer_goes_back_with_the_results_of_its_calls(bench: Any) -> None:
+    async with bench([{"calls": CALLS, "reasoning": "hm"}, {"text": "Done."}]) as made:
+        first = finished_of(await collect(made.provider, request(tools=TOOLS)))
+        results = tuple(
+            ToolResultPart(call.id, call.name, "read so far", failed=False) for call in calls_of(first.parts)
+        )
+        messages = (*request().messages, Message(Role.ASSISTANT, first.parts), Message(Role.TOOL, results))
+        second = await collect(made.provider, request(messages=messages, tools=TOOLS, turn=1))
+    assert text_of(second) == "Done."
+    if made.server is not None:
+        sent = json.dumps(made.server.requests[1].body)
+        assert sent.count("read so far") == 2
+        assert "fs_read_file" in sent
+        assert "fs.read_file" not in sent, "no provider takes a dot in the name of a tool"
+
+
 async def test_structured_output_is_json_that_fits(bench: Any) -> None:
     async with bench([{"object": {"verdict": "no", "score": 3}}]) as made:
         chunks = await collect(made.provider, request(output_schema=SCHEMA))
     assert json.loads(text_of(chunks)) == {"verdict": "no", "score": 3}
     jsonschema_rs.validate(SCHEMA, json.loads(text_of(chunks)))
+    if made.server is not None:
+        assert '"maximum": 10' in json.dumps(made.server.requests[0].body).replace('\\"', '"').replace(":10", ": 10")
 
 
 async def test_the_finish_reason_is_said(bench: Any) -> None:
-    async with bench([{"text": "half of", "finish": "length"}]) as made:
-        assert finished_of(await collect(made.provider, request())).reason == "length"
+    async with bench([{"text": '{"verdict": "y', "finish": "length"}]) as made:
+        end = finished_of(await collect(made.provider, request()))
+    assert end.reason == "length"
+    with pytest.raises(OutputTruncated):
+        interpret(text_in(end.parts), end.reason, SCHEMA)
 
 
 async def test_one_provider_serves_many_requests_at_once(bench: Any) -> None:
@@ -148,7 +215,7 @@ async def test_one_provider_serves_many_requests_at_once(bench: Any) -> None:
 
 
 async def test_cancelling_ends_the_request(bench: Any) -> None:
-    async with bench([{"text": TEXT, "gate": 600}]) as made:
+    async with bench([{"text": TEXT, "gate": 400}]) as made:
         task = asyncio.ensure_future(collect(made.provider, request()))
         await made.at_pause()
         task.cancel()
@@ -182,3 +249,27 @@ async def test_failures_have_one_name_each(bench: Any, reply: dict[str, Any], er
             assert caught.value.retry_after == 7
         # A failed request leaves the provider as it was.
         assert text_of(await collect(made.provider, request(turn=1))) == "better"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stream_that_ends_early_never_passes_for_a_whole_one(kind: str) -> None:
+    """The body ends in order, at the boundary of an event, and the marker of its end lacks."""
+    async with remote(kind, [{"text": TEXT, "done": False, "finish": "stop" if kind == "anthropic" else None}]) as made:
+        with pytest.raises(StreamCut):
+            await collect(made.provider, request())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_error_inside_a_stream_is_raised(kind: str) -> None:
+    async with ChatServer() as probe:
+        registry = ProviderRegistry({})
+        await collect(registry.provider(spec_of(kind, probe)), request())
+        protocol = protocol_of(probe.requests[0].path)
+        await registry.aclose()
+    body = stream_bytes({"text": TEXT}, protocol)
+    half = body[: body.index(b"\n", len(body) // 2) + 1].decode(errors="ignore")
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy", "code": 503}}
+    line = json.dumps({"error": "busy"}) + "\n" if protocol == "ollama" else f"\n\ndata: {json.dumps(error)}\n\n"
+    async with remote(kind, [{"raw": half + line}]) as made:
+        with pytest.raises(ProviderUnavailable, match="busy"):
+            await collect(made.provider, request())

@@ -11,18 +11,23 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, stream_bytes
+from chat_server import ChatServer
+from provider_shapes import stream_bytes
 from replay import finished_of, text_of
 
 from circuit.errors import (
     AuthenticationRefused,
     BadResponse,
     CircuitError,
+    ContentFiltered,
+    ContextTooLong,
+    ModelNotFound,
     ModelRequestRefused,
     ProviderError,
     ProviderMisconfigured,
     ProviderTimeout,
     ProviderUnavailable,
+    QuotaExceeded,
     RateLimited,
     StreamCut,
 )
@@ -133,7 +138,10 @@ async def test_a_custom_providers_key_is_a_bearer_token() -> None:
         ({"type": "custom", "options": {"base_url": "nonsense"}}, "must begin with http"),
         ({"type": "custom", "options": {"base_url": "http://x", "headers": {"A": "ü"}}}, "the header A"),
         ({"type": "custom", "options": {"base_url": "http://x", "headers": {"A b": "c"}}}, "name of a header"),
-        ({"type": "anthropic"}, "'anthropic' is not supported yet; supported are custom, openai, scripted"),
+        ({"type": "anthropic"}, "ANTHROPIC_API_KEY is not set"),
+        ({"type": "google"}, "GOOGLE_API_KEY is not set"),
+        ({"type": "openai", "options": {"api": "assistants", "base_url": "http://x"}}, "use chat or responses"),
+        ({"type": "vllm"}, "'vllm' is not supported yet; supported are anthropic, custom"),
         ({}, "not supported"),
     ],
 )
@@ -154,7 +162,14 @@ async def test_a_key_with_a_line_break_inside_is_refused_and_not_shown() -> None
     [
         ({"status": 401, "body": {"error": {"message": f"Wrong: {KEY}"}}}, AuthenticationRefused, "OPENAI_API_KEY"),
         ({"status": 403, "body": {"error": {"message": "no access"}}}, AuthenticationRefused, "no access"),
-        ({"status": 404, "body": {"error": {"message": "model not found"}}}, ModelRequestRefused, "model not found"),
+        ({"status": 404, "body": {"error": {"message": "model not found"}}}, ModelNotFound, "model not found"),
+        ({"status": 402, "body": {"error": {"message": "top up"}}}, QuotaExceeded, "top up"),
+        ({"status": 429, "body": {"error": {"code": "insufficient_quota", "message": "q"}}}, QuotaExceeded, "q"),
+        ({"status": 429, "body": {"error": {"details": [{"quotaId": "RequestsPerDay"}]}}}, QuotaExceeded, "429"),
+        ({"status": 400, "body": {"error": {"code": "context_length_exceeded"}}}, ContextTooLong, "can hold"),
+        ({"status": 400, "body": {"error": {"message": "prompt is too long: 9 > 8"}}}, ContextTooLong, "too long"),
+        ({"status": 400, "body": {"error": {"code": "content_filter", "message": "m"}}}, ContentFiltered, "filter"),
+        ({"status": 400, "body": {"error": {"status": "API_KEY_INVALID"}}}, AuthenticationRefused, "OPENAI_API_KEY"),
         ({"status": 404, "body": ""}, ModelRequestRefused, "/v1"),
         ({"status": 400, "body": {"detail": f"bad {KEY} here"}}, ModelRequestRefused, r"bad \*\*\* here"),
         ({"status": 422, "body": "plain words"}, ModelRequestRefused, "plain words"),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from chat_server import stream_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+from provider_shapes import stream_bytes
 from replay import finished_of, heard_by_circuit, heard_by_sdk, parse, parser, reasoning_of, text_of
 
 from circuit.errors import BadResponse, ProviderUnavailable, StreamCut
-from circuit.providers.provider import Finished, ReasoningChunk, TextChunk
+from circuit.providers.messages import text_of as text_in
+from circuit.providers.provider import Finished, ModelChunk, ReasoningChunk, TextChunk
 
 TRICKY = 'Zeile\u2028eins\u0085 zwei\r\n\t"quoted" \\ ☃ 😀 {json} data: [DONE]\n\n'
 
@@ -24,6 +26,12 @@ def event(delta: dict[str, Any] | None = None, finish: str | None = None, **extr
 
 
 DONE = b"data: [DONE]\n\n"
+
+
+def bare(end: ModelChunk) -> Finished:
+    """The end without what it repeats: the parts, and the account in the provider's own words."""
+    assert isinstance(end, Finished)
+    return replace(end, parts=(), raw_usage={})
 
 
 async def test_every_boundary_gives_what_the_sdk_hears() -> None:
@@ -49,7 +57,8 @@ def test_any_text_cut_anywhere(text: str, pieces: int, newline: str, cuts: set[i
     bounds = sorted({0, len(body), *(at for at in cuts if at < len(body))})
     chunks = parse(body[a:b] for a, b in pairwise(bounds))
     assert text_of(chunks) == text
-    assert finished_of(chunks) == Finished("stop", "loopback-1", {"input_tokens": 11, "output_tokens": 7})
+    assert bare(chunks[-1]) == Finished("stop", "loopback-1", {"input_tokens": 11, "output_tokens": 7})
+    assert text_in(finished_of(chunks).parts) == text
 
 
 def test_text_one_byte_at_a_time() -> None:
@@ -82,7 +91,7 @@ def test_reasoning_has_two_names(name: str) -> None:
 
 def test_a_refusal_is_text_with_its_own_reason() -> None:
     chunks = parse([event({"content": None, "refusal": "I will not."}), event({"refusal": ""}, "stop"), DONE])
-    assert chunks == [TextChunk("I will not."), Finished("refusal", "asked-for", {})]
+    assert [chunks[0], bare(chunks[1])] == [TextChunk("I will not."), Finished("refusal", "asked-for")]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +104,8 @@ def test_finish_reasons(sent: str, reason: str) -> None:
 
 def test_done_without_a_finish_reason_is_an_end() -> None:
     chunk = b'data: {"choices":[{"delta":{"content":"4"},"index":0}],"model":""}\n\n'
-    assert parse([chunk, DONE]) == [TextChunk("4"), Finished("stop", "asked-for", {})]
+    first, last = parse([chunk, DONE])
+    assert [first, bare(last)] == [TextChunk("4"), Finished("stop", "asked-for")]
 
 
 def test_a_finish_reason_without_done_is_an_end() -> None:
@@ -181,7 +191,8 @@ def test_a_whole_completion_instead_of_a_stream() -> None:
     body = json.dumps(completion, indent=1).encode()
     usage = {"input_tokens": 3, "output_tokens": 1, "reasoning_tokens": 9}
     for at in range(len(body)):
-        assert parse([body[:at], body[at:]]) == [TextChunk("all"), Finished("stop", "local", usage)]
+        first, last = parse([body[:at], body[at:]])
+        assert [first, bare(last)] == [TextChunk("all"), Finished("stop", "local", usage)]
 
 
 def test_other_choices_are_left_out_and_the_last_usage_counts() -> None:

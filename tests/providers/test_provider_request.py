@@ -9,7 +9,7 @@ import pytest
 
 from circuit.providers.completion import request_body
 from circuit.providers.messages import Message, ReasoningPart, Role, TextPart
-from circuit.providers.profiles import DEFAULT, REASONING, profile_of
+from circuit.providers.profiles import DEFAULT, misfits, profile_of
 from circuit.providers.provider import ModelRequest
 from circuit.providers.strict import satisfies_strict
 
@@ -26,7 +26,7 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string
 
 def body(model: str, *, own: bool = False, **more: Any) -> dict[str, Any]:
     request = ModelRequest(model=model, messages=(Message.text(Role.USER, "?"),), **more)
-    return json.loads(request_body(request, profile_of(model), own=own))
+    return request_body(request, profile_of(model), own=own)
 
 
 def test_all_parameters_of_an_ordinary_model() -> None:
@@ -54,15 +54,12 @@ def test_reasoning_models_take_no_sampling(model: str) -> None:
     made = body(model, parameters=PARAMETERS)
     assert made["max_completion_tokens"] == 800
     assert not {"temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "max_tokens"} & made.keys()
-    assert profile_of(model) is REASONING
+    assert profile_of(model).reasoning
 
 
-@pytest.mark.parametrize(
-    ("model", "known"),
-    [("gpt-4.1-mini", True), ("gpt-4o", True), ("llama3:8b", True), ("o300-local", True), ("olmo-2", True)],
-)
-def test_models_that_no_profile_knows_get_the_defaults(model: str, known: bool) -> None:
-    assert (profile_of(model) == DEFAULT) is known
+@pytest.mark.parametrize("model", ["llama3:8b", "o300-local", "olmo-2", "qwen3"])
+def test_models_that_no_profile_knows_get_the_defaults(model: str) -> None:
+    assert profile_of(model) == DEFAULT
 
 
 def test_a_chat_variant_of_a_reasoning_family_takes_sampling() -> None:
@@ -89,9 +86,7 @@ def test_old_models_get_the_schema_in_the_prompt(model: str) -> None:
 def test_reasoning_is_not_sent_back() -> None:
     message = Message(Role.ASSISTANT, (ReasoningPart("why"), TextPart("be"), TextPart("cause")))
     request = ModelRequest(model="m", messages=(message,))
-    assert json.loads(request_body(request, DEFAULT, own=False))["messages"] == [
-        {"role": "assistant", "content": "because"}
-    ]
+    assert request_body(request, DEFAULT, own=False)["messages"] == [{"role": "assistant", "content": "because"}]
 
 
 STRICT: dict[str, Any] = {
@@ -130,3 +125,27 @@ def test_a_strict_schema_is_known() -> None:
 )
 def test_any_other_schema_is_not_strict(change: dict[str, Any]) -> None:
     assert not satisfies_strict(STRICT | change)
+
+
+@pytest.mark.parametrize(
+    ("model", "context"),
+    [
+        ("gpt-4.1-mini", 1_047_576),
+        ("gpt-5-mini", 400_000),
+        ("claude-3-5-sonnet-20241022", 200_000),
+        ("claude-sonnet-4-5", 200_000),
+        ("gemini-2.5-flash", 1_048_576),
+        ("anthropic/claude-3-haiku", 200_000),
+        ("llama3", None),
+    ],
+)
+def test_what_models_hold(model: str, context: int | None) -> None:
+    assert profile_of(model).context == context
+
+
+def test_what_does_not_fit_a_model_is_named() -> None:
+    assert misfits("gpt-4o", {"max_tokens": 16_384}) == []
+    assert misfits("gpt-4o", {"max_tokens": 16_385}) == ["max_tokens is 16385, and gpt-4o gives 16384 tokens at most"]
+    assert misfits("claude-2.1", {}, tools=True) == ["claude-2.1 takes no tools"]
+    assert misfits("gpt-4o", {"reasoning_effort": "low"}) == ["reasoning_effort is set, and gpt-4o does not reason"]
+    assert misfits("unknown", {"max_tokens": 10**9, "reasoning_effort": "low"}, tools=True) == []

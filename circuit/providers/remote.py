@@ -1,0 +1,85 @@
+"""Brings a protocol over HTTP: one request to one endpoint, its answer parsed as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import orjson
+
+from circuit.errors import BadResponse, ProviderError, ProviderTimeout, StreamCut
+from circuit.http import Exchange, Http, origin
+from circuit.providers.endpoint import Endpoint
+from circuit.providers.failure import Peer, status_error, stream_error
+from circuit.providers.parser import Parser
+from circuit.providers.provider import ModelChunk, ModelRequest
+from circuit.providers.wire import Wire
+
+ERROR_BODY_LIMIT = 64 * 1024
+
+
+class RemoteProvider:
+    """Streams answers from one endpoint. `extra` goes into the body of each request as it is; `learn` hears the
+    headers of each answer."""
+
+    def __init__(
+        self,
+        http: Http,
+        wire: Wire,
+        endpoint: Endpoint,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        learn: Callable[[Mapping[str, str]], None] = lambda _: None,
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._http = http
+        self._wire = wire
+        self._endpoint = endpoint
+        self._extra = extra or {}
+        self._learn = learn
+        self._now = now or (lambda: datetime.now(UTC))
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
+        endpoint = self._endpoint
+        peer = Peer(origin(endpoint.base), request.model, endpoint.key_hint, endpoint.secrets)
+        body = orjson.dumps(_with(self._wire.body(request, own=endpoint.own), self._extra))
+        url = endpoint.url(self._wire.path(request))
+        async with self._http.post(url, headers=endpoint.headers, body=body) as exchange:
+            self._learn(exchange.headers)
+            if exchange.status != 200:
+                said = await exchange.read(ERROR_BODY_LIMIT)
+                raise status_error(peer, exchange.status, exchange.headers, said, self._now())
+            parser = self._wire.parser(request, peer.place, lambda error: stream_error(peer, error, self._now()))
+            while (piece := await _receive(exchange, parser)) is not None:
+                chunks = parser.feed(piece)
+                if chunks:
+                    exchange.progress()
+                for chunk in chunks:
+                    yield chunk
+                if parser.done:
+                    await exchange.drain()
+                    break
+            for chunk in parser.finish():
+                yield chunk
+
+
+async def _receive(exchange: Exchange, parser: Parser) -> bytes | None:
+    """The next piece of the body. What breaks after the answer was whole only ends it: the usage may lack."""
+    fault: ProviderError
+    try:
+        return await exchange.receive()
+    except (StreamCut, ProviderTimeout, BadResponse) as error:
+        fault = error
+    if parser.answered:
+        return None
+    raise fault
+
+
+def _with(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` and over it `extra`; objects that both have are joined."""
+    for name, value in extra.items():
+        old = body.get(name)
+        joined = isinstance(value, Mapping) and isinstance(old, dict)
+        body[name] = _with(cast("dict[str, Any]", old), cast("Mapping[str, Any]", value)) if joined else value
+    return body

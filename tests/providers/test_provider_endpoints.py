@@ -1,0 +1,171 @@
+"""Where requests go and with which key: Azure's form, several keys and addresses, and which of them rest."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from chat_server import ChatServer
+from replay import ASKED, text_of
+
+from circuit.errors import AuthenticationRefused, ModelRequestRefused, ProviderError, RateLimited, StreamCut
+from circuit.providers.accounts import ACCOUNTS
+from circuit.providers.balance import BalancedProvider, Health, Member
+from circuit.providers.endpoint import endpoints
+from circuit.providers.provider import Finished, ModelChunk, ModelRequest, TextChunk
+from circuit.providers.registry import ProviderRegistry
+
+
+def urls(kind: str, environment: dict[str, str], path: str = "/chat/completions", **options: Any) -> list[str]:
+    return [endpoint.url(path) for endpoint in endpoints(ACCOUNTS[kind], "gpt-4o", options, environment)]
+
+
+@pytest.mark.parametrize(
+    ("base", "version", "url"),
+    [
+        ("https://me.openai.azure.com", "2024", "/openai/deployments/gpt-4o/chat/completions?api-version=2024"),
+        ("https://me.openai.azure.com/", None, "/openai/v1/chat/completions"),
+        ("https://me.openai.azure.com/openai/v1", "preview", "/openai/v1/chat/completions"),
+        ("https://me.openai.azure.com/openai/deployments/d?api-version=1", None,
+         "/openai/deployments/d/chat/completions?api-version=1"),
+    ],
+)  # fmt: skip
+def test_azure_has_a_form_of_its_own(base: str, version: str | None, url: str) -> None:
+    environment = {"OPENAI_BASE_URL": base, "OPENAI_API_KEY": "k"}
+    options = {"api_version": version} if version else {}
+    (made,) = endpoints(ACCOUNTS["openai"], "gpt-4o", options, environment)
+    assert made.url("/chat/completions") == f"https://me.openai.azure.com{url}"
+    assert made.headers["api-key"] == "k"
+    assert "Authorization" not in made.headers
+
+
+def test_addresses_may_hold_their_version_or_not() -> None:
+    key = {"ANTHROPIC_API_KEY": "k", "GOOGLE_API_KEY": "k"}
+    for base in ("https://gateway/a", "https://gateway/a/", "https://gateway/a/v1"):
+        assert urls("anthropic", key, "/v1/messages", base_url=base) == ["https://gateway/a/v1/messages"]
+    assert urls("google", key, "/models", base_url="https://gateway") == ["https://gateway/v1beta/models"]
+    assert urls("google", key, "/models", base_url="https://gateway/v1/x") == ["https://gateway/v1/x/models"]
+    assert urls("ollama", {}, "/api/chat") == ["http://localhost:11434/api/chat"]
+
+
+def test_each_address_with_each_key_is_an_endpoint() -> None:
+    environment = {"OPENAI_BASE_URL": "http://a/v1, http://b/v1", "OPENAI_API_KEY": "one,two ,one,"}
+    made = endpoints(ACCOUNTS["openai"], "m", {}, environment)
+    assert [(endpoint.base, endpoint.headers["Authorization"]) for endpoint in made] == [
+        ("http://a/v1", "Bearer one"),
+        ("http://a/v1", "Bearer two"),
+        ("http://b/v1", "Bearer one"),
+        ("http://b/v1", "Bearer two"),
+    ]
+    assert len({endpoint.identity for endpoint in made}) == 4
+    assert not any("one" in endpoint.identity for endpoint in made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "header"),
+    [("anthropic", "ANTHROPIC_API_KEY", "x-api-key"), ("google", "GOOGLE_API_KEY", "x-goog-api-key")],
+)
+async def test_keys_go_where_the_protocol_asks_for_them(kind: str, variable: str, header: str) -> None:
+    async with ChatServer() as server:
+        registry = ProviderRegistry({variable: "secret-key"})
+        provider = registry.provider(
+            {"type": kind, "options": {"base_url": server.root, "options": {"extra": {"a": 1}}}}
+        )
+        async with aclosing(provider.stream(ASKED)) as chunks:
+            assert [chunk async for chunk in chunks]
+        await registry.aclose()
+        assert server.requests[0].headers[header] == "secret-key"
+        assert server.requests[0].body["extra"] == {"a": 1}
+        assert kind != "anthropic" or server.requests[0].headers["anthropic-version"] == "2023-06-01"
+
+
+class Voice:
+    """A provider that answers, or fails after saying `text`."""
+
+    def __init__(self, text: str = "ok", error: ProviderError | None = None) -> None:
+        self.text, self.error, self.asked = text, error, 0
+
+    async def stream(self, request: ModelRequest) -> Any:
+        self.asked += 1
+        if self.text:
+            yield TextChunk(self.text)
+        if self.error is not None:
+            raise self.error
+        yield Finished("stop", "m")
+
+
+async def hear(provider: Any) -> list[ModelChunk]:
+    async with aclosing(provider.stream(ASKED)) as chunks:
+        return [chunk async for chunk in chunks]
+
+
+def balanced(*voices: Voice, clock: list[float] | None = None) -> BalancedProvider:
+    at = clock if clock is not None else [0.0]
+    members = [Member(str(number), voice) for number, voice in enumerate(voices)]
+    return BalancedProvider(lambda: members, Health(now=lambda: at[0]))
+
+
+async def test_requests_go_round() -> None:
+    voices = Voice(), Voice(), Voice()
+    provider = balanced(*voices)
+    for _ in range(6):
+        await hear(provider)
+    assert [voice.asked for voice in voices] == [2, 2, 2]
+
+
+async def test_a_broken_key_is_taken_out_and_tried_again_later() -> None:
+    clock = [0.0]
+    broken, sound = Voice("", AuthenticationRefused("no")), Voice()
+    provider = balanced(broken, sound, clock=clock)
+    for _ in range(6):
+        assert text_of(await hear(provider)) == "ok"
+    assert broken.asked == 1
+    clock[0] = 601.0
+    broken.error, broken.text = None, "mended"
+    assert {text_of(await hear(provider)) for _ in range(2)} == {"ok", "mended"}
+
+
+async def test_a_limited_endpoint_rests_as_long_as_it_asks() -> None:
+    clock = [0.0]
+    limited, sound = Voice("", RateLimited("slow", retry_after=5)), Voice()
+    provider = balanced(limited, sound, clock=clock)
+    for _ in range(4):
+        await hear(provider)
+    clock[0] = 5.5
+    await hear(provider)
+    await hear(provider)
+    assert limited.asked == 2
+
+
+async def test_where_all_rest_the_first_to_come_back_is_tried() -> None:
+    slow, quick = Voice("", RateLimited("slow", retry_after=50)), Voice("", RateLimited("quick", retry_after=5))
+    provider = balanced(slow, quick)
+    with pytest.raises(RateLimited):
+        await hear(provider)
+    with pytest.raises(RateLimited, match="quick"):
+        await hear(provider)
+    assert (slow.asked, quick.asked) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("half", RateLimited("late")), ("", ModelRequestRefused("the request's own fault")), ("half", StreamCut("cut"))],
+)
+async def test_another_endpoint_is_asked_only_where_that_can_help(text: str, error: ProviderError) -> None:
+    other = Voice()
+    with pytest.raises(type(error)):
+        await hear(balanced(Voice(text, error), other))
+    assert other.asked == 0
+
+
+async def test_several_keys_over_http() -> None:
+    """The first key is refused, the second is used, and no text shows either."""
+    replies = [{"when": "zzz", "text": ""}, {"status": 401}, {"text": "fine"}]
+    async with ChatServer(replies) as server:
+        registry = ProviderRegistry({"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "key-aaaaaaaa,key-bbbbbbbb"})
+        chunks = await hear(registry.provider({"type": "openai"}))
+        await registry.aclose()
+        keys = [received.headers["authorization"] for received in server.requests]
+    assert text_of(chunks) == "fine"
+    assert keys == ["Bearer key-aaaaaaaa", "Bearer key-bbbbbbbb"]
