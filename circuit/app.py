@@ -31,12 +31,13 @@ from circuit.engine.calls import provider_of
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.engine import Engine
 from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.requirement import Capabilities
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy
 from circuit.engine.worker import WorkerLimits
 from circuit.errors import CircuitError, InvalidRequest, NotFound
 from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered, uuid7
-from circuit.providers.registry import ProviderRegistry
+from circuit.providers.registry import SUPPORTED, ProviderRegistry
 from circuit.security.principal import LOCAL, Principal
 from circuit.settings import Settings, check_database_url
 from circuit.storage import cluster, embedded, schema
@@ -189,13 +190,15 @@ class Circuit:
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
             clock = SystemClock()
+            actions = {AGENT: AgentAction(registry)}
             engine = Engine(
                 database,
-                actions={AGENT: AgentAction(registry)},
+                actions=actions,
                 clock=clock,
                 ids=SystemIds(clock),
                 worker=worker,
                 only=cases,
+                capabilities=Capabilities(actions, SUPPORTED, chosen.pools),
                 limits=WorkerLimits(
                     lease_seconds=chosen.lease_seconds,
                     executions=chosen.max_concurrent_executions,

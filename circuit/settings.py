@@ -7,7 +7,8 @@ that they came in, so that a reference such as `${OPENAI_API_KEY}` is resolved o
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from circuit.errors import InvalidRequest
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ROOT_HOME = Path("/var/lib/circuit")
+_POOL = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_LONGEST_POOL = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Settings:
     database_url: str | None = None
     lease_seconds: float = 15.0
     max_concurrent_executions: int = 50
+    pools: tuple[str, ...] = ("default",)
     host: str = "127.0.0.1"
     port: int = 4000
     stream_buffer_size: int = 1000
@@ -47,6 +51,7 @@ class Settings:
             database_url=_database_url(values),
             lease_seconds=_number(values, "CIRCUIT_LEASE_SECONDS", 15.0, least=0.1, most=3600.0),
             max_concurrent_executions=_whole(values, "MAX_CONCURRENT_EXECUTIONS", 50, least=1, most=100_000),
+            pools=check_pools(values.get("CIRCUIT_POOLS", "").replace(",", " ").split(), "CIRCUIT_POOLS"),
             host=values.get("CIRCUIT_HOST", "").strip() or "127.0.0.1",
             port=_whole(values, "CIRCUIT_PORT", 4000, least=0, most=65_535),
             stream_buffer_size=_whole(values, "STREAM_BUFFER_SIZE", 1000, least=1, most=1_000_000),
@@ -103,6 +108,18 @@ def check_database_url(text: str) -> str:
             " Unset it to use the embedded database."
         )
     return text
+
+
+def check_pools(names: Sequence[str], what: str) -> tuple[str, ...]:
+    """The pools that a worker serves: those named, or the one that a workflow is in which names none. `what` is
+    where they were named. Raises `InvalidRequest`."""
+    for name in names:
+        if not _POOL.fullmatch(name) or len(name) > _LONGEST_POOL:
+            raise InvalidRequest(
+                f"{what} names the pool {name[:80]!r}; the name of a pool has letters, digits, - and _, begins with a"
+                f" letter or _, and is at most {_LONGEST_POOL} characters long."
+            )
+    return tuple(dict.fromkeys(names)) or ("default",)
 
 
 def _number(values: Mapping[str, str], name: str, default: float, *, least: float, most: float) -> float:

@@ -51,8 +51,11 @@ def cases(
         elif not found:
             terminal.line("no cases")
         else:
-            rows = [tuple(str(value) for value in case.as_dict().values()) for case in found]
+            rows = [tuple(str(value) for value in list(case.as_dict().values())[:4]) for case in found]
             terminal.table(("case", "status", "workflow", "started"), rows, whole="case")
+            for lack in sorted({case.lacks for case in found if case.lacks}):
+                stranded = sum(case.lacks == lack for case in found)
+                terminal.line(one_line(f"{stranded} of these wait for a worker, and none that is running has {lack}"))
         return 0
 
     return _with_circuit(body, as_json=as_json)

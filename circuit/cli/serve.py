@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,12 @@ import typer
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal
 from circuit.errors import InvalidRequest
-from circuit.settings import LOOPBACK_HOSTS, Settings
+from circuit.settings import LOOPBACK_HOSTS, Settings, check_pools
+
+PoolOption = Annotated[
+    list[str] | None,
+    typer.Option("--pool", help="Take cases of workflows in this pool; may be given several times [default: default]."),
+]
 
 
 def serve(
@@ -20,13 +26,14 @@ def serve(
         int | None,
         typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one [default: 4000]."),
     ] = None,
+    pools: PoolOption = None,
 ) -> int:
     """Serve GraphQL, WebSocket and SSE, and work on cases. Ends cleanly on SIGINT and SIGTERM.
 
     \b
     Example: circuit serve --port 4000
     """
-    settings = Settings.from_environment()
+    settings = _settings(pools)
     chosen = host or settings.host
     if chosen not in LOOPBACK_HOSTS:
         raise InvalidRequest(
@@ -49,13 +56,13 @@ def serve(
     return _until_signal(body, settings)
 
 
-def worker() -> int:
+def worker(pools: PoolOption = None) -> int:
     """Work on cases, without a server. Any number of workers share one database. Ends cleanly on SIGTERM.
 
     \b
-    Example: CIRCUIT_DATABASE_URL=postgresql://circuit@localhost/circuit circuit worker
+    Example: CIRCUIT_DATABASE_URL=postgresql://circuit@localhost/circuit circuit worker --pool gpu
     """
-    settings = Settings.from_environment()
+    settings = _settings(pools)
     terminal = Terminal()
 
     async def body() -> int:
@@ -67,6 +74,11 @@ def worker() -> int:
         return 0
 
     return _until_signal(body, settings)
+
+
+def _settings(pools: list[str] | None) -> Settings:
+    settings = Settings.from_environment()
+    return replace(settings, pools=check_pools(pools, "--pool")) if pools else settings
 
 
 def _until_signal(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings) -> int:

@@ -37,6 +37,7 @@ def canonical(document: Document) -> dict[str, Any]:
             "name": document.name or document.workflow,
             "description": document.description or "",
             "labels": dict(document.labels or {}),
+            "pool": document.pool,
             "colours": dict(document.colours or {}),
             "places": _places(document),
             "agents": {name: agent_json(name, agent) for name, agent in (document.agents or {}).items()},

@@ -9,6 +9,7 @@ from circuit.definition.canonical import DEFAULT_TIMEOUT_SECONDS
 from circuit.definition.schemas import bundle
 from circuit.definition.versions import content_hash
 from circuit.definition.workflow import (
+    DEFAULT_POOL,
     ActionSpec,
     AgentDefinition,
     InitialToken,
@@ -71,12 +72,14 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
         requires={
             "actions": sorted({action.kind for action in actions.values()}),
             "models": sorted({f"{provider.type}:{provider.model}" for provider in providers}),
+            "pools": [plain.get("pool", DEFAULT_POOL)],
         },
         initial_tokens=tuple(
             InitialToken(name, token["data"], token["metadata"])
             for name in sorted(plain["places"])
             for token in plain["places"][name].get("tokens", ())
         ),
+        pool=plain.get("pool", DEFAULT_POOL),
     )
 
 

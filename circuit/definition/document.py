@@ -342,6 +342,9 @@ class Document(Part):
     name: Annotated[Line | None, Field(description="Its name for people. Default: the id.")] = None
     description: Annotated[Text | None, Field(description="What it is for.")] = None
     labels: Annotated[dict[Line, str] | None, Field(description="Names and values to find the workflow by.")] = None
+    pool: Annotated[
+        Identifier | None, Field(description="The pool of workers that runs its cases (`--pool`). Default: default.")
+    ] = None
     colours: Annotated[
         dict[Identifier, JsonObject] | None,
         Field(description="JSON Schemas (draft 2020-12) of token data; $ref: '#/colours/NAME' names another colour."),

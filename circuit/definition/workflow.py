@@ -8,6 +8,9 @@ from typing import Any
 
 from circuit.net.structure import Net
 
+DEFAULT_POOL = "default"
+"""The pool of workers that runs a workflow which names none."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -95,3 +98,4 @@ class Workflow:
     agents: Mapping[str, AgentDefinition]
     requires: Mapping[str, Any]
     initial_tokens: tuple[InitialToken, ...] = ()
+    pool: str = DEFAULT_POOL

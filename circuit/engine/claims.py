@@ -2,14 +2,15 @@
 and read anew after something went wrong with them.
 
 One loop with one connection does all three. It looks when it is woken (a hint, a free slot, a case to be read anew),
-when the next case is due, and now and then, for a hint may be lost. What it claims it can start: with no slot free
-it claims nothing, so that another worker can.
+when the next case is due, and now and then, for a hint may be lost. What it claims it can start: with no slot free,
+or with a database that is behind, it claims nothing, so that another worker can.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from circuit.engine.troubles import Remains, Troubles, surrender
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.errors import CircuitError, Fenced, GuardLost
 from circuit.ids import CaseKey
-from circuit.storage import cases, commands, listing, ownership, workflows
+from circuit.storage import cases, commands, listing, ownership, workers, workflows
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 from circuit.storage.records import CaseState, CaseStatus, CaseWrite
@@ -39,6 +40,8 @@ POLL_SECONDS = 1.0
 CHECK_SECONDS = 15.0
 CLAIM_BATCH = 200
 MOST_HELD = 2_000
+MOST_FLYING = 4_000
+"""Writes in flight above which nothing more is claimed: the database is behind."""
 LEAST_APPETITE = 0.1
 REFILL_SECONDS = 0.01
 REST_SECONDS = 5.0
@@ -87,6 +90,9 @@ class Claims(Service):
         self._appetite = 1.0
         self._claimed = 0
         self._submitted = 0
+        # Whose turn is next, and how many workers share what is due.
+        self._next_tenant = 0
+        self._workers = 1
         # Cases of this worker that are to be read as soon as nothing of them is on the desk or in flight; cases with a
         # command for an owner that may be gone.
         self._to_read: set[CaseKey] = set()
@@ -153,6 +159,7 @@ class Claims(Service):
         if now < self._check_at:
             return
         self._check_at = now + self._check_seconds
+        self._workers = max(1, await workers.living(connection))
         for key in await ownership.owned(connection, self._worker):
             if key not in self._desk and not self._troubles.knows(key) and not self._desk.busy(key):
                 self._to_read.add(key)
@@ -166,7 +173,7 @@ class Claims(Service):
         await self._read(connection)
         await self._give_up()
         if not more:
-            self._next_due = await cases.next_due(connection)
+            self._next_due = await cases.next_due(connection, self._worker)
         return more
 
     async def _rest(self) -> None:
@@ -223,21 +230,30 @@ class Claims(Service):
             asked = min(1.0, (slots.submitted - self._submitted) / self._claimed)
             self._appetite += 0.3 * (asked - self._appetite)
         self._claimed, self._submitted = 0, slots.submitted
-        free = int(slots.free / max(self._appetite, LEAST_APPETITE))
-        return min(CLAIM_BATCH, free - len(self._to_read), MOST_HELD - len(self._desk) - len(self._to_read))
+        if self._desk.flying > MOST_FLYING:
+            return 0
+        free = int(slots.free / max(self._appetite, LEAST_APPETITE)) - len(self._to_read)
+        # Where several workers look at the same moment, each takes its part, and then looks again.
+        bite = math.ceil(free / self._workers)
+        return min(CLAIM_BATCH, bite, MOST_HELD - len(self._desk) - len(self._to_read))
 
     async def _claim(self, connection: Connection) -> bool:
         room = self._room()
         self._starved = room <= 0
         if self._starved:
             return False
-        claimed = await cases.claim(connection, self._worker, room, self._wanted())
-        if claimed:
+        wanted = self._wanted()
+        if wanted is None:
+            claim = await cases.claim_fairly(connection, self._worker, room, self._next_tenant)
+            self._next_tenant = claim.next_tenant
+        else:
+            # Named cases are claimed whether they are due or not: what waits would be claimed again at once.
+            claim = cases.Claim(await cases.claim(connection, self._worker, room, wanted))
+        if claim.keys:
             self._fault("after_claim")
-            self._to_read.update(claimed)
-        self._claimed = len(claimed)
-        # Named cases are claimed whether they are due or not: what waits would be claimed again at once.
-        return len(claimed) == room and self._only is None
+            self._to_read.update(claim.keys)
+        self._claimed = len(claim.keys)
+        return claim.more
 
     def _wanted(self) -> Sequence[CaseKey] | None:
         """The cases that this worker is restricted to, without those that it has just given up."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -20,6 +20,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.opening import TokenInput as TokenInput
 from circuit.engine.opening import opening_tokens
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.engine.requirement import requirement
 from circuit.engine.versions import VersionKey, Versions
 from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, PayloadTooLarge
 from circuit.events import CaseStarted, TokenImage
@@ -122,8 +123,10 @@ class Commands:
         case = CaseKey(principal.tenant, self._ids.uuid())
         images = tuple(TokenImage(one.number, one.version, one.place, one.data, one.metadata) for one in tokens)
         event = CaseStarted(workflow.id, workflow.hash, images, principal.subject)
+        requires = requirement(workflow, wanted)
         row = CaseRow(workflow.id, workflow.hash, CaseStatus.RUNNING, 1, len(tokens) + 1, 1, 1, now, parameters=wanted)
         async with self._database.transaction(principal.tenant) as connection:
+            row = replace(row, bucket=await commands.bucket_of(connection, requires))
             started = await commands.insert_case(connection, case, row, tokens, event, now, idempotency_key=key)
         self._hints.work()
         return started

@@ -88,6 +88,11 @@ class Desk:
     def __contains__(self, key: CaseKey) -> bool:
         return key in self._held
 
+    @property
+    def flying(self) -> int:
+        """How many writes are in flight."""
+        return self._flying
+
     def keys(self) -> Collection[CaseKey]:
         """The cases that are held."""
         return self._held.keys()

@@ -14,6 +14,7 @@ from circuit.engine.action import Action
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.queries import Queries
+from circuit.engine.requirement import Capabilities
 from circuit.engine.versions import Versions
 from circuit.engine.worker import Worker, WorkerLimits
 from circuit.ids import CaseKey, IdSource
@@ -42,6 +43,7 @@ class Engine:
         ids: IdSource,
         worker: bool = True,
         only: Sequence[CaseKey] | None = None,
+        capabilities: Capabilities | None = None,
         limits: WorkerLimits | None = None,
         versions: Versions | None = None,
         ring_frames: int = RING_FRAMES,
@@ -70,6 +72,7 @@ class Engine:
                 versions=self.versions,
                 limits=limits,
                 only=only,
+                capabilities=capabilities,
                 fault=fault,
             )
 

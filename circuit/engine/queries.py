@@ -5,12 +5,15 @@ Every query runs in a transaction of its tenant, under the database's row securi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.diagnosis import explain
+from circuit.engine.requirement import needs
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.engine.views import (
     CaseSummary,
@@ -68,7 +71,8 @@ class Queries:
             found = await listing.list_cases(
                 connection, tenant, workflow_id=workflow_id, status=wanted, limit=limit, before=before
             )
-        return [_summary(key, row) for key, row in found]
+            lacks = await listing.unserved(connection, {row.bucket for _, row in found if _wants_worker(row)})
+        return [_summary(key, row, lacks) for key, row in found]
 
     async def case(self, key: CaseKey) -> CaseView | None:
         """A case with its tokens, history, incidents and executions."""
@@ -112,6 +116,7 @@ class Queries:
             executions = await listing.executions(connection, key)
             incidents = await listing.incidents(connection, key)
             fired = await history.fired(connection, key)
+            lacks = await listing.unserved(connection, {row.bucket} if _wants_worker(row) else set())
         try:
             workflow = await self._workflow(key.tenant, row)
         except VersionUnusable as error:
@@ -127,7 +132,12 @@ class Queries:
             fired=fired,
             journal={},
         )
-        return explain(workflow, state, self._now())
+        explained = explain(workflow, state, self._now())
+        if row.bucket in lacks:
+            asked = needs(lacks[row.bucket])
+            summary = f"No worker that is running has what the case needs: {asked}. {explained.summary}"
+            return replace(explained, summary=summary)
+        return explained
 
     async def _workflow(self, tenant: int, row: CaseRow) -> Workflow:
         version = VersionKey(tenant, row.workflow_id, row.workflow_hash)
@@ -159,8 +169,14 @@ def _workflow_view(found: workflows.Version) -> WorkflowView:
     )
 
 
-def _summary(key: CaseKey, row: CaseRow) -> CaseSummary:
-    return CaseSummary(key, row.status, row.workflow_id, row.workflow_hash, row.started_at, row.finished_at)
+def _wants_worker(row: CaseRow) -> bool:
+    """Whether a worker has work to do in the case at once."""
+    return row.status is CaseStatus.RUNNING and row.bucket != 0
+
+
+def _summary(key: CaseKey, row: CaseRow, lacks: Mapping[int, Mapping[str, Any]]) -> CaseSummary:
+    lack = needs(lacks[row.bucket]) if row.bucket in lacks and _wants_worker(row) else None
+    return CaseSummary(key, row.status, row.workflow_id, row.workflow_hash, row.started_at, row.finished_at, lack)
 
 
 def _execution_id(key: CaseKey, firing: int | None) -> str | None:

@@ -1,19 +1,28 @@
-"""A bounded number of executions at once. What has no slot yet waits here, in the order in which it came."""
+"""A bounded number of executions at once. What has no slot yet waits here for its turn (`circuit.engine.turns`).
+
+A part of the slots is kept for others than the cases that have many already: a case with a thousand firings takes most
+of the slots while it is alone, and never all of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
 from circuit.engine.owner import Start
+from circuit.engine.turns import Turns
 from circuit.ids import CaseKey
 
 logger = logging.getLogger(__name__)
+
+
+KEPT_PART = 4
+"""One slot in so many is kept for cases that have less than this part of the slots."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +43,8 @@ class Running:
 
 
 class Slots:
-    """Runs `Start`s, at most `limit` at once, and tells how each ended. A cancelled one is not told of.
+    """Runs `Start`s, at most `limit` at once, and tells how each ended. A cancelled one is not told of. `alone` says
+    that there are no other cases than those that are here: then none are kept in mind.
 
     What runs is found by looking at all of it: that happens only where something is cancelled, and keeps the way of
     an execution that simply ends as short as it can be.
@@ -48,13 +58,18 @@ class Slots:
         ended: Callable[[Ended], None],
         broken: Callable[[CaseKey, BaseException], None],
         freed: Callable[[], None],
+        alone: bool = False,
     ) -> None:
         self._limit = limit
+        # From which number of running executions on a case must have less than its share to begin another.
+        self._common = limit if alone else limit - limit // KEPT_PART
+        self._share = max(1, limit // KEPT_PART)
+        self._of_case: Counter[CaseKey] = Counter()
         self._around = around
         self._ended = ended
         self._broken = broken
         self._freed = freed
-        self._waiting: deque[Start] = deque()
+        self._waiting = Turns()
         self._running: set[Running] = set()
         self._closed = False
         self.submitted = 0
@@ -67,18 +82,19 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many executions could start now."""
-        return max(0, self._limit - len(self._running) - len(self._waiting))
+        """How many executions of cases that have few could start now."""
+        waiting = min(len(self._waiting), max(0, self._common - len(self._running)))
+        return max(0, self._limit - len(self._running) - waiting)
 
     def submit(self, start: Start) -> None:
         """Start it as soon as there is a slot. After `close` nothing starts any more."""
         if self._closed:
             return
         self.submitted += 1
-        if len(self._running) < self._limit:
+        if self._may_begin(start):
             self._begin(start)
         else:
-            self._waiting.append(start)
+            self._waiting.add(start)
 
     def cancel(self, key: CaseKey, firing: int | None = None) -> None:
         """End one execution of a case, or all of them; how they end is not told."""
@@ -86,10 +102,7 @@ class Slots:
             if running.key == key and firing in (None, running.firing):
                 running.cancel()
         if self._waiting:
-            left = [
-                start for start in self._waiting if start.call.key != key or firing not in (None, start.call.firing)
-            ]
-            self._waiting = deque(left)
+            self._waiting.remove(key, firing)
 
     def close(self) -> None:
         """Start nothing more, and forget what waits."""
@@ -112,8 +125,15 @@ class Slots:
             for task in heedless:
                 logger.error("execution %s did not end when it was cancelled; it is left behind", task.get_name())
 
+    def _may_begin(self, start: Start) -> bool:
+        running = len(self._running)
+        if running < self._common:
+            return True
+        return running < self._limit and self._of_case[start.call.key] < self._share
+
     def _begin(self, start: Start) -> None:
         call = start.call
+        self._of_case[call.key] += 1
         cutoff = Cutoff()
         task = asyncio.create_task(execute(start, self._around, cutoff), name=call.execution_id)
         running = Running(call.key, call.firing, task, cutoff)
@@ -122,10 +142,14 @@ class Slots:
 
     def _done(self, running: Running, task: asyncio.Task[Ended]) -> None:
         self._running.discard(running)
-        if self._waiting:
-            if not self._closed and len(self._running) < self._limit:
-                self._begin(self._waiting.popleft())
-        else:
+        self._of_case[running.key] -= 1
+        if not self._of_case[running.key]:
+            del self._of_case[running.key]
+        if self._waiting and not self._closed:
+            waiting = self._waiting.take(self._may_begin)
+            if waiting is not None:
+                self._begin(waiting)
+        if self.free:
             self._freed()
         if task.cancelled():
             return

@@ -42,7 +42,7 @@ class WorkflowView:
 
 @dataclass(frozen=True, slots=True)
 class CaseSummary:
-    """A case in a list."""
+    """A case in a list. `lacks` says what it needs of a worker where no running worker has it."""
 
     key: CaseKey
     status: CaseStatus
@@ -50,14 +50,16 @@ class CaseSummary:
     workflow_hash: str
     started_at: datetime
     finished_at: datetime | None = None
+    lacks: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {
+        shown = {
             "case_id": str(self.key.case),
             "status": self.status.value,
             "workflow": self.workflow_id,
             "started_at": instant(self.started_at),
         }
+        return shown if self.lacks is None else {**shown, "no_worker_for": self.lacks}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from circuit.engine.desk import Desk, Reports
 from circuit.engine.execution import FaultHook, Surroundings, no_fault
 from circuit.engine.lease import DEFAULT_LEASE_SECONDS, Lease, Loss
 from circuit.engine.process import this_process
+from circuit.engine.requirement import Capabilities
 from circuit.engine.service import Service
 from circuit.engine.slots import Slots
 from circuit.engine.sweep import Sweep
@@ -55,7 +56,8 @@ class WorkerLimits:
 
 
 class Worker(Service):
-    """Claims cases and runs them. `only` restricts it to these cases. `started` is set once it can claim.
+    """Claims cases and runs them: those that need no more than its `capabilities` (None: any); with `only`, these
+    cases and no others, whatever they need. `started` is set once it can claim.
 
     `notify` sends the id of something new to readers in other processes, `work` tells other workers that there may be
     something to claim.
@@ -74,6 +76,7 @@ class Worker(Service):
         versions: Versions | None = None,
         limits: WorkerLimits | None = None,
         only: Sequence[CaseKey] | None = None,
+        capabilities: Capabilities | None = None,
         fault: FaultHook = no_fault,
         open_writer: Callable[[Database, UUID], Awaitable[Writer]] = Writer.open,
     ) -> None:
@@ -88,6 +91,7 @@ class Worker(Service):
         self._versions = versions or Versions()
         self._limits = limits or WorkerLimits()
         self._only = only
+        self._capabilities = capabilities
         self._fault = fault
         self._open_writer = open_writer
         self._tenure: Tenure | None = None
@@ -133,7 +137,19 @@ class Worker(Service):
 
     async def _begin(self) -> Tenure:
         process = this_process()
-        incarnation = Incarnation(self._ids.uuid(), process.host, process.boot_id, process.pid, process.pid_started)
+        has = self._capabilities
+        if self._only is not None:
+            # Who works on named cases serves no pool: nobody is to count on it.
+            has = replace(has or Capabilities(), pools=())
+        incarnation = Incarnation(
+            self._ids.uuid(),
+            process.host,
+            process.boot_id,
+            process.pid,
+            process.pid_started,
+            tuple(has.pools) if has is not None else (),
+            has.as_dict() if has is not None else {},
+        )
         lease = Lease(self._database, incarnation, self._limits.lease_seconds, self._clock.monotonic)
         await lease.start()
         try:
@@ -161,7 +177,14 @@ class Worker(Service):
         publisher = Publisher(desk.log, self._broker, self._clock, self._notify)
         desk.reports = Reports(claims.lost, claims.released, claims.landed, publisher.announce, publisher.changed)
         around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault)
-        desk.slots = Slots(self._limits.executions, around, ended=desk.ended, broken=desk.broken, freed=claims.freed)
+        desk.slots = Slots(
+            self._limits.executions,
+            around,
+            ended=desk.ended,
+            broken=desk.broken,
+            freed=claims.freed,
+            alone=self._only is not None,
+        )
         sweep = Sweep(self._database, incarnation, self._limits.lease_seconds, taken_over=claims.wake)
         logger.info("worker %s begins", incarnation.id)
         return Tenure(incarnation, lease, writer, desk, claims, sweep)

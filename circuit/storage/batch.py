@@ -174,7 +174,7 @@ def _case(rows: Rows, write: CaseWrite) -> None:
     if write.incidents_opened or write.incidents_changed or write.commands_settled:
         _seldom(rows, write)
     if write.release and write.due_at is not None:
-        _rows(rows, "ready").append((tenant, case, write.due_at))
+        _rows(rows, "ready").append((tenant, case, row.bucket, write.due_at))
     elif write.release or write.commands_settled:
         _rows(rows, "ready_done").append((tenant, case, len(write.commands_settled)))
 

@@ -19,6 +19,8 @@ while it holds any (the order is worker, case, ready, as in `circuit.storage.sta
 from __future__ import annotations
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,17 +42,53 @@ POSTPONED_SECONDS = 5
 
 _LIVE = "t.status NOT IN ('completed', 'failed', 'cancelled')"
 
-# The index on `due_at` gives the rows that are due, the oldest first; the owner is looked up for each. Both rows are
-# locked before either is changed, and a case that another claim takes meanwhile is skipped, not waited for.
+# A lane is a tenant's part of a bucket. Each step of the recursion is one look into the index for the next tenant that
+# has anything in the bucket; a bucket whose cases this worker cannot run is never looked into.
+# (The tenant of a case is compared with a sum below, so that the planner cannot take all cases of the lane's tenant
+# for an index look-up.)
+_LANES = """
+buckets AS MATERIALIZED (
+    SELECT 0::int2 AS bucket
+    UNION ALL
+    SELECT b.bucket
+    FROM circuit.bucket b JOIN circuit.worker w ON w.id = $1
+    WHERE w.capabilities = '{}'::jsonb OR b.requires <@ w.capabilities
+),
+lanes (bucket, tenant_id) AS (
+    SELECT b.bucket, (SELECT min(r.tenant_id) FROM circuit.ready r WHERE r.bucket = b.bucket) FROM buckets b
+    UNION ALL
+    SELECT l.bucket, (
+        SELECT min(r.tenant_id) FROM circuit.ready r WHERE r.bucket = l.bucket AND r.tenant_id > l.tenant_id
+    )
+    FROM lanes l WHERE l.tenant_id IS NOT NULL
+)"""
+
+# Each lane in which something is due has the same share of what is claimed, the oldest first, and the lanes come in
+# turn, from the tenant `$3` on: so no tenant waits behind the thousand cases of another. The owner is looked up for
+# each case. Both rows are locked before either is changed, and a case that another claim takes meanwhile is skipped,
+# not waited for.
 _CLAIM = f"""
-WITH fence AS MATERIALIZED ({FENCE}),
+WITH RECURSIVE fence AS MATERIALIZED ({FENCE}),
+{_LANES},
+open AS MATERIALIZED (
+    SELECT l.bucket, l.tenant_id
+    FROM lanes l
+    WHERE l.tenant_id IS NOT NULL AND (SELECT count(*) FROM fence) = 1 AND now() >= (
+        SELECT min(r.due_at) FROM circuit.ready r WHERE r.bucket = l.bucket AND r.tenant_id = l.tenant_id
+    )
+    ORDER BY l.tenant_id < $3, l.tenant_id, random()
+),
 due AS MATERIALIZED (
-    SELECT t.tenant_id, t.case_id
-    FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
-    WHERE (SELECT count(*) FROM fence) = 1 AND r.due_at <= now() AND t.owner IS NULL AND {_LIVE}
-    ORDER BY r.due_at
+    SELECT f.tenant_id, f.case_id, l.bucket
+    FROM open l CROSS JOIN LATERAL (
+        SELECT t.tenant_id, t.case_id
+        FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id + 0 AND t.case_id = r.case_id
+        WHERE r.bucket = l.bucket AND r.tenant_id = l.tenant_id AND r.due_at <= now() AND t.owner IS NULL AND {_LIVE}
+        ORDER BY r.due_at
+        LIMIT (SELECT ceil($2::float8 / greatest(count(*), 1)) FROM open)
+        FOR UPDATE OF r, t SKIP LOCKED
+    ) f
     LIMIT $2
-    FOR UPDATE OF r, t SKIP LOCKED
 ),
 looked AS (
     DELETE FROM circuit.ready r USING due WHERE r.tenant_id = due.tenant_id AND r.case_id = due.case_id
@@ -58,7 +96,7 @@ looked AS (
 UPDATE circuit."case" t SET owner = $1
 FROM due
 WHERE t.tenant_id = due.tenant_id AND t.case_id = due.case_id AND t.owner IS NULL
-RETURNING t.tenant_id, t.case_id
+RETURNING t.tenant_id, t.case_id, due.bucket, (SELECT count(*) FROM open) AS lanes
 """
 
 # These cases, whether or not anything of them is due. The row of `ready` may be waited for here (a command that is
@@ -84,9 +122,12 @@ RETURNING t.tenant_id, t.case_id
 
 # A command that came while its case ended: nobody will own the case again, so whoever is idle answers it. Its row of
 # `ready` goes first, in a statement of its own (see above), but not without the answer: both are one transaction.
-_LATE = """
+_LATE = f"""
+WITH RECURSIVE {_LANES}
 SELECT r.tenant_id, r.case_id
-FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
+FROM lanes l
+JOIN circuit.ready r ON r.bucket = l.bucket AND r.tenant_id = l.tenant_id
+JOIN circuit."case" t ON t.tenant_id = r.tenant_id + 0 AND t.case_id = r.case_id
 WHERE r.due_at <= now() AND t.owner IS NULL AND t.status IN ('completed', 'failed', 'cancelled')
 LIMIT 100
 """
@@ -156,11 +197,15 @@ WHERE r.tenant_id = i.tenant_id AND r.case_id = i.case_id AND t.owner IS DISTINC
 """
 
 _NEXT_DUE = f"""
-SELECT r.due_at
-FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id AND t.case_id = r.case_id
-WHERE t.owner IS NULL AND {_LIVE}
-ORDER BY r.due_at
-LIMIT 1
+WITH RECURSIVE {_LANES}
+SELECT min(f.due_at)
+FROM lanes l CROSS JOIN LATERAL (
+    SELECT r.due_at
+    FROM circuit.ready r JOIN circuit."case" t ON t.tenant_id = r.tenant_id + 0 AND t.case_id = r.case_id
+    WHERE r.bucket = l.bucket AND r.tenant_id = l.tenant_id AND t.owner IS NULL AND {_LIVE}
+    ORDER BY r.due_at
+    LIMIT 1
+) f
 """
 
 _DROP = f"""
@@ -170,10 +215,10 @@ dropped AS (
     FROM unnest($2::int4[], $3::uuid[]) AS i(tenant_id, case_id)
     WHERE (SELECT count(*) FROM fence) = 1
         AND t.tenant_id = i.tenant_id AND t.case_id = i.case_id AND t.owner = $1
-    RETURNING t.tenant_id, t.case_id
+    RETURNING t.bucket, t.tenant_id, t.case_id
 )
-INSERT INTO circuit.ready AS r (tenant_id, case_id, due_at)
-SELECT tenant_id, case_id, now() + make_interval(secs => $4) FROM dropped ORDER BY tenant_id, case_id
+INSERT INTO circuit.ready AS r (bucket, tenant_id, case_id, due_at)
+SELECT bucket, tenant_id, case_id, now() + make_interval(secs => $4) FROM dropped ORDER BY tenant_id, case_id
 ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(r.due_at, excluded.due_at)
 RETURNING tenant_id, case_id
 """
@@ -211,18 +256,43 @@ WHERE tenant_id = $1 AND case_id = $2 AND firing = $3 AND attempt = $4
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim took. `more` says that there may be more at once, `next_tenant` whose turn is next."""
+
+    keys: list[CaseKey]
+    more: bool = False
+    next_tenant: int = 0
+
+
 async def claim(conn: Connection, worker: UUID, limit: int, only: Sequence[CaseKey] | None = None) -> list[CaseKey]:
-    """Take up to `limit` cases that have no owner and are due; with `only`, those of these that have no owner,
-    due or not. A fenced worker gets none. What was claimed is read with `load_page`."""
+    """The cases of `claim_fairly`; with `only`, those of these that have no owner, due or not, whatever they need.
+    A fenced worker gets none. What was claimed is read with `load_page`."""
+    if only is None:
+        return (await claim_fairly(conn, worker, limit)).keys
     if limit <= 0:
         return []
-    if only is not None:
-        claimed = _keys(await conn.fetch(_CLAIM_THESE, worker, limit, *_arrays(only)))
-    else:
-        claimed = _keys(await conn.fetch(_CLAIM, worker, limit))
+    claimed = _keys(await conn.fetch(_CLAIM_THESE, worker, limit, *_arrays(only)))
     if len(claimed) < limit:
-        await _answer_late(conn, only)
+        await _answer_late(conn, worker, only)
     return claimed
+
+
+async def claim_fairly(conn: Connection, worker: UUID, limit: int, first_tenant: int = 0) -> Claim:
+    """Take up to `limit` cases that have no owner, are due, and need nothing that the worker has not. Every tenant
+    has the same share, from `first_tenant` on; where there are more tenants than cases to take, they have turns."""
+    if limit <= 0:
+        return Claim([])
+    found = await conn.fetch(_CLAIM, worker, limit, first_tenant)
+    keys = _keys(found)
+    if len(keys) == limit:
+        last = max(keys, key=lambda key: (key.tenant < first_tenant, key.tenant))
+        return Claim(keys, True, last.tenant + 1)
+    await _answer_late(conn, worker, None)
+    # A tenant that had its whole share may have more.
+    taken = Counter((row["tenant_id"], row["bucket"]) for row in found)
+    more = any(count >= math.ceil(limit / found[0]["lanes"]) for count in taken.values())
+    return Claim(keys, more, first_tenant)
 
 
 async def attend(conn: Connection, worker: UUID) -> list[CaseKey]:
@@ -249,9 +319,10 @@ async def pending(conn: Connection, keys: Sequence[CaseKey]) -> dict[CaseKey, li
     return commands
 
 
-async def next_due(conn: Connection) -> datetime | None:
-    """When the next case without an owner is due (in the past, if one is due now), or None if there is none."""
-    return await conn.fetchval(_NEXT_DUE)
+async def next_due(conn: Connection, worker: UUID) -> datetime | None:
+    """When the next case is due that has no owner and that the worker can run (in the past, if one is due now), or
+    None if there is none."""
+    return await conn.fetchval(_NEXT_DUE, worker)
 
 
 async def drop(conn: Connection, worker: UUID, keys: Sequence[CaseKey], *, due_in_seconds: float = 0) -> list[CaseKey]:
@@ -344,8 +415,8 @@ async def recorded(conn: Connection, key: CaseKey, number: int, attempt: int) ->
     return {row["step"]: orjson.loads(row["value"]) for row in found}
 
 
-async def _answer_late(conn: Connection, only: Sequence[CaseKey] | None) -> None:
-    found = await (conn.fetch(_LATE) if only is None else conn.fetch(_LATE_OF_THESE, *_arrays(only)))
+async def _answer_late(conn: Connection, worker: UUID, only: Sequence[CaseKey] | None) -> None:
+    found = await (conn.fetch(_LATE, worker) if only is None else conn.fetch(_LATE_OF_THESE, *_arrays(only)))
     if not found:
         return
     async with conn.transaction(isolation="read_committed"):

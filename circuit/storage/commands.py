@@ -5,13 +5,14 @@ All of it runs in a transaction of a tenant (`Database.transaction`), under row 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import SmallInteger, bindparam, func, insert, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -62,6 +63,7 @@ async def insert_case(
             next_incident=row.next_incident,
             parameters=dict(row.parameters),
             started_at=row.started_at,
+            bucket=row.bucket,
         )
     )
     if tokens:
@@ -84,8 +86,16 @@ async def insert_case(
     await conn.execute(
         insert(tables.history).values(**where, seq=1, kind=event.kind, at=at, body=orjson.loads(encode_event(event)))
     )
-    await conn.execute(insert(tables.ready).values(**where, due_at=func.now()))
+    await conn.execute(insert(tables.ready).values(**where, bucket=row.bucket, due_at=func.now()))
     return key
+
+
+async def bucket_of(conn: AsyncConnection, requires: Mapping[str, Any]) -> int:
+    """The bucket of the cases that need this of a worker; it is made if it is new."""
+    found = await conn.scalar(
+        select(func.circuit.bucket_of(bindparam("requires", requires, type_=JSONB), type_=SmallInteger))
+    )
+    return int(found or 0)
 
 
 async def insert_command(
@@ -140,7 +150,13 @@ async def make_ready(conn: AsyncConnection, key: CaseKey) -> None:
     DO UPDATE locks the row. If the other came first, this waits for it and then inserts a new row or makes the
     postponed one due; if this comes first, the other skips the row, which stays until the command can be seen.
     """
-    statement = upsert(tables.ready).values(tenant_id=key.tenant, case_id=key.case, due_at=func.now())
+    case = tables.case
+    statement = upsert(tables.ready).from_select(
+        ["bucket", "tenant_id", "case_id", "due_at"],
+        select(case.c.bucket, case.c.tenant_id, case.c.case_id, func.now()).where(
+            case.c.tenant_id == key.tenant, case.c.case_id == key.case
+        ),
+    )
     await conn.execute(
         statement.on_conflict_do_update(
             index_elements=["tenant_id", "case_id"],

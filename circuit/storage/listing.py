@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Table, select
+from sqlalchemy import SmallInteger, Table, bindparam, column, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey
@@ -42,6 +44,15 @@ async def list_cases(
         query = query.where(table.c.case_id < before)
     found = await conn.execute(query)
     return [Listed(rows.key(row), rows.case_row(row)) for row in found.mappings()]
+
+
+async def unserved(conn: AsyncConnection, buckets: Collection[int]) -> dict[int, Mapping[str, Any]]:
+    """Of these buckets, those that no living worker takes cases from, with what they ask for."""
+    if not buckets:
+        return {}
+    given = bindparam("buckets", sorted(buckets), type_=ARRAY(SmallInteger))
+    found = func.circuit.unserved(given).table_valued(column("bucket", SmallInteger), column("requires", JSONB))
+    return {row.bucket: row.requires for row in await conn.execute(select(found.c.bucket, found.c.requires))}
 
 
 async def find_case(conn: AsyncConnection, key: CaseKey) -> CaseRow | None:

@@ -62,7 +62,8 @@ class ExecutionStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class CaseRow:
     """`seq`, `next_token` and `next_firing` are the case's counters; `parameters` holds what the start asked for
-    (`models`: provider replacements of this case, by agent id or `*`)."""
+    (`models`: provider replacements of this case, by agent id or `*`), `bucket` stands for what it needs of a
+    worker."""
 
     workflow_id: str
     workflow_hash: str
@@ -74,6 +75,7 @@ class CaseRow:
     started_at: datetime
     finished_at: datetime | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    bucket: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ def case_row(row: Row) -> CaseRow:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         parameters=document(row["parameters"]),
+        bucket=row["bucket"],
     )
 
 

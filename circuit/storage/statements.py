@@ -31,7 +31,7 @@ from functools import cache
 from itertools import count
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Integer, Table, Text, Uuid
+from sqlalchemy import JSON, DateTime, Integer, SmallInteger, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
@@ -78,6 +78,7 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], str], ...] = (
     (JSON, "json"),
     (Uuid, "uuid"),
     (DateTime, "timestamptz"),
+    (SmallInteger, "int2"),
     (Integer, "int4"),
     (Text, "text"),
 )
@@ -203,7 +204,7 @@ SECTIONS: tuple[Section, ...] = (
     _insert(
         "ready",
         tables.ready,
-        "due_at",
+        "bucket due_at",
         "ORDER BY tenant_id, case_id"
         " ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(ready.due_at, excluded.due_at)",
     ),

@@ -31,6 +31,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -137,6 +138,7 @@ worker = Table(
     Column("started_at", Instant, nullable=False, server_default=text("now()")),
     Column("fenced", Boolean, nullable=False, server_default=text("false")),
     Column("retired_at", Instant),
+    Column("capabilities", Document, nullable=False, server_default=text("'{}'")),
     PrimaryKeyConstraint("id"),
 )
 
@@ -167,6 +169,7 @@ case = Table(
     Column("parameters", Document, nullable=False, server_default=text("'{}'")),
     Column("started_at", Instant, nullable=False),
     Column("finished_at", Instant),
+    Column("bucket", SmallInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("tenant_id", "case_id"),
     CheckConstraint(
         "status IN ('running', 'waiting', 'attention', 'stuck', 'completed', 'failed', 'cancelled')",
@@ -186,7 +189,18 @@ case_key = Table(
     PrimaryKeyConstraint("tenant_id", "key"),
 )
 
-# At most one row a case. `bucket` is there so that claims can be spread; this release puts every row into bucket 0.
+# What cases need of a worker, each set of needs once: a case stands in the bucket of its own, so that a claim never
+# looks at what its worker cannot run. It holds no data of a tenant, and only the engine's role reads it.
+bucket = Table(
+    "bucket",
+    metadata,
+    Column("bucket", SmallInteger, Identity(always=True), nullable=False),
+    Column("requires", Document, nullable=False),
+    PrimaryKeyConstraint("bucket"),
+    UniqueConstraint("requires", name="bucket_requires"),
+)
+
+# At most one row a case. `bucket` is that of the case; 0 says nothing of what the case needs.
 ready = Table(
     "ready",
     metadata,
@@ -196,6 +210,7 @@ ready = Table(
     Column("due_at", Instant, nullable=False),
     PrimaryKeyConstraint("tenant_id", "case_id"),
     Index("ready_due", "due_at"),
+    Index("ready_bucket", "bucket", "tenant_id", "due_at"),
 )
 
 token = Table(

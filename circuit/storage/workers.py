@@ -9,10 +9,12 @@ the same incarnation one does all and the other sees that there is nothing to do
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
+
+import orjson
 
 from circuit.storage.driver import Connection
 from circuit.storage.rows import plain
@@ -22,7 +24,8 @@ from circuit.storage.rows import plain
 class Incarnation:
     """One start of a worker. `host` and `boot_id` together name where its `pid` means something; `pid_started` is
     when that process began (ticks since boot where the system tells), so that another with the same pid is not
-    taken for it."""
+    taken for it. `capabilities` name what it can run (`actions`, `pools`, `providers`): it claims only cases whose
+    needs are among them."""
 
     id: UUID
     host: str
@@ -30,17 +33,19 @@ class Incarnation:
     pid: int
     pid_started: float
     pools: tuple[str, ...] = ()
+    capabilities: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
 
 KEPT_DAYS = 7
 
 _REGISTER = """
 WITH incarnation AS (
-    INSERT INTO circuit.worker (id, host, boot_id, pid, pid_started, pools) VALUES ($1, $2, $3, $4, $5, $6)
+    INSERT INTO circuit.worker (id, host, boot_id, pid, pid_started, pools, capabilities)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
     RETURNING id
 )
 INSERT INTO circuit.worker_lease (worker_id, expires_at)
-SELECT id, now() + make_interval(secs => $7) FROM incarnation
+SELECT id, now() + make_interval(secs => $8) FROM incarnation
 RETURNING now()
 """
 # Renewing never waits for a batch: it reads the worker's row, which the batches only share, and writes another table.
@@ -61,7 +66,7 @@ RETURNING 1
 # these cases and firings any more; rows of `ready` are locked in the order of their keys, as everywhere.
 _FREE = """
 WITH freed AS (
-    UPDATE circuit."case" SET owner = NULL WHERE owner = $1 RETURNING tenant_id, case_id, status
+    UPDATE circuit."case" SET owner = NULL WHERE owner = $1 RETURNING bucket, tenant_id, case_id, status
 ),
 crashed AS (
     UPDATE circuit.firing f SET crashes = f.crashes + 1
@@ -69,8 +74,8 @@ crashed AS (
     WHERE $2 AND f.tenant_id = freed.tenant_id AND f.case_id = freed.case_id AND f.state = 'running'
 ),
 made_ready AS (
-    INSERT INTO circuit.ready AS r (tenant_id, case_id, due_at)
-    SELECT tenant_id, case_id, now() FROM freed
+    INSERT INTO circuit.ready AS r (bucket, tenant_id, case_id, due_at)
+    SELECT bucket, tenant_id, case_id, now() FROM freed
     WHERE status NOT IN ('completed', 'failed', 'cancelled')
     ORDER BY tenant_id, case_id
     ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(r.due_at, excluded.due_at)
@@ -102,6 +107,7 @@ async def register(conn: Connection, incarnation: Incarnation, lease_seconds: fl
         incarnation.pid,
         incarnation.pid_started,
         list(incarnation.pools),
+        orjson.dumps(dict(incarnation.capabilities)).decode(),
         lease_seconds,
     )
 
@@ -132,6 +138,11 @@ async def expired(conn: Connection, host: str, boot_id: str, alive: Callable[[in
         if row["expired"]
         or (row["host"] == host and row["boot_id"] == boot_id and not alive(row["pid"], row["pid_started"]))
     ]
+
+
+async def living(conn: Connection) -> int:
+    """How many incarnations are not fenced."""
+    return await conn.fetchval("SELECT count(*) FROM circuit.worker WHERE NOT fenced")
 
 
 async def forget(conn: Connection, days: int = KEPT_DAYS) -> None:

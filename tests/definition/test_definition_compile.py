@@ -219,7 +219,7 @@ transitions:
     assert agent.prompts.user_template == "Say {what}"
     assert agent.output_schema is not None
     assert agent.output_schema["$defs"]["colour.Doc"] == {"type": "object", "required": ["content"]}
-    assert made.requires == {"actions": ["agent"], "models": ["custom:m"]}
+    assert made.requires == {"actions": ["agent"], "models": ["custom:m"], "pools": ["default"]}
 
 
 def test_versions_of_agents_and_prompts() -> None:

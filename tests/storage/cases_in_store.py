@@ -39,8 +39,8 @@ async def start_worker(conn: Connection, **about: Any) -> UUID:
     return worker.id
 
 
-def first_row() -> CaseRow:
-    return CaseRow("flow", "hash", CaseStatus.RUNNING, 1, 2, 1, 1, AT)
+def first_row(bucket: int = 0) -> CaseRow:
+    return CaseRow("flow", "hash", CaseStatus.RUNNING, 1, 2, 1, 1, AT, bucket=bucket)
 
 
 def first_token() -> Token:
@@ -53,13 +53,13 @@ async def start_case(database: Database, key: CaseKey | None = None, **options: 
     return started
 
 
-async def start_cases(database: Database, keys: Sequence[CaseKey], **options: Any) -> list[CaseKey]:
+async def start_cases(database: Database, keys: Sequence[CaseKey], *, bucket: int = 0, **options: Any) -> list[CaseKey]:
     """Cases of one tenant, in one transaction."""
     token = first_token()
     image = TokenImage(token.number, token.version, token.place, token.data, token.metadata)
     event = CaseStarted("flow", "hash", (image,), "tests")
     async with database.transaction(keys[0].tenant) as conn:
-        return [await commands.insert_case(conn, key, first_row(), [token], event, AT, **options) for key in keys]
+        return [await commands.insert_case(conn, key, first_row(bucket), [token], event, AT, **options) for key in keys]
 
 
 async def owned_cases(database: Database, conn: Connection, worker: UUID, count: int) -> list[CaseKey]:

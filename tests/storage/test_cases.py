@@ -50,10 +50,10 @@ async def test_a_case_is_claimed_when_it_is_due(
     later = await conn.fetchval("SELECT now() + interval '1 hour'")
     await writer.write(step(key, release=True, due_at=later))
     assert await cases.claim(conn, worker, 10) == []
-    assert await cases.next_due(conn) == later
+    assert await cases.next_due(conn, worker) == later
     # What asks for it by name gets it all the same.
     assert await cases.claim(conn, worker, 10, [key]) == [key]
-    assert await cases.next_due(conn) is None
+    assert await cases.next_due(conn, worker) is None
 
 
 async def test_only_these_cases_are_claimed(database: Database, conn: Connection, worker: UUID) -> None:
@@ -223,7 +223,7 @@ async def test_a_command_that_comes_while_its_case_ends_is_refused(
     assert result is not None
     assert result.state is CommandState.REFUSED
     assert result.result["error"]["code"] == "conflict"
-    assert await cases.next_due(conn) is None
+    assert await cases.next_due(conn, worker) is None
 
 
 async def due_in(conn: Connection, key: CaseKey) -> float | None:

@@ -90,7 +90,7 @@ async def test_a_tenant_writes_its_own_rows_only(owner: asyncpg.Connection, two_
         "INSERT INTO circuit.case (tenant_id, case_id, finished_at) VALUES (1, gen_random_uuid(), now())",
         "INSERT INTO circuit.token (tenant_id, case_id, reserved_by) VALUES (1, gen_random_uuid(), 1)",
         "INSERT INTO circuit.history (tenant_id, case_id, firing) VALUES (1, gen_random_uuid(), 1)",
-        "INSERT INTO circuit.ready (tenant_id, case_id, due_at, bucket) VALUES (1, gen_random_uuid(), now(), 1)",
+        "SELECT * FROM circuit.bucket",
         "INSERT INTO circuit.command (tenant_id, case_id, state) VALUES (1, gen_random_uuid(), 'applied')",
         "INSERT INTO circuit.command (tenant_id, case_id, result) VALUES (1, gen_random_uuid(), '{}')",
         "INSERT INTO circuit.command (tenant_id, case_id, settled_at) VALUES (1, gen_random_uuid(), now())",
@@ -131,6 +131,7 @@ NEW, OLD = first_uuid7_at(NOW + timedelta(hours=2)), first_uuid7_at(NOW + timede
         AN_EVENT.format(case=NEW, seq=2, kind="case_started"),
         AN_EVENT.format(case=NEW, seq=1, kind="case_ended"),
         AN_EVENT.format(case=OLD, seq=1, kind="case_started"),
+        f"INSERT INTO circuit.ready (tenant_id, case_id, due_at, bucket) VALUES (1, '{NEW}', now(), 7)",
     ],
 )
 async def test_a_request_writes_nothing_but_the_start_of_a_case_of_its_own(
@@ -179,7 +180,8 @@ async def test_every_table_has_row_security_and_both_policies(owner: asyncpg.Con
     )
     assert {row["relname"] for row in rows} == {table.name for table in metadata.tables.values()}
     for row in rows:
-        expected = ["engine"] if row["relname"].startswith("worker") else ["engine", "tenant"]
-        if row["relname"] in ("case", "token", "history", "command"):
+        closed = row["relname"].startswith("worker") or row["relname"] == "bucket"
+        expected = ["engine"] if closed else ["engine", "tenant"]
+        if row["relname"] in ("case", "token", "history", "command", "ready"):
             expected.append("tenant_insert")
         assert row["relrowsecurity"] and row["policies"] == expected, row["relname"]

@@ -147,7 +147,7 @@ async def test_everything_that_a_step_may_hold_reads_back(
     assert state.executions == [gone]
     assert (state.incidents, state.commands, state.journal) == ([], [], {})
     assert await conn.fetchval('SELECT owner FROM circuit."case" WHERE case_id = $1', key.case) is None
-    assert await cases.next_due(conn) == due
+    assert await cases.next_due(conn, worker) == due
     ended = await conn.fetchrow("SELECT * FROM circuit.execution WHERE case_id = $1 AND firing = 1", key.case)
     assert ended is not None
     assert (ended["status"], ended["agent_id"], ended["model"]) == ("failed", "a", "m")

@@ -1,0 +1,50 @@
+"""What a case needs of the worker that runs it, and what a worker has: names of actions, pools and provider types.
+
+A worker claims a case if it has everything that the case needs. A workflow that names no pool is in the pool `default`,
+and a worker that is given no pools serves that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from circuit.definition.workflow import DEFAULT_POOL, Workflow
+from circuit.engine.calls import provider_of
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the workers of a process can run: kinds of actions, provider types, and the pools that they serve."""
+
+    actions: Collection[str] = ()
+    providers: Collection[str] = ()
+    pools: Collection[str] = (DEFAULT_POOL,)
+
+    def as_dict(self) -> dict[str, list[str]]:
+        return {
+            "actions": sorted(self.actions),
+            "pools": sorted(self.pools),
+            "providers": sorted(self.providers),
+        }
+
+
+def requirement(workflow: Workflow, parameters: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What a case of `workflow` needs that was started with these parameters, which may name other providers."""
+    used = {spec.config["agent_id"] for spec in workflow.actions.values() if "agent_id" in spec.config}
+    return {
+        "actions": sorted(workflow.requires.get("actions", ())),
+        "pools": [workflow.pool],
+        "providers": sorted({provider_of(workflow.agents[name], parameters).type for name in used}),
+    }
+
+
+def needs(requires: Mapping[str, Any]) -> str:
+    """A requirement in words."""
+    parts = [
+        f"{word} {', '.join(requires[name])}"
+        for name, word in (("pools", "the pool"), ("actions", "actions of the kind"), ("providers", "the provider"))
+        if requires.get(name)
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,149 @@
+"""Load spreads over workers and pools, and nobody's case waits behind the many of another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import pytest
+from eventually import eventually
+from parts import Doing, at_once
+from running import LIMITS, REVIEW, engine, publish, start, until
+
+from circuit.engine.action import ActionCall, ActionContext, ActionOutput
+from circuit.engine.engine import Engine
+from circuit.engine.requirement import Capabilities
+from circuit.ids import CaseKey
+from circuit.security.principal import Principal
+from circuit.storage.database import Database
+
+WIDE = REVIEW.replace("workflow: review", "workflow: wide").replace(
+    "  open: {initial: true}", f"  open: {{tokens: [{', '.join(['{}'] * 40)}]}}"
+)
+"""Forty tokens that an agent looks at, one by one."""
+
+GPU = REVIEW.replace("workflow: review", "workflow: review\npool: gpu")
+
+
+class Gate:
+    """An action that runs until it is let go, and knows what runs."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.running: Counter[CaseKey] = Counter()
+        self.seen: Counter[CaseKey] = Counter()
+
+    async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
+        self.running[call.key] += 1
+        self.seen[call.key] += 1
+        try:
+            await self.open.wait()
+        finally:
+            self.running[call.key] -= 1
+        return await at_once(call, context)
+
+    @property
+    def count(self) -> int:
+        return self.running.total()
+
+
+@pytest.fixture
+async def asking(database: Database) -> AsyncIterator[Engine]:
+    """An engine that asks and works on nothing."""
+    async with engine(database, worker=False) as made:
+        yield made
+
+
+async def test_a_huge_case_leaves_room_for_the_others(database: Database, asking: Engine) -> None:
+    await publish(asking, WIDE)
+    await publish(asking, REVIEW)
+    gate = Gate()
+    async with engine(database, {"agent": gate}, limits=replace(LIMITS, executions=8)):
+        huge = await asking.commands.start_case("wide", None, principal=Principal("tests", 1))
+        await eventually(lambda: gate.count == 6, what="the huge case takes its part of the slots")
+        small = [await start(asking, "review") for _ in range(2)]
+        await eventually(lambda: all(gate.running[key] for key in small), what="others get the rest")
+        assert gate.running[huge] == 6 and gate.count == 8
+        gate.open.set()
+        for key in (*small, huge):
+            await until(asking, key, "completed")
+    assert gate.seen[huge] == 40
+
+
+async def test_the_load_spreads_over_three_workers(database: Database, asking: Engine) -> None:
+    await publish(asking, REVIEW)
+    gates = [Gate() for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        for gate in gates:
+            await stack.enter_async_context(engine(database, {"agent": gate}, limits=replace(LIMITS, executions=12)))
+        # Each knows of the others before the work comes.
+        keys = [await start(asking, "review") for _ in range(24)]
+        await eventually(lambda: sum(gate.count for gate in gates) == 24, what="all of it runs")
+        assert all(gate.count >= 3 for gate in gates), [gate.count for gate in gates]
+        for gate in gates:
+            gate.open.set()
+        for key in keys:
+            await until(asking, key, "completed")
+    assert max(sum((gate.seen for gate in gates), Counter[CaseKey]()).values()) == 1
+
+
+async def test_a_tenant_with_many_cases_does_not_hold_up_another(database: Database, asking: Engine) -> None:
+    connection = await database.raw()
+    await connection.execute("INSERT INTO circuit.tenant (tenant_id, name) VALUES (2, 'small')")
+    await connection.close()
+    many, few = Principal("many", 1), Principal("few", 2)
+    for principal in (many, few):
+        await asking.commands.publish(await publish(asking, REVIEW), principal)
+    for _ in range(30):
+        await asking.commands.start_case("review", None, principal=many)
+    small = await asking.commands.start_case("review", None, principal=few)
+    gate = Gate()
+    async with engine(database, {"agent": gate}, limits=replace(LIMITS, executions=4)):
+        await eventually(lambda: gate.seen[small], what="the second tenant's case runs at once")
+        assert gate.seen.total() <= 4
+        gate.open.set()
+        await until(asking, small, "completed")
+
+
+async def test_a_case_waits_for_a_worker_of_its_pool_and_says_so(database: Database, asking: Engine) -> None:
+    await publish(asking, GPU)
+    key = await start(asking, "review")
+    has = Capabilities(("agent",), ("scripted",))
+    here, there = Doing(at_once), Doing(at_once)
+    async with engine(database, {"agent": here}, capabilities=has):
+        why = await asking.queries.why(key)
+        assert why is not None and "No worker that is running has what the case needs: the pool gpu" in why.summary
+        [listed] = await asking.queries.cases(1)
+        assert listed.lacks is not None and "gpu" in listed.as_dict()["no_worker_for"]
+        async with engine(database, {"agent": there}, capabilities=replace(has, pools=("gpu",))):
+            await until(asking, key, "completed")
+            [listed] = await asking.queries.cases(1)
+            assert listed.lacks is None
+    assert (len(here.calls), len(there.calls)) == (0, 1)
+
+
+async def test_a_case_that_was_started_with_another_model_needs_that_ones_provider(
+    database: Database, asking: Engine
+) -> None:
+    await publish(asking, REVIEW.replace('type: scripted, model: any, responses: ["yes"]', "type: openai, model: any"))
+    has = Capabilities(("agent",), ("scripted",))
+    plain = await start(asking, "review")
+    models = {"models": {"*": {"type": "scripted", "model": "any"}}}
+    replaced = await asking.commands.start_case("review", None, principal=Principal("tests", 1), parameters=models)
+    async with engine(database, {"agent": Doing(at_once)}, capabilities=has):
+        await until(asking, replaced, "completed")
+        why = await asking.queries.why(plain)
+        assert why is not None and "the provider openai" in why.summary
+
+
+async def test_a_worker_of_one_case_runs_it_whatever_it_needs(database: Database, asking: Engine) -> None:
+    await publish(asking, GPU)
+    key, other = await start(asking, "review"), await start(asking, "review")
+    has = Capabilities(("agent",), ("scripted",))
+    async with engine(database, {"agent": Doing(at_once)}, capabilities=has, only=[key]):
+        await until(asking, key, "completed")
+        why = await asking.queries.why(other)
+        assert why is not None and "the pool gpu" in why.summary, "nobody is to count on it"
