@@ -8,11 +8,11 @@ Both carry a version in their JSON, so that a later release reads what an earlie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import orjson
 
@@ -20,6 +20,11 @@ from circuit.value import dataclass
 
 EVENT_VERSION = 1
 _VERSION = b',"v":%d}' % EVENT_VERSION
+
+Wire = TypeVar("Wire")
+
+MOST_WIRES = 16
+"""How many readings of a frame are kept: readers choose what they make of it, and there may be many of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +193,7 @@ def encode_event(event: CaseEvent) -> bytes:
 def decode_event(kind: str, body: Mapping[str, Any]) -> CaseEvent:
     """The event that a history row holds. Raises `KeyError` for a kind that this release does not know."""
     cls = _CASE_EVENTS[kind]
-    values: dict[str, Any] = {field.name: body[field.name] for field in fields(cls) if field.name in body}
+    values: dict[str, Any] = {one.name: body[one.name] for one in fields(cls) if one.name in body}
     for name in ("consumed", "read", "reserved"):
         if name in values:
             values[name] = tuple(TokenRef(ref["number"], ref["version"], ref["place"]) for ref in values[name])
@@ -223,7 +228,10 @@ class StreamType(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        return self in (StreamType.COMPLETED, StreamType.FAILED)
+        return self in TERMINAL
+
+
+TERMINAL = (StreamType.COMPLETED, StreamType.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,13 +259,26 @@ class StreamDelta:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One stream event as it is sent and stored. `start` is the frame's `attempt`; `body` its JSON bytes."""
+    """One stream event as it is sent and stored. `start` is the frame's `attempt`; `body` its JSON bytes.
+
+    `wires` keeps what its readers made of it, so that it is made once for all of them.
+    """
 
     start: int
     sequence: int
     type: StreamType
     at: datetime
     body: bytes
+    wires: dict[object, Any] = field(default_factory=dict[object, Any], compare=False, repr=False)
+
+    def wire(self, encode: Callable[[Frame], Wire]) -> Wire:
+        """`encode` of this frame."""
+        found = self.wires.get(encode)
+        if found is None:
+            found = encode(self)
+            if len(self.wires) < MOST_WIRES:
+                self.wires[encode] = found
+        return found
 
     @property
     def terminal(self) -> bool:

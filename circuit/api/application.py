@@ -1,8 +1,12 @@
-"""The server's routes, as one ASGI application."""
+"""The server's routes, as one ASGI application.
+
+Streams come before the framework: what goes through Starlette passes a function for each of its layers, at every event
+and for every reader, and that costs a third of what the socket itself does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -10,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import circuit
 from circuit.api.exposure import Exposure
@@ -26,12 +31,32 @@ from circuit.errors import CircuitError
 LARGEST_BODY = 8 * 1024 * 1024
 """Bytes of a request's body, and of a WebSocket message."""
 
-STREAM_PATH = "/agent-stream/{execution_id}"
+STREAM_PATH = "/agent-stream/"
+
+
+class Application:
+    """The streams, and behind them everything else."""
+
+    def __init__(self, framework: Starlette, streams: Mapping[str, ASGIApp]) -> None:
+        self._framework = framework
+        self._streams = streams
+        self.state = framework.state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind in self._streams:
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            execution = path.removeprefix(STREAM_PATH)
+            if execution and execution != path and "/" not in execution:
+                scope["path_params"] = {"execution_id": execution}
+                await self._streams[kind](scope, receive, send)
+                return
+        await self._framework(scope, receive, send)
 
 
 def create_application(
     services: Services, *, development: bool | None = None, allowed_origins: Sequence[str] = ()
-) -> Starlette:
+) -> Application:
     """The application, for `circuit.api.server.serve`. With `development` it shows GraphQL's schema and a page to
     explore it; None: where only this machine can reach it.
 
@@ -51,17 +76,15 @@ def create_application(
                 "routes": {
                     "health": "/health",
                     "graphql": "/graphql",
-                    "stream": f"{STREAM_PATH} (server-sent events and WebSocket)",
+                    "stream": f"{STREAM_PATH}{{execution_id}} (server-sent events and WebSocket)",
                 },
             }
         )
 
-    application = Starlette(
+    framework = Starlette(
         routes=[
             Route("/", index),
             Route("/health", HealthEndpoint(services, circuit.__version__).__call__),
-            Route(STREAM_PATH, EventEndpoint(readers).__call__),
-            WebSocketRoute(STREAM_PATH, StreamSocket(readers, origins)),
             Route("/graphql", graphql),
             WebSocketRoute("/graphql", graphql),
         ],
@@ -75,6 +98,10 @@ def create_application(
             Middleware(BodyLimit, LARGEST_BODY, problems),
         ],
     )
-    application.state.readers = readers
-    application.state.exposure = exposure
-    return application
+    framework.state.readers = readers
+    framework.state.exposure = exposure
+    streams: dict[str, ASGIApp] = {
+        "http": HostCheck(EventEndpoint(readers, problems), exposure, problems),
+        "websocket": HostCheck(StreamSocket(readers, origins), exposure, problems),
+    }
+    return Application(framework, streams)

@@ -72,4 +72,8 @@ class Problems:
 
     async def on_fault(self, request: Request, error: Exception) -> Response:
         """The server logs the fault itself when this has answered."""
+        return self.fault()
+
+    def fault(self) -> Response:
+        """The answer for a fault of the server's own."""
         return JSONAnswer(body(INTERNAL_CODE, INTERNAL_MESSAGE, {}, self._clock.now()), 500)

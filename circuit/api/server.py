@@ -14,9 +14,8 @@ from collections.abc import Callable, Generator
 from typing import cast
 
 import uvicorn
-from starlette.applications import Starlette
 
-from circuit.api.application import LARGEST_BODY
+from circuit.api.application import LARGEST_BODY, Application
 from circuit.api.exposure import names_this_machine
 from circuit.api.readers import Readers
 from circuit.errors import Conflict, InvalidRequest
@@ -63,7 +62,7 @@ class Server(uvicorn.Server):
 
 
 async def serve(
-    application: Starlette,
+    application: Application,
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     sock: socket.socket | None = None,

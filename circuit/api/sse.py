@@ -1,4 +1,7 @@
-"""Server-sent events: `/agent-stream/{execution_id}` for `EventSource` and anything that reads HTTP line by line."""
+"""Server-sent events: `/agent-stream/{execution_id}` for `EventSource` and anything that reads HTTP line by line.
+
+Like the WebSocket, the endpoint is a plain ASGI application, so that every event goes straight to the server.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from circuit.api.problems import Problems
 from circuit.api.readers import Readers
 from circuit.errors import CircuitError
 from circuit.events import Frame
@@ -17,6 +21,7 @@ from circuit.streams.reader import Reader
 
 HEARTBEAT_SECONDS = 15.0
 RETRY_MILLISECONDS = 2000
+METHODS = ("GET", "HEAD")
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-store",
@@ -36,11 +41,28 @@ def event(frame: Frame) -> bytes:
 class EventEndpoint:
     """Answers with the stream, or with 204 where nothing follows the cursor, so that `EventSource` stops asking."""
 
-    def __init__(self, readers: Readers, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(self, readers: Readers, problems: Problems, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._readers = readers
+        self._problems = problems
         self._heartbeat_seconds = heartbeat_seconds
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        if request.method not in METHODS:
+            response = self._problems.refused(
+                405, f"method not allowed: {request.method}", {"allow": ", ".join(METHODS)}
+            )
+        else:
+            try:
+                response = await self._answer(request)
+            except CircuitError as error:
+                response = self._problems.of(error)
+            except Exception:
+                logger.exception("%s %s failed", request.method, request.url.path)
+                response = self._problems.fault()
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
         # A browser that reconnects sends the same URL again, so the header knows better than the query.
         after = request.headers.get("last-event-id") or request.query_params.get("after")
         reader = await self._readers.open(request.path_params["execution_id"], after)
@@ -73,7 +95,9 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
                 frames = await reader.read(self._heartbeat_seconds)
                 if frames:
-                    part = event(frames[0]) if len(frames) == 1 else b"".join(map(event, frames))
+                    part = (
+                        frames[0].wire(event) if len(frames) == 1 else b"".join([frame.wire(event) for frame in frames])
+                    )
                 elif reader.over:
                     break
                 else:

@@ -18,12 +18,18 @@ from starlette.types import Receive, Scope, Send
 from circuit.api.problems import INTERNAL_CODE
 from circuit.api.readers import Readers, origin_allowed
 from circuit.errors import CircuitError, surface
+from circuit.events import Frame
 from circuit.streams.reader import Reader
 
 NORMAL = 1000
 RESTARTING = 1012
 
 logger = logging.getLogger(__name__)
+
+
+def text(frame: Frame) -> str:
+    """A frame as a text message."""
+    return frame.body.decode()
 
 
 class StreamSocket:
@@ -54,7 +60,7 @@ class StreamSocket:
         try:
             while not reader.over:
                 for frame in await reader.read():
-                    await send({"type": "websocket.send", "text": frame.body.decode()})
+                    await send({"type": "websocket.send", "text": frame.wire(text)})
             if not listening.done():
                 restarting = self._readers.draining
                 await _close(send, RESTARTING if restarting else NORMAL, "restarting" if restarting else "")

@@ -15,6 +15,10 @@ from circuit.streams.cursor import Cursor
 
 RING_FRAMES = 1000
 
+BATCH_FRAMES = 256
+
+Waiter = asyncio.Future[bool]
+
 
 def place(frame: Frame) -> Cursor:
     """Where `frame` stands in its stream."""
@@ -29,7 +33,22 @@ class Channel:
     at a time look into the log, for all of them; `seen` is what its last look showed.
     """
 
-    __slots__ = ("_capacity", "_frames", "_waiters", "feeder", "holders", "looking", "name", "rung", "seen")
+    __slots__ = (
+        "_alarm",
+        "_capacity",
+        "_first",
+        "_frames",
+        "_loop",
+        "_patience",
+        "_waiters",
+        "end",
+        "feeder",
+        "holders",
+        "looking",
+        "name",
+        "rung",
+        "seen",
+    )
 
     def __init__(self, name: str, capacity: int) -> None:
         self.name = name
@@ -39,8 +58,16 @@ class Channel:
         self.looking = asyncio.Lock()
         self.seen: Look | None = None
         self._capacity = capacity
+        # How many frames the ring has dropped: the first of those that it holds has this position; the next one to come
+        # has the position `end`.
+        self._first = 0
+        self.end = 0
         self._frames: list[Frame] = []
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._waiters: list[Waiter] = []
+        # One timer for all who wait: it is set for the first of them to whom it gets too long.
+        self._alarm: asyncio.TimerHandle | None = None
+        self._patience = 0.0
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -66,54 +93,82 @@ class Channel:
                     return
                 first = place(frames[0])
             if first != (last.start, last.sequence + 1) and (first.start == last.start or first.sequence != 1):
-                self._frames.clear()
+                self._drop(len(self._frames))
         self._frames.extend(frames)
+        self.end += len(frames)
         if len(self._frames) > self._capacity + self._capacity // 4:  # not at every frame: each time shifts the list
-            del self._frames[: -self._capacity]
+            self._drop(len(self._frames) - self._capacity)
 
     def clear(self) -> None:
         """Forget the ring, whose newest frames may never reach the log; every reader goes to the log."""
-        self._frames.clear()
+        self._drop(len(self._frames))
         self.seen = None
         self.ring()
 
-    def after(self, cursor: Cursor, limit: int) -> list[Frame]:
+    def after(self, cursor: Cursor, limit: int = BATCH_FRAMES) -> list[Frame]:
         """Up to `limit` frames behind `cursor`, all of one start. The first need not be the one that follows it."""
-        frames = self._frames
-        first = bisect_right(frames, cursor, key=place)
-        taken = frames[first : first + limit]
-        if taken and taken[0].start != taken[-1].start:
-            start = taken[0].start
-            taken = [frame for frame in taken if frame.start == start]
-        return taken
+        first = bisect_right(self._frames, cursor, key=place)
+        return _of_one_start(self._frames[first : first + limit])
+
+    def following(self, position: int, start: int, sequence: int) -> Sequence[Frame]:
+        """The frames of `start` behind its number `sequence`, if the ring has them at `position`; else none.
+
+        A position counts what came into the ring since it began: the way of a reader that follows the ring without a
+        search. What the ring dropped or replaced meanwhile is noticed by what lies there.
+        """
+        frames, index = self._frames, position - self._first
+        if 0 <= index < len(frames):
+            frame = frames[index]
+            if frame.sequence == sequence + 1 and frame.start == start:
+                return _of_one_start(frames[index : index + BATCH_FRAMES])
+        return ()
+
+    def position(self, cursor: Cursor) -> int:
+        """Where the first frame behind `cursor` lies, or will lie."""
+        return self._first + bisect_right(self._frames, cursor, key=place)
 
     def ring(self) -> None:
         """Say that something changed: what was seen before may no longer be all."""
         self.rung += 1
         self.wake()
 
-    def wake(self) -> None:
-        """Wake everybody who waits, because the ring has more."""
-        waiters, self._waiters = self._waiters, set()
+    def wake(self, *, late: bool = False) -> None:
+        """Wake everybody who waits, because the ring has more, or because it gets `late` for one of them."""
+        waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            _resolve(waiter)
+            if not waiter.done():
+                waiter.set_result(late)
 
-    async def changed(self, rung: int, seconds: float, waiter: asyncio.Future[None] | None = None) -> None:
-        """Wait until the channel has changed since its count was `rung`, or the ring has more; at most `seconds`.
+    def wait(self, seconds: float) -> Waiter:
+        """A future that is done when the channel has changed, when the ring has more, or (then it is True) after
+        `seconds` or before. Whoever waits for it may also resolve it."""
+        if self._alarm is None or seconds < self._patience:
+            # An alarm that was set before, for no longer, goes off in time.
+            self.forget_alarm()
+            self._patience = seconds
+            self._alarm = self._loop.call_later(seconds, self._go_off)
+        waiter: Waiter = asyncio.Future(loop=self._loop)
+        self._waiters.append(waiter)
+        return waiter
 
-        Whoever holds `waiter` may resolve it to end the wait early.
-        """
-        if self.rung != rung:
-            return
-        loop = asyncio.get_running_loop()
-        waiter = waiter or loop.create_future()
-        timer = loop.call_later(seconds, _resolve, waiter)
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiters.discard(waiter)
+    async def changed(self, rung: int, seconds: float) -> None:
+        """Wait until the channel has changed since its count was `rung`, or the ring has more; at most `seconds`."""
+        if self.rung == rung:
+            await self.wait(seconds)
+
+    def forget_alarm(self) -> None:
+        """Wake nobody any more for having waited long."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _go_off(self) -> None:
+        self._alarm = None
+        self.wake(late=True)
+
+    def _drop(self, count: int) -> None:
+        self._first += count
+        del self._frames[:count]
 
 
 class Look:
@@ -154,6 +209,7 @@ class Broker:
         """Give `channel` back; the last holder's release forgets it."""
         channel.holders -= 1
         if channel.holders == 0:
+            channel.forget_alarm()
             self._channels.pop(channel.name, None)
 
     def find(self, name: str) -> Channel | None:
@@ -173,6 +229,8 @@ class Broker:
                 channel.ring()
 
 
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def _of_one_start(frames: list[Frame]) -> list[Frame]:
+    if frames and frames[0].start != frames[-1].start:
+        start = frames[0].start
+        return [frame for frame in frames if frame.start == start]
+    return frames

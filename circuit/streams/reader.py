@@ -12,15 +12,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from circuit.errors import NotFound, StorageError
-from circuit.events import Frame
-from circuit.streams.broker import Broker, Channel, Look, place
+from circuit.events import TERMINAL, Frame
+from circuit.streams.broker import Broker, Channel, Look, Waiter, place
 from circuit.streams.cursor import Cursor
 from circuit.streams.log import FramePage
 from circuit.streams.relay import Relay
 
 logger = logging.getLogger(__name__)
-
-BATCH_FRAMES = 256
 
 
 class Reader:
@@ -35,17 +33,26 @@ class Reader:
         relay: Relay,
     ) -> None:
         self.name = name
-        self.cursor = cursor
         self.over = False
+        self._start, self._sequence = cursor
         self._look = look
         self._broker = broker
         self._relay = relay
         self._loop = asyncio.get_running_loop()
         self._channel: Channel = broker.hold(name)
         self._closed = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Waiter | None = None
         self._pause = relay.pause(fed=False)
         self._first: Sequence[Frame] = ()
+        # Where in the ring the next frame lies, if it is there at all; and the look into the log by which this reader
+        # has, at the end of the ring, all that there is.
+        self._position = self._channel.position(cursor)
+        self._settled: Look | None = None
+
+    @property
+    def cursor(self) -> Cursor:
+        """The last frame that was handed out."""
+        return Cursor(self._start, self._sequence)
 
     async def open(self) -> None:
         """Take the first look. Afterwards `over` says whether there is anything to read, now or later.
@@ -69,30 +76,40 @@ class Reader:
 
         A database that cannot be reached is waited for. Raises other `StorageError`s.
         """
-        deadline = None if timeout is None else self._loop.time() + timeout
+        channel = self._channel
+        until: float | None = None
         while not self.over:
-            rung = self._channel.rung
-            frames, self._first = self._first or await self._next(), ()
-            if frames and not self.over:
-                self.cursor = place(frames[-1])
-                self.over = frames[-1].terminal
-                return frames
-            self._pause = seconds = self._relay.pause(fed=self._channel.feeder is not None)
-            if deadline is not None:
-                seconds = min(seconds, deadline - self._loop.time())
-                if seconds <= 0:
+            rung = channel.rung
+            # Mostly a reader has all that there is when it comes, and finds the next frame where it left off.
+            if self._position != channel.end or not self._caught_up():
+                frames = channel.following(self._position, self._start, self._sequence)
+                if frames and not self._first:
+                    self._position += len(frames)
+                else:
+                    frames = await self._next()
+                if frames and not self.over:
+                    last = frames[-1]
+                    self._start, self._sequence = last.start, last.sequence
+                    self.over = last.type in TERMINAL
+                    return frames
+            seconds = self._pause
+            if timeout is not None:
+                if until is None:
+                    until = self._loop.time() + timeout
+                elif (timeout := until - self._loop.time()) <= 0:
                     break
-            if not self.over:
-                self._waiter = self._loop.create_future()
-                await self._channel.changed(rung, seconds, self._waiter)
-                self._waiter = None
+                seconds = min(seconds, timeout)
+            if not self.over and channel.rung == rung:
+                self._waiter = channel.wait(seconds)
+                if await self._waiter:
+                    self._settled = None
         return ()
 
     def stop(self) -> None:
         """End the stream for this reader: a `read` under way returns at once, with nothing."""
         self.over = True
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_result(False)
 
     def close(self) -> None:
         """Stop, and give back what the reader holds. Doing it twice is fine."""
@@ -101,16 +118,29 @@ class Reader:
             self._closed = True
             self._broker.release(self._channel)
 
+    def _caught_up(self) -> bool:
+        """Whether a reader at the end of the ring is known to have all that there is: the stream is written here."""
+        channel, settled = self._channel, self._settled
+        return settled is not None and channel.seen is settled and channel.feeder is not None and not self._first
+
     async def _next(self) -> Sequence[Frame]:
         """What may be handed out now, if anything; sets `over` where nothing can follow."""
         channel = self._channel
+        self._pause = self._relay.pause(fed=channel.feeder is not None)
+        frames, self._first = self._first or await self._find(), ()
+        self._position = channel.position(place(frames[-1]) if frames else self.cursor)
+        self._settled = None if frames or self._unsure(channel.rung, ()) else channel.seen
+        return frames
+
+    async def _find(self) -> Sequence[Frame]:
+        channel = self._channel
         rung = channel.rung
-        held = channel.after(self.cursor, BATCH_FRAMES)
+        held = channel.after(self.cursor)
         if self._continues(held):
             return held
         if self._unsure(rung, held):
             async with channel.looking:
-                newer = channel.after(self.cursor, BATCH_FRAMES)  # whoever looked before may have found it
+                newer = channel.after(self.cursor)  # whoever looked before may have found it
                 if self._continues(newer):
                     return newer
                 if self._unsure(rung, held):
@@ -134,7 +164,7 @@ class Reader:
         return ()
 
     def _continues(self, frames: Sequence[Frame]) -> bool:
-        return bool(frames) and place(frames[0]) == (self.cursor.start, self.cursor.sequence + 1)
+        return bool(frames) and frames[0].sequence == self._sequence + 1 and frames[0].start == self._start
 
     def _unsure(self, rung: int, held: Sequence[Frame]) -> bool:
         """Whether the log may hold what this reader lacks."""

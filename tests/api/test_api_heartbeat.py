@@ -8,8 +8,10 @@ from typing import Any
 from pretended import NAME, Process, Store, frame
 from virtual_time import pass_time, run
 
+from circuit.api.problems import Problems
 from circuit.api.readers import Readers
 from circuit.api.sse import HEARTBEAT_SECONDS, EventEndpoint
+from circuit.app import SystemClock
 from circuit.events import StreamType
 from circuit.ids import Numbered
 from circuit.streams.cursor import BEGINNING, Cursor
@@ -46,8 +48,6 @@ class Connection:
 
 
 async def begin(process: Process, connection: Connection) -> tuple[asyncio.Task[None], Readers]:
-    from starlette.requests import Request
-
     readers = Readers(PretendedStreams(process), 1)  # type: ignore[arg-type]
     scope = {
         "type": "http",
@@ -57,8 +57,10 @@ async def begin(process: Process, connection: Connection) -> tuple[asyncio.Task[
         "headers": [],
         "path_params": {"execution_id": NAME},
     }
-    response = await EventEndpoint(readers)(Request(scope))
-    return asyncio.create_task(response(scope, connection.receive, connection.send)), readers
+    endpoint = EventEndpoint(readers, Problems(SystemClock()))
+    task = asyncio.create_task(endpoint(scope, connection.receive, connection.send))
+    await pass_time(0)
+    return task, readers
 
 
 def test_a_silent_stream_says_every_quarter_of_a_minute_that_it_lives() -> None:

@@ -3,33 +3,83 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any, cast
 
 import orjson
 from cross_web import HTTPException
+from graphql import GraphQLError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
-from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message
 
 from circuit.api.exposure import Exposure
+from circuit.api.graphql.coding import coded
 from circuit.api.graphql.context import Context
+from circuit.api.graphql.plain import Asked, PlainSelections, attributes_of
 from circuit.api.graphql.schema import create_schema
+from circuit.api.graphql.types import AgentStreamEvent
 from circuit.api.problems import Problems
 from circuit.api.readers import Readers, origin_allowed
 from circuit.api.services import Services
+from circuit.errors import CircuitError
 from circuit.expressions.value import exact_json
+from circuit.streams.reader import Reader
+
+logger = logging.getLogger(__name__)
 
 MOST_SUBSCRIPTIONS = 100
 """Operations that one WebSocket may have under way."""
 
 
+RAW_SEND = "circuit.send"
+"""Where a connection's scope holds the server's own `send`, which plain selections use without a detour."""
+
+Operating = Operation[Context, None]
+
+
 class Conversation(BaseGraphQLTransportWSHandler[Context, None]):
     """One WebSocket. What is no message of the protocol closes it with 4400."""
+
+    view: GraphQLEndpoint
+
+    async def run_operation(self, operation: Operating) -> None:
+        asked = self.view.plain.asked(operation.query, operation.variables, operation.operation_name)
+        reader = None
+        if asked is not None:
+            try:
+                reader = await self.context.readers.open(asked.execution_id, asked.after)
+            except CircuitError:
+                logger.debug("the executor says why execution %s cannot be read", asked.execution_id)
+        if asked is None or reader is None:
+            await super().run_operation(operation)
+            return
+        try:
+            await self._stream(operation, asked, reader)
+        except CircuitError as error:
+            coded_error = coded(GraphQLError(error.message, original_error=error))
+            payload: Any = {"data": None, "errors": [coded_error.formatted]}
+            await operation.send_operation_message({"id": operation.id, "type": "next", "payload": payload})
+        except OSError:  # the client is gone
+            return
+        finally:
+            self.context.readers.close(reader)
+        await operation.send_operation_message({"id": operation.id, "type": "complete"})
+
+    async def _stream(self, operation: Operating, asked: Asked, reader: Reader) -> None:
+        websocket: Any = self.websocket
+        send: Send = websocket.ws.scope[RAW_SEND]
+        before = f'{{"id":{orjson.dumps(operation.id).decode()},"type":"next","payload":{{"data":'
+        while not reader.over:
+            for frame in await reader.read():
+                if operation.completed:
+                    return
+                await send({"type": "websocket.send", "text": f"{before}{frame.wire(asked.projection)}}}}}"})
 
     async def handle_message(self, message: Any) -> None:
         if _is_message(message):
@@ -57,6 +107,8 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
             max_subscriptions_per_connection=MOST_SUBSCRIPTIONS,
         )
+        schema = cast("Any", self.schema)
+        self.plain = PlainSelections(schema._schema, attributes_of(AgentStreamEvent))
         self._services = services
         self._readers = readers
         self._problems = problems
@@ -87,7 +139,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
+            await super().__call__({**scope, RAW_SEND: send}, receive, send)
             return
         try:
             response = await self.run(Request(scope, receive))

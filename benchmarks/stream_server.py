@@ -1,0 +1,203 @@
+"""The server side of the fan-out benchmark: one stream, many readers, one process. `python -m benchmarks.stream_server`
+
+Circuit's side is its own application and server, with a stream that is fed here and already in its ring, so that what
+is measured is the way from an encoded frame to the sockets (what storing costs is measured with the firings). The
+raw side is the least that an ASGI application can do: each handler walks over the same encoded frames and waits for
+one shared future where there are no more.
+
+An event is said when every reader has sent the last one (they are woken in turn, so it is enough to ask the last).
+So each event is a wake-up of its own for each reader, as it is when an agent speaks, and nothing is gained by sending
+several at once. At the end the process prints what it took as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import uvicorn
+
+from circuit.api.application import create_application
+from circuit.api.readers import Readers
+from circuit.api.server import serve
+from circuit.api.services import Services
+from circuit.app import SystemClock
+from circuit.events import Frame, StreamDelta, StreamType
+from circuit.ids import Numbered
+from circuit.security.principal import LOCAL
+from circuit.streams.broker import Broker
+from circuit.streams.cursor import BEGINNING, Cursor
+from circuit.streams.encoding import encode
+from circuit.streams.log import FramePage
+from circuit.streams.reader import Reader
+from circuit.streams.relay import Relay
+from circuit.streams.subscription import Streams
+
+EXECUTION = Numbered(UUID("0199a000-0000-7000-8000-000000000001"), 1)
+PASSES = 3
+"""Turns of the event loop in which an event mostly reaches everybody."""
+TEXT = "all is well in this part of the text "
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+def frames(count: int) -> list[Frame]:
+    """`count` events of some 200 bytes, and the terminal one."""
+    now = datetime.now(UTC)
+    said = [StreamDelta.content(TEXT) for _ in range(count)]
+    said.append(StreamDelta(StreamType.COMPLETED, {"final_response": "done", "usage": {}, "output": None}))
+    return [encode(str(EXECUTION), 1, number, delta, now) for number, delta in enumerate(said, 1)]
+
+
+class Fed:
+    """A stream of this process that is in no database: `Streams` as far as the server's readers need it."""
+
+    def __init__(self) -> None:
+        self.broker = Broker()
+        self.relay = Relay(self.broker)
+        self.channel = self.broker.hold(str(EXECUTION))
+        self.channel.feeder = self
+        self.readers: list[Reader] = []
+
+    async def open(self, execution: Numbered, tenant: int, after: Cursor | None = None) -> Reader:
+        async def look(cursor: Cursor) -> FramePage:
+            return FramePage((), ended=False)
+
+        reader = Reader(str(execution), after or BEGINNING, look, self.broker, self.relay)
+        await reader.open()
+        self.readers.append(reader)
+        return reader
+
+    def say(self, frame: Frame) -> None:
+        self.channel.append(frame)
+
+    def reached(self) -> int:
+        return self.readers[-1].cursor.sequence
+
+    def count(self) -> int:
+        return len(self.readers)
+
+
+class Raw:
+    """The raw ASGI application, for WebSocket and for server-sent events."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.events: list[bytes] = []
+        self.at: dict[int, int] = {}
+        self.over = False
+        self.more: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def say(self, frame: Frame) -> None:
+        self.said.append(frame.body.decode())
+        self.events.append(b"id: %d-%d\ndata: %b\n\n" % (frame.start, frame.sequence, frame.body))
+        self.over = frame.terminal
+        more, self.more = self.more, asyncio.get_running_loop().create_future()
+        more.set_result(None)
+
+    def reached(self) -> int:
+        return self.at[len(self.at) - 1]
+
+    def count(self) -> int:
+        return len(self.at)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        number = len(self.at)
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            self.at[number] = 0
+            async for index in self._indices(number):
+                await send({"type": "websocket.send", "text": self.said[index]})
+            await send({"type": "websocket.close"})
+        else:
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            self.at[number] = 0
+            async for index in self._indices(number):
+                await send({"type": "http.response.body", "body": self.events[index], "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _indices(self, number: int) -> Any:
+        index = 0
+        while True:
+            while index < len(self.said):
+                yield index
+                index += 1
+                self.at[number] = index
+            if self.over:
+                return
+            await self.more
+
+
+async def feed(source: Fed | Raw, readers: int, events: int) -> dict[str, float]:
+    """Say everything as fast as the readers take it; what that took."""
+    while source.count() < readers:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    all_frames = frames(events)
+    began, cpu = time.perf_counter(), time.process_time()
+    for number, frame in enumerate(all_frames, 1):
+        source.say(frame)
+        for _ in range(PASSES):
+            await asyncio.sleep(0)
+        while source.reached() < number:
+            await asyncio.sleep(0)
+    return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+
+
+async def run(mode: str, readers: int, events: int) -> None:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(2048)
+    listening.setblocking(False)
+    print(listening.getsockname()[1], flush=True)
+    if mode == "raw":
+        source: Fed | Raw = Raw()
+        config = uvicorn.Config(
+            cast("Any", source), ws="websockets-sansio", ws_per_message_deflate=False, lifespan="off", log_config=None
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listening]))
+    else:
+        source = Fed()
+        services = Services(
+            commands=cast("Any", None),
+            queries=cast("Any", None),
+            streams=cast("Streams", source),
+            load=cast("Any", None),
+            principal=LOCAL,
+            ready=cast("Any", None),
+            clock=SystemClock(),
+        )
+        application = create_application(services)
+        assert isinstance(application.state.readers, Readers)
+        serving = asyncio.create_task(serve(application, sock=listening))
+    took = await feed(source, readers, events)
+    print(json.dumps(took), flush=True)
+    # The parent ends this process when its readers have everything.
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.stream_server", description=__doc__)
+    parser.add_argument("mode", choices=["raw", "circuit"])
+    parser.add_argument("readers", type=int)
+    parser.add_argument("events", type=int)
+    options = parser.parse_args()
+    asyncio.run(run(options.mode, options.readers, options.events))
+
+
+if __name__ == "__main__":
+    main()
