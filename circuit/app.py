@@ -18,12 +18,14 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from circuit.actions.agent import KIND as AGENT
 from circuit.actions.agent import AgentAction
+from circuit.actions.tools import Toolbox
 from circuit.clock import Clock
 from circuit.definition import load_workflow
 from circuit.definition.workflow import Workflow
@@ -37,6 +39,7 @@ from circuit.engine.worker import WorkerLimits
 from circuit.errors import CircuitError, InvalidRequest, NotFound
 from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered, uuid7
+from circuit.providers.profiles import misfits
 from circuit.providers.registry import SUPPORTED, ProviderRegistry
 from circuit.security.principal import LOCAL, Principal
 from circuit.settings import Settings, check_database_url
@@ -190,7 +193,7 @@ class Circuit:
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
             clock = SystemClock()
-            actions = {AGENT: AgentAction(registry)}
+            actions = {AGENT: AgentAction(registry, toolbox=Toolbox(chosen.home / "workspaces"))}
             engine = Engine(
                 database,
                 actions=actions,
@@ -218,7 +221,7 @@ class Circuit:
     async def load(self, source: str | Path) -> Workflow:
         """Publish the workflow in `source`, a path or the YAML text itself. Raises `DefinitionError`."""
         text, name = await asyncio.to_thread(_read_source, source)
-        workflow = load_workflow(text, name)
+        workflow = load_workflow(text, name, misfits)
         await self.publish(workflow)
         return workflow
 
@@ -342,7 +345,7 @@ class Circuit:
             commands=self.commands,
             queries=self.queries,
             streams=self.streams,
-            load=load_workflow,
+            load=partial(load_workflow, models=misfits),
             principal=self.principal,
             ready=self._health,
             clock=self.clock,

@@ -35,6 +35,18 @@
     │   ├── OutputTruncated        output_truncated
     │   ├── ContentFiltered        content_filter
     │   └── ModelRefusal           refusal
+    ├── AgentError                 the author of an agent
+    │   ├── TurnLimit              turn_limit
+    │   ├── ToolLoop               tool_loop
+    │   ├── ToolsMisconfigured     tools_misconfigured
+    │   └── OutputHeld             output_held
+    ├── ToolError                  the model, which is told of it and goes on
+    │   ├── ToolUnknown            tool_unknown
+    │   ├── ToolArgumentsInvalid   tool_arguments
+    │   ├── ToolDenied             tool_denied
+    │   ├── ToolFailed             tool_failed
+    │   ├── ToolTimeout            tool_timeout
+    │   └── ToolOutputInvalid      tool_output
     ├── StorageError               the database, or its set-up
     │   ├── DatabaseUnreachable    database_unreachable (retryable)
     │   ├── DatabaseMisconfigured  database_misconfigured
@@ -301,6 +313,76 @@ class ModelRefusal(ProviderError):
     """The model refused to answer."""
 
     code = "refusal"
+
+
+class AgentError(CircuitError):
+    """An agent that went on in a way that its author must look at: no other attempt would end better."""
+
+    code = "agent_error"
+
+
+class TurnLimit(AgentError):
+    """The agent was not done after as many turns as it may have."""
+
+    code = "turn_limit"
+
+
+class ToolLoop(AgentError):
+    """The model made the same call with the same arguments again and again."""
+
+    code = "tool_loop"
+
+
+class ToolsMisconfigured(AgentError):
+    """A tool that an agent names is not there, or cannot be used as it is set up."""
+
+    code = "tools_misconfigured"
+
+
+class OutputHeld(AgentError):
+    """An interceptor held the answer of a model back."""
+
+    code = "output_held"
+
+
+class ToolError(CircuitError):
+    """A call of a tool that gave no result. The model is told why, and the run goes on."""
+
+    code = "tool_error"
+
+
+class ToolUnknown(ToolError):
+    """There is no tool of the name that the model called."""
+
+    code = "tool_unknown"
+
+
+class ToolArgumentsInvalid(ToolError):
+    """The arguments are no JSON object, or do not fit the tool's schema."""
+
+    code = "tool_arguments"
+
+
+class ToolDenied(ToolError):
+    """A policy, or a person, does not allow the call."""
+
+    code = "tool_denied"
+
+
+class ToolFailed(ToolError):
+    """The tool raised an error of its own."""
+
+    code = "tool_failed"
+
+
+class ToolTimeout(ToolError):
+    code = "tool_timeout"
+
+
+class ToolOutputInvalid(ToolError):
+    """What the tool gave back is too large, or nothing that a model can read."""
+
+    code = "tool_output"
 
 
 class StorageError(CircuitError):

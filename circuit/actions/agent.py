@@ -1,18 +1,26 @@
 """The action of the kind `agent`: joins a firing to an agent run.
 
 Its configuration is `agent_id`, `agent` (the definition as JSON: `provider`, `parameters`, `prompts`,
-`output_schema`), perhaps `provider` (which then counts instead of the agent's), and `occurrence`.
+`output_schema`, `capabilities`, `tools`, `policies`), perhaps `provider` (which then counts instead of the agent's),
+and `occurrence`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, cast
 
-from circuit.agents.agent import AgentRun, run_agent
+from circuit.actions.tools import Toolbox
+from circuit.agents.agent import run_agent
+from circuit.agents.interceptor import Interceptor
+from circuit.agents.policy import Policies
 from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
+from circuit.agents.run import AgentRun, Capability
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
+from circuit.errors import ToolsMisconfigured
 from circuit.events import StreamDelta
 from circuit.providers.registry import ProviderRegistry
 
@@ -35,30 +43,58 @@ class CallJournal:
     async def record(self, step: str, value: Any) -> Any:
         return await self._context.record(step, value)
 
+    async def ask_person(
+        self,
+        key: str,
+        payload: Mapping[str, Any],
+        *,
+        roles: Sequence[str] = (),
+        timeout_seconds: float | None = None,
+        form: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        raise ToolsMisconfigured(f"{payload.get('tool')} needs somebody's approval, and nobody can be asked here")
+
     def now(self) -> datetime:
         return self._context.now()
 
 
 class AgentAction:
-    """Runs agents. `fault` is called at `before_answer`, `after_answer` and `after_journal`, for crash tests."""
+    """Runs agents. `fault` is called at `before_answer`, `after_answer`, `after_journal` and `after_tool`, for crash
+    tests."""
 
-    def __init__(self, registry: ProviderRegistry, *, fault: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        registry: ProviderRegistry,
+        *,
+        toolbox: Toolbox | None = None,
+        interceptors: Sequence[Interceptor] = (),
+        fault: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._registry = registry
+        self._toolbox = toolbox or Toolbox(Path(gettempdir()) / "circuit-workspaces")
+        self._interceptors = interceptors
         self._fault = fault
 
     async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
         """Run the agent of `call`.
 
         The outputs are the keys of the structured output, and the built-in ones `agent_id`, `execution_id`, `model`,
-        `timestamp`, `usage`, `text` and `output`, which hide keys of the same name (`output.NAME` reaches those).
+        `timestamp`, `usage`, `text`, `output` and, of an agent with capabilities, `reasoning`, which hide keys of the
+        same name (`output.NAME` reaches those).
         """
         agent: Mapping[str, Any] = call.config["agent"]
         spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
         result = await run_agent(
-            _run(call, agent, spec), self._registry.provider(spec), CallJournal(call, context), self._fault
+            _run(call, agent, spec),
+            self._registry.provider(spec),
+            CallJournal(call, context),
+            self._fault,
+            tools=self._toolbox.tools(agent, str(call.key.case)) if agent.get("tools") else {},
+            interceptors=self._interceptors,
         )
         answer = result.answer
         output: Any = result.output
+        usage = {**result.usage, **({} if result.cost is None else {"cost_usd": result.cost})}
         named: dict[str, Any] = cast("dict[str, Any]", output) if isinstance(output, dict) else {}
         outputs: dict[str, Any] = {
             **named,
@@ -66,11 +102,12 @@ class AgentAction:
             "execution_id": call.execution_id,
             "model": answer.model,
             "timestamp": answer.at,
-            "usage": answer.usage,
+            "usage": usage,
             "text": answer.text,
             "output": output,
+            **({"reasoning": result.reasoning} if result.reasoning else {}),
         }
-        return ActionOutput(outputs, answer.text, output, answer.usage, answer.model)
+        return ActionOutput(outputs, answer.text, output, usage, answer.model)
 
 
 def _run(call: ActionCall, agent: Mapping[str, Any], spec: Mapping[str, Any]) -> AgentRun:
@@ -83,6 +120,7 @@ def _run(call: ActionCall, agent: Mapping[str, Any], spec: Mapping[str, Any]) ->
     values = prompt_values(
         inputs=call.inputs, tokens=call.tokens, workflow_id=call.workflow_id, history_count=call.history_count
     )
+    capabilities: Sequence[Mapping[str, Any]] = agent.get("capabilities") or ()
     return AgentRun(
         model=spec.get("model") or "",
         messages=build_messages(texts, values),
@@ -91,4 +129,11 @@ def _run(call: ActionCall, agent: Mapping[str, Any], spec: Mapping[str, Any]) ->
         schema_name=str(agent["id"]),
         occurrence=int(call.config.get("occurrence", 0)),
         attempt=call.attempt,
+        agent_id=str(agent["id"]),
+        execution_id=call.execution_id,
+        provider=str(spec.get("type") or ""),
+        capabilities=tuple(Capability(one["name"], one) for one in capabilities),
+        policies=Policies(tuple(agent.get("policies") or ())),
+        templates=prompts.get("capabilities") or {},
+        context_tokens=agent.get("context_tokens"),
     )

@@ -41,6 +41,7 @@ def shipped(name: str) -> Path | None:
 def read_workflow(file: Path) -> Workflow:
     """The workflow in `file`, with nothing wrong in it. Raises `DefinitionError` with all of its faults."""
     from circuit.definition import load_workflow
+    from circuit.providers.profiles import misfits
 
     try:
         text = read_text(file, WORKFLOW_LIMIT, "Workflow file")
@@ -49,7 +50,7 @@ def read_workflow(file: Path) -> Workflow:
         if known is not None and not file.exists():
             raise InvalidRequest(f"{error.message} Circuit ships one of that name: {known}") from None
         raise
-    return load_workflow(text, str(file))
+    return load_workflow(text, str(file), misfits)
 
 
 def validate(

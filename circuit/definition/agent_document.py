@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from circuit.definition.agent_reference import Headers, SecretReference, Url
 from circuit.definition.field import (
     Duration,
     ErrorContext,
@@ -22,89 +22,7 @@ from circuit.definition.field import (
     kind_of,
     seconds,
 )
-
-REFERENCE_HINT = "write ${NAME}, and set the environment variable NAME where Circuit runs"
-_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
-_BRACED = re.compile(rf"\$\{{{_VARIABLE}\}}")
-_WHOLE = re.compile(rf"\$({_VARIABLE})|env:({_VARIABLE})")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-def reference(value: str) -> str:
-    """A reference to the environment as `${NAME}`, from `$NAME`, `env:NAME` or text around `${NAME}`.
-
-    Raises `ValueError`, without the value, where `value` holds no reference.
-    """
-    if _BRACED.search(value):
-        return value
-    if match := _WHOLE.fullmatch(value.strip()):
-        return f"${{{match[1] or match[2]}}}"
-    raise ValueError("the value must be a reference to the environment")
-
-
-def _check_reference(value: str) -> str:
-    try:
-        reference(value)
-    except ValueError as error:
-        raise fault("secret", f"{error}; a file that holds a secret gives it away", REFERENCE_HINT) from None
-    if "\n" in value or "\r" in value:
-        raise fault("secret", "the value must be one line", REFERENCE_HINT)
-    return value
-
-
-def _check_url(value: str) -> str:
-    if _BRACED.search(value) or _WHOLE.fullmatch(value):
-        return value
-    hint = "write an address like https://host/v1"
-    try:
-        parts = urlsplit(value)
-        named = parts.hostname
-        _ = parts.port
-    except ValueError:
-        raise fault("url", "this is not an address", hint) from None
-    if parts.scheme not in ("http", "https") or not named or any(character.isspace() for character in value):
-        raise fault("url", "this is not an address of a server", hint)
-    if "@" in parts.netloc:
-        raise fault("url", "an address must not hold a name or a password", "put ${NAME} into a header instead")
-    return value
-
-
-class EnvironmentReference(Part):
-    """A reference to an environment variable."""
-
-    env: Annotated[str, Field(pattern=rf"^{_VARIABLE}$", description="The name of the environment variable.")]
-
-
-SecretReference = Annotated[
-    Annotated[
-        str,
-        AfterValidator(_check_reference),
-        Field(
-            json_schema_extra={
-                "pattern": rf"(\$\{{{_VARIABLE}\}}|^\${_VARIABLE}$|^env:{_VARIABLE}$)",
-                "examples": ["${MY_KEY}", "Bearer ${MY_KEY}", "env:MY_KEY"],
-            }
-        ),
-        Tag("<text>"),
-    ]
-    | Annotated[EnvironmentReference, Tag("<mapping>")],
-    by_kind("a reference to the environment: ${NAME}", "text", "mapping"),
-]
-
-
-def _check_headers(value: dict[str, Any]) -> dict[str, Any]:
-    for name in value:
-        if not _HEADER_NAME.fullmatch(name):
-            raise fault("header", f"{name!r} is not the name of an HTTP header", at=[name])
-    return value
-
-
-Headers = Annotated[dict[str, SecretReference], AfterValidator(_check_headers)]
-Url = Annotated[
-    str,
-    AfterValidator(_check_url),
-    Field(json_schema_extra={"examples": ["https://llm.example.org/v1", "${LLM_BASE_URL}"]}),
-]
+from circuit.definition.tool_document import Capability, PolicyEntry, Tool
 
 _MODEL = "The name of the model, as the provider spells it."
 _API_KEY = "The key, as a reference to the environment: ${NAME}. Literal keys are refused."
@@ -330,6 +248,9 @@ class PromptSet(Part):
     context_instructions: Annotated[
         Text | None, Field(description=f"How to treat what is given as context. {_VARIABLES}")
     ] = None
+    capabilities: Annotated[
+        dict[str, Text] | None, Field(description="Texts in the place of those of the capabilities, by name.")
+    ] = None
     engine: Annotated[
         Literal["jinja"] | None,
         Planned("prompts.engine", ("jinja",)),
@@ -346,10 +267,12 @@ class Agent(Part):
     llm_config: Annotated[LlmConfig | None, Field(description="How the model generates.")] = None
     prompts: Annotated[PromptSet | None, Field(description="What the agent is told.")] = None
     capabilities: Annotated[
-        list[Line] | None, Planned("capabilities"), Field(description="Ways of working, such as self_reflection.")
+        list[Capability] | None, Field(description="Ways of working: react, chain_of_thought, self_reflection.")
     ] = None
-    tools: Annotated[
-        list[Line | JsonObject] | None, Planned("tools"), Field(description="Tools that the agent may call.")
+    tools: Annotated[list[Tool] | None, Field(description="Tools that the agent may call.")] = None
+    policies: Annotated[list[PolicyEntry] | None, Field(description="What gates the tools.")] = None
+    context_tokens: Annotated[
+        int | None, Field(ge=256, description="Most tokens of the conversation. Default: what the model holds.")
     ] = None
     output_schema: Annotated[
         JsonObject | None,

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuit.definition.agent_document import Agent, EnvironmentReference, LlmConfig, LlmProvider, reference
+from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
+from circuit.definition.agent_reference import reference, reference_text
 from circuit.definition.document import (
     RULE_FIELDS,
     RULE_KINDS,
@@ -25,6 +26,7 @@ from circuit.definition.document import (
     TriggerEntry,
 )
 from circuit.definition.field import seconds
+from circuit.definition.tool_canonical import capability_json, policy_json, tool_json
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
 
@@ -105,9 +107,12 @@ def agent_json(name: str, agent: Agent) -> dict[str, Any]:
                 else prompts.user_template,
                 "context_instructions": (prompts and prompts.context_instructions) or "",
                 **({"engine": prompts.engine} if prompts and prompts.engine else {}),
+                **({"capabilities": dict(prompts.capabilities)} if prompts and prompts.capabilities else {}),
             },
-            "capabilities": list(agent.capabilities or ()),
-            "tools": list(agent.tools or ()),
+            "capabilities": [capability_json(entry) for entry in agent.capabilities or ()],
+            "tools": [tool_json(entry) for entry in agent.tools or ()],
+            "policies": [policy_json(entry) for entry in agent.policies or ()],
+            "context_tokens": agent.context_tokens,
             "output_schema": agent.output_schema,
         },
         keep=("description",),
@@ -122,20 +127,16 @@ def provider_json(provider: LlmProvider) -> dict[str, Any]:
         if name in ("type", "model") or value is None:
             continue
         if name == "api_key":
-            options[name] = _reference(value)
+            options[name] = reference_text(value)
         elif name == "base_url":
             options[name] = _address(value)
         elif name == "headers":
-            options[name] = {header: _reference(item) for header, item in value.items()}
+            options[name] = {header: reference_text(item) for header, item in value.items()}
         elif name == "delay_seconds":
             options[name] = seconds(value)
         else:
             options[name] = value
     return {"type": provider.type, "model": provider.model, "options": _tidy(options)}
-
-
-def _reference(value: str | EnvironmentReference) -> str:
-    return f"${{{value.env}}}" if isinstance(value, EnvironmentReference) else reference(value)
 
 
 def _address(value: str) -> str:

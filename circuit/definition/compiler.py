@@ -117,7 +117,12 @@ def _agent(name: str, value: Mapping[str, Any], colours: Mapping[str, Any]) -> A
         description=value.get("description", ""),
         provider=ProviderSpec(provider["type"], provider["model"], provider.get("options") or {}),
         parameters=dict(value.get("llm_config") or {}),
-        prompts=Prompts(prompts["system"], prompts["user_template"], prompts["context_instructions"]),
+        prompts=Prompts(
+            prompts["system"],
+            prompts["user_template"],
+            prompts["context_instructions"],
+            dict(prompts.get("capabilities") or {}),
+        ),
         output_schema=schema,
         document=document,
         hash=content_hash(document),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from circuit.definition.lint_agent import lint_agents
+from circuit.definition.lint_agent import ModelCheck, lint_agents
 from circuit.definition.lint_transition import lint_transitions
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema
@@ -13,12 +13,12 @@ from circuit.definition.validation import Report
 from circuit.net.colour import Colour
 
 
-def lint(report: Report, plain: Mapping[str, Any]) -> None:
+def lint(report: Report, plain: Mapping[str, Any], models: ModelCheck | None = None) -> None:
     """Report every fault that shows only when the parts of the document are held against each other."""
     scene = Scene.of(report, plain)
     _colours(scene)
     _places(scene)
-    lint_agents(scene)
+    lint_agents(scene, models)
     lint_transitions(scene)
 
 

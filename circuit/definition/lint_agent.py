@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from circuit.definition.fault_text import suggestion
@@ -10,10 +11,14 @@ from circuit.definition.scene import Scene
 from circuit.definition.schemas import check_schema
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
 
+ModelCheck = Callable[[str, Mapping[str, Any], bool], list[str]]
+"""What of `llm_config`, and of having tools, a model does not take, in words."""
+
+CAPABILITY_TEXTS = ("chain_of_thought", "react", "self_reflection", "improve", "repair")
 PROMPTS = ("system", "user_template", "context_instructions")
 
 
-def lint_agents(scene: Scene) -> None:
+def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
     """Report what is wrong with the agents of the file."""
     for name, agent in scene.section("agents").items():
         schema = agent.get("output_schema")
@@ -21,6 +26,56 @@ def lint_agents(scene: Scene) -> None:
             check_schema(scene.report, ("agents", name, "output_schema"), schema, scene.section("colours"))
         if agent["prompts"].get("engine") is None:
             _prompts(scene, name, agent["prompts"])
+        _capabilities(scene, name, agent)
+        _policies(scene, name, agent)
+        if models is not None:
+            for problem in models(
+                agent["llm_provider"]["model"], agent.get("llm_config") or {}, bool(agent.get("tools"))
+            ):
+                scene.report.add(("agents", name, "llm_config"), problem, "change llm_config, or take another model")
+
+
+def _capabilities(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
+    names = [entry["name"] for entry in agent.get("capabilities") or ()]
+    for index, capability in enumerate(names):
+        path = ("agents", name, "capabilities", index)
+        if capability in names[:index]:
+            scene.report.add(path, f"the capability {capability} stands twice", "remove one of them")
+        if capability == "direct" and "react" in names:
+            scene.report.add(path, "direct and react exclude each other", "remove one of them")
+    for capability in agent["prompts"].get("capabilities") or {}:
+        if capability not in CAPABILITY_TEXTS:
+            path = ("agents", name, "prompts", "capabilities", capability)
+            hint = suggestion(capability, CAPABILITY_TEXTS, "texts")
+            scene.report.add(path, f"no capability has a text {capability!r}", hint, key=True)
+
+
+def _policies(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
+    """A policy for tools that the agent does not have would gate nothing: it is misspelt."""
+    policies = agent.get("policies") or ()
+    tools = [_pattern(entry) for entry in agent.get("tools") or ()]
+    if policies and not tools:
+        scene.report.add(("agents", name, "policies"), "the agent has policies and no tools", "add tools", key=True)
+        return
+    for index, policy in enumerate(policies):
+        for key in ("allow", "deny", "require_approval", "require", "before", "limit"):
+            given: Any = policy.get(key, [])
+            for pattern in [given] if isinstance(given, str) else given:
+                if not any(fnmatchcase(tool, pattern) or fnmatchcase(pattern, tool) for tool in tools):
+                    path = ("agents", name, "policies", index, key)
+                    scene.report.add(path, f"the agent has no tool that {pattern!r} means", "add it to tools")
+
+
+def _pattern(entry: Mapping[str, Any]) -> str:
+    """What the names of the tools of an entry look like."""
+    kind = entry["kind"]
+    if kind == "named":
+        return str(entry["name"])
+    if kind in ("agent", "hand_over"):
+        return f"{kind}.{entry['name']}"
+    return {"files": "fs.*", "shell": "shell.*", "http": "http.*"}.get(
+        kind
+    ) or f"{entry.get('prefix', entry.get('name'))}.*"
 
 
 def _prompts(scene: Scene, agent: str, prompts: Mapping[str, Any]) -> None:

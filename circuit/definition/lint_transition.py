@@ -11,7 +11,7 @@ from circuit.definition.lint_expression import CASE_FIELDS, Inputs, check_expres
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema, properties_of
 from circuit.definition.tree import PathTuple
-from circuit.errors import CircuitError, FiringError, ProviderError
+from circuit.errors import AgentError, CircuitError, FiringError, ProviderError
 from circuit.net.guard import COMPARISONS, Rule
 from circuit.net.mapping import OutputMapping
 from circuit.net.scope import ScopePath
@@ -199,7 +199,7 @@ def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs
 def error_codes() -> tuple[str, ...]:
     """The codes of the errors that an action can end with."""
     found: set[str] = set()
-    pending: list[type[CircuitError]] = [FiringError, ProviderError]
+    pending: list[type[CircuitError]] = [FiringError, ProviderError, AgentError]
     while pending:
         error = pending.pop()
         found.add(error.code)
@@ -214,7 +214,8 @@ def _outputs(scene: Scene, agent: str) -> tuple[str, ...] | None:
         return None
     schema = value.get("output_schema")
     named = () if schema is None else properties_of(schema, scene.section("colours"))
-    return None if named is None else (*named, *BUILT_IN_OUTPUTS)
+    kept = ("reasoning",) if value.get("capabilities") else ()
+    return None if named is None else (*named, *BUILT_IN_OUTPUTS, *kept)
 
 
 def _target(

@@ -10,6 +10,7 @@ from circuit.definition.canonical import canonical
 from circuit.definition.compiler import compile_document
 from circuit.definition.document import ALIASES, Document
 from circuit.definition.lint import lint
+from circuit.definition.lint_agent import ModelCheck
 from circuit.definition.loader import parse
 from circuit.definition.shape import planned
 from circuit.definition.validation import Report, validate
@@ -26,8 +27,8 @@ class Loaded:
     where: Callable[[Sequence[str | int]], tuple[int, int]]
 
 
-def load(text: str, source: str = "workflow") -> Loaded:
-    """The document in a YAML text, checked as a whole. `source` names the file in faults.
+def load(text: str, source: str = "workflow", models: ModelCheck | None = None) -> Loaded:
+    """The document in a YAML text, checked as a whole. `source` names the file in faults, `models` knows models.
 
     Raises `DefinitionError` with every fault.
     """
@@ -39,7 +40,7 @@ def load(text: str, source: str = "workflow") -> Loaded:
         for path, at_key, what in planned(document):
             report.add(path, f"{what} is not supported yet", "this release does not run it: remove it", key=at_key)
         plain = canonical(document)
-        lint(report, plain)
+        lint(report, plain, models)
     if report.faults or document is None:
         if not report.faults:
             report.add((), "this is not a workflow", "see docs/reference/workflow-file.md")
@@ -47,12 +48,13 @@ def load(text: str, source: str = "workflow") -> Loaded:
     return Loaded(document, plain, tree.where)
 
 
-def load_workflow(text: str, source: str = "workflow") -> Workflow:
-    """The workflow that a YAML text describes, ready to run. `source` names the file in faults.
+def load_workflow(text: str, source: str = "workflow", models: ModelCheck | None = None) -> Workflow:
+    """The workflow that a YAML text describes, ready to run. `source` names the file in faults; `models` says what of
+    an agent's settings its model does not take, and nothing is checked of that without it.
 
     Raises `DefinitionError` with every fault of the text: of YAML, of the format, and of names and expressions.
     """
-    loaded = load(text, source)
+    loaded = load(text, source, models)
     try:
         return compile_document(loaded.plain)
     except (ValueError, RecursionError) as error:

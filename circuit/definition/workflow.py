@@ -52,6 +52,7 @@ class Prompts:
     system: str = ""
     user_template: str = "{input_data}"
     context_instructions: str = ""
+    capabilities: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

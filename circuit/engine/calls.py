@@ -11,6 +11,9 @@ from circuit.engine.memory import LiveFiring, Memory
 from circuit.net.marking import Token
 from circuit.storage.records import CaseRow
 
+AGENT_EXTRAS = ("capabilities", "tools", "policies", "context_tokens")
+"""What of an agent's definition goes to its action as it stands."""
+
 
 def token_image(token: Token) -> dict[str, Any]:
     """A token as it is frozen into a firing's request."""
@@ -43,8 +46,10 @@ def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[st
                 "system": agent.prompts.system,
                 "user_template": agent.prompts.user_template,
                 "context_instructions": agent.prompts.context_instructions,
+                "capabilities": agent.prompts.capabilities,
             },
             "output_schema": agent.output_schema,
+            **{name: agent.document[name] for name in AGENT_EXTRAS if name in agent.document},
             "hash": agent.hash,
             "prompt_hash": agent.prompt_hash,
         },

@@ -98,7 +98,7 @@ def profile_of(model: str) -> Profile:
     return next((profile for pattern, profile in _PROFILES if pattern.match(name)), DEFAULT)
 
 
-def misfits(model: str, parameters: Mapping[str, Any], *, tools: bool = False) -> list[str]:
+def misfits(model: str, parameters: Mapping[str, Any], tools: bool = False) -> list[str]:
     """What of an agent's settings `model` does not take, in words. Empty for a model that no profile knows."""
     profile = profile_of(model)
     found: list[str] = []

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from surroundings import Book, Speaker
 
-from circuit.agents import agent as agent_module
-from circuit.agents.agent import ANSWER_STEP, AgentRun, run_agent
+from circuit.agents import answer as answer_module
+from circuit.agents.agent import ANSWER_STEP, run_agent
+from circuit.agents.run import AgentRun
 from circuit.errors import InvalidOutput, ModelRefusal, OutputTruncated, RateLimited, StreamCut
 from circuit.events import StreamDelta
 from circuit.providers.messages import Message, Role
@@ -73,7 +74,7 @@ async def test_a_journalled_answer_is_used_and_nothing_is_asked() -> None:
 
 
 async def test_a_long_journalled_answer_is_emitted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_module, "REPLAY_PIECE", 4)
+    monkeypatch.setattr(answer_module, "REPLAY_PIECE", 4)
     book = Book({ANSWER_STEP: KEPT | {"text": "0123456789"}})
     await run_agent(run(), Speaker(), book)
     assert [delta.fields["content"] for delta in book.deltas] == ["0123", "4567", "89"]

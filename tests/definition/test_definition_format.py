@@ -155,8 +155,8 @@ def test_a_time_limit_is_more_than_nothing() -> None:
     ("places", "agent", "step", "top", "name"),
     [
         ("more: {«shared: true, capacity: 2}", "", "", "", "a shared place"),
-        ("", "«capabilities: [self_reflection]", "", "", "capabilities"),
-        ("", "«tools: [fs.read_file]", "", "", "tools"),
+        ("", "tools: [{«shell: {}}]", "", "", "shell tools"),
+        ("", "tools: [fs.*]\npolicies: [{«require_approval: fs.write_file}]", "", "", "require_approval"),
         ("", "prompts: {engine: «jinja}", "", "", "prompts.engine jinja"),
         ("", "", "trigger: {type: «timer, after: 14d}", "", "trigger type timer"),
         ("", "", "trigger: {type: «message, message: paid, correlate: data.order}", "", "trigger type message"),

@@ -146,6 +146,6 @@ def test_what_models_hold(model: str, context: int | None) -> None:
 def test_what_does_not_fit_a_model_is_named() -> None:
     assert misfits("gpt-4o", {"max_tokens": 16_384}) == []
     assert misfits("gpt-4o", {"max_tokens": 16_385}) == ["max_tokens is 16385, and gpt-4o gives 16384 tokens at most"]
-    assert misfits("claude-2.1", {}, tools=True) == ["claude-2.1 takes no tools"]
+    assert misfits("claude-2.1", {}, True) == ["claude-2.1 takes no tools"]
     assert misfits("gpt-4o", {"reasoning_effort": "low"}) == ["reasoning_effort is set, and gpt-4o does not reason"]
-    assert misfits("unknown", {"max_tokens": 10**9, "reasoning_effort": "low"}, tools=True) == []
+    assert misfits("unknown", {"max_tokens": 10**9, "reasoning_effort": "low"}, True) == []

@@ -1,0 +1,55 @@
+"""What one run of an agent asks for, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any
+
+from circuit.agents.answer import Answer
+from circuit.agents.policy import Policies
+from circuit.providers.messages import Message
+from circuit.value import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """A way of working by its name, with its options."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRun:
+    """What one run asks for. `occurrence` counts the completed runs before it at the same transition of its case,
+    `attempt` its own tries from 1. `provider` is the type of the provider, for prices; `context_tokens` bounds the
+    conversation below what the model's profile says."""
+
+    model: str
+    messages: tuple[Message, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    output_schema: Mapping[str, Any] | None = None
+    schema_name: str = "output"
+    occurrence: int = 0
+    attempt: int = 1
+    agent_id: str = ""
+    execution_id: str = ""
+    provider: str = ""
+    capabilities: tuple[Capability, ...] = ()
+    policies: Policies = field(default_factory=Policies)
+    templates: Mapping[str, str] = field(default_factory=dict[str, str])
+    context_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentResult:
+    """The final answer and, where a schema asked for it, the structured output in it. `usage` and `cost` are of all
+    that was asked; `reasoning` is what the capabilities kept: steps, reflections, confidence."""
+
+    answer: Answer
+    output: Any
+    usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cost: float | None = None
+    reasoning: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    messages: tuple[Message, ...] = ()

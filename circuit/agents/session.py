@@ -1,0 +1,306 @@
+"""One run of an agent while it goes on: what was said so far, the model that is asked, the tools that are called.
+
+Every answer of the model and every result of a tool is journalled before anything is made of it. A run that starts
+again goes the same way and finds them, so that nothing is asked or done a second time; what it had told its readers it
+tells them again. Strategies say what is asked when; this says how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from circuit.agents.answer import Answer, Silence, Voice, hear
+from circuit.agents.interceptor import Interceptor, passed, prepared
+from circuit.agents.policy import Policies, Record
+from circuit.agents.ports import Journal
+from circuit.agents.run import AgentRun
+from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
+from circuit.agents.window import fit, transcript
+from circuit.errors import ToolDenied, ToolError, ToolLoop, ToolUnknown
+from circuit.events import StreamDelta, StreamType
+from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart
+from circuit.providers.pricing import cost_of
+from circuit.providers.profiles import profile_of
+from circuit.providers.provider import ModelRequest, Provider, ToolSpec
+from circuit.value import dataclass
+
+MOST_AT_ONCE = 8
+"""How many calls of one answer run at the same time."""
+MOST_CALLS = 64
+"""How many calls one answer may make; the others are refused."""
+MOST_REPEATS = 5
+"""How often the same call with the same arguments may be made in one run."""
+DONE = "tool:"
+"""Begins the journal's name for what a call gave. It outlives a retry: what was done is not done again."""
+REFUSED = "refused:"
+"""The same for a call that failed, which a retry may make again."""
+RESERVE = 4_096
+"""Tokens that are left for the answer where neither the agent nor the model's profile says how many."""
+
+APPROVAL_FORM: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["approved"],
+    "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
+}
+SUMMARY = (
+    "Summarise the following part of a conversation for yourself. Keep facts, decisions, names, numbers and what is"
+    " still to be done. Write no more than 300 words."
+)
+
+
+class Session:
+    """`messages` is the conversation, which grows; `seen` what the run counts for its policies."""
+
+    def __init__(
+        self,
+        run: AgentRun,
+        provider: Provider,
+        journal: Journal,
+        tools: Mapping[str, Tool],
+        interceptors: Sequence[Interceptor] = (),
+        fault: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.run = run
+        self.journal = journal
+        self.messages: list[Message] = list(run.messages)
+        self.usage: dict[str, Any] = {}
+        self.cost: float | None = None
+        self.turns = 0
+        self._provider = provider
+        self._tools = tools
+        self._policies: Policies = run.policies
+        self._interceptors = interceptors
+        self._fault = fault
+        self._record = Record()
+        self._made: dict[str, int] = {}
+
+    @property
+    def offered(self) -> tuple[ToolSpec, ...]:
+        """The tools that the model sees."""
+        return tuple(self._tools[name].spec for name in self._policies.offered(self._tools))
+
+    async def ask(
+        self,
+        *more: Message,
+        voice: Voice | None = None,
+        schema: Mapping[str, Any] | None = None,
+        tools: bool = False,
+        keep: bool = True,
+        choice: str = "auto",
+    ) -> Answer:
+        """What the model says to the conversation and `more`. With `keep`, `more` and the answer become part of it.
+
+        The answer is told with `voice` (as the agent's own by default). Raises `ProviderError` where there is none.
+        """
+        step = f"answer:{self.turns}"
+        turn, self.turns = self.turns, self.turns + 1
+        told = voice or Voice(self.journal)
+        # Also where the answer is there already: what comes after it begins from the same conversation.
+        messages = await self._fitted()
+        kept = self.journal.recorded(step)
+        if kept is None:
+            request = self._request((*messages, *more), schema, self.offered if tools else (), choice, turn)
+            fresh = await self._hear(request, told)
+            self._fault("after_answer")
+            answer = Answer.from_dict(await self.journal.record(step, fresh.as_dict()))
+            self._fault("after_journal")
+        else:
+            answer = Answer.from_dict(kept)
+            await told.again(answer.text)
+        self._count(answer)
+        if keep:
+            self.messages += [*more, Message(Role.ASSISTANT, answer.parts)]
+        return answer
+
+    async def act(self, answer: Answer) -> None:
+        """Make the calls of `answer`; their results become part of the conversation, in the order of the calls."""
+        gate = asyncio.Semaphore(MOST_AT_ONCE)
+        planned = [await self._planned(call, number) for number, call in enumerate(answer.calls)]
+        tasks = [asyncio.ensure_future(self._perform(one, gate)) for one in planned]
+        try:
+            results = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self.messages.append(Message(Role.TOOL, tuple(results)))
+
+    def note(self, text: str, role: Role = Role.USER) -> None:
+        """Say something in the conversation that no model is asked about yet."""
+        self.messages.append(Message.text(role, text))
+
+    def _request(
+        self,
+        messages: tuple[Message, ...],
+        schema: Mapping[str, Any] | None,
+        tools: tuple[ToolSpec, ...],
+        choice: str,
+        turn: int,
+    ) -> ModelRequest:
+        run = self.run
+        return ModelRequest(
+            model=run.model,
+            messages=messages,
+            parameters=run.parameters,
+            output_schema=schema,
+            schema_name=run.schema_name,
+            turn=turn,
+            occurrence=run.occurrence,
+            attempt=run.attempt,
+            tools=tools,
+            tool_choice=choice,
+        )
+
+    async def _hear(self, request: ModelRequest, voice: Voice) -> Answer:
+        asked = await prepared(self._interceptors, request)
+        held = any(interceptor.holds for interceptor in self._interceptors)
+        quiet = Silence(self.journal) if held else voice
+        begin = (lambda: self._fault("before_answer")) if not held else (lambda: None)
+        answer = await hear(self._provider.stream(asked), quiet, self.journal, self.run.model, begin)
+        answer = await passed(self._interceptors, asked, answer)
+        if held:
+            await voice.again(answer.text)
+        return replace(answer, cost=cost_of(answer.model, answer.usage, self.run.provider))
+
+    async def _fitted(self) -> tuple[Message, ...]:
+        """The conversation as far as the model can hold it; what had to go is summarised once."""
+        profile = profile_of(self.run.model)
+        limit = self.run.context_tokens or profile.context
+        if limit is None:
+            return tuple(self.messages)
+        reserve = int(self.run.parameters.get("max_tokens") or min(profile.max_output or RESERVE, RESERVE))
+        room = max(limit - reserve - sum(len(orjson.dumps(tool.parameters)) // 4 + 50 for tool in self.offered), 256)
+        fitted = fit(self.messages, room)
+        if not fitted.dropped:
+            return fitted.messages
+        summary = await self._summary(fitted.dropped)
+        at = next((n + 1 for n, message in enumerate(fitted.messages) if message.role == Role.USER), 0)
+        told = Message.text(Role.USER, f"What was said before, in short:\n{summary}")
+        # From now on the summary stands in the place of what it is of.
+        self.messages = [*fitted.messages[:at], told, *fitted.messages[at:]]
+        return tuple(self.messages)
+
+    async def _summary(self, dropped: Sequence[Message]) -> str:
+        step = f"summary:{self.turns}"
+        kept = self.journal.recorded(step)
+        if kept is None:
+            await self.journal.emit(StreamDelta.thinking("summarising what was said before"))
+            asked = ModelRequest(
+                model=self.run.model,
+                messages=(Message.text(Role.SYSTEM, SUMMARY), Message.text(Role.USER, transcript(dropped)[-100_000:])),
+                parameters=self.run.parameters,
+                turn=self.turns,
+                occurrence=self.run.occurrence,
+                attempt=self.run.attempt,
+            )
+            answer = await self._hear(asked, Silence(self.journal))
+            kept = await self.journal.record(step, answer.as_dict())
+        answer = Answer.from_dict(kept)
+        self._count(answer)
+        return answer.text
+
+    async def _planned(self, call: ToolCallPart, number: int) -> _Planned:
+        """A call with all that can be said of it before anything is done: this is where people are asked."""
+        tool = self._tools.get(call.name)
+        arguments: dict[str, Any] = {}
+        refusal: ToolError | None = None
+        try:
+            if number >= MOST_CALLS:
+                raise ToolDenied(f"{MOST_CALLS} calls may be made at once; make this one later")
+            arguments = read_arguments(call.arguments)
+            if tool is None:
+                known = ", ".join(self._policies.offered(self._tools)) or "none"
+                raise ToolUnknown(f"there is no tool {call.name!r}; there are: {known}")
+            check_arguments(tool, arguments)
+        except ToolError as error:
+            refusal = error
+        written = orjson.dumps([call.name, arguments or call.arguments], option=orjson.OPT_SORT_KEYS)
+        same = hashlib.sha256(written).hexdigest()[:16]
+        times = self._made[same] = self._made.get(same, 0) + 1
+        if times > MOST_REPEATS:
+            raise ToolLoop(f"the model called {call.name} {times} times with the same arguments: it goes in circles")
+        step = f"{same}:{times}"
+        if refusal is None:
+            try:
+                self._policies.check(call.name, self._record)
+                self._record.called(call.name)
+                await self._allowed(call, arguments, step)
+            except ToolDenied as error:
+                refusal = error
+        return _Planned(call, arguments, step, refusal)
+
+    async def _allowed(self, call: ToolCallPart, arguments: Mapping[str, Any], step: str) -> None:
+        """Returns where nobody, or somebody who may, has to allow the call and did. Raises `ToolDenied`."""
+        rule = self._policies.approval(call.name)
+        if rule is None or self.journal.recorded(DONE + step) is not None:
+            return
+        payload = {"agent": self.run.agent_id, "tool": call.name, "arguments": dict(arguments)}
+        said = await self.journal.ask_person(
+            f"approve:{step}",
+            payload,
+            roles=rule.roles,
+            timeout_seconds=rule.timeout_seconds,
+            form=APPROVAL_FORM,
+        )
+        if not said.get("approved"):
+            why = f": {said['reason']}" if said.get("reason") else ""
+            nobody = "nobody allowed the call in time" if said.get("timed_out") else f"the call was not allowed{why}"
+            raise ToolDenied(f"{call.name}: {nobody}")
+
+    async def _perform(self, one: _Planned, gate: asyncio.Semaphore) -> ToolResultPart:
+        """The result of a call, or its error, as the model is told of it."""
+        call = one.call
+        told: dict[str, Any] = {"toolName": call.name, "callId": call.id}
+        arguments = one.arguments or call.arguments
+        await self.journal.emit(StreamDelta(StreamType.TOOL_CALL, {**told, "arguments": arguments}))
+        kept = self.journal.recorded(DONE + one.step)
+        failed = kept is None
+        kept = kept or self.journal.recorded(REFUSED + one.step)
+        if kept is None:
+            async with gate:
+                value, failed = await self._called(one)
+            kept = await self.journal.record((REFUSED if failed else DONE) + one.step, {"value": value})
+            self._fault("after_tool")
+        value = kept["value"]
+        if not failed:
+            self._record.succeeded.add(call.name)
+        await self.journal.emit(StreamDelta(StreamType.TOOL_RESULT, {**told, "result": value}))
+        return ToolResultPart(call.id, call.name, _as_text(value), failed=failed)
+
+    async def _called(self, one: _Planned) -> tuple[Any, bool]:
+        """What the call gave back, and whether that is an error."""
+        try:
+            if one.refusal is not None:
+                raise one.refusal
+            execution = self.run.execution_id
+            context = ToolContext(execution, self.run.agent_id, one.call.id, f"{execution}/{one.step}")
+            return await call_tool(self._tools[one.call.name], one.arguments, context), False
+        except ToolError as error:
+            return {"error": {"code": error.code, "message": error.message}}, True
+
+    def _count(self, answer: Answer) -> None:
+        for name, count in answer.usage.items():
+            if isinstance(count, int):
+                self.usage[name] = self.usage.get(name, 0) + count
+        if answer.cost is not None:
+            self.cost = round((self.cost or 0.0) + answer.cost, 9)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A call of a model, looked at. `refusal` says why it is not made; `step` is its place in the journal."""
+
+    call: ToolCallPart
+    arguments: Mapping[str, Any]
+    step: str
+    refusal: ToolError | None
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,0 +1,1 @@
+"""Ways of working, one to a file, all on the same session."""

@@ -1,0 +1,1 @@
+"""The tools that come with Circuit: files, a shell, fetching over HTTP, and tools of HTTP APIs."""

@@ -1,0 +1,168 @@
+"""What a tool is, to an agent: a name, a schema of its arguments, and something that can be called.
+
+A tool raises `ToolError` for what the model should hear of; the run goes on. Anything else that it raises becomes
+`tool_failed`, without its traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import field
+from typing import Any, Protocol, cast
+
+import jsonschema_rs
+import orjson
+
+from circuit.errors import (
+    CircuitError,
+    ToolArgumentsInvalid,
+    ToolError,
+    ToolFailed,
+    ToolOutputInvalid,
+    ToolsMisconfigured,
+    ToolTimeout,
+)
+from circuit.providers.provider import ToolSpec
+from circuit.providers.wire import wire_name
+from circuit.security.redaction import excerpt, redact
+from circuit.value import dataclass
+
+DEFAULT_SECONDS = 120.0
+RESULT_LIMIT = 256 * 1024
+"""How many bytes a result may have, as JSON: it goes into the prompt."""
+_MESSAGE_LIMIT = 500
+_FAULTS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """Who calls. `key` is the same for the same call of the same firing, also after a crash: what a tool does outside
+    can be done under it once."""
+
+    execution_id: str
+    agent_id: str
+    call_id: str
+    key: str
+    principal: str = ""
+
+
+Call = Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool. `seconds` bounds a call; `secrets` are values that no text may show."""
+
+    spec: ToolSpec
+    call: Call
+    seconds: float = DEFAULT_SECONDS
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+class Toolset(Protocol):
+    """Where tools come from; closed when the process ends."""
+
+    async def tools(self) -> Iterable[Tool]:
+        """The tools as they are now. Raises `ToolsMisconfigured`."""
+        ...
+
+
+def table(tools: Iterable[Tool]) -> dict[str, Tool]:
+    """The tools by their names. Raises `ToolsMisconfigured` where two would have the same name for a model."""
+    found: dict[str, Tool] = {}
+    wired: dict[str, str] = {}
+    for tool in tools:
+        other = wired.setdefault(wire_name(tool.name), tool.name)
+        if tool.name in found or other != tool.name:
+            raise ToolsMisconfigured(f"two tools have the name {tool.name!r} for a model: give one of them a prefix")
+        found[tool.name] = tool
+    return found
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """The arguments that a model wrote: nothing at all is none, and JSON that was encoded twice is decoded twice.
+
+    Raises `ToolArgumentsInvalid`.
+    """
+    value: Any = {}
+    for _ in range(2):
+        try:
+            value = json.loads(text, strict=False) if text.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise ToolArgumentsInvalid(f"the arguments are not JSON: {error}") from None
+        if not isinstance(value, str):
+            break
+        text = value
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ToolArgumentsInvalid(f"the arguments must be a JSON object, not {type(cast('Any', value)).__name__}")
+    return cast("dict[str, Any]", value)
+
+
+def check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
+    """Raises `ToolArgumentsInvalid` with what does not fit the tool's schema."""
+    try:
+        validator = jsonschema_rs.validator_for(dict(tool.spec.parameters), offline=True)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        raise ToolsMisconfigured(f"the schema of the tool {tool.name} is none: {str(error).splitlines()[0]}") from None
+    faults: list[str] = []
+    for error in validator.iter_errors(dict(arguments)):
+        path = ".".join(str(step) for step in error.instance_path)
+        faults.append(excerpt(f"{path}: {error.message}" if path else error.message, 200))
+        if len(faults) == _FAULTS_SHOWN:
+            break
+    if faults:
+        raise ToolArgumentsInvalid(f"the arguments do not fit the tool's schema: {'; '.join(faults)}")
+
+
+async def call_tool(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> Any:
+    """What the tool gives back, as JSON. Raises `ToolError`."""
+    fault: ToolError
+    try:
+        async with asyncio.timeout(tool.seconds):
+            return as_result(tool, await tool.call(arguments, context))
+    except TimeoutError:
+        fault = ToolTimeout(f"{tool.name} did not come back within {tool.seconds:g} s")
+    except ToolError as error:
+        fault = type(error)(_told(tool, error.message), details=error.details)
+    except CircuitError as error:
+        fault = ToolFailed(_told(tool, f"{tool.name} failed ({error.code}): {error.message}"))
+    except Exception as error:
+        fault = ToolFailed(_told(tool, f"{tool.name} failed: {type(error).__name__}: {error}"))
+    # Outside of the `except` blocks: what a tool raised may hold what nobody should see.
+    raise fault
+
+
+def as_result(tool: Tool, value: Any) -> Any:
+    """`value` as JSON that a model can read. Raises `ToolOutputInvalid`."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise ToolOutputInvalid(f"{tool.name} gave back {len(value)} bytes of binary data, which a model cannot read")
+    # Measured before it is encoded: a result may be as large as memory.
+    if isinstance(value, str) and len(value) > RESULT_LIMIT:
+        raise _too_large(tool, len(value))
+    try:
+        encoded = orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ToolOutputInvalid(f"{tool.name} gave back what is no JSON: {error}") from None
+    if len(encoded) > RESULT_LIMIT:
+        raise _too_large(tool, len(encoded))
+    if b"\\u0000" in encoded:
+        raise ToolOutputInvalid(f"{tool.name} gave back text with NUL characters, which is binary data")
+    return orjson.loads(encoded)
+
+
+def _too_large(tool: Tool, size: int) -> ToolOutputInvalid:
+    return ToolOutputInvalid(
+        f"{tool.name} gave back {size} bytes, and {RESULT_LIMIT} are allowed: ask for a part of it"
+    )
+
+
+def _told(tool: Tool, text: str) -> str:
+    return excerpt(redact(text, tool.secrets), _MESSAGE_LIMIT)

@@ -1,0 +1,398 @@
+"""The loop: what is asked and done, in which order, once; and what a crash changes, which is nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from surroundings import Asked, Book, Dialogue
+
+from circuit.agents.agent import run_agent
+from circuit.agents.answer import Answer
+from circuit.agents.function import function_tool
+from circuit.agents.policy import Policies
+from circuit.agents.run import AgentResult, AgentRun, Capability
+from circuit.agents.session import MOST_CALLS
+from circuit.agents.tools import RESULT_LIMIT, Tool, ToolContext, table
+from circuit.errors import InvalidOutput, OutputHeld, ToolFailed, ToolLoop, ToolsMisconfigured, TurnLimit
+from circuit.providers.messages import Message, Role, ToolResultPart
+from circuit.providers.provider import ModelRequest, ToolSpec
+
+SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+
+
+class Bench:
+    """Tools that note what is done with them."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, Any]] = []
+        self.keys: list[str] = []
+
+    def tools(self) -> dict[str, Tool]:
+        async def add(a: int, b: int = 1, *, around: ToolContext) -> int:
+            """Adds two numbers."""
+            self.done.append(("add", (a, b)))
+            self.keys.append(around.key)
+            return a + b
+
+        def look(name: str = "nothing") -> str:
+            """Looks something up.
+
+            With a second paragraph that no model needs.
+            """
+            self.done.append(("look", name))
+            return f"{name} is here"
+
+        def bad(how: str) -> Any:
+            if how == "raises":
+                raise RuntimeError("sk-secret-key-0123456789 broke it")
+            if how == "refuses":
+                raise ToolFailed("not today")
+            values: dict[str, Any] = {"bytes": b"\x00\x01", "nul": "a\0b", "large": "x" * 100_000_000, "odd": object()}
+            return values[how]
+
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        made = [function_tool(call.__name__, call) for call in (add, look, bad)]
+        return table([*made, function_tool("hang", hang, seconds=0.05)])
+
+
+def run(*capabilities: Capability, **more: Any) -> AgentRun:
+    given = {"model": "m", "agent_id": "a", "execution_id": "case.1", "capabilities": capabilities, **more}
+    return AgentRun(messages=(Message.text(Role.SYSTEM, "Be good."), Message.text(Role.USER, "Do it.")), **given)
+
+
+async def work(
+    speaker: Dialogue, bench: Bench, asked: AgentRun | None = None, book: Book | None = None, **more: Any
+) -> tuple[AgentResult, Book]:
+    book = book or Book()
+    return await run_agent(asked or run(), speaker, book, book.fault, tools=bench.tools(), **more), book
+
+
+def results_in(request: ModelRequest) -> list[ToolResultPart]:
+    return [part for message in request.messages for part in message.parts if isinstance(part, ToolResultPart)]
+
+
+async def test_calls_are_made_and_their_results_go_back() -> None:
+    speaker, bench = Dialogue([("add", '{"a": 2}'), ("look", '{"name": "it"}')], "Three, and it is here."), Bench()
+    result, book = await work(speaker, bench)
+    assert result.answer.text == "Three, and it is here."
+    assert sorted(bench.done) == [("add", (2, 1)), ("look", "it")]
+    assert [(part.call_id, part.content) for part in results_in(speaker.requests[1])] == [
+        ("call_0_0", "3"),
+        ("call_0_1", "it is here"),
+    ]
+    assert result.usage == {"input_tokens": 20, "output_tokens": 10}
+    assert book.order.index("record answer:0") < book.order.index("tool_call")
+    assert [spec.name for spec in speaker.requests[0].tools] == ["add", "look", "bad", "hang"]
+
+
+def test_the_schema_of_a_tool_comes_from_its_signature() -> None:
+    tools = Bench().tools()
+    assert tools["add"].spec == ToolSpec(
+        "add",
+        "Adds two numbers.",
+        {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "b": {"type": "integer", "default": 1}},
+            "required": ["a"],
+            "additionalProperties": False,
+        },
+    )
+    assert tools["look"].spec.description == "Looks something up."
+    with pytest.raises(ToolsMisconfigured, match=r"takes \*args"):
+        function_tool("f", lambda *args: None)
+    with pytest.raises(ToolsMisconfigured, match="two tools"):
+        table([function_tool("a.b", print_nothing), function_tool("a_b", print_nothing)])
+
+
+def print_nothing() -> None:
+    """Does nothing."""
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "says"),
+    [
+        ("add", "{", "tool_arguments", "not JSON"),
+        ("add", "[1]", "tool_arguments", "must be a JSON object"),
+        ("add", '{"a": 1} and more', "tool_arguments", "not JSON"),
+        ("add", "", "tool_arguments", "a"),
+        ("add", '{"a": "x"}', "tool_arguments", "a: "),
+        ("add", '{"a": 1, "z": 2}', "tool_arguments", "z"),
+        ("nosuch", "{}", "tool_unknown", "there are: add, look, bad, hang"),
+        ("bad", '{"how": "raises"}', "tool_failed", "RuntimeError"),
+        ("bad", '{"how": "refuses"}', "tool_failed", "not today"),
+        ("bad", '{"how": "bytes"}', "tool_output", "binary"),
+        ("bad", '{"how": "nul"}', "tool_output", "binary"),
+        ("bad", '{"how": "large"}', "tool_output", "100000000 bytes"),
+        ("bad", '{"how": "odd"}', "tool_output", "no JSON"),
+        ("hang", "{}", "tool_timeout", "within 0.05 s"),
+    ],
+)
+async def test_what_goes_wrong_is_told_to_the_model(name: str, arguments: str, code: str, says: str) -> None:
+    speaker = Dialogue((name, arguments), "I see.")
+    result, book = await work(speaker, Bench())
+    assert result.answer.text == "I see."
+    (told,) = book.results()
+    assert told["error"]["code"] == code
+    assert says in told["error"]["message"]
+    assert "secret" not in json.dumps(book.steps)
+    (part,) = results_in(speaker.requests[1])
+    assert part.failed
+    assert len(part.content) < RESULT_LIMIT
+
+
+@pytest.mark.parametrize("arguments", ["", "{}", '"{}"', "null", '"{\\"name\\": \\"nothing\\"}"'])
+async def test_empty_and_doubly_encoded_arguments_are_understood(arguments: str) -> None:
+    bench = Bench()
+    await work(Dialogue(("look", arguments), "Done."), bench)
+    assert bench.done == [("look", "nothing")]
+
+
+async def test_twenty_calls_at_once_and_no_more_than_can_be() -> None:
+    bench = Bench()
+    _, book = await work(Dialogue([("add", f'{{"a": {n}}}') for n in range(20)], "Done."), bench)
+    assert book.results() == [n + 1 for n in range(20)] or sorted(book.results()) == [n + 1 for n in range(20)]
+    many = [("add", f'{{"a": {n}}}') for n in range(MOST_CALLS + 2)]
+    _, book = await work(Dialogue(many, "Done."), Bench())
+    assert sum("error" in value for value in book.results() if isinstance(value, dict)) == 2
+
+
+async def test_a_run_that_starts_again_asks_and_does_nothing_twice() -> None:
+    answers = (("add", '{"a": 1}'), ("add", '{"a": 2}'), "Done.")
+    whole, bench = Book(), Bench()
+    await work(Dialogue(*answers), bench, book=whole)
+    steps = list(whole.steps.items())
+    assert [name.partition(":")[0] for name, _ in steps] == ["answer", "tool", "answer", "tool", "answer"]
+    for kept in range(len(steps) + 1):
+        speaker, again, book = Dialogue(*answers[kept // 2 + kept % 2 :]), Bench(), Book(dict(steps[:kept]))
+        if kept < len(steps):
+            result, _ = await work(speaker, again, book=book)
+        else:
+            result, _ = await work(Dialogue(AssertionError("asked")), again, book=book)
+        assert result.answer.text == "Done."
+        assert book.steps == whole.steps
+        assert len(again.done) == 2 - kept // 2
+        assert [d.type.value for d in book.deltas] == [d.type.value for d in whole.deltas]
+        assert result.usage == {"input_tokens": 30, "output_tokens": 15}
+
+
+async def test_a_call_has_a_key_that_is_the_same_after_a_crash() -> None:
+    first, second = Bench(), Bench()
+    answers = [("add", '{"a": 1}'), ("add", '{"a": 1, "b": 1}')], "Done."
+    await work(Dialogue(*answers), first)
+    await work(Dialogue(*answers), second)
+    assert first.keys == second.keys
+    assert len(set(first.keys)) == 2
+    assert all(key.startswith("case.1/") for key in first.keys)
+
+
+async def test_the_same_call_again_and_again_is_a_clear_failure() -> None:
+    with pytest.raises(ToolLoop, match="look 6 times with the same arguments"):
+        await work(Dialogue(("look", "{}")), Bench())
+
+
+async def test_an_agent_that_is_never_done_is_a_clear_failure() -> None:
+    class Endless(Dialogue):
+        async def stream(self, request: ModelRequest) -> Any:
+            self.answers = (("add", f'{{"a": {request.turn}}}'),)
+            async for chunk in super().stream(request):
+                yield chunk
+
+    with pytest.raises(TurnLimit, match="after 4 turns"):
+        await work(Endless("x"), Bench(), run(Capability("react", {"max_turns": 4})))
+
+
+async def test_an_answer_that_does_not_fit_is_mended_once() -> None:
+    speaker = Dialogue("no json", '{"n": 4}')
+    result, book = await work(speaker, Bench(), run(output_schema=SCHEMA))
+    assert result.output == {"n": 4}
+    assert "not JSON" in speaker.requests[1].messages[-1].parts[0].text  # type: ignore[union-attr]
+    assert [d.type.value for d in book.deltas][-2:] == ["restarted", "content_chunk"]
+    with pytest.raises(InvalidOutput):
+        await work(Dialogue("no json", "again none"), Bench(), run(output_schema=SCHEMA))
+
+
+async def test_a_schema_that_no_output_can_satisfy_ends() -> None:
+    speaker = Dialogue("{}")
+    with pytest.raises(InvalidOutput, match="does not fit output_schema"):
+        await work(speaker, Bench(), run(output_schema={"type": "object", "not": {}}))
+    assert len(speaker.requests) == 2
+
+
+class TestPolicies:
+    async def told(self, speaker: Dialogue, *rules: dict[str, Any]) -> tuple[list[Any], Bench, Dialogue]:
+        bench = Bench()
+        _, book = await work(speaker, bench, run(policies=Policies(rules)))
+        return book.results(), bench, speaker
+
+    async def test_what_is_denied_is_not_even_offered(self) -> None:
+        results, bench, speaker = await self.told(Dialogue(("add", '{"a": 1}'), "No."), {"deny": ["a*"]})
+        assert results[0]["error"]["code"] == "tool_denied"
+        assert bench.done == []
+        assert "add" not in [spec.name for spec in speaker.requests[0].tools]
+
+    async def test_only_what_is_allowed(self) -> None:
+        results, bench, _ = await self.told(Dialogue([("add", '{"a": 1}'), ("look", "{}")], "No."), {"allow": ["look"]})
+        assert bench.done == [("look", "nothing")]
+        assert sum("error" in result for result in results) == 1
+
+    async def test_one_before_another(self) -> None:
+        rule = {"require": "look", "before": ["add"]}
+        calls = Dialogue(("add", '{"a": 1}'), ("look", "{}"), ("add", '{"a": 2}'), "Done.")
+        results, bench, _ = await self.told(calls, rule)
+        assert "call look first" in results[0]["error"]["message"]
+        assert bench.done == [("look", "nothing"), ("add", (2, 1))]
+
+    async def test_a_number_of_calls(self) -> None:
+        calls = Dialogue([("add", f'{{"a": {n}}}') for n in range(4)], "Done.")
+        results, bench, _ = await self.told(calls, {"limit": ["add"], "to": 2})
+        assert len(bench.done) == 2
+        assert sum(isinstance(result, dict) for result in results) == 2
+
+    async def test_a_person_allows_a_call_with_exactly_these_arguments(self) -> None:
+        rules = ({"require_approval": ["add"], "roles": ["boss"], "timeout": 60.0},)
+        answers = [("look", "{}"), ("add", '{"a": 1}')], ("add", '{"a": 2}'), "Done."
+        book, bench = Book(), Bench()
+        with pytest.raises(Asked):
+            await work(Dialogue(*answers), bench, run(policies=Policies(rules)), book)
+        assert bench.done == [], "nothing of an answer is done before a person was asked"
+        (key, payload, roles) = book.questions[0]
+        assert payload == {"agent": "a", "tool": "add", "arguments": {"a": 1}}
+        assert roles == ("boss",)
+        book.answers[key] = {"approved": True}
+        # Another process goes on: the answer of the model is not asked for again, other arguments need another yes.
+        with pytest.raises(Asked):
+            await work(Dialogue(*answers[1:]), bench, run(policies=Policies(rules)), book)
+        assert sorted(bench.done) == [("add", (1, 1)), ("look", "nothing")]
+        assert book.questions[1][0] != key
+        book.answers[book.questions[1][0]] = {"approved": False, "reason": "too much"}
+        result, _ = await work(Dialogue("Done."), bench, run(policies=Policies(rules)), book)
+        assert result.answer.text == "Done."
+        assert len(bench.done) == 2
+        assert "too much" in book.results()[-1]["error"]["message"]
+
+
+class TestCapabilities:
+    async def test_thoughts_are_thinking_and_their_steps_are_kept(self) -> None:
+        speaker = Dialogue("1. First this.\n2. Then\n   that.", "Four.")
+        result, book = await work(speaker, Bench(), run(Capability("chain_of_thought")))
+        assert (book.text, result.answer.text) == ("Four.", "Four.")
+        assert book.thoughts("thought") == "1. First this.\n2. Then\n   that."
+        assert result.reasoning["steps"] == ["First this.", "Then\n   that."]
+        assert result.reasoning["templates"] == {"chain_of_thought": 1}
+
+    async def test_react_is_told_how_and_goes_on_until_done(self) -> None:
+        speaker = Dialogue(("add", '{"a": 1}'), ("add", '{"a": 2}'), "Done.")
+        result, _ = await work(speaker, Bench(), run(Capability("react")))
+        told = [m.parts[0].text for m in speaker.requests[2].messages if m.role == Role.SYSTEM]  # type: ignore[union-attr]
+        assert told[0] == "Be good."
+        assert told[1].startswith("Work in rounds.")
+        assert result.reasoning["calls"] == 2
+
+    async def test_an_answer_is_improved_while_the_judge_is_not_sure(self) -> None:
+        speaker = Dialogue(
+            "draft", '{"confidence": 0.3, "issues": ["too short"]}', "better", '{"confidence": 0.9, "issues": []}'
+        )
+        reflection = Capability("self_reflection", {"confidence_threshold": 0.7, "criteria": ["be kind"]})
+        result, book = await work(speaker, Bench(), run(reflection))
+        assert (book.text, result.answer.text) == ("better", "better")
+        assert book.thoughts("draft") == "draftbetter"
+        assert result.reasoning["confidence"] == 0.9
+        assert [one["issues"] for one in result.reasoning["reflections"]] == [["too short"], []]
+        asked = [request.messages[-1].parts[0].text for request in speaker.requests]  # type: ignore[union-attr]
+        assert "be kind" in asked[1]
+        assert "too short" in asked[2]
+
+    async def test_improving_is_bounded_and_the_best_answer_counts(self) -> None:
+        low = '{"confidence": 0.1, "issues": ["no"]}'
+        speaker = Dialogue("one", '{"confidence": 0.5, "issues": []}', "two", low, "three", low)
+        result, book = await work(speaker, Bench(), run(Capability("self_reflection", {"max_rounds": 2})))
+        assert len(speaker.requests) == 6
+        assert (book.text, result.reasoning["confidence"]) == ("one", 0.5)
+
+    async def test_a_judgement_that_is_none_counts_as_doubt(self) -> None:
+        speaker = Dialogue("one", "fine!", "two", '{"confidence": 1, "issues": []}')
+        result, _ = await work(speaker, Bench(), run(Capability("self_reflection")))
+        assert result.answer.text == "two"
+
+    async def test_capabilities_combine_and_survive_a_crash_anywhere(self) -> None:
+        answers = (
+            "- think", ("add", '{"a": 1}'), "draft", '{"confidence": 0.2, "issues": ["x"]}',
+            "- think more", "final", '{"confidence": 1, "issues": []}',
+        )  # fmt: skip
+        combined = run(Capability("self_reflection"), Capability("react"), Capability("chain_of_thought"))
+        whole = Book()
+        result, _ = await work(Dialogue(*answers), Bench(), combined, whole)
+        assert result.answer.text == "final"
+        steps = list(whole.steps.items())
+        for kept in range(len(steps) + 1):
+            done = sum(name.startswith("answer") for name, _ in steps[:kept])
+            again, _ = await work(Dialogue(*answers[done:], "never"), Bench(), combined, Book(dict(steps[:kept])))
+            assert again.answer.as_dict() == result.answer.as_dict()
+            assert again.reasoning == result.reasoning
+
+    async def test_an_agents_own_text_is_told(self) -> None:
+        speaker = Dialogue("- a", "b")
+        own = run(Capability("chain_of_thought"), templates={"chain_of_thought": "Think in Latin."})
+        await work(speaker, Bench(), own)
+        assert speaker.requests[0].messages[-1].parts[0].text == "Think in Latin."  # type: ignore[union-attr]
+
+
+class Guard:
+    """An interceptor that holds, changes and refuses."""
+
+    holds = True
+
+    def __init__(self, refuse: bool = False) -> None:
+        self.refuse = refuse
+
+    async def before(self, request: ModelRequest) -> ModelRequest:
+        return request
+
+    async def after(self, request: ModelRequest, answer: Answer) -> Answer:
+        from circuit.agents.interceptor import with_text
+
+        if self.refuse:
+            raise OutputHeld("the answer names a person")
+        return with_text(answer, answer.text.replace("Ada", "***"))
+
+
+async def test_an_interceptor_sees_an_answer_before_anybody_does() -> None:
+    result, book = await work(Dialogue("Ada did it."), Bench(), interceptors=[Guard()])
+    assert (book.text, result.answer.text) == ("*** did it.", "*** did it.")
+    assert "Ada" not in json.dumps(book.steps) + repr(book.deltas)
+    book = Book()
+    with pytest.raises(OutputHeld):
+        await work(Dialogue("Ada did it."), Bench(), book=book, interceptors=[Guard(refuse=True)])
+    assert (book.steps, book.deltas) == ({}, [])
+
+
+async def test_a_conversation_that_grows_too_long_is_summarised_once() -> None:
+    class Long(Dialogue):
+        """Reads long things and sums up when asked to."""
+
+        async def stream(self, request: ModelRequest) -> Any:
+            first = request.messages[0].parts[0].text  # type: ignore[union-attr]
+            if first.startswith("Summarise"):
+                self.answers = ("It was long.",)
+            else:
+                self.answers = (
+                    (("look", json.dumps({"name": f"{request.turn}" * 900})),) if request.turn < 6 else ("ok",)
+                )
+            async for chunk in super().stream(request):
+                yield chunk
+
+    speaker, book = Long("x"), Book()
+    result, _ = await work(speaker, Bench(), run(context_tokens=6_000), book)
+    assert result.answer.text == "ok"
+    summaries = [step for step in book.steps if step.startswith("summary")]
+    assert summaries
+    last = speaker.requests[-1].messages
+    assert last[0].parts[0].text == "Be good."  # type: ignore[union-attr]
+    assert any("It was long." in part.text for m in last for part in m.parts if hasattr(part, "text"))
+    again, _ = await work(Dialogue(AssertionError("asked again")), Bench(), run(context_tokens=6_000), Book(book.steps))
+    assert again.answer.text == "ok"

@@ -1,0 +1,76 @@
+"""What a workflow file says of capabilities, tools and policies: both forms, and every fault at its place."""
+
+from __future__ import annotations
+
+import pytest
+from faulty import expect, workflow
+
+from circuit.definition.loading import load, load_workflow
+from circuit.errors import DefinitionError
+from circuit.providers.profiles import misfits
+
+WHOLE = """
+capabilities: [chain_of_thought, {self_reflection: {confidence_threshold: 0.5, criteria: [be kind]}}]
+tools: [fs.read_file, {files: {root: data, read_only: ['*.md'], max_bytes: 1000}}]
+policies:
+  - {deny: fs.write_file}
+  - {limit: [fs.*], to: 3}
+  - {require: fs.read_file, before: fs.head}
+context_tokens: 9000
+prompts: {capabilities: {react: Go.}}
+"""
+
+
+def test_the_canonical_form() -> None:
+    agent = next(iter(load(workflow(agent=WHOLE)).plain["agents"].values()))
+    assert agent["capabilities"] == [
+        {"name": "chain_of_thought"},
+        {"name": "self_reflection", "confidence_threshold": 0.5, "criteria": ["be kind"]},
+    ]
+    assert agent["tools"] == [
+        {"kind": "named", "name": "fs.read_file"},
+        {"kind": "files", "root": "data", "read_only": ["*.md"], "max_bytes": 1000},
+    ]
+    assert agent["policies"] == [
+        {"deny": ["fs.write_file"]},
+        {"limit": ["fs.*"], "to": 3},
+        {"require": "fs.read_file", "before": ["fs.head"]},
+    ]
+    assert agent["context_tokens"] == 9000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("capabilities: [«reakt]", "reakt"),
+        ("capabilities: [«{}]", "exactly one of the keys direct, chain_of_thought"),
+        ("capabilities: [react, «react]", "the capability react stands twice"),
+        ("capabilities: [«direct, react]", "direct and react exclude each other"),
+        ("capabilities: [{self_reflection: {confidence_threshold: «2}}]", "between 0 and 1"),
+        ("tools: [«7]", "the name of a function"),
+        ("tools: [«{}]", "exactly one of the keys files"),
+        ("tools: [fs.*]\npolicies: [«{}]", "exactly one of the keys allow"),
+        ("tools: [fs.*]\npolicies: [{deny: fs.head, to: «3}]", "to belongs to limit"),
+        ("tools: [fs.*]\npolicies: [«{limit: fs.head}]", "limit needs to"),
+        ("tools: [fs.read_file]\npolicies: [{deny: «fs.wirte_file}]", "no tool that 'fs.wirte_file' means"),
+        ("«policies: [{deny: fs.head}]", "the agent has policies and no tools"),
+        ("prompts: {capabilities: {«reakt: x}}", "no capability has a text 'reakt'"),
+    ],
+)
+def test_faults(text: str, message: str) -> None:
+    expect(workflow(agent=text), message)
+
+
+def test_what_a_model_does_not_take_is_a_fault_where_models_are_known() -> None:
+    text = """
+workflow: w
+places: {a: {initial: true}, b: {terminal: true}}
+agents:
+  x:
+    llm_provider: {type: openai, model: gpt-4o}
+    llm_config: {max_tokens: 1000000}
+transitions: {t: {from_places: a, to_place: b, agent_execution: x}}
+"""
+    assert load_workflow(text).id == "w"
+    with pytest.raises(DefinitionError, match=r"7:\d+: .*gpt-4o gives 16384 tokens at most"):
+        load_workflow(text, models=misfits)
