@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
-.PHONY: help demo install install-dev test check format bench bench-streams simulate clean
+.PHONY: help demo install install-dev test check format bench bench-streams simulate chaos clean
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +38,9 @@ bench-streams: $(VENV)/.installed-dev ## Measure what streams cost beside a raw 
 
 simulate: $(VENV)/.installed-dev ## Run the seeded simulation for as many seeds as SEEDS says
 	CIRCUIT_SIMULATION_SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest tests/engine/test_simulation.py -q
+
+chaos: $(VENV)/.installed-dev ## Break everything at random for HOURS=1 and check the invariants after each fault
+	$(BIN)/python -m tests.chaos.programme --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove what was built and installed; the database stays
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,8 +1,8 @@
 """The invariants of the store, checked by SQL over a whole database, whatever happened to its workers.
 
 Nothing here shares code with the engine: it reads rows and counts. Each check gives the list of what is wrong, empty
-where all is well; `check` runs them all and fails with everything that they found. Call it at rest: no worker running,
-or nothing left to do.
+where all is well; `check` runs them all on one snapshot and fails with everything that they found. Most hold at every
+moment; some only at rest: no worker running, or nothing left to do.
 """
 
 from __future__ import annotations
@@ -14,19 +14,35 @@ from typing import Any
 
 import asyncpg
 
+from tests import figures
+
 Connection = Any
 Check = Callable[[Connection], Awaitable[list[str]]]
 CaseId = tuple[int, Any]
 
 
-async def check(url: str) -> None:
+async def check(url: str, *, at_rest: bool = True) -> None:
     """Raise `AssertionError` with everything that is wrong in the database at `url`."""
+    faults = await _faults(url, CHECKS + (AT_REST if at_rest else ()))
+    assert not faults, "\n".join(faults)
+
+
+async def waiting_since(url: str, seconds: float) -> list[str]:
+    """What could go on in the database at `url`, and has waited for longer than `seconds` (I4)."""
+
+    async def progress(connection: Connection) -> list[str]:
+        return await figures.i4_progress(connection, seconds)
+
+    return await _faults(url, (progress,))
+
+
+async def _faults(url: str, checks: tuple[Check, ...]) -> list[str]:
     connection = await asyncpg.connect(url)
     try:
-        faults = [fault for one in CHECKS for fault in await one(connection)]
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return [fault for one in checks for fault in await one(connection)]
     finally:
         await connection.close()
-    assert not faults, "\n".join(faults)
 
 
 async def i1_conservation(connection: Connection) -> list[str]:
@@ -267,8 +283,21 @@ async def i6_terminality(connection: Connection) -> list[str]:
     return faults
 
 
-CHECKS: tuple[Check, ...] = (i1_conservation, i1_arc_weights, i2_single_commit, i3_no_loss, i5_streams, i6_terminality)
+CHECKS: tuple[Check, ...] = (
+    i1_conservation,
+    i1_arc_weights,
+    i2_single_commit,
+    figures.i2_fenced,
+    i3_no_loss,
+    i5_streams,
+    i6_terminality,
+    figures.i7_counters,
+    figures.i9_cost,
+)
+"""What holds at every moment."""
+AT_REST: tuple[Check, ...] = (figures.i4_progress, figures.i10_bounded)
+"""What holds when nothing is left to do."""
 
 
 async def _found(connection: Connection, message: str, query: str) -> list[str]:
-    return [message.format(**dict(row)) for row in await connection.fetch(query)]
+    return await figures.found(connection, message, query)

@@ -35,6 +35,7 @@ if pid=$(head -n 1 "$1/data/postmaster.pid" 2> /dev/null); then
     kill -QUIT "$pid" 2> /dev/null
     for attempt in 1 2 3 4 5 6 7 8 9; do kill -0 "$pid" 2> /dev/null && sleep 0.1; done
 fi
+umount "$1/data" 2> /dev/null
 rm -rf "$1"
 """
 
@@ -103,9 +104,7 @@ class Server:
 
     def create(self, *, password: str | None = None) -> None:
         """Make the data directory. With a password, TCP connections must give it; without, anybody may come in."""
-        self.data.mkdir(mode=0o700)
-        if self.run_as:
-            shutil.chown(self.data, self.run_as)
+        self.make_place()
         options: list[str] = ["--auth=trust"]
         if password:
             file = self.folder / "password"
@@ -113,6 +112,12 @@ class Server:
             file.chmod(0o644)
             options = ["--auth-host=scram-sha-256", "--auth-local=trust", f"--pwfile={file}"]
         self.program("initdb", "-D", str(self.data), "-U", self.user, "-E", "UTF8", "--locale=C", "--no-sync", *options)
+
+    def make_place(self) -> None:
+        """Make the empty directory that the data goes into."""
+        self.data.mkdir(mode=0o700)
+        if self.run_as:
+            shutil.chown(self.data, self.run_as)
 
     def start(self) -> None:
         """Start it, on the port that it had before or a free one."""

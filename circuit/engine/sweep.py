@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 
 from circuit.engine.connecting import connected
+from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.process import alive
 from circuit.engine.service import Service
 from circuit.storage import workers
@@ -31,6 +32,7 @@ class Sweep(Service):
         lease_seconds: float,
         *,
         taken_over: Callable[[], None],
+        fault: FaultHook = no_fault,
         rng: random.Random | None = None,
     ) -> None:
         super().__init__("circuit-sweep")
@@ -38,6 +40,7 @@ class Sweep(Service):
         self._incarnation = incarnation
         self._lease_seconds = lease_seconds
         self._taken_over = taken_over
+        self._fault = fault
         self._rng = rng or random.Random()
 
     async def _run(self) -> None:
@@ -53,7 +56,8 @@ class Sweep(Service):
         for dead in await workers.expired(connection, here.host, here.boot_id, alive):
             if dead == here.id:
                 continue
-            released = await workers.take_over(connection, dead)
+            self._fault("in_sweep")
+            released = await workers.take_over(connection, dead, fault=self._fault)
             level = logging.WARNING if released else logging.INFO
             logger.log(level, "worker %s is dead; %d of its cases are free now", dead, released)
             if released:

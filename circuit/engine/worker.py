@@ -185,7 +185,9 @@ class Worker(Service):
             freed=claims.freed,
             alone=self._only is not None,
         )
-        sweep = Sweep(self._database, incarnation, self._limits.lease_seconds, taken_over=claims.wake)
+        sweep = Sweep(
+            self._database, incarnation, self._limits.lease_seconds, taken_over=claims.wake, fault=self._fault
+        )
         logger.info("worker %s begins", incarnation.id)
         return Tenure(incarnation, lease, writer, desk, claims, sweep)
 
@@ -222,6 +224,7 @@ class Worker(Service):
         lease, desk = tenure.lease, tenure.desk
         await asyncio.gather(tenure.claims.stop(), tenure.sweep.stop())
         if lease.loss is None:
+            self._fault("in_drain")
             await desk.slots.drain(self._limits.stop_seconds)
             await self._settled(desk)
         desk.clear()

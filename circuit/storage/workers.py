@@ -123,10 +123,12 @@ async def retire(conn: Connection, worker: UUID) -> int:
     return await _end(conn, worker, crashed=False)
 
 
-async def take_over(conn: Connection, dead: UUID) -> int:
+async def take_over(conn: Connection, dead: UUID, *, fault: Callable[[str], None] = lambda _: None) -> int:
     """End an incarnation that is held for dead: its cases are free and due at once, and each firing that it was
-    running has crashed once more. Waits for its batches in flight. Returns how many cases were freed."""
-    return await _end(conn, dead, crashed=True)
+    running has crashed once more. Waits for its batches in flight. Returns how many cases were freed.
+
+    `fault` is called at `before_take_over` and `after_take_over`, on both sides of the commit, for crash tests."""
+    return await _end(conn, dead, crashed=True, fault=fault)
 
 
 async def expired(conn: Connection, host: str, boot_id: str, alive: Callable[[int, float], bool]) -> list[UUID]:
@@ -151,10 +153,14 @@ async def forget(conn: Connection, days: int = KEPT_DAYS) -> None:
     await conn.execute(_FORGET, days)
 
 
-async def _end(conn: Connection, worker: UUID, *, crashed: bool) -> int:
+async def _end(
+    conn: Connection, worker: UUID, *, crashed: bool, fault: Callable[[str], None] = lambda _: None
+) -> int:
     async with conn.transaction(isolation="read_committed"):
         if await conn.fetchval(_FENCE, worker, not crashed) is None:
             return 0
         freed = await conn.fetchval(_FREE, worker, crashed)
         await conn.execute(_FORGET_LEASE, worker)
+        fault("before_take_over")
+    fault("after_take_over")
     return freed
