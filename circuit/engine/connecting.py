@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from circuit.storage.database import Database
+from circuit.storage.database import DRIVER_ERRORS, Database, translated
 from circuit.storage.driver import Connection
 
 CLOSE_SECONDS = 1.0
@@ -13,10 +13,12 @@ CLOSE_SECONDS = 1.0
 
 @asynccontextmanager
 async def connected(database: Database) -> AsyncGenerator[Connection]:
-    """A new connection, closed at the end. Raises `StorageError` where none can be made."""
+    """A new connection, closed at the end. What goes wrong with it, in the block too, is raised as a `StorageError`."""
     connection = await database.raw()
     try:
         yield connection
+    except DRIVER_ERRORS as error:
+        raise translated(error) from error
     finally:
         await close(connection)
 

@@ -211,7 +211,7 @@ class Desk:
         self, held: Held, step: Step, write: CaseWrite, completing: bool, future: asyncio.Future[None]
     ) -> None:
         held.writing = False
-        self._landed()
+        self._landed(future)
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if held.dropped:
             self._stray_landed(held.key)
@@ -269,13 +269,16 @@ class Desk:
         self._quiet.clear()
         return future
 
-    def _landed(self) -> None:
+    def _landed(self, future: asyncio.Future[None]) -> None:
+        """A write has come to its end. Who waited for it may be gone: how it ended is nobody's concern then."""
+        if not future.cancelled():
+            future.exception()
         self._flying -= 1
         if not self._flying:
             self._quiet.set()
 
     def _logged(self, held: Held, future: asyncio.Future[None]) -> None:
-        self._landed()
+        self._landed(future)
         held.logging -= 1
         if held.dropped:
             self._stray_landed(held.key)
@@ -284,7 +287,7 @@ class Desk:
         """Send a write of a case that is not held."""
         future = self._send(write)
         self._strays[write.key] += 1
-        future.add_done_callback(lambda _: (self._landed(), self._stray_landed(write.key)))
+        future.add_done_callback(lambda done: (self._landed(done), self._stray_landed(write.key)))
         return future
 
     def _stray_landed(self, key: CaseKey) -> None:

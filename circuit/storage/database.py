@@ -43,8 +43,15 @@ KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 5, 3
 in vain."""
 # A transaction of Circuit never waits for anything but Postgres: one that idles has lost its owner.
 IDLE_IN_TRANSACTION_SECONDS = 60
+PASSING_CLASSES = frozenset({"08", "53", "58"})
+"""The classes of errors that pass: of connections, of disk and memory that ran out, of the machine below."""
+PASSING = frozenset({"40001", "40003", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25006", "25P03"})
+"""So do these: serialisation, deadlocks, locks and times that ran out, a server that ends, starts or is read-only."""
 POOL_SIZE = 5
 POOL_OVERFLOW = 5
+
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the driver raises when something is wrong with a connection or a statement."""
 
 _open = cast("Callable[..., Coroutine[Any, Any, Connection]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
 _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
@@ -196,7 +203,7 @@ class Database:
             async with self._engine.begin() as connection:
                 await connection.execute(_SET_TENANT, {"tenant": str(tenant)})
                 yield connection
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
+        except (SQLAlchemyError, *DRIVER_ERRORS) as error:
             raise translated(error) from error
 
     async def raw(self) -> Connection:
@@ -283,13 +290,11 @@ def translated(error: BaseException) -> CircuitError:
 
 
 def _passing(error: BaseException, state: str | None) -> bool:
-    """Whether the same may work later: a lost connection, a restart, a lock or a serialisation that failed."""
+    """Whether the same may work later."""
     if state is None:
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        return lost or isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError)
-    return state[:2] == "08" or state in {
-        "40001", "40P01", "53300", "55P03", "57P01", "57P02", "57P03", "25006", "25P03",
-    }  # fmt: skip
+        return lost or isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.InternalClientError)
+    return state[:2] in PASSING_CLASSES or state in PASSING
 
 
 def _to_json(value: Any) -> str:

@@ -153,9 +153,7 @@ async def forget(conn: Connection, days: int = KEPT_DAYS) -> None:
     await conn.execute(_FORGET, days)
 
 
-async def _end(
-    conn: Connection, worker: UUID, *, crashed: bool, fault: Callable[[str], None] = lambda _: None
-) -> int:
+async def _end(conn: Connection, worker: UUID, *, crashed: bool, fault: Callable[[str], None] = lambda _: None) -> int:
     async with conn.transaction(isolation="read_committed"):
         if await conn.fetchval(_FENCE, worker, not crashed) is None:
             return 0

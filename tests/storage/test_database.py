@@ -254,6 +254,28 @@ async def test_states_of_the_writer_become_errors(database: Database, state: str
     assert type(translated(error.value)) is kind
 
 
+@pytest.mark.parametrize(
+    ("state", "passes"),
+    [
+        ("08006", True),
+        ("53100", True),
+        ("53300", True),
+        ("57014", True),
+        ("57P01", True),
+        ("25006", True),
+        ("58030", True),
+        ("22012", False),
+        ("XX000", False),
+    ],
+)
+async def test_states_that_pass_are_known(database: Database, state: str, passes: bool) -> None:
+    connection = await database.raw()
+    with pytest.raises(asyncpg.PostgresError) as error:
+        await connection.execute("SELECT circuit.require(false, $1, 'refused')", state)
+    await connection.close()
+    assert translated(error.value).retryable == passes
+
+
 async def test_it_comes_back_after_its_connections_were_cut(database: Database, database_url: str) -> None:
     async with database.transaction(1) as transaction:
         await transaction.execute(text("SELECT 1"))
