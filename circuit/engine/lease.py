@@ -183,7 +183,7 @@ class Lease:
                     async with asyncio.timeout(self.lease_seconds / 2):
                         if connection is None or connection.is_closed():
                             connection = await self._database.raw()
-                        now = await workers.renew(connection, self.incarnation.id, self.lease_seconds)
+                        now = await self._renewed(connection)
                 except Exception as error:
                     logger.warning("the lease could not be renewed: %s: %s", type(error).__name__, error)
                     await close(connection)
@@ -198,3 +198,9 @@ class Lease:
                 wait = self.lease_seconds / 3
         finally:
             await close(connection)
+
+    async def _renewed(self, connection: Connection) -> datetime | None:
+        """The database's time at a renewal that it took, or None."""
+        before = self._renewal
+        until = None if before is None else before.database_time + timedelta(seconds=self.lease_seconds)
+        return await workers.renew(connection, self.incarnation.id, self.lease_seconds, until)

@@ -5,6 +5,10 @@ fenced, a case whose number has passed the step's has the step, and one that is 
 A step without events either gives the case up (then the owner is gone), settles a command (then the command is
 settled), or changes nothing that may not be written twice.
 
+A database may also have forgotten what it had acknowledged: it was restored from a backup, or exchanged for a standby
+that had not heard of everything. Then the last that was acknowledged is gone (`there`), and what the incarnation
+remembers never was.
+
 Of a case that was given up and then claimed anew by the same incarnation, the first cannot be seen any more: it is
 given up once more (`again`), but in any case with a wake-up, for the claim has used up what there was.
 """
@@ -61,6 +65,13 @@ ORDER BY i.place
 """
 
 
+_EVENT_AT = "SELECT at FROM circuit.history WHERE tenant_id = $1 AND case_id = $2 AND seq = $3"
+_FRAME_AT = """
+SELECT at FROM circuit.stream_event
+WHERE tenant_id = $1 AND case_id = $2 AND firing = $3 AND start = $4 AND seq = $5
+"""
+
+
 async def committed(connection: Connection, worker: UUID, writes: Sequence[CaseWrite | LogWrite]) -> list[bool] | None:
     """For each write, whether it is in the database; None if the incarnation is fenced (then it does not matter)."""
     steps = [write for write in writes if isinstance(write, CaseWrite)]
@@ -97,6 +108,33 @@ async def committed(connection: Connection, worker: UUID, writes: Sequence[CaseW
     if await connection.fetchval(_FENCED, worker, timeout=READ_SECONDS) is not False:
         return None
     return [found.get(id(write), False) for write in writes]
+
+
+def trace(batch: Sequence[Pending]) -> CaseWrite | LogWrite | None:
+    """The last write of a batch that left a row which stays, and by whose instant it can be told from any other."""
+    for item in reversed(batch):
+        write = item.write
+        if write.events if isinstance(write, CaseWrite) else write.frames:
+            return write
+    return None
+
+
+async def there(connection: Connection, traces: Sequence[CaseWrite | LogWrite]) -> bool:
+    """Whether these writes, which were committed, are in the database still. A server that forgets, because it was
+    restored from a backup or exchanged for a standby that had not heard of everything, forgets the last first."""
+    for write in traces:
+        if isinstance(write, CaseWrite):
+            seq = write.expected_seq + len(write.events)
+            found = await connection.fetchval(_EVENT_AT, *write.key, seq, timeout=READ_SECONDS)
+            at = write.events[-1][0]
+        else:
+            row = write.frames[-1]
+            place = (row.firing, row.frame.start, row.frame.sequence)
+            found = await connection.fetchval(_FRAME_AT, *write.key, *place, timeout=READ_SECONDS)
+            at = row.frame.at
+        if found != at:
+            return False
+    return True
 
 
 def _is_there(write: CaseWrite, seq: int | None, *, owned: bool, settled: bool) -> bool:

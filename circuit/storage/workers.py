@@ -49,10 +49,12 @@ SELECT id, now() + make_interval(secs => $8) FROM incarnation
 RETURNING now()
 """
 # Renewing never waits for a batch: it reads the worker's row, which the batches only share, and writes another table.
+# A lease that ends earlier than its last renewal said is that of a database that was set back.
 _RENEW = """
 UPDATE circuit.worker_lease l SET expires_at = now() + make_interval(secs => $2)
 FROM circuit.worker w
 WHERE l.worker_id = $1 AND w.id = $1 AND NOT w.fenced
+    AND ($3::timestamptz IS NULL OR l.expires_at > $3 - interval '10 milliseconds')
 RETURNING now()
 """
 # Two that do this to the same incarnation meet here: the second waits, and then finds it fenced.
@@ -112,9 +114,14 @@ async def register(conn: Connection, incarnation: Incarnation, lease_seconds: fl
     )
 
 
-async def renew(conn: Connection, worker: UUID, lease_seconds: float) -> datetime | None:
-    """Renew the lease from now on. Returns the database's time, or None if the worker is fenced."""
-    return await conn.fetchval(_RENEW, worker, lease_seconds)
+async def renew(conn: Connection, worker: UUID, lease_seconds: float, until: datetime | None = None) -> datetime | None:
+    """Renew the lease from now on; `until` is when it ends by its last renewal. Returns the database's time, or None if
+    the worker is fenced. It also is where the database was set back to a time before that renewal: what the worker
+    remembers never was."""
+    now = await conn.fetchval(_RENEW, worker, lease_seconds, until)
+    if now is None:
+        await retire(conn, worker)
+    return now
 
 
 async def retire(conn: Connection, worker: UUID) -> int:

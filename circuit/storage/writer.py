@@ -12,6 +12,7 @@ What can go wrong, and what it comes to:
     the worker is fenced    every write, these and all later ones: `Fenced`
     the database is away    writes wait; whether the worker may live so long is for its lease to decide
     the answer is lost      the case's event number is read back: committed, or sent again
+    the server was set back  what this worker knows never was: it is fenced, and begins anew
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from uuid import UUID
 
 from circuit.errors import CircuitError, DatabaseUnreachable, Fenced, StorageError
 from circuit.ids import CaseKey
-from circuit.storage import readback
+from circuit.storage import readback, workers
 from circuit.storage.batch import parameters
 from circuit.storage.lane import Lane, Source
 from circuit.storage.readback import Pending
@@ -86,6 +87,9 @@ class Writer:
         self._idle: list[asyncio.Future[None]] = []
         self._closing = False
         self._ended: CircuitError | None = None
+        # Of each lane the last write that was committed and left a trace: if that is not there after a new connection,
+        # the server was set back.
+        self._traces: dict[Lane, CaseWrite | LogWrite] = {}
         self.statistics = Statistics()
 
     @classmethod
@@ -288,6 +292,9 @@ class Writer:
         self._fault("before_commit")
         await lane.send(names, given)
         self._fault("after_commit")
+        trace = readback.trace(batch)
+        if trace is not None:
+            self._traces[lane] = trace
         self.statistics.sent(len(batch))
 
     async def _split(self, lane: Lane, batch: Sequence[Pending], error: Exception) -> None:
@@ -323,6 +330,8 @@ class Writer:
                 break
             try:
                 await lane.connect()
+                if await self._is_set_back(lane):
+                    break
                 found = await readback.committed(lane.connection, self._worker, [item.write for item in batch])
             except Exception as error:
                 logger.warning("the database is away, %d writes wait: %s", len(batch), _told(error))
@@ -340,6 +349,16 @@ class Writer:
                     item.future.set_result(None)
             return left
         return list(batch)
+
+    async def _is_set_back(self, lane: Lane) -> bool:
+        """Whether the server has forgotten what it had acknowledged. Then this incarnation ends: it knows of things
+        that never were, and the guards of its writes could not tell."""
+        if await readback.there(lane.connection, list(self._traces.values())):
+            return False
+        logger.error("the database was set back to an earlier state; this worker gives up its cases and begins anew")
+        await workers.retire(lane.connection, self._worker)
+        self._end(Fenced("the database was set back: what this worker remembers of its cases never was"))
+        return True
 
     async def _rest(self, tries: int) -> None:
         """Wait before the next try; full jitter, so that the workers of a fleet do not come back as one."""

@@ -135,6 +135,16 @@ async def read_only(stage: Stage) -> None:
     await stage.server.read_only(False)
 
 
+async def set_back(stage: Stage) -> None:
+    """The database is restored to an earlier state, while workers remember a later one."""
+    await stage.working(5)
+    await asyncio.to_thread(stage.server.back_up)
+    await stage.start_cases(4)
+    await stage.working(10)
+    await asyncio.to_thread(stage.server.set_back)
+    await stage.was_set_back()
+
+
 # -- the network -------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +240,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("freeze Postgres", "database", freeze, weight=300),
     Fault("fill the disk", "database", fill, weight=100),
     Fault("read-only", "database", read_only, weight=100),
+    Fault("restore a backup", "database", set_back, weight=50),
     Fault("cut", "database", cut, weight=1_000),
     Fault("reset", "database", reset, weight=1_000),
     Fault("half open", "database", half_open, weight=1_000),

@@ -182,6 +182,15 @@ class Stage:
                     raise
                 await asyncio.sleep(0.1)
 
+    async def was_set_back(self) -> None:
+        """The database is as it was: what began later has never been, and what was read or asked of it counts for
+        nothing."""
+        await self.audience.forget()
+        rows = await self.fetch('SELECT case_id::text AS id FROM circuit."case"')
+        there = {row["id"] for row in rows}
+        self.cases = [case for case in self.cases if case in there]
+        self.asked_again = True
+
     async def fetch(self, query: str, *arguments: object) -> list[Any]:
         """Rows, on a connection of their own, whatever the present state of the server."""
 

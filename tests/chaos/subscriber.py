@@ -137,11 +137,17 @@ class Audience:
         self._tasks.clear()
         return faults
 
-    async def leave(self) -> None:
-        """Everybody goes."""
+    async def forget(self) -> None:
+        """Everybody goes, and what was seen counts for nothing."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        self.subscribers.clear()
+
+    async def leave(self) -> None:
+        """Everybody goes for good."""
+        await self.forget()
         await self._client.aclose()
 
 
