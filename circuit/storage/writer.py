@@ -12,7 +12,7 @@ What can go wrong, and what it comes to:
     the worker is fenced    every write, these and all later ones: `Fenced`
     the database is away    writes wait; whether the worker may live so long is for its lease to decide
     the answer is lost      the case's event number is read back: committed, or sent again
-    the server was set back  what this worker knows never was: it is fenced, and begins anew
+    the server was set back what this worker knows never was: it is fenced, and begins anew
 """
 
 from __future__ import annotations
