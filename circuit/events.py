@@ -287,13 +287,13 @@ class Frame:
 
 def encode_frame(execution_id: str, start: int, sequence: int, delta: StreamDelta, at: datetime) -> Frame:
     """The frame of `delta` at this place of the stream of `execution_id`."""
-    instant = at.astimezone(UTC)
+    instant = at if at.tzinfo is UTC else at.astimezone(UTC)
     body = {
         "executionId": execution_id,
         "eventType": delta.type.value,
         "attempt": start,
         "sequence": sequence,
-        "timestamp": instant.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "timestamp": instant.isoformat(timespec="milliseconds")[:-6] + "Z",
         "cursor": f"{start}-{sequence}",
         **delta.fields,
     }

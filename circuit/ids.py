@@ -7,10 +7,17 @@ weekly partitions of the big tables rest on.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
 DEFAULT_TENANT = 1
+
+
+@lru_cache(maxsize=16_384)
+def text_of(case: UUID) -> str:
+    """The id of a case as it is written. Python spells a UUID slowly, and a firing names its case many times."""
+    return str(case)
 
 
 class CaseKey(NamedTuple):
@@ -20,7 +27,7 @@ class CaseKey(NamedTuple):
     case: UUID
 
     def __str__(self) -> str:
-        return str(self.case)
+        return text_of(self.case)
 
 
 class Numbered(NamedTuple):
@@ -30,7 +37,7 @@ class Numbered(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        return f"{self.case}.{self.number}"
+        return f"{text_of(self.case)}.{self.number}"
 
 
 class IdSource(Protocol):

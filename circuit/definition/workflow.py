@@ -85,7 +85,7 @@ class Workflow:
     """A compiled workflow. `document` is the canonical JSON from which any process compiles the same again.
 
     `initial_tokens` come in the order of their places' names, then of the file: with a version's content their
-    numbers are known.
+    numbers are known. `derived` keeps what others work out of this version once.
     """
 
     id: str
@@ -100,3 +100,4 @@ class Workflow:
     requires: Mapping[str, Any]
     initial_tokens: tuple[InitialToken, ...] = ()
     pool: str = DEFAULT_POOL
+    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from circuit.net.binding import Binding, Blocked, first_binding
 from circuit.net.marking import Marking
-from circuit.net.structure import Net, Transition
+from circuit.net.structure import Net
 
 
 class Agenda:
-    """Keeps the first binding of each automatic transition until one of its places changes.
-
-    A guard that reads `case` (the counts of firings) may change its mind without any token moving: such transitions
-    are looked at again after every firing.
-    """
+    """Keeps the first binding of each automatic transition until one of its places changes, or the counts of firings
+    that its guard reads do."""
 
     def __init__(self, net: Net) -> None:
         self._net = net
         self._stale: set[str] = set(net.ranks)
-        self._counting = frozenset(name for name in net.ranks if counts_firings(net.transitions[name]))
         self._found: dict[str, Binding] = {}
 
-    def changed(self, places: Iterable[str]) -> None:
-        """Tokens came, went or were reserved in these places."""
-        touching = self._net.touching
-        for place in places:
-            for name in touching[place]:
-                if name in self._net.ranks:
-                    self._found.pop(name, None)
-                    self._stale.add(name)
+    def changed(self, transition: str) -> None:
+        """A firing of `transition` moved or reserved its tokens, or gave them back."""
+        self._look_again(self._net.affects[transition])
 
     def counted(self) -> None:
         """A transition fired: guards that count firings may decide otherwise now."""
-        for name in self._counting:
-            self._found.pop(name, None)
-            self._stale.add(name)
+        if self._net.counting:
+            self._look_again(self._net.counting)
 
     def everything(self) -> None:
         """Look at every transition again: what blocked one may be gone."""
@@ -61,7 +51,7 @@ class Agenda:
             self._found.values(), key=lambda binding: (ranks[binding.transition], binding.numbers, binding.transition)
         )
 
-
-def counts_firings(transition: Transition) -> bool:
-    """Whether the guard of `transition` reads `case`, and so may change its mind without any token moving."""
-    return transition.guard is not None and "case" in transition.guard.needs
+    def _look_again(self, names: Collection[str]) -> None:
+        for name in names:
+            self._found.pop(name, None)
+        self._stale.update(names)

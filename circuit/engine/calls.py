@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from circuit.definition.workflow import ActionSpec, AgentDefinition, ProviderSpec, Workflow
 from circuit.engine.action import ActionCall
@@ -71,6 +71,27 @@ def provider_of(agent: AgentDefinition, parameters: Mapping[str, Any]) -> Provid
     return ProviderSpec(chosen["type"], chosen["model"], options)
 
 
+class Performer(NamedTuple):
+    """Who performs a transition: the action's configuration, and what the execution's row keeps of it."""
+
+    config: Mapping[str, Any]
+    descriptor: Mapping[str, Any]
+
+
+def performer(memory: Memory, transition: str) -> Performer:
+    """Who performs `transition` in this case. Worked out once for a version, but for cases with models of their own."""
+    workflow, row = memory.workflow, memory.row
+    if not row.parameters:
+        known: Performer | None = workflow.derived.get(transition)
+        if known is not None:
+            return known
+    config = action_config(workflow, workflow.actions[transition], row)
+    made = Performer(config, descriptor(config))
+    if not row.parameters:
+        workflow.derived[transition] = made
+    return made
+
+
 def descriptor(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the execution's row keeps of who ran: versions, provider, model and parameters, and nothing secret."""
     agent = config.get("agent")
@@ -86,11 +107,11 @@ def descriptor(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def action_call(memory: Memory, live: LiveFiring, config: dict[str, Any]) -> ActionCall:
+def action_call(memory: Memory, live: LiveFiring, config: Mapping[str, Any]) -> ActionCall:
     """The present start of a live firing, as its action gets it."""
     row = live.row
     spec = memory.workflow.actions[row.transition]
-    config["occurrence"] = row.request["occurrence"]
+    recorded = memory.journal.get(row.number)
     return ActionCall(
         key=memory.key,
         firing=row.number,
@@ -100,18 +121,20 @@ def action_call(memory: Memory, live: LiveFiring, config: dict[str, Any]) -> Act
         workflow_id=memory.row.workflow_id,
         transition=row.transition,
         kind=spec.kind,
-        config=config,
+        config={**config, "occurrence": row.request["occurrence"]},
         inputs=row.request["inputs"],
-        tokens=tuple(
-            {
-                "id": memory.execution_id(token.number),
-                "place": token.place,
-                "data": token.data,
-                "metadata": token.metadata,
-            }
-            for token in live.binding.consumed
-        ),
+        tokens=tuple([_view(memory, token) for token in live.binding.consumed]),
         history_count=row.request["history_count"],
         timeout_seconds=spec.timeout_seconds,
-        recorded=dict(memory.journal.get(row.number, {})),
+        recorded=dict(recorded) if recorded else {},
     )
+
+
+def _view(memory: Memory, token: Token) -> dict[str, Any]:
+    """A token as an action sees it, known by its id."""
+    return {
+        "id": memory.execution_id(token.number),
+        "place": token.place,
+        "data": token.data,
+        "metadata": token.metadata,
+    }

@@ -240,7 +240,7 @@ class Desk:
             self.slots.submit(start)
         if step.again:
             held.inbox.append((Owner.wake, False))
-        due_at = _due_at(held.owner)
+        due_at = held.owner.memory.due_at()
         if due_at is not None or held.timer is not None:
             self._set_timer(held, due_at)
 
@@ -321,12 +321,6 @@ class Desk:
         if held.timer is not None:
             held.timer.cancel()
             held.timer = None
-
-
-def _due_at(owner: Owner) -> datetime | None:
-    """When the next retry of a case is due that is held because something else of it runs."""
-    firings = owner.memory.firings.values()
-    return min((live.row.retry_at for live in firings if live.row.retry_at is not None), default=None)
 
 
 def _command(held: Held, command: CommandRow, owner: Owner, now: datetime) -> Step:

@@ -6,12 +6,11 @@ remembers, for each token that the step touches, the version that is stored, and
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from circuit.events import CaseEvent, Frame
 from circuit.ids import CaseKey
-from circuit.net.marking import Marking
+from circuit.net.marking import Marking, Token
 from circuit.storage.records import (
     CaseRow,
     CaseWrite,
@@ -22,10 +21,27 @@ from circuit.storage.records import (
     StreamRow,
     TokenMove,
 )
+from circuit.value import replace
 
 
 class Draft:
     """Collects the changes of one step and gives them as one `CaseWrite`."""
+
+    __slots__ = (
+        "_before",
+        "_changed",
+        "_events",
+        "_executions_changed",
+        "_executions_opened",
+        "_frames",
+        "_incidents_changed",
+        "_incidents_opened",
+        "_key",
+        "_opened",
+        "_settled",
+        "_stored",
+        "now",
+    )
 
     def __init__(self, key: CaseKey, before: CaseRow, now: datetime) -> None:
         self.now = now
@@ -76,28 +92,38 @@ class Draft:
 
     def write(self, after: CaseRow, marking: Marking, *, release: bool, due_at: datetime | None) -> CaseWrite | None:
         """The step as one write, or None if it changes nothing. `after` is the case's row but for its `seq`."""
-        before = self._before
-        row = replace(after, seq=before.seq + len(self._events))
-        if row == before and not (release or self._settled or self._stored or self._changed):
+        before, events = self._before, self._events
+        changed = events or release or self._settled or self._stored or self._changed
+        if not changed and after == before:
             return None
-        write = CaseWrite(self._key, before.seq, row, self._events)
+        put: list[tuple[Token, int | None]] = []
+        moved: list[TokenMove] = []
+        taken: list[tuple[int, int]] = []
         for number, stored in self._stored.items():
             token = marking.get(number)
             if token is None:
                 if stored is not None:
-                    write.tokens_taken.append((number, stored))
+                    taken.append((number, stored))
             elif stored is None:
-                write.tokens_put.append((token, marking.reserved_by(number)))
+                put.append((token, marking.reserved_by(number)))
             else:
-                write.tokens_moved.append(TokenMove(token, stored, marking.reserved_by(number)))
-        write.firings_opened = list(self._opened.values())
-        write.firings_changed = list(self._changed.values())
-        write.executions_opened = list(self._executions_opened.values())
-        write.executions_changed = list(self._executions_changed.values())
-        write.incidents_opened = list(self._incidents_opened.values())
-        write.incidents_changed = list(self._incidents_changed.values())
-        write.frames = self._frames
-        write.commands_settled = self._settled
-        write.release = release
-        write.due_at = due_at
-        return write
+                moved.append(TokenMove(token, stored, marking.reserved_by(number)))
+        return CaseWrite(
+            self._key,
+            before.seq,
+            replace(after, seq=before.seq + len(events)) if events else after,
+            events=events,
+            tokens_put=put,
+            tokens_moved=moved,
+            tokens_taken=taken,
+            firings_opened=tuple(self._opened.values()),
+            firings_changed=tuple(self._changed.values()),
+            executions_opened=tuple(self._executions_opened.values()),
+            executions_changed=tuple(self._executions_changed.values()),
+            frames=self._frames,
+            incidents_opened=tuple(self._incidents_opened.values()),
+            incidents_changed=tuple(self._incidents_changed.values()),
+            commands_settled=self._settled,
+            release=release,
+            due_at=due_at,
+        )

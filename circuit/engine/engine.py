@@ -51,7 +51,7 @@ class Engine:
     ) -> None:
         self._clock = clock
         self._notifier = Notifier(database)
-        self._listener = Listener(database, self._heard)
+        self._listener = Listener(database, self._heard, own=self._notifier)
         self._broker = Broker(ring_frames)
         self._relay = Relay(self._broker, listening=lambda: self._listener.listening)
         self.versions = versions or Versions()

@@ -3,7 +3,6 @@ incident that keeps the same binding from being tried again until somebody resol
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from circuit.engine.draft import Draft
@@ -14,6 +13,7 @@ from circuit.events import FiringFailed, FiringRetried, IncidentResolved
 from circuit.net import firing as rule
 from circuit.net.binding import Binding
 from circuit.storage.records import FiringState, IncidentRow
+from circuit.value import replace
 
 NO_FIRING = 0
 """Stands in for a firing's number while the tokens of a binding that never became a firing are diverted."""
@@ -39,7 +39,7 @@ def fail_firing(memory: Memory, live: LiveFiring, error: CircuitError, draft: Dr
     memory.touch_held(live.binding, draft)
     if memory.net.transitions[live.binding.transition].on_failure is not None:
         effect = rule.divert(memory.net, memory.marking, live.binding, _note(error), draft.now)
-        memory.settle(effect, draft)
+        memory.settle(live.binding.transition, effect, draft)
         _record(memory, live.binding, error, draft, live=live, effect=effect)
     else:
         rule.abort(memory.net, memory.marking, live.binding)
@@ -52,7 +52,7 @@ def fail_begin(memory: Memory, binding: Binding, error: CircuitError, draft: Dra
     if _can_divert(memory, binding):
         rule.begin(memory.net, memory.marking, binding, NO_FIRING)
         effect = rule.divert(memory.net, memory.marking, binding, _note(error), draft.now)
-        memory.settle(effect, draft)
+        memory.settle(binding.transition, effect, draft)
         _record(memory, binding, error, draft, effect=effect)
     else:
         give_up(memory, binding, error, draft)
@@ -61,7 +61,7 @@ def fail_begin(memory: Memory, binding: Binding, error: CircuitError, draft: Dra
 def give_up(memory: Memory, binding: Binding, error: CircuitError, draft: Draft) -> None:
     """Raise an incident for a binding that held nothing yet."""
     _raise_incident(memory, binding, error, draft)
-    memory.agenda.changed(memory.places_of(binding.transition))
+    memory.agenda.changed(binding.transition)
 
 
 def resolve(memory: Memory, number: int, reason: str, draft: Draft, principal: str | None = None) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import orjson
 
-from circuit.engine.agenda import counts_firings
 from circuit.net.marking import Marking
 from circuit.net.structure import Net
 
@@ -22,7 +21,7 @@ class LivelockWatch:
     """Remembers the markings of one run of immediate firings."""
 
     def __init__(self, net: Net) -> None:
-        self._counting = any(counts_firings(transition) for transition in net.transitions.values())
+        self._counting = bool(net.counting)
         self._length = 0
         self._seen: set[int] = set()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +22,7 @@ from circuit.storage.records import (
     IncidentRow,
 )
 from circuit.streams.encoding import encode
+from circuit.value import dataclass, replace
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class Memory:
         self.firings: dict[int, LiveFiring] = {}
         self.incidents: dict[int, IncidentRow] = {row.number: row for row in state.incidents}
         self.fired: dict[str, int] = {name: state.fired.get(name, 0) for name in self.net.transitions}
+        self.firings_ended = sum(self.fired.values())
         self.journal = {number: dict(steps) for number, steps in state.journal.items()}
         self.agenda = Agenda(self.net)
         self.blocked: Blocked = frozenset()
@@ -86,21 +87,26 @@ class Memory:
     def count(self, transition: str) -> None:
         """`transition` fired once more."""
         self.fired[transition] += 1
+        self.firings_ended += 1
         self.agenda.counted()
+
+    def due_at(self) -> datetime | None:
+        """When the next attempt of a firing is due."""
+        return min([live.row.retry_at for live in self.firings.values() if live.row.retry_at is not None], default=None)
 
     def block(self) -> None:
         """Work out anew which bindings open incidents keep from being tried."""
         self.blocked = frozenset((row.transition, frozenset(row.blocks)) for row in self.incidents.values())
 
-    def settle(self, effect: rule.Effect, draft: Draft) -> None:
+    def settle(self, transition: str, effect: rule.Effect, draft: Draft) -> None:
         """Take what a firing moved into the draft, and look again at what it may have enabled."""
+        self.agenda.changed(transition)
         for number, version in effect.takes:
             draft.touch(number, version)
         for token, from_version in effect.moves:
             draft.touch(token.number, from_version)
         for token in effect.puts:
             draft.touch(token.number, None)
-        self.agenda.changed({ref.place for ref in effect.consumed} | {image.place for image in effect.produced})
 
     def touch_held(self, binding: Binding, draft: Draft) -> None:
         """The reservations of these tokens change."""
@@ -119,7 +125,7 @@ class Memory:
         self.change(live, draft, state=state, retry_at=None, error=error)
         del self.firings[live.row.number]
         self.journal.pop(live.row.number, None)
-        self.agenda.changed(self.places_of(live.binding.transition))
+        self.agenda.changed(live.binding.transition)
 
     def end_execution(
         self,
@@ -138,12 +144,6 @@ class Memory:
         """A frame of the present start that the step itself writes: the terminal one, mostly."""
         number = live.row.number
         draft.frame(number, encode(self.execution_id(number), live.row.start, sequence, delta, draft.now))
-
-    def places_of(self, transition: str) -> list[str]:
-        """Every place that a firing of `transition` can touch."""
-        what = self.net.transitions[transition]
-        places = [arc.place for arc in what.inputs] + [arc.place for arc in what.outputs]
-        return [*places, what.on_failure] if what.on_failure is not None else places
 
     def _held(self, number: int) -> Token:
         token = self.marking.get(number)

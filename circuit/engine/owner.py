@@ -13,13 +13,12 @@ Whatever is not committed has not happened; if a write is refused, the owner is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.action import ActionCall, ActionOutput
-from circuit.engine.calls import action_call, action_config, descriptor, token_image
+from circuit.engine.calls import action_call, performer, token_image
 from circuit.engine.command_rule import answer
 from circuit.engine.draft import Draft
 from circuit.engine.failure import fail_begin, fail_firing, give_up, resolve, supersede, try_again_later
@@ -49,7 +48,7 @@ from circuit.storage.records import (
     FiringRow,
     FiringState,
 )
-from circuit.value import dataclass
+from circuit.value import dataclass, replace
 
 MOST_IMMEDIATE = 1_000
 """Immediate firings in one go, after which the owner commits and lets other cases have their turn."""
@@ -201,7 +200,7 @@ class Owner:
         except FiringError as error:
             fail_begin(memory, binding, error, draft)
             return None
-        memory.settle(effect, draft)
+        memory.settle(transition.name, effect, draft)
         draft.record(
             TransitionFired(
                 transition.name, effect.consumed, effect.produced, read=binding.read_refs, principal=principal
@@ -223,14 +222,14 @@ class Owner:
             "consumed": [[token.number, token.version] for token in binding.consumed],
             "read": [token_image(token) for token in binding.read],
             "inputs": inputs,
-            "history_count": sum(memory.fired.values()),
+            "history_count": memory.firings_ended,
             "occurrence": memory.fired[transition.name],
         }
         if form is not None:
             request["form"] = form
-        config = action_config(memory.workflow, memory.workflow.actions[transition.name], memory.row)
+        who = performer(memory, transition.name)
         row = FiringRow(number, transition.name, FiringState.RUNNING, 1, 1, request, begun_at=draft.now)
-        execution = ExecutionRow(number, ExecutionStatus.RUNNING, descriptor(config), draft.now)
+        execution = ExecutionRow(number, ExecutionStatus.RUNNING, who.descriptor, draft.now)
         live = memory.firings[number] = LiveFiring(row, execution, binding)
         draft.open_firing(row, execution)
         draft.record(
@@ -243,16 +242,18 @@ class Owner:
                 principal,
             )
         )
-        memory.agenda.changed(memory.places_of(transition.name))
-        self._starts.append(Start(action_call(memory, live, config), None))
+        memory.agenda.changed(transition.name)
+        self._starts.append(Start(action_call(memory, live, who.config), None))
         return number
 
     def _inputs(self, transition: Transition, binding: Binding) -> dict[str, Any]:
-        scope = binding.scope(self.memory.case)
-        if transition.input_mapping is not None or len(binding.consumed) == 1:
-            return map_inputs(transition.input_mapping, scope)
+        mapping = transition.input_mapping
+        if mapping is not None and mapping.entries:
+            return map_inputs(mapping, binding.scope(self.memory.case))
+        if len(binding.consumed) == 1:
+            return dict(binding.consumed[0].data)
         merged, _ = merge_inputs(binding.consumed, transition.merge)
-        return map_inputs(None, scope, merged=merged)
+        return dict(merged)
 
     def _complete(
         self, live: LiveFiring, outputs: Mapping[str, Any], draft: Draft, *, skipped: CircuitError | None = None
@@ -260,12 +261,10 @@ class Owner:
         """Consume and produce. Raises `FiringError`, and then nothing has changed."""
         memory = self.memory
         transition = memory.net.transitions[live.binding.transition]
-        if skipped is not None:
-            transition = replace(transition, output_mapping=None)
         values = {**outputs, "form": live.row.request["form"]} if "form" in live.row.request else outputs
-        drafts = produce(transition, live.binding, values, memory.case)
+        drafts = produce(transition, live.binding, values, memory.case, mapped=skipped is None)
         effect = rule.complete(memory.net, memory.marking, live.binding, drafts, memory.numbers(), draft.now)
-        memory.settle(effect, draft)
+        memory.settle(transition.name, effect, draft)
         error = skipped.as_dict() if skipped is not None else None
         draft.record(
             TransitionFired(
@@ -315,7 +314,7 @@ class Owner:
             reason = "retry"
         memory.change(live, draft, state=FiringState.RUNNING, start=row.start + 1, retry_at=None)
         draft.record(FiringResumed(row.transition, row.number, memory.execution_id(row.number), live.row.start, reason))
-        config = action_config(memory.workflow, memory.workflow.actions[row.transition], memory.row)
+        config = performer(memory, row.transition).config
         self._starts.append(Start(action_call(memory, live, config), reason))
 
     def _give_up_on(self, live: LiveFiring, draft: Draft) -> None:
@@ -352,14 +351,16 @@ class Owner:
         if not memory.row.status.terminal and not self._ended(draft):
             again = self._quiesce(draft)
             supersede(memory, draft)
+        busy = again or any(live.running for live in memory.firings.values())
         if not memory.row.status.terminal:
-            memory.row = replace(memory.row, status=self._status(draft, again))
-        release = not again and not any(live.running for live in memory.firings.values())
-        due_at = min((live.row.retry_at for live in memory.firings.values() if live.row.retry_at), default=None)
-        write = draft.write(memory.row, memory.marking, release=release, due_at=due_at if release else None)
+            status = CaseStatus.RUNNING if busy else self._rests(draft.now)
+            if status is not memory.row.status:
+                memory.row = replace(memory.row, status=status)
+        due_at = None if busy else memory.due_at()
+        write = draft.write(memory.row, memory.marking, release=not busy, due_at=due_at)
         if write is not None:
             memory.row = write.row
-        starts = tuple(start for start in self._starts if start.call.firing in memory.firings)
+        starts = tuple([start for start in self._starts if start.call.firing in memory.firings])
         cancels = tuple(self._cancels)
         self._starts.clear()
         self._cancels.clear()
@@ -368,22 +369,20 @@ class Owner:
     def _ended(self, draft: Draft) -> bool:
         """Whether the completion predicate holds, or a token lies where the case fails; if so, the case ends."""
         memory = self.memory
-        places = memory.net.places
-        names = memory.marking.places()
-        failed = next((name for name in names if places[name].failed), None)
-        if failed is not None:
-            self.end(CaseStatus.FAILED, f"a token lies in {failed}", draft)
-            return True
-        if not memory.firings and all(places[name].terminal for name in names):
+        net, marking = memory.net, memory.marking
+        for name in net.failing:
+            if marking.count(name):
+                self.end(CaseStatus.FAILED, f"a token lies in {name}", draft)
+                return True
+        if not memory.firings and all(net.places[name].terminal for name in marking.places()):
             self.end(CaseStatus.COMPLETED, "", draft)
             return True
         return False
 
-    def _status(self, draft: Draft, again: bool) -> CaseStatus:
+    def _rests(self, now: datetime) -> CaseStatus:
+        """The status of a case of which nothing runs."""
         memory = self.memory
-        if again or any(live.running for live in memory.firings.values()):
-            return CaseStatus.RUNNING
-        if memory.firings or self._person_awaited(draft.now):
+        if memory.firings or self._person_awaited(now):
             return CaseStatus.WAITING
         if memory.incidents or any(memory.net.places[name].dead_letter for name in memory.marking.places()):
             return CaseStatus.ATTENTION

@@ -168,10 +168,16 @@ def merge_inputs(tokens: Sequence[Token], merge: Merge) -> tuple[Mapping[str, An
 
 
 def produce(
-    transition: Transition, binding: Binding, outputs: Mapping[str, Any], case: Mapping[str, Any]
+    transition: Transition,
+    binding: Binding,
+    outputs: Mapping[str, Any],
+    case: Mapping[str, Any],
+    *,
+    mapped: bool = True,
 ) -> list[Draft]:
     """The tokens that a firing produces, in the order of its output arcs, each as often as the arc's weight says.
 
+    Without `mapped` the output mapping is left out, for a firing that goes on without its action's outputs.
     Raises `MappingError` or `MergeConflict`.
     """
     consumed, arcs = binding.consumed, transition.outputs
@@ -182,7 +188,7 @@ def produce(
         wanted = any(arc.data is None for arc in arcs)
         data: Mapping[str, Any] = _merged(consumed, transition.merge, "data") if wanted else {}
         metadata = _merged(consumed, transition.merge, "metadata")
-    mapping = transition.output_mapping
+    mapping = transition.output_mapping if mapped else None
     entries = _resolved(mapping, outputs) if mapping is not None and mapping.entries else ()
     scope = scope_of(consumed, binding.read, case) if any(arc.data is not None for arc in arcs) else {}
     drafts: list[Draft] = []

@@ -169,7 +169,7 @@ class Marking:
 
     def places(self) -> list[str]:
         """The places in which tokens lie, in order of their names."""
-        return sorted(self._free.keys() | self._held.keys())
+        return sorted({*self._free, *self._held})
 
     def copy(self) -> Marking:
         """Another marking with the same tokens and reservations."""

@@ -146,8 +146,11 @@ class Room(NamedTuple):
 class Net:
     """A net whose names are known to be good: the compiler checks them before it builds one.
 
-    Derived: `rooms` says what room each transition must find and reserve, and `ranks` puts the automatic transitions
-    in order of choice (immediate before acting, then by priority; equals share a rank).
+    Derived: `rooms` says what room each transition must find and reserve; `ranks` puts the automatic transitions in
+    order of choice (immediate before acting, then by priority; equals share a rank); `affects` names, for each
+    transition, the automatic ones that a firing of it may enable or disable by the tokens that it moves or reserves;
+    `counting` are those whose guard reads `case`, and so may change its mind without any token moving; `failing` are
+    the places in which a case fails.
     """
 
     name: str
@@ -156,12 +159,19 @@ class Net:
     touching: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     rooms: Mapping[str, tuple[Room, ...]] = _derived()
     ranks: Mapping[str, int] = _derived()
+    affects: Mapping[str, tuple[str, ...]] = _derived()
+    counting: frozenset[str] = _derived()
+    failing: tuple[str, ...] = _derived()
 
     def __post_init__(self) -> None:
         _derive(self, "rooms", {name: self._rooms_of(one) for name, one in self.transitions.items()})
         automatic = [one for one in self.transitions.values() if one.trigger is Trigger.AUTO]
         order = sorted({(one.acting, -one.priority) for one in automatic})
         _derive(self, "ranks", {one.name: order.index((one.acting, -one.priority)) for one in automatic})
+        _derive(self, "affects", {name: self._affected_by(one) for name, one in self.transitions.items()})
+        counting = [one.name for one in automatic if one.guard is not None and "case" in one.guard.needs]
+        _derive(self, "counting", frozenset(counting))
+        _derive(self, "failing", tuple(sorted(place.name for place in self.places.values() if place.failed)))
 
     @classmethod
     def build(cls, name: str, places: Sequence[Place], transitions: Sequence[Transition]) -> Net:
@@ -184,6 +194,21 @@ class Net:
     def initial_place(self) -> Place | None:
         """Where a new case puts its token, if the net says so."""
         return next((place for place in self.places.values() if place.initial), None)
+
+    def _affected_by(self, transition: Transition) -> tuple[str, ...]:
+        changed = [arc.place for arc in transition.consumes] + [arc.place for arc in transition.outputs]
+        if transition.on_failure is not None:
+            changed.append(transition.on_failure)
+        looking = [transition.name]
+        for place in changed:
+            # Who only produces into a place looks at it for room, and there is room where there is no capacity.
+            roomy = self.places[place].capacity is None
+            looking += [
+                name
+                for name in self.touching.get(place, ())
+                if not roomy or any(arc.place == place for arc in self.transitions[name].inputs)
+            ]
+        return tuple(name for name in dict.fromkeys(looking) if name in self.ranks)
 
     def _rooms_of(self, transition: Transition) -> tuple[Room, ...]:
         taken: dict[str, int] = {}

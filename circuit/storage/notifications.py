@@ -53,6 +53,8 @@ class Notifier:
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self.sent = 0
+        self.pid: int | None = None
+        """The server process of the connection, by which a listener knows what this notifier sent."""
 
     def start(self) -> None:
         """Begin to send; starting twice is fine. The connection is made when there is something to send."""
@@ -90,6 +92,9 @@ class Notifier:
                 try:
                     if connection is None or connection.is_closed():
                         connection = await self._database.raw()
+                        # A hint may be lost: no disk has to have it before the next one is sent.
+                        await connection.execute("SET synchronous_commit = off")
+                        self.pid = connection.get_server_pid()
                     for payload in _payloads(names):
                         await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
                         self.sent += 1
@@ -97,7 +102,7 @@ class Notifier:
                 except _BROKEN as error:
                     logger.warning("%d hints were lost: %s: %s", len(names), type(error).__name__, error)
                     await _close(connection)
-                    connection = None
+                    connection = self.pid = None
                     failures += 1
                     if not self._closing:
                         await asyncio.sleep(_jitter(self._rng, failures))
@@ -109,18 +114,20 @@ class Notifier:
 
 class Listener:
     """Hears hints and hands them to `heard`: the ids of one NOTIFY, or none at all after the connection was lost and
-    made anew, when anything may have been missed."""
+    made anew, when anything may have been missed. What `own` sent is not heard: its process knows it already."""
 
     def __init__(
         self,
         database: Source,
         heard: Callable[[Sequence[str]], None],
         *,
+        own: Notifier | None = None,
         check_seconds: float = CHECK_SECONDS,
         rng: random.Random | None = None,
     ) -> None:
         self._database = database
         self._heard = heard
+        self._own = own
         self._check_seconds = check_seconds
         self._rng = rng or random.Random()
         self._task: asyncio.Task[None] | None = None
@@ -187,7 +194,8 @@ class Listener:
                     return
 
     def _hear(self, connection: Any, pid: int, channel: str, payload: Any) -> None:
-        self._tell(str(payload).split())
+        if self._own is None or pid != self._own.pid:
+            self._tell(str(payload).split())
 
     def _tell(self, names: Sequence[str]) -> None:
         try:

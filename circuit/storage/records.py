@@ -7,7 +7,7 @@ the writer's incarnation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
@@ -178,18 +178,18 @@ class CaseWrite:
     key: CaseKey
     expected_seq: int
     row: CaseRow
-    events: list[tuple[datetime, CaseEvent]] = field(default_factory=list)
-    tokens_put: list[tuple[Token, int | None]] = field(default_factory=list)
-    tokens_moved: list[TokenMove] = field(default_factory=list)
-    tokens_taken: list[tuple[int, int]] = field(default_factory=list)
-    firings_opened: list[FiringRow] = field(default_factory=list)
-    firings_changed: list[FiringRow] = field(default_factory=list)
-    executions_opened: list[ExecutionRow] = field(default_factory=list)
-    executions_changed: list[ExecutionRow] = field(default_factory=list)
-    frames: list[StreamRow] = field(default_factory=list)
-    incidents_opened: list[IncidentRow] = field(default_factory=list)
-    incidents_changed: list[IncidentRow] = field(default_factory=list)
-    commands_settled: list[CommandResult] = field(default_factory=list)
+    events: Sequence[tuple[datetime, CaseEvent]] = ()
+    tokens_put: Sequence[tuple[Token, int | None]] = ()
+    tokens_moved: Sequence[TokenMove] = ()
+    tokens_taken: Sequence[tuple[int, int]] = ()
+    firings_opened: Sequence[FiringRow] = ()
+    firings_changed: Sequence[FiringRow] = ()
+    executions_opened: Sequence[ExecutionRow] = ()
+    executions_changed: Sequence[ExecutionRow] = ()
+    frames: Sequence[StreamRow] = ()
+    incidents_opened: Sequence[IncidentRow] = ()
+    incidents_changed: Sequence[IncidentRow] = ()
+    commands_settled: Sequence[CommandResult] = ()
     release: bool = False
     due_at: datetime | None = None
 
@@ -199,8 +199,8 @@ class LogWrite:
     """What is appended while a firing runs, without a step of its case: journal rows and frames of a stream."""
 
     key: CaseKey
-    journal: list[JournalRow] = field(default_factory=list)
-    frames: list[StreamRow] = field(default_factory=list)
+    journal: Sequence[JournalRow] = ()
+    frames: Sequence[StreamRow] = ()
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from circuit.errors import CircuitError, StorageError
 from circuit.events import Frame, StreamDelta, StreamType
 from circuit.ids import CaseKey, Numbered
 from circuit.storage.records import LogWrite, StreamRow
-from circuit.streams.broker import Broker
+from circuit.streams.broker import Broker, Channel
 from circuit.streams.encoding import encode, readable
 
 COALESCE_SECONDS = 0.03
@@ -63,7 +63,7 @@ class Publisher:
 
     def changed(self, key: CaseKey) -> None:
         """Say that events of the case were committed, to its readers here and elsewhere."""
-        name = str(key.case)
+        name = str(key)
         self.broker.hear(name)
         self.notify(name)
 
@@ -78,8 +78,8 @@ class Outlet:
         self._start = start
         self._execution = str(Numbered(key.case, firing))
         self._loop = asyncio.get_running_loop()
-        self._channel = publisher.broker.hold(self._execution)
-        self._channel.feeder = self
+        # Held from the first frame on: most of what answers at once says nothing before its end.
+        self._channel: Channel | None = None
         self._sequence = 0
         self._failure: Exception | None = None
         self._over = False
@@ -133,7 +133,7 @@ class Outlet:
     def abandon(self) -> None:
         """Stop without storing what waits: readers go back to what the log holds. Doing it twice is fine."""
         if not self._over:
-            if self._channel.feeder is self:
+            if self._channel is not None and self._channel.feeder is self:
                 # What readers saw here may never be stored; the ring must not show it to new ones.
                 self._channel.clear()
             self._finish()
@@ -174,6 +174,9 @@ class Outlet:
     def _send(self, delta: StreamDelta) -> None:
         self._sequence += 1
         frame = encode(self._execution, self._start, self._sequence, delta, self._publisher.clock.now())
+        if self._channel is None:
+            self._channel = self._publisher.broker.hold(self._execution)
+            self._channel.feeder = self
         if self._channel.feeder is self:  # a newer start in this process may have taken over
             self._channel.append(frame)
         self._unstored.append(StreamRow(self._firing, frame))
@@ -232,9 +235,10 @@ class Outlet:
                 timer.cancel()
         self._saying = self._storing = None
         self._pieces, self._unstored = [], []
-        if self._channel.feeder is self:
-            self._channel.feeder = None
-        self._publisher.broker.release(self._channel)
+        if self._channel is not None:
+            if self._channel.feeder is self:
+                self._channel.feeder = None
+            self._publisher.broker.release(self._channel)
 
     def _require_open(self) -> None:
         if self._failure is not None:
