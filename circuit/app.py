@@ -193,7 +193,7 @@ class Circuit:
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
             clock = SystemClock()
-            actions = {AGENT: AgentAction(registry, toolbox=Toolbox(chosen.home / "workspaces"))}
+            actions = {AGENT: AgentAction(registry, toolbox=Toolbox(chosen.home / "workspaces", registry.http))}
             engine = Engine(
                 database,
                 actions=actions,

@@ -133,6 +133,16 @@ class Exchange:
             await self._response.aclose()
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole answer. `truncated` says that its body was longer than what was asked for."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    truncated: bool = False
+
+
 class Http:
     """Calls servers. Clients are made on first use, shared, and closed by `aclose`; use it in one event loop."""
 
@@ -153,6 +163,63 @@ class Http:
             yield exchange
         finally:
             await exchange.close()
+
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        host: str,
+        address: str,
+        limit: int,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Fetched:
+        """Ask the server `host` at exactly `address`, whatever its name means by now, and read its answer.
+
+        No proxy and no redirect: where the request goes was looked at before. Raises `ProviderError`.
+        """
+        given = {"Accept-Encoding": "identity", "User-Agent": "circuit-engine", **(headers or {})}
+        _check_headers(given)
+        parts = urlsplit(url)
+        literal = f"[{address}]" if ":" in address else address
+        named = f"[{host}]" if ":" in host else host
+        there = parts._replace(netloc=literal + (f":{parts.port}" if parts.port else ""), fragment="").geturl()
+        place, limits = origin(url), self._timeouts
+        fault: ProviderError
+        try:
+            async with (
+                asyncio.timeout(limits.connect + limits.idle),
+                httpx.AsyncClient(
+                    verify=self._trust(), timeout=None, trust_env=False, follow_redirects=False
+                ) as client,
+            ):
+                request = client.build_request(
+                    method,
+                    there,
+                    headers={"Host": named + (f":{parts.port}" if parts.port else ""), **given},
+                    content=body or None,
+                    extensions={"sni_hostname": host},
+                )
+                response = await client.send(request, stream=True)
+                try:
+                    said = bytearray()
+                    async for piece in response.aiter_bytes():
+                        said += piece
+                        if len(said) > limit:
+                            break
+                    return Fetched(response.status_code, response.headers, bytes(said[:limit]), len(said) > limit)
+                finally:
+                    await response.aclose()
+        except (TimeoutError, httpx.TimeoutException):
+            fault = ProviderTimeout(f"{place} did not answer in time")
+        except httpx.ConnectError as error:
+            fault = ProviderUnavailable(f"cannot connect to {place}: {_reason(error)}")
+        except httpx.InvalidURL:
+            fault = ProviderMisconfigured(f"the request to {place} cannot be sent: check the address")
+        except httpx.HTTPError:
+            fault = ProviderUnavailable(f"the connection to {place} broke before the answer was whole")
+        raise fault
 
     async def aclose(self) -> None:
         """Close all connections. Twice is fine."""
@@ -193,13 +260,16 @@ class Http:
             fault = ProviderUnavailable(f"the connection to {place} broke before the answer came")
         raise fault
 
+    def _trust(self) -> ssl.SSLContext:
+        if self._certificates is None:
+            self._certificates = httpx.create_ssl_context()
+        return self._certificates
+
     def _client(self, place: str) -> httpx.AsyncClient:
         client = self._clients.get(place)
         if client is None:
-            if self._certificates is None:
-                self._certificates = httpx.create_ssl_context()
             client = self._clients[place] = httpx.AsyncClient(
-                verify=self._certificates,
+                verify=self._trust(),
                 # Reading has no limit here: it is measured on content, by `Exchange`.
                 timeout=httpx.Timeout(None, connect=self._timeouts.connect, write=self._timeouts.first_byte),
                 # The number of calls at once is bounded by the worker.

@@ -8,6 +8,7 @@ and `occurrence`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import gettempdir
@@ -22,6 +23,7 @@ from circuit.agents.run import AgentRun, Capability
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.errors import ToolsMisconfigured
 from circuit.events import StreamDelta
+from circuit.providers.messages import Message
 from circuit.providers.registry import ProviderRegistry
 
 KIND = "agent"
@@ -86,7 +88,7 @@ class AgentAction:
         spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
         result = await run_agent(
             _run(call, agent, spec),
-            self._registry.provider(spec),
+            self._registry.fallback([spec, *(agent.get("fallback") or ())]),
             CallJournal(call, context),
             self._fault,
             tools=self._toolbox.tools(agent, str(call.key.case)) if agent.get("tools") else {},
@@ -110,30 +112,41 @@ class AgentAction:
         return ActionOutput(outputs, answer.text, output, usage, answer.model)
 
 
-def _run(call: ActionCall, agent: Mapping[str, Any], spec: Mapping[str, Any]) -> AgentRun:
+def prompt_texts(agent: Mapping[str, Any]) -> PromptTexts:
+    """The three texts of an agent's prompts."""
     prompts: Mapping[str, Any] = agent.get("prompts") or {}
-    texts = PromptTexts(
+    return PromptTexts(
         system=prompts.get("system") or "",
         user_template=prompts.get("user_template") or PromptTexts().user_template,
         context_instructions=prompts.get("context_instructions") or "",
     )
-    values = prompt_values(
-        inputs=call.inputs, tokens=call.tokens, workflow_id=call.workflow_id, history_count=call.history_count
-    )
+
+
+def agent_run(agent: Mapping[str, Any], spec: Mapping[str, Any], messages: tuple[Message, ...]) -> AgentRun:
+    """A run of `agent` (its definition as JSON) with the model that `spec` names, from `messages` on."""
     capabilities: Sequence[Mapping[str, Any]] = agent.get("capabilities") or ()
     return AgentRun(
         model=spec.get("model") or "",
-        messages=build_messages(texts, values),
+        messages=messages,
         parameters=agent.get("parameters") or {},
         output_schema=agent.get("output_schema"),
         schema_name=str(agent["id"]),
-        occurrence=int(call.config.get("occurrence", 0)),
-        attempt=call.attempt,
         agent_id=str(agent["id"]),
-        execution_id=call.execution_id,
         provider=str(spec.get("type") or ""),
         capabilities=tuple(Capability(one["name"], one) for one in capabilities),
         policies=Policies(tuple(agent.get("policies") or ())),
-        templates=prompts.get("capabilities") or {},
+        templates=(agent.get("prompts") or {}).get("capabilities") or {},
         context_tokens=agent.get("context_tokens"),
+    )
+
+
+def _run(call: ActionCall, agent: Mapping[str, Any], spec: Mapping[str, Any]) -> AgentRun:
+    values = prompt_values(
+        inputs=call.inputs, tokens=call.tokens, workflow_id=call.workflow_id, history_count=call.history_count
+    )
+    return replace(
+        agent_run(agent, spec, build_messages(prompt_texts(agent), values)),
+        occurrence=int(call.config.get("occurrence", 0)),
+        attempt=call.attempt,
+        execution_id=call.execution_id,
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from circuit.agents.policy import matches
+from circuit.agents.toolbox.fetch import DEFAULT_LIMIT as FETCH_LIMIT
+from circuit.agents.toolbox.fetch import Gate, fetch_tool
 from circuit.agents.toolbox.files import PREFIX, file_tools
 from circuit.agents.toolbox.root import DEFAULT_LIMIT, Root
+from circuit.agents.toolbox.shell import MEGABYTE, NAME, Bounds, shell_tool
 from circuit.agents.tools import Tool, table
 from circuit.errors import ToolsMisconfigured
+from circuit.http import Http
 from circuit.value import dataclass
 
 
@@ -19,6 +24,7 @@ class Toolbox:
     """What tools a process has. Each case has a directory of its own below `workspaces` for what its agents write."""
 
     workspaces: Path
+    http: Callable[[], Http] = field(default=Http)
 
     def tools(self, agent: Mapping[str, Any], case_id: str) -> dict[str, Tool]:
         """The tools that `agent` names, for one case. Raises `ToolsMisconfigured`."""
@@ -30,18 +36,41 @@ class Toolbox:
         return table(found)
 
     def _of(self, entry: Mapping[str, Any], entries: list[Mapping[str, Any]], case_id: str) -> Iterator[Tool]:
-        if entry["kind"] == "files":
-            yield from file_tools(self._root(entry, case_id))
-            return
-        name = str(entry["name"])
+        match entry["kind"]:
+            case "files":
+                yield from file_tools(self._root(entry, case_id))
+            case "shell":
+                yield self._shell(entry, entries, case_id)
+            case "http":
+                gate = Gate(tuple(entry["allow"]), bool(entry.get("private")))
+                yield fetch_tool(self.http(), gate, entry.get("max_bytes", FETCH_LIMIT))
+            case _:
+                yield from self._named(str(entry["name"]), entries, case_id)
+
+    def _named(self, name: str, entries: list[Mapping[str, Any]], case_id: str) -> Iterator[Tool]:
+        """The tools that a bare name or a pattern means, with the settings that the agent has for their kind."""
+        chosen: list[Tool] = []
         if name.startswith(PREFIX):
-            # A bare name is one of the files that the agent has settings for, if it has.
-            settings = next((one for one in entries if one["kind"] == "files"), {})
+            settings = _settings("files", entries)
             chosen = [tool for tool in file_tools(self._root(settings, case_id)) if matches([name], tool.name)]
-            if chosen:
-                yield from chosen
-                return
-        raise ToolsMisconfigured(f"there is no tool {name!r}: write the name of one, or a pattern such as fs.*")
+        elif matches([name], NAME):
+            chosen = [self._shell(_settings("shell", entries), entries, case_id)]
+        if not chosen:
+            raise ToolsMisconfigured(
+                f"there is no tool {name!r}: write the name of one, a pattern such as fs.*, or a mapping with settings"
+            )
+        yield from chosen
+
+    def _shell(self, settings: Mapping[str, Any], entries: list[Mapping[str, Any]], case_id: str) -> Tool:
+        """The shell, in the root of the agent's files unless it has one of its own."""
+        root = self._root(settings if settings.get("root") else _settings("files", entries), case_id)
+        plain = Bounds()
+        bounds = Bounds(
+            settings.get("seconds", plain.seconds),
+            settings.get("memory_mb", plain.memory // MEGABYTE) * MEGABYTE,
+            settings.get("max_bytes", plain.output),
+        )
+        return shell_tool(root.path, bounds)
 
     def _root(self, settings: Mapping[str, Any], case_id: str) -> Root:
         path = Path(settings["root"]) if settings.get("root") else self.workspaces / case_id
@@ -53,3 +82,7 @@ class Toolbox:
             tuple(settings.get("extensions", ())),
             settings.get("max_bytes", DEFAULT_LIMIT),
         )
+
+
+def _settings(kind: str, entries: list[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next((entry for entry in entries if entry["kind"] == kind), {})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from circuit.cli import audit, cases, database, run, serve, workflows
+from circuit.cli import agents, audit, cases, database, run, serve, workflows
 from circuit.cli.failure import error_object, report, report_usage
 from circuit.cli.session import SIGNALLED
 from circuit.cli.terminal import Terminal
@@ -40,6 +40,9 @@ app.command("cancel")(cases.cancel)
 app.command("fsck")(audit.fsck)
 app.command("serve")(serve.serve)
 app.command("worker")(serve.worker)
+app.command("chat")(agents.chat)
+app.add_typer(agents.agents_app, name="agents")
+app.add_typer(agents.tools_app, name="tools")
 app.add_typer(database.app, name="db")
 
 

@@ -33,9 +33,20 @@ def _key_field(variable: str) -> Any:
     return Field(description=f"{_API_KEY} Default: ${{{variable}}}; several keys have commas between them.")
 
 
+class ProviderLimits(Part):
+    """What is sent to one endpoint with one key."""
+
+    concurrency: Annotated[int | None, Field(ge=1, description="Requests at once.")] = None
+    requests_per_minute: Annotated[int | None, Field(ge=1, description="Requests in any minute.")] = None
+    tokens_per_minute: Annotated[int | None, Field(ge=1, description="Tokens in any minute, as far as known.")] = None
+
+
 class RemoteProvider(Part):
     """What all providers have that are reached over HTTP."""
 
+    limits: Annotated[
+        ProviderLimits | None, Field(description="Limits beside those that the provider tells in its answers.")
+    ] = None
     headers: Annotated[Headers | None, Field(description=_HEADERS)] = None
     options: Annotated[
         JsonObject | None, Field(description="Further keys of the request's body, handed to the provider as they are.")
@@ -264,6 +275,9 @@ class Agent(Part):
     name: Annotated[Line | None, Field(description="Its name for people. Default: the id.")] = None
     description: Annotated[Text | None, Field(description="What it is for.")] = None
     llm_provider: Annotated[LlmProvider, Field(description="Which model of which provider answers.")]
+    fallback: Annotated[
+        list[LlmProvider] | None, Field(max_length=10, description="Which models answer where the first one fails.")
+    ] = None
     llm_config: Annotated[LlmConfig | None, Field(description="How the model generates.")] = None
     prompts: Annotated[PromptSet | None, Field(description="What the agent is told.")] = None
     capabilities: Annotated[

@@ -99,6 +99,7 @@ def agent_json(name: str, agent: Agent) -> dict[str, Any]:
             "name": agent.name or name,
             "description": agent.description or "",
             "llm_provider": provider_json(agent.llm_provider),
+            "fallback": [provider_json(entry) for entry in agent.fallback or ()],
             "llm_config": _llm_config(agent.llm_config),
             "prompts": {
                 "system": (prompts and prompts.system) or "",
@@ -134,6 +135,8 @@ def provider_json(provider: LlmProvider) -> dict[str, Any]:
             options[name] = {header: reference_text(item) for header, item in value.items()}
         elif name == "delay_seconds":
             options[name] = seconds(value)
+        elif name == "limits":
+            options[name] = value.model_dump(exclude_none=True)
         else:
             options[name] = value
     return {"type": provider.type, "model": provider.model, "options": _tidy(options)}

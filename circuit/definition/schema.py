@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -27,7 +28,7 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of workflow files, short and long forms."""
     schema = Document.model_json_schema(schema_generator=_Generator)
     definitions: dict[str, Any] = schema["$defs"]
-    for model in Part.__subclasses__():
+    for model in _kinds(Part):
         described = schema if model is Document else definitions.get(model.__name__)
         if described is not None:
             _explain(model, described["properties"])
@@ -39,6 +40,13 @@ def json_schema() -> dict[str, Any]:
         **schema,
         "title": "Circuit workflow",
     }
+
+
+def _kinds(part: type[Part]) -> Iterator[type[Part]]:
+    """All kinds of mappings, those of kinds included."""
+    for kind in part.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
 
 
 def _explain(model: type[Part], properties: dict[str, Any]) -> None:

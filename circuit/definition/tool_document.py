@@ -133,8 +133,8 @@ class ToolEntry(Part):
     """Tools of one kind with their settings; one key only."""
 
     files: Annotated[FileTools | None, Field(description="Files below one directory.")] = None
-    shell: Annotated[ShellTools | None, Planned("shell tools"), Field(description="A shell in a sandbox.")] = None
-    http: Annotated[HttpTools | None, Planned("http tools"), Field(description="Fetching over HTTP.")] = None
+    shell: Annotated[ShellTools | None, Field(description="A shell in a sandbox.")] = None
+    http: Annotated[HttpTools | None, Field(description="Fetching over HTTP.")] = None
     openapi: Annotated[OpenApiTools | None, Planned("openapi tools"), Field(description="An HTTP API.")] = None
     mcp: Annotated[McpTools | None, Planned("mcp tools"), Field(description="An MCP server.")] = None
     agent: Annotated[

@@ -11,7 +11,7 @@ from circuit.engine.memory import LiveFiring, Memory
 from circuit.net.marking import Token
 from circuit.storage.records import CaseRow
 
-AGENT_EXTRAS = ("capabilities", "tools", "policies", "context_tokens")
+AGENT_EXTRAS = ("fallback", "capabilities", "tools", "policies", "context_tokens")
 """What of an agent's definition goes to its action as it stands."""
 
 
@@ -34,25 +34,27 @@ def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[st
         return dict(spec.config)
     agent = workflow.agents[agent_id]
     provider = provider_of(agent, row.parameters)
+    return {"agent_id": agent_id, "agent": agent_json(agent, provider)}
+
+
+def agent_json(agent: AgentDefinition, provider: ProviderSpec) -> dict[str, Any]:
+    """An agent as its action gets it, with the provider that answers for it."""
     return {
-        "agent_id": agent_id,
-        "agent": {
-            "id": agent.id,
-            "name": agent.name,
-            "description": agent.description,
-            "provider": {"type": provider.type, "model": provider.model, "options": provider.options},
-            "parameters": agent.parameters,
-            "prompts": {
-                "system": agent.prompts.system,
-                "user_template": agent.prompts.user_template,
-                "context_instructions": agent.prompts.context_instructions,
-                "capabilities": agent.prompts.capabilities,
-            },
-            "output_schema": agent.output_schema,
-            **{name: agent.document[name] for name in AGENT_EXTRAS if name in agent.document},
-            "hash": agent.hash,
-            "prompt_hash": agent.prompt_hash,
+        "id": agent.id,
+        "name": agent.name,
+        "description": agent.description,
+        "provider": {"type": provider.type, "model": provider.model, "options": provider.options},
+        "parameters": agent.parameters,
+        "prompts": {
+            "system": agent.prompts.system,
+            "user_template": agent.prompts.user_template,
+            "context_instructions": agent.prompts.context_instructions,
+            "capabilities": agent.prompts.capabilities,
         },
+        "output_schema": agent.output_schema,
+        **{name: agent.document[name] for name in AGENT_EXTRAS if name in agent.document},
+        "hash": agent.hash,
+        "prompt_hash": agent.prompt_hash,
     }
 
 

@@ -6,15 +6,20 @@ The HTTP client is made when the first remote provider is asked for: a run with 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from circuit.errors import ProviderMisconfigured
 from circuit.providers.balance import BalancedProvider, Health, Member
+from circuit.providers.fallback import Choice, FallbackProvider
+from circuit.providers.limits import Allowance, LimitedProvider, Limits
 from circuit.providers.provider import Provider
 
 if TYPE_CHECKING:
     from circuit.http import Http, Timeouts
+    from circuit.providers.endpoint import Endpoint
+    from circuit.providers.retrieval import Embedder, EmbeddingWire, Reranker
+    from circuit.providers.vectors import RemoteVectors
 
 REMOTE = ("anthropic", "custom", "google", "ollama", "openai")
 SUPPORTED = (*REMOTE, "scripted")
@@ -41,6 +46,7 @@ class ProviderRegistry:
         self._sleep = sleep
         self._http: Http | None = None
         self._health = Health()
+        self._allowances: dict[str, Allowance] = {}
 
     def provider(self, spec: Mapping[str, Any]) -> Provider:
         """The provider that `spec` (`type`, `options`) names. Raises `ProviderMisconfigured`.
@@ -61,6 +67,47 @@ class ProviderRegistry:
         raise ProviderMisconfigured(
             f"the provider type {kind!r} is not supported yet; supported are {', '.join(SUPPORTED)}"
         )
+
+    def fallback(self, specs: Sequence[Mapping[str, Any]]) -> Provider:
+        """The first of the providers that `specs` name, and where it fails the next. Raises `ProviderMisconfigured`."""
+        if len(specs) == 1:
+            return self.provider(specs[0])
+        return FallbackProvider(
+            [
+                Choice(f"{spec.get('type')}:{spec.get('model')}", str(spec.get("model") or ""), self.provider(spec))
+                for spec in specs
+            ]
+        )
+
+    def embedder(self, spec: Mapping[str, Any]) -> Embedder:
+        """What makes vectors with the provider that `spec` names. Raises `ProviderMisconfigured`."""
+        if spec.get("type") == "scripted":
+            from circuit.providers.vectors import ScriptedVectors
+
+            return ScriptedVectors()
+        from circuit.providers.retrieval import embedding_wire
+
+        return self._vectors(spec, embedding_wire(str(spec.get("type"))))
+
+    def reranker(self, spec: Mapping[str, Any]) -> Reranker:
+        """What puts texts in order with the provider that `spec` names: `custom`, for a server that has `/rerank`, or
+        `scripted`. Raises `ProviderMisconfigured`."""
+        if spec.get("type") == "scripted":
+            from circuit.providers.vectors import ScriptedVectors
+
+            return ScriptedVectors()
+        if spec.get("type") != "custom":
+            raise ProviderMisconfigured(f"a provider of the type {spec.get('type')} puts no texts in order: use custom")
+        return self._vectors(spec, None)
+
+    def _vectors(self, spec: Mapping[str, Any], wire: EmbeddingWire | None) -> RemoteVectors:
+        from circuit.providers.accounts import ACCOUNTS
+        from circuit.providers.endpoint import endpoints
+        from circuit.providers.vectors import RemoteVectors
+
+        account, options = ACCOUNTS[str(spec["type"])], spec.get("options") or {}
+        model = str(spec.get("model") or "")
+        return RemoteVectors(self._shared(), lambda: endpoints(account, model, options, self._environment), wire)
 
     def check(self, spec: Mapping[str, Any]) -> None:
         """Raise `ProviderMisconfigured` if the provider that `spec` names cannot be used as things stand: its type is
@@ -86,13 +133,27 @@ class ProviderRegistry:
         wire, http = wire_of(kind, options), self._shared()
         extra: Any = options.get("options")
 
+        def member(endpoint: Endpoint) -> Member:
+            allowance = self._allowance(f"{endpoint.identity} {model}", Limits.of(options.get("limits") or {}))
+            remote = RemoteProvider(http, wire, endpoint, extra=extra, learn=allowance.learn)
+            return Member(endpoint.identity, LimitedProvider(remote, allowance))
+
         def members() -> list[Member]:
-            return [
-                Member(endpoint.identity, RemoteProvider(http, wire, endpoint, extra=extra))
-                for endpoint in endpoints(ACCOUNTS[kind], model, options, self._environment)
-            ]
+            return [member(endpoint) for endpoint in endpoints(ACCOUNTS[kind], model, options, self._environment)]
 
         return BalancedProvider(members, self._health)
+
+    def _allowance(self, name: str, limits: Limits) -> Allowance:
+        """The allowance of one endpoint for one model: all agents with the same limits share it."""
+        key = f"{name} {limits}"
+        found = self._allowances.get(key)
+        if found is None:
+            found = self._allowances[key] = Allowance(limits, sleep=self._sleep)
+        return found
+
+    def http(self) -> Http:
+        """The connections of this registry, for others that call servers too."""
+        return self._shared()
 
     def _shared(self) -> Http:
         if self._http is None:

@@ -28,6 +28,8 @@ class PromptText(Protocol):
     def user_template(self) -> str: ...
     @property
     def context_instructions(self) -> str: ...
+    @property
+    def capabilities(self) -> Mapping[str, str]: ...
 
 
 class AgentVersion(Protocol):
@@ -151,11 +153,12 @@ async def list_current(
     )
 
 
-def _prompt_document(prompts: PromptText) -> dict[str, str]:
+def _prompt_document(prompts: PromptText) -> dict[str, Any]:
     return {
         "system": prompts.system,
         "user_template": prompts.user_template,
         "context_instructions": prompts.context_instructions,
+        **({"capabilities": dict(prompts.capabilities)} if prompts.capabilities else {}),
     }
 
 

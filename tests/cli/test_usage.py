@@ -23,6 +23,12 @@ COMMANDS = [
     ["cancel"],
     ["serve"],
     ["worker"],
+    ["agents", "list"],
+    ["agents", "show"],
+    ["agents", "test"],
+    ["chat"],
+    ["tools", "list"],
+    ["tools", "call"],
     ["db", "status"],
     ["db", "upgrade"],
 ]

@@ -19,6 +19,7 @@ class Prompts:
     system: str = "You review."
     user_template: str = "{input_data}"
     context_instructions: str = ""
+    capabilities: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

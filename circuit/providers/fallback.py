@@ -1,0 +1,61 @@
+"""Asks another model where one fails.
+
+Before the first chunk nobody notices. After it the stream is marked as restarted: what was said no longer counts, and
+the other model begins anew; nothing is ever continued in the middle. What one provider wants back from an earlier
+answer is not shown to another one: it is marked with its protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from circuit.errors import (
+    AuthenticationRefused,
+    ContextTooLong,
+    ModelNotFound,
+    ProviderError,
+    ProviderMisconfigured,
+    QuotaExceeded,
+)
+from circuit.providers.provider import ModelChunk, ModelRequest, Provider, Restarted
+from circuit.value import dataclass
+
+_ANOTHER_HELPS = (AuthenticationRefused, ContextTooLong, ModelNotFound, ProviderMisconfigured, QuotaExceeded)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One model of one provider."""
+
+    name: str
+    model: str
+    provider: Provider
+
+
+class FallbackProvider:
+    """Streams from the first of `choices` that answers."""
+
+    def __init__(self, choices: Sequence[Choice]) -> None:
+        self._choices = choices
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
+        fault: ProviderError | None = None
+        said = False
+        for choice in self._choices:
+            if fault is not None and said:
+                yield Restarted(f"{choice.name} answers instead: {fault.code}")
+                said = False
+            try:
+                async with aclosing(choice.provider.stream(replace(request, model=choice.model))) as chunks:
+                    async for chunk in chunks:
+                        said = True
+                        yield chunk
+                return
+            except ProviderError as error:
+                if not (error.retryable or isinstance(error, _ANOTHER_HELPS)):
+                    raise
+                fault = error
+        if fault is not None:
+            raise fault

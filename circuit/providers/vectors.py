@@ -1,0 +1,99 @@
+"""The doors `embed` and `rerank` of the providers that are reached over HTTP, and scripted ones for tests."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from circuit.errors import BadResponse, ProviderError
+from circuit.http import Http, origin
+from circuit.providers.endpoint import Endpoint
+from circuit.providers.failure import Peer, status_error
+from circuit.providers.parser import parsed
+from circuit.providers.retrieval import (
+    EmbeddingRequest,
+    Embeddings,
+    EmbeddingWire,
+    Ranked,
+    RerankRequest,
+    embeddings_of,
+    ranked_of,
+    rerank_body,
+)
+
+ANSWER_LIMIT = 64 * 1024 * 1024
+SCRIPTED_DIMENSIONS = 64
+
+
+class RemoteVectors:
+    """Asks one of several endpoints: the next one where the one before did not answer."""
+
+    def __init__(self, http: Http, endpoints: Callable[[], Sequence[Endpoint]], wire: EmbeddingWire | None) -> None:
+        self._http = http
+        self._endpoints = endpoints
+        self._wire = wire
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        assert self._wire is not None
+        value, place = await self._ask(request.model, self._wire.path(request), self._wire.body(request))
+        return embeddings_of(self._wire, request, value, place)
+
+    async def rerank(self, request: RerankRequest) -> tuple[Ranked, ...]:
+        value, place = await self._ask(request.model, "/rerank", rerank_body(request))
+        return ranked_of(request, value, place)
+
+    async def _ask(self, model: str, path: str, body: dict[str, Any]) -> tuple[Any, str]:
+        fault: ProviderError | None = None
+        for endpoint in self._endpoints():
+            try:
+                return await self._ask_one(endpoint, model, path, orjson.dumps(body))
+            except ProviderError as error:
+                fault = error
+        assert fault is not None
+        raise fault
+
+    async def _ask_one(self, endpoint: Endpoint, model: str, path: str, body: bytes) -> tuple[Any, str]:
+        peer = Peer(origin(endpoint.base), model, endpoint.key_hint, endpoint.secrets)
+        async with self._http.post(endpoint.url(path), headers=endpoint.headers, body=body) as exchange:
+            said = bytearray()
+            while (piece := await exchange.receive()) is not None:
+                exchange.progress()
+                said += piece
+                if len(said) > ANSWER_LIMIT:
+                    raise BadResponse(f"{peer.place} sent an answer of more than {ANSWER_LIMIT} bytes")
+            if exchange.status != 200:
+                raise status_error(peer, exchange.status, exchange.headers, bytes(said), datetime.now(UTC))
+        value = parsed(bytes(said))
+        if not isinstance(value, dict):
+            raise BadResponse(f"{peer.place} answered with something that is not JSON")
+        return value, peer.place
+
+
+class ScriptedVectors:
+    """Vectors from the words of a text, the same for the same text: texts with words in common lie close together."""
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        size = request.dimensions or SCRIPTED_DIMENSIONS
+        return Embeddings(tuple(_vector(text, size) for text in request.texts), request.model or "scripted")
+
+    async def rerank(self, request: RerankRequest) -> tuple[Ranked, ...]:
+        asked = _vector(request.query, SCRIPTED_DIMENSIONS)
+        scores = [
+            Ranked(index, round(sum(a * b for a, b in zip(asked, _vector(text, SCRIPTED_DIMENSIONS), strict=True)), 9))
+            for index, text in enumerate(request.texts)
+        ]
+        return tuple(sorted(scores, key=lambda one: one.score, reverse=True)[: request.top])
+
+
+def _vector(text: str, size: int) -> tuple[float, ...]:
+    values = [0.0] * size
+    for word in text.lower().split():
+        digest = hashlib.sha256(word.encode("utf-8", "replace")).digest()
+        values[int.from_bytes(digest[:4], "big") % size] += 1.0 if digest[4] % 2 else -1.0
+    length = math.sqrt(sum(value * value for value in values)) or 1.0
+    return tuple(value / length for value in values)

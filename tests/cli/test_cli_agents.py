@@ -1,0 +1,83 @@
+"""`circuit agents`, `circuit tools`, `circuit chat`: what they show, and that they need no database."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from circuit.cli.main import main
+
+CLERK = """
+workflow: clerk
+places: {asked: {initial: true}, answered: {terminal: true}}
+agents:
+  clerk:
+    llm_provider:
+      type: scripted
+      responses: [[{tool_calls: [{name: fs.write_file, arguments: {path: a.txt, content: hi}}]}, "Written, {name}."]]
+    prompts: {system: "You are a clerk.", user_template: "Write for {name}."}
+    capabilities: [react]
+    tools: [fs.*]
+    policies: [{deny: fs.edit_file}]
+transitions:
+  work: {from_places: asked, to_place: answered, agent_execution: {agent_id: clerk, input_mapping: {name: data.name}}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CIRCUIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CIRCUIT_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    path = tmp_path / "clerk.yaml"
+    path.write_text(CLERK)
+    return path
+
+
+def test_agents_are_listed_and_shown(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agents", "list", str(file)]) == 0
+    assert "scripted:scripted" in capsys.readouterr().out
+    assert main(["agents", "list", str(file), "--json"]) == 0
+    (agent,) = json.loads(capsys.readouterr().out)["agents"]
+    assert (agent["id"], agent["capabilities"], agent["tools"]) == ("clerk", ["react"], ["fs.*"])
+    assert main(["agents", "show", str(file), "clerk"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompts"]["system"] == "You are a clerk."
+    assert main(["agents", "show", str(file), "nobody"]) == 2
+    assert "it has: clerk" in capsys.readouterr().err
+
+
+def test_an_agent_is_tried(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agents", "test", str(file), "--input", '{"name": "Ada"}']) == 0
+    out = capsys.readouterr().out
+    assert '> fs.write_file {"path":"a.txt","content":"hi"}' in out
+    assert "Written, {name}." in out
+    assert (tmp_path / "home" / "workspaces" / "cli" / "a.txt").read_text() == "hi"
+    assert main(["agents", "test", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == "Written, {name}."
+    assert main(["agents", "test", str(file), "--model", "openai:gpt-4o"]) == 2
+    assert "OPENAI_API_KEY" in capsys.readouterr().err
+
+
+def test_tools_are_listed_and_called(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tools", "list", str(file)]) == 0
+    assert "fs.read_file" in capsys.readouterr().out
+    assert main(["tools", "list", str(file), "--json"]) == 0
+    assert {tool["name"] for tool in json.loads(capsys.readouterr().out)} > {"fs.grep", "fs.csv_query"}
+    written = json.dumps({"path": "b.txt", "content": "x"})
+    assert main(["tools", "call", str(file), "fs.write_file", "--arguments", written]) == 0
+    assert json.loads(capsys.readouterr().out) == "wrote 1 bytes to b.txt"
+    assert main(["tools", "call", str(file), "fs.edit_file"]) == 1
+    assert "a policy denies fs.edit_file" in capsys.readouterr().err
+    assert main(["tools", "call", str(file), "fs.nosuch"]) == 2
+
+
+def test_a_chat_goes_on_until_nothing_is_said(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Write something.\nAnd again.\n"))
+    assert main(["chat", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("> fs.write_file") == 2
+    assert out.count("Written, {name}.") == 2
