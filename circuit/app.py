@@ -165,13 +165,15 @@ class Circuit:
         only: Sequence[str] | None = None,
         settings: Settings | None = None,
         stop_seconds: float = 5.0,
+        exit_when_stuck: bool = False,
         progress: Progress | None = None,
         fault: FaultHook | None = None,
     ) -> AsyncGenerator[Circuit]:
         """Open the database at `url`, or the embedded one in `home`; what is not given comes from the settings.
 
         With `worker`, cases are worked on while the block runs: all of them, or those in `only` and what `take` adds.
-        At the end of the block, what still runs has `stop_seconds` to end and is handed back then. An embedded
+        At the end of the block, what still runs has `stop_seconds` to end and is handed back then. `exit_when_stuck`
+        ends the process if something blocks the event loop for ever. An embedded
         database is brought to this release's revision; another one must be at it. `progress` hears what takes a while;
         `fault` is called at the named crash points, for tests. Raises `StorageError`.
         """
@@ -206,6 +208,7 @@ class Circuit:
                     lease_seconds=chosen.lease_seconds,
                     executions=chosen.max_concurrent_executions,
                     stop_seconds=stop_seconds,
+                    exit_when_stuck=exit_when_stuck,
                 ),
                 ring_frames=chosen.stream_buffer_size,
                 fault=fault or no_fault,

@@ -148,6 +148,18 @@ class IncidentResolved:
 
 
 @dataclass(frozen=True, slots=True)
+class TokensChanged:
+    """Somebody changed tokens by hand: `patched` data for an incident, or `put_back` from a dead-letter place."""
+
+    kind: ClassVar[str] = "tokens_changed"
+    consumed: tuple[TokenRef, ...]
+    produced: tuple[TokenImage, ...]
+    reason: str
+    principal: str
+    incident: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CaseEnded:
     """The case is `completed`, `failed` or `cancelled`; nothing follows."""
 
@@ -166,6 +178,7 @@ CaseEvent = (
     | FiringFailed
     | FiringCancelled
     | IncidentResolved
+    | TokensChanged
     | CaseEnded
 )
 
@@ -180,6 +193,7 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
         FiringFailed,
         FiringCancelled,
         IncidentResolved,
+        TokensChanged,
         CaseEnded,
     )
 }

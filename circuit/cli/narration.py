@@ -28,6 +28,7 @@ from circuit.events import (
     StreamType,
     TokenImage,
     TokenRef,
+    TokensChanged,
     TransitionFired,
 )
 
@@ -110,6 +111,13 @@ class Narrator:
                 return [Line(f"{one_line(event.transition)} was cancelled", "yellow")]
             case IncidentResolved():
                 return [Line(f"incident {event.incident} is resolved: {one_line(event.reason)}", "green")]
+            case TokensChanged():
+                self._take(event.consumed)
+                self._put(event.produced)
+                by = one_line(event.principal, 60)
+                if event.reason == "put_back":
+                    return [Line(f"put back by {by}: {self._path(event.consumed, event.produced)}", "green")]
+                return [Line(f"data changed by {by} for incident {event.incident}: {_places(event.produced)}", "green")]
             case CaseEnded():
                 reason = f": {one_line(event.reason)}" if event.reason else ""
                 return [

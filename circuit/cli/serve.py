@@ -45,7 +45,7 @@ def serve(
     async def body() -> int:
         from circuit.app import Circuit
 
-        async with Circuit.open(settings=settings, progress=terminal.note) as circuit:
+        async with Circuit.open(settings=settings, exit_when_stuck=True, progress=terminal.note) as circuit:
             await circuit.serve(
                 chosen,
                 settings.port if port is None else port,
@@ -68,7 +68,7 @@ def worker(pools: PoolOption = None) -> int:
     async def body() -> int:
         from circuit.app import Circuit
 
-        async with Circuit.open(settings=settings, progress=terminal.note):
+        async with Circuit.open(settings=settings, exit_when_stuck=True, progress=terminal.note):
             terminal.line("circuit worker is ready")
             await asyncio.Event().wait()
         return 0

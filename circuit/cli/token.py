@@ -173,6 +173,14 @@ def _assigned(parts: TokenParts, assignments: Sequence[str]) -> TokenParts:
     return TokenParts(root["data"], root["metadata"])
 
 
+def assignments(given: Sequence[str]) -> dict[str, Any]:
+    """The values of `--set` options by their paths, for tokens that exist. Raises `InvalidRequest`."""
+    _assigned(TokenParts(), given)
+    values = {name: _value(text) for name, _, text in (one.partition("=") for one in given)}
+    refuse_nul(values, "--set")
+    return values
+
+
 def _value(text: str) -> Any:
     try:
         return exact_json(text)

@@ -237,6 +237,7 @@ def _retry(retry: RetryConfig | None) -> dict[str, Any] | None:
             "max_attempts": retry.max_attempts,
             "backoff_seconds": backoff,
             "retry_on_errors": list(dict.fromkeys(retry.retry_on_errors or ())),
+            "max_crashes": retry.max_crashes,
         }
     )
 

@@ -140,7 +140,10 @@ def _action(execution: Mapping[str, Any] | None) -> ActionSpec | None:
         required=execution.get("required", True),
         timeout_seconds=execution.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS),
         retry=RetryPolicy(
-            retry.get("max_attempts", 1), retry.get("backoff_seconds", 1.0), tuple(retry.get("retry_on_errors", ()))
+            retry.get("max_attempts", 1),
+            retry.get("backoff_seconds", 1.0),
+            tuple(retry.get("retry_on_errors", ())),
+            retry.get("max_crashes", 10),
         ),
     )
 

@@ -178,6 +178,10 @@ class RetryConfig(Part):
         list[Line] | None,
         Field(description="Error codes that are tried again. Default: every error that calls itself retryable."),
     ] = None
+    max_crashes: Annotated[
+        int | None,
+        Field(ge=1, le=1_000, description="Lost processes after which it fails for good. Default: 10."),
+    ] = None
 
 
 class AgentExecution(Part):

@@ -16,12 +16,14 @@ DEFAULT_POOL = "default"
 class RetryPolicy:
     """How often an action is tried. `retry_on_errors` empty means every error that calls itself retryable.
 
-    The wait before try n+1 is `backoff_seconds * 2**(n-1)`, less up to half of it by jitter.
+    The wait before try n+1 is `backoff_seconds * 2**(n-1)`, less up to half of it by jitter. After `max_crashes` lost
+    processes the firing fails; these count apart from the attempts.
     """
 
     max_attempts: int = 1
     backoff_seconds: float = 1.0
     retry_on_errors: tuple[str, ...] = ()
+    max_crashes: int = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from circuit.engine.draft import Draft
+from circuit.engine.repair import patch_incident, put_back
 from circuit.errors import CircuitError, Conflict, Forbidden, InvalidRequest
 from circuit.net.diagnosis import why
 from circuit.net.structure import Trigger
@@ -64,6 +65,21 @@ def _retry(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft
     return {"incidents": numbers}
 
 
+def _resolve(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    """As a retry, after a change of the data of the tokens that the incident is about."""
+    number, changes, token = payload.get("incident"), payload.get("set"), payload.get("token")
+    if not isinstance(number, int) or not isinstance(changes, dict) or not changes:
+        raise InvalidRequest("a command of the kind resolve needs an incident (its number) and what to set (by path)")
+    if number not in owner.memory.incidents:
+        raise Conflict(f"case {owner.memory.key} has no open incident {number}")
+    patch_incident(owner.memory, number, changes, token, principal.subject, draft)
+    return {"incidents": owner.retry_incidents(number, principal.subject, draft)}
+
+
+def _put_back(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    return {"tokens": put_back(owner.memory, payload.get("token"), payload.get("place"), principal.subject, draft)}
+
+
 def _cancel(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
     owner.end(CaseStatus.CANCELLED, str(payload.get("reason", "")), draft, principal.subject)
     return {"status": CaseStatus.CANCELLED.value}
@@ -72,5 +88,7 @@ def _cancel(owner: Owner, payload: Mapping[str, Any], principal: Principal, draf
 _RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[str, Any]]] = {
     "fire": _fire,
     "retry": _retry,
+    "resolve": _resolve,
+    "put_back": _put_back,
     "cancel": _cancel,
 }

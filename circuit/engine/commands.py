@@ -165,6 +165,44 @@ class Commands:
         payload = {} if incident is None else {"incident": incident}
         return await self._ask(key, "retry", payload, principal, idempotency_key, wait_seconds)
 
+    async def resolve(
+        self,
+        key: CaseKey,
+        incident: int,
+        changes: Mapping[str, Any],
+        token: int | None = None,
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+    ) -> CommandOutcome:
+        """Change the data of the tokens that an incident is about (or of one of them), and let it be tried again.
+
+        `changes` are values by dotted path (`data.NAME`, `metadata.NAME`); the colour of the place judges the result.
+        Raises `NotFound`, `Conflict`, `InvalidRequest`.
+        """
+        if not changes:
+            raise InvalidRequest("nothing is set: name at least one path, or retry the incident as it is")
+        payload: dict[str, Any] = {"incident": incident, "set": _storable(dict(changes), "what is set")}
+        if token is not None:
+            payload["token"] = token
+        return await self._ask(key, "resolve", payload, principal, idempotency_key, wait_seconds)
+
+    async def put_back(
+        self,
+        key: CaseKey,
+        token: int | None = None,
+        place: str | None = None,
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+    ) -> CommandOutcome:
+        """Put tokens from dead-letter places (or one of them) back to where they were taken from, or into `place`.
+        Raises `NotFound`, `Conflict`."""
+        payload = {name: value for name, value in (("token", token), ("place", place)) if value is not None}
+        return await self._ask(key, "put_back", payload, principal, idempotency_key, wait_seconds)
+
     async def cancel(
         self,
         key: CaseKey,

@@ -8,22 +8,32 @@ A lease ends in one of three ways, and then nothing that the worker writes may c
 `fenced`   another worker declared this one dead; the database refuses its writes.
 `expired`  it could not be renewed in time; nobody else may have noticed.
 `stuck`    the worker's loop did not beat for longer than the lease.
+
+What blocks a loop is found: the thread asks which task the loop is in. If that is an execution, its firing is to blame
+when the worker is taken over, and no other. A loop that comes back begins anew; one that never does takes its process
+down with it, where that is the process's own wish (`exit_when_stuck`), so that whoever supervises it starts another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
+import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from circuit.engine.connecting import close, connected
 from circuit.engine.service import Backoff
+from circuit.ids import CaseKey
 from circuit.storage import workers
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
@@ -32,6 +42,8 @@ from circuit.storage.workers import Incarnation
 logger = logging.getLogger(__name__)
 
 DEFAULT_LEASE_SECONDS = 15.0
+EXIT_STUCK = 70
+"""The exit code of a process whose loop is stuck for ever (EX_SOFTWARE)."""
 STOP_SECONDS = 2.0
 """How long `stop` waits for the thread; it is a daemon, so the process ends without it."""
 
@@ -66,14 +78,21 @@ class Lease:
         incarnation: Incarnation,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        exit_when_stuck: bool = False,
+        leave: Callable[[int], object] = os._exit,
     ) -> None:
         self.incarnation = incarnation
         self.lease_seconds = lease_seconds
         self.lost = asyncio.Event()
         self.loss: Loss | None = None
+        self.culprit: Callable[[asyncio.Task[Any]], tuple[CaseKey, int] | None] = lambda _: None
+        self._exit_when_stuck = exit_when_stuck
+        self._leave = leave
         self._database = database
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
         self._renewal: Renewal | None = None
         self._told: datetime | None = None
         self._beat = monotonic()
@@ -163,6 +182,32 @@ class Lease:
         except RuntimeError:
             logger.debug("the worker's loop is closed; nobody is left to hear that the lease is %s", loss.value)
 
+    async def _accuse(self, connection: Connection | None) -> None:
+        """Find out what the loop is stuck in, and say so before others take over."""
+        task = asyncio.current_task(self._loop)
+        stack = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]
+        shown = "".join(traceback.format_stack(stack)) if stack is not None else "no stack"
+        name = task.get_name() if task is not None else "no task"
+        logger.error("the worker's loop is stuck in %s:\n%s", name, shown)
+        found = self.culprit(task) if task is not None else None
+        if found is None or connection is None or connection.is_closed():
+            return
+        try:
+            async with asyncio.timeout(self.lease_seconds / 2):
+                await workers.suspect(connection, self.incarnation.id, *found)
+        except Exception as error:
+            logger.warning("it could not be said what the worker is stuck in: %s: %s", type(error).__name__, error)
+
+    async def _give_up_on_the_loop(self) -> None:
+        """End the process if its loop does not come back within another lease."""
+        if not self._exit_when_stuck:
+            return
+        await asyncio.sleep(self.lease_seconds)
+        if self._monotonic() - self._beat > 2 * self.lease_seconds:
+            logger.critical("the worker's loop does not come back: the process ends")
+            faulthandler.dump_traceback()
+            self._leave(EXIT_STUCK)
+
     async def _renew(self) -> None:
         """Renew every third of the lease until it is lost or `stop` is called."""
         self._thread_loop = asyncio.get_running_loop()
@@ -176,7 +221,9 @@ class Lease:
                 if self._ending.is_set():
                     return
                 if self._monotonic() - self._beat > self.lease_seconds:
+                    await self._accuse(connection)
                     self._report(Loss.STUCK)
+                    await self._give_up_on_the_loop()
                     return
                 asked = self._monotonic()
                 try:

@@ -39,6 +39,7 @@ from circuit.net.binding import Binding, bindings
 from circuit.net.mapping import map_inputs, merge_inputs, produce
 from circuit.net.structure import Transition, Trigger
 from circuit.storage.records import (
+    QUARANTINE_CRASHES,
     CaseState,
     CaseStatus,
     CaseWrite,
@@ -53,16 +54,15 @@ from circuit.value import dataclass, replace
 MOST_IMMEDIATE = 1_000
 """Immediate firings in one go, after which the owner commits and lets other cases have their turn."""
 
-MOST_CRASHES = 10
-"""Lost processes after which a firing fails instead of being started again."""
-
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An action to start. `reason` says why it is not the first start of its firing, and is None if it is."""
+    """An action to start. `reason` says why it is not the first start of its firing, and is None if it is. `alone`:
+    its process was lost with it before, so that nothing else runs in the process while it does."""
 
     call: ActionCall
     reason: str | None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +304,7 @@ class Owner:
         if live.running:
             if row.number not in self._lost:
                 return
-            if row.crashes >= MOST_CRASHES:
+            if row.crashes >= memory.workflow.actions[row.transition].retry.max_crashes:
                 self._give_up_on(live, draft)
                 return
             reason = "resumed"
@@ -315,7 +315,8 @@ class Owner:
         memory.change(live, draft, state=FiringState.RUNNING, start=row.start + 1, retry_at=None)
         draft.record(FiringResumed(row.transition, row.number, memory.execution_id(row.number), live.row.start, reason))
         config = performer(memory, row.transition).config
-        self._starts.append(Start(action_call(memory, live, config), reason))
+        alone = row.crashes >= QUARANTINE_CRASHES
+        self._starts.append(Start(action_call(memory, live, config), reason, alone))
 
     def _give_up_on(self, live: LiveFiring, draft: Draft) -> None:
         """A firing whose process was lost too often ends here. Its stream gets a last start, to say so."""

@@ -19,8 +19,10 @@ from circuit.engine.views import (
     CaseSummary,
     CaseView,
     CaseWhy,
+    DeadLetterEntry,
     EventView,
     ExecutionView,
+    IncidentEntry,
     IncidentView,
     TokenView,
     WorkflowView,
@@ -28,7 +30,7 @@ from circuit.engine.views import (
 from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey, Numbered
 from circuit.net.marking import Token
-from circuit.storage import history, listing, tokens, workflows
+from circuit.storage import history, incidents, listing, tokens, workflows
 from circuit.storage.database import Database
 from circuit.storage.records import CaseRow, CaseState, CaseStatus, ExecutionRow, FiringRow, IncidentRow
 
@@ -74,6 +76,54 @@ class Queries:
             lacks = await listing.unserved(connection, {row.bucket for _, row in found if _wants_worker(row)})
         return [_summary(key, row, lacks) for key, row in found]
 
+    async def open_incidents(
+        self,
+        tenant: int,
+        workflow_id: str | None = None,
+        code: str | None = None,
+        limit: int = 100,
+        after: tuple[UUID, int] | None = None,
+        since_before: datetime | None = None,
+    ) -> list[IncidentEntry]:
+        """Open incidents of all cases, by case and number; `after` is the last one of the page before, and with
+        `since_before` what was raised later is left out."""
+        async with self._database.transaction(tenant) as connection:
+            found = await incidents.open_incidents(
+                connection,
+                tenant,
+                workflow_id=workflow_id,
+                code=code,
+                limit=limit,
+                after=after,
+                since_before=since_before,
+            )
+        return [IncidentEntry(key, workflow, _incident_view(key, row), row.blocks) for key, workflow, row in found]
+
+    async def dead_letters(
+        self,
+        tenant: int,
+        workflow_id: str | None = None,
+        code: str | None = None,
+        limit: int = 100,
+        after: tuple[UUID, int] | None = None,
+        since_before: datetime | None = None,
+    ) -> list[DeadLetterEntry]:
+        """Tokens in dead-letter places of all live cases, by case and number; `code` is that of the failure."""
+        async with self._database.transaction(tenant) as connection:
+            found = await incidents.dead_letters(
+                connection,
+                tenant,
+                workflow_id=workflow_id,
+                code=code,
+                limit=limit,
+                after=after,
+                since_before=since_before,
+            )
+        return [
+            DeadLetterEntry(key, workflow, token.number, _token_view(key, token, None))
+            for key, workflow, token in found
+        ]
+
     async def case(self, key: CaseKey) -> CaseView | None:
         """A case with its tokens, history, incidents and executions."""
         async with self._database.transaction(key.tenant) as connection:
@@ -83,7 +133,7 @@ class Queries:
             laid = await tokens.of_case(connection, key)
             firings = await listing.firings(connection, key)
             executions = await listing.executions(connection, key)
-            incidents = await listing.incidents(connection, key)
+            raised = await listing.incidents(connection, key)
             events: list[EventView] = []
             while True:
                 page = await history.read_events(connection, key, len(events), PAGE_EVENTS)
@@ -101,7 +151,7 @@ class Queries:
             min((firing.retry_at for firing in firings if firing.state.live and firing.retry_at), default=None),
             [_token_view(key, token, holder) for token, holder in laid],
             events,
-            [_incident_view(key, incident) for incident in incidents],
+            [_incident_view(key, incident) for incident in raised],
             [_execution_view(key, execution, by_number) for execution in executions],
         )
 
@@ -114,7 +164,7 @@ class Queries:
             laid = await tokens.of_case(connection, key)
             firings = await listing.firings(connection, key)
             executions = await listing.executions(connection, key)
-            incidents = await listing.incidents(connection, key)
+            raised = await listing.incidents(connection, key)
             fired = await history.fired(connection, key)
             lacks = await listing.unserved(connection, {row.bucket} if _wants_worker(row) else set())
         try:
@@ -127,7 +177,7 @@ class Queries:
             tokens=laid,
             firings=[firing for firing in firings if firing.state.live],
             executions=executions,
-            incidents=[incident for incident in incidents if incident.resolved_at is None],
+            incidents=[incident for incident in raised if incident.resolved_at is None],
             commands=[],
             fired=fired,
             journal={},

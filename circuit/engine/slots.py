@@ -1,7 +1,8 @@
 """A bounded number of executions at once. What has no slot yet waits here for its turn (`circuit.engine.turns`).
 
 A part of the slots is kept for others than the cases that have many already: a case with a thousand firings takes most
-of the slots while it is alone, and never all of them.
+of the slots while it is alone, and never all of them. What runs in quarantine (`circuit.engine.quarantine`) waits until
+nothing else runs, and nothing else begins until it has ended.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
 from circuit.engine.owner import Start
+from circuit.engine.quarantine import Blame, Quarantine, nobody
 from circuit.engine.turns import Turns
 from circuit.ids import CaseKey
 
@@ -59,6 +62,7 @@ class Slots:
         broken: Callable[[CaseKey, BaseException], None],
         freed: Callable[[], None],
         alone: bool = False,
+        blame: Blame = nobody,
     ) -> None:
         self._limit = limit
         # From which number of running executions on a case must have less than its share to begin another.
@@ -70,6 +74,7 @@ class Slots:
         self._broken = broken
         self._freed = freed
         self._waiting = Turns()
+        self._quarantine = Quarantine(blame)
         self._running: set[Running] = set()
         self._closed = False
         self.submitted = 0
@@ -83,6 +88,8 @@ class Slots:
     @property
     def free(self) -> int:
         """How many executions of cases that have few could start now."""
+        if self._quarantine or self._quarantine.occupied:
+            return 0
         waiting = min(len(self._waiting), max(0, self._common - len(self._running)))
         return max(0, self._limit - len(self._running) - waiting)
 
@@ -91,7 +98,10 @@ class Slots:
         if self._closed:
             return
         self.submitted += 1
-        if self._may_begin(start):
+        if start.alone:
+            self._quarantine.add(start)
+            self._begin_alone()
+        elif self._may_begin(start) and not self._quarantine:
             self._begin(start)
         else:
             self._waiting.add(start)
@@ -103,11 +113,22 @@ class Slots:
                 running.cancel()
         if self._waiting:
             self._waiting.remove(key, firing)
+        if self._quarantine:
+            self._quarantine.remove(key, firing)
+            self._go_on()
+
+    def culprit(self, task: asyncio.Task[Any]) -> tuple[CaseKey, int] | None:
+        """The firing whose execution `task` is. May be asked from another thread while this one is stuck."""
+        for running in list(self._running):
+            if running.task is task:
+                return running.key, running.firing
+        return None
 
     def close(self) -> None:
         """Start nothing more, and forget what waits."""
         self._closed = True
         self._waiting.clear()
+        self._quarantine.clear()
 
     async def drain(self, seconds: float) -> None:
         """Close, and give what runs `seconds` to end."""
@@ -128,14 +149,28 @@ class Slots:
     def _may_begin(self, start: Start) -> bool:
         running = len(self._running)
         if running < self._common:
-            return True
-        return running < self._limit and self._of_case[start.call.key] < self._share
+            return not self._quarantine.occupied
+        return running < self._limit and self._of_case[start.call.key] < self._share and not self._quarantine.occupied
+
+    def _go_on(self, *, after_quarantine: bool = False) -> None:
+        """Begin what may begin now. After one ran alone, what had to wait for it goes before the next one."""
+        if self._closed:
+            return
+        if after_quarantine or not self._quarantine:
+            while self._waiting and (waiting := self._waiting.take(self._may_begin)) is not None:
+                self._begin(waiting)
+        self._begin_alone()
+
+    def _begin_alone(self) -> None:
+        if self._quarantine and not self._running:
+            self._begin(self._quarantine.take())
 
     def _begin(self, start: Start) -> None:
         call = start.call
         self._of_case[call.key] += 1
         cutoff = Cutoff()
-        task = asyncio.create_task(execute(start, self._around, cutoff), name=call.execution_id)
+        perform = self._quarantine.perform if start.alone else execute
+        task = asyncio.create_task(perform(start, self._around, cutoff), name=call.execution_id)
         running = Running(call.key, call.firing, task, cutoff)
         self._running.add(running)
         task.add_done_callback(partial(self._done, running))
@@ -145,10 +180,9 @@ class Slots:
         self._of_case[running.key] -= 1
         if not self._of_case[running.key]:
             del self._of_case[running.key]
-        if self._waiting and not self._closed:
-            waiting = self._waiting.take(self._may_begin)
-            if waiting is not None:
-                self._begin(waiting)
+        after_quarantine, self._quarantine.occupied = self._quarantine.occupied, False
+        if self._waiting or self._quarantine:
+            self._go_on(after_quarantine=after_quarantine)
         if self.free:
             self._freed()
         if task.cancelled():

@@ -148,6 +148,44 @@ class IncidentView:
 
 
 @dataclass(frozen=True, slots=True)
+class IncidentEntry:
+    """An open incident in a list over cases. `blocks` are the tokens (number, version) that it is about."""
+
+    key: CaseKey
+    workflow_id: str
+    incident: IncidentView
+    blocks: tuple[tuple[int, int], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        tokens = [str(Numbered(self.key.case, number)) for number, _ in self.blocks]
+        return {
+            "case_id": str(self.key.case),
+            "workflow": self.workflow_id,
+            **self.incident.as_dict(),
+            "tokens": tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterEntry:
+    """A token in a dead-letter place, in a list over cases."""
+
+    key: CaseKey
+    workflow_id: str
+    number: int
+    token: TokenView
+
+    @property
+    def failure(self) -> Mapping[str, Any]:
+        """Why it lies there, where a failed firing put it there: `code`, `message`, `transition`, `place`."""
+        failure: Any = self.token.metadata.get("failure")
+        return failure if isinstance(failure, Mapping) else {}
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"case_id": str(self.key.case), "workflow": self.workflow_id, **self.token.as_dict()}
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionView:
     """One run of an action inside a firing: what its stream is addressed by."""
 

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from circuit.clock import Clock
@@ -47,12 +48,14 @@ _CUT_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """How long and how much. `stop_seconds` is what running executions get to end when the worker is stopped."""
+    """How long and how much. `stop_seconds` is what running executions get to end when the worker is stopped.
+    `exit_when_stuck`: the process ends if something blocks its event loop for ever."""
 
     lease_seconds: float = DEFAULT_LEASE_SECONDS
     executions: int = DEFAULT_EXECUTIONS
     poll_seconds: float = 1.0
     stop_seconds: float = DEFAULT_STOP_SECONDS
+    exit_when_stuck: bool = False
 
 
 class Worker(Service):
@@ -150,7 +153,13 @@ class Worker(Service):
             tuple(has.pools) if has is not None else (),
             has.as_dict() if has is not None else {},
         )
-        lease = Lease(self._database, incarnation, self._limits.lease_seconds, self._clock.monotonic)
+        lease = Lease(
+            self._database,
+            incarnation,
+            self._limits.lease_seconds,
+            self._clock.monotonic,
+            exit_when_stuck=self._limits.exit_when_stuck,
+        )
         await lease.start()
         try:
             await self._settle_what_was_left()
@@ -184,7 +193,9 @@ class Worker(Service):
             broken=desk.broken,
             freed=claims.freed,
             alone=self._only is not None,
+            blame=partial(self._blame, incarnation.id),
         )
+        lease.culprit = desk.slots.culprit
         sweep = Sweep(
             self._database, incarnation, self._limits.lease_seconds, taken_over=claims.wake, fault=self._fault
         )
@@ -254,6 +265,11 @@ class Worker(Service):
             self._work()
         except (CircuitError, TimeoutError, OSError) as error:
             logger.warning("worker %s could not retire (%s); its lease will expire", worker, error)
+
+    async def _blame(self, worker: UUID, key: CaseKey | None, firing: int | None) -> None:
+        """Say which firing runs alone, or that none does any more. Raises `StorageError`."""
+        async with connected(self._database) as connection:
+            await workers.suspect(connection, worker, key, firing)
 
     async def _settle_what_was_left(self) -> None:
         """Free the cases of this process's own lost incarnations, now that the database is there again.

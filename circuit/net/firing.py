@@ -90,8 +90,9 @@ def divert(net: Net, marking: Marking, binding: Binding, failure: Mapping[str, A
     """Move the tokens of a firing that failed for good to its `on_failure` place.
 
     Each keeps its number and its data, gets the next version, and tells in `metadata.failure` what went wrong:
-    `failure` (its code and message) and the transition. The place's colour is not asked: a token that cannot be
-    parked would be worse than one that does not fit. Raises `NetError` where the transition has no such place.
+    `failure` (its code and message), the transition, and the place that it was taken from. The place's colour is not
+    asked: a token that cannot be parked would be worse than one that does not fit. Raises `NetError` where the
+    transition has no such place.
     """
     _check_reserved(marking, binding)
     place = net.transitions[binding.transition].on_failure
@@ -101,11 +102,47 @@ def divert(net: Net, marking: Marking, binding: Binding, failure: Mapping[str, A
     note = {**failure, "transition": binding.transition}
     moves: list[tuple[Token, int]] = []
     for token in binding.consumed:
-        metadata = {**token.metadata, "failure": note}
+        metadata = {**token.metadata, "failure": {**note, "place": token.place}}
         moved = Token(token.number, token.version + 1, place, token.data, metadata, now)
         marking.move(moved)
         moves.append((moved, token.version))
     return Effect(binding.consumed_refs, tuple(_image(moved) for moved, _ in moves), moves=tuple(moves))
+
+
+def change(net: Net, marking: Marking, changed: Token, now: datetime) -> Effect:
+    """Put `changed` in the stead of the free token of its number and version, as its next version: with other data, or
+    in another place. Raises `NetError` where that token is not there any more, is reserved, or the place is full, and
+    `ColourMismatch` where the place refuses the data."""
+    number = changed.number
+    old = marking.get(number)
+    if old is None or old.version != changed.version:
+        raise NetError(f"token {number} is not there at version {changed.version} any more")
+    firing = marking.reserved_by(number)
+    if firing is not None:
+        raise NetError(f"token {number} is reserved by firing {firing}")
+    place = net.places[changed.place]
+    if place.name != old.place and place.capacity is not None:
+        taken = marking.count(place.name) + marking.room_reserved(place.name)
+        if taken >= place.capacity:
+            raise NetError(f"{place.name} takes {place.capacity}, and that many lie there or are on their way")
+    faults = place.colour.faults(changed.data) if place.colour is not None else ()
+    if place.colour is not None and faults:
+        raise ColourMismatch(
+            f"token {number} would be no {place.colour.name} in {place.name}: {'; '.join(faults)}",
+            details={"place": place.name, "colour": place.colour.name, "faults": list(faults)},
+        )
+    stays = place.name == old.place
+    token = Token(
+        number,
+        old.version + 1,
+        place.name,
+        changed.data,
+        changed.metadata,
+        old.entered_at if stays else now,
+        old.available_at if stays else None,
+    )
+    marking.move(token)
+    return Effect((TokenRef(number, old.version, old.place),), (_image(token),), moves=((token, old.version),))
 
 
 def _exchange(

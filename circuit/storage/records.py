@@ -19,6 +19,9 @@ from circuit.ids import CaseKey
 from circuit.net.marking import Token
 from circuit.value import dataclass
 
+QUARANTINE_CRASHES = 2
+"""After so many crashes a firing runs alone, and only a crash in which it did so counts."""
+
 
 class CaseStatus(StrEnum):
     RUNNING = "running"
@@ -145,7 +148,7 @@ class IncidentRow:
 
 @dataclass(frozen=True, slots=True)
 class CommandRow:
-    """What somebody other than the owner asks of a case. `kind`: `fire`, `retry`, `cancel`."""
+    """What somebody other than the owner asks of a case. `kind`: `fire`, `retry`, `resolve`, `put_back`, `cancel`."""
 
     id: UUID
     kind: str

@@ -147,6 +147,9 @@ worker_lease = Table(
     metadata,
     Column("worker_id", Uuid, nullable=False),
     Column("expires_at", Instant, nullable=False),
+    Column("suspect_tenant", Integer),
+    Column("suspect_case", Uuid),
+    Column("suspect_firing", Integer),
     PrimaryKeyConstraint("worker_id"),
 )
 
@@ -345,6 +348,7 @@ incident = Table(
     Column("resolved_at", Instant),
     Column("resolved_by", Text),
     PrimaryKeyConstraint("tenant_id", "case_id", "number"),
+    Index("incident_open", "tenant_id", "case_id", "number", postgresql_where=text("resolved_at IS NULL")),
     postgresql_partition_by="RANGE (case_id)",
 )
 

@@ -16,7 +16,9 @@ from uuid import UUID
 
 import orjson
 
+from circuit.ids import CaseKey
 from circuit.storage.driver import Connection
+from circuit.storage.records import QUARANTINE_CRASHES
 from circuit.storage.rows import plain
 
 
@@ -57,6 +59,9 @@ WHERE l.worker_id = $1 AND w.id = $1 AND NOT w.fenced
     AND ($3::timestamptz IS NULL OR l.expires_at > $3 - interval '10 milliseconds')
 RETURNING now()
 """
+_SUSPECT = """
+UPDATE circuit.worker_lease SET suspect_tenant = $2, suspect_case = $3, suspect_firing = $4 WHERE worker_id = $1
+"""
 # Two that do this to the same incarnation meet here: the second waits, and then finds it fenced.
 _FENCE = """
 UPDATE circuit.worker
@@ -65,15 +70,25 @@ WHERE id = $1 AND NOT fenced
 RETURNING 1
 """
 # A statement of its own after the fence, so that its snapshot has what the last batches committed. Nobody else changes
-# these cases and firings any more; rows of `ready` are locked in the order of their keys, as everywhere.
+# these cases and firings any more; rows of `ready` are locked in the order of their keys, as everywhere. Where the
+# worker had said which firing it ran alone, or was stuck in, that one is to blame and no other; a firing that waited to
+# run alone has nothing to do with it.
 _FREE = """
 WITH freed AS (
     UPDATE circuit."case" SET owner = NULL WHERE owner = $1 RETURNING bucket, tenant_id, case_id, status
 ),
+suspect AS (
+    SELECT suspect_tenant AS tenant_id, suspect_case AS case_id, suspect_firing AS number
+    FROM circuit.worker_lease WHERE worker_id = $1 AND suspect_firing IS NOT NULL
+),
 crashed AS (
     UPDATE circuit.firing f SET crashes = f.crashes + 1
-    FROM freed
+    FROM freed LEFT JOIN suspect s ON true
     WHERE $2 AND f.tenant_id = freed.tenant_id AND f.case_id = freed.case_id AND f.state = 'running'
+        AND CASE
+            WHEN s.number IS NULL THEN f.crashes < $3
+            ELSE s.tenant_id = f.tenant_id AND s.case_id = f.case_id AND s.number = f.number
+        END
 ),
 made_ready AS (
     INSERT INTO circuit.ready AS r (bucket, tenant_id, case_id, due_at)
@@ -132,10 +147,17 @@ async def retire(conn: Connection, worker: UUID) -> int:
 
 async def take_over(conn: Connection, dead: UUID, *, fault: Callable[[str], None] = lambda _: None) -> int:
     """End an incarnation that is held for dead: its cases are free and due at once, and each firing that it was
-    running has crashed once more. Waits for its batches in flight. Returns how many cases were freed.
+    running has crashed once more; if it named a suspect, only that one has. Waits for its batches in flight. Returns
+    how many cases were freed.
 
     `fault` is called at `before_take_over` and `after_take_over`, on both sides of the commit, for crash tests."""
     return await _end(conn, dead, crashed=True, fault=fault)
+
+
+async def suspect(conn: Connection, worker: UUID, key: CaseKey | None, firing: int | None = None) -> None:
+    """Say which firing is to blame if this incarnation is taken over; without one, all that it runs are."""
+    tenant, case = (key.tenant, key.case) if key is not None else (None, None)
+    await conn.execute(_SUSPECT, worker, tenant, case, firing)
 
 
 async def expired(conn: Connection, host: str, boot_id: str, alive: Callable[[int, float], bool]) -> list[UUID]:
@@ -164,7 +186,7 @@ async def _end(conn: Connection, worker: UUID, *, crashed: bool, fault: Callable
     async with conn.transaction(isolation="read_committed"):
         if await conn.fetchval(_FENCE, worker, not crashed) is None:
             return 0
-        freed = await conn.fetchval(_FREE, worker, crashed)
+        freed = await conn.fetchval(_FREE, worker, crashed, QUARANTINE_CRASHES)
         await conn.execute(_FORGET_LEASE, worker)
         fault("before_take_over")
     fault("after_take_over")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import psutil
@@ -20,8 +21,9 @@ import pytest
 from eventually import eventually
 from parts import SystemIds
 
-from circuit.engine.lease import Lease, Loss
+from circuit.engine.lease import EXIT_STUCK, Lease, Loss
 from circuit.engine.process import alive, process_of, this_process
+from circuit.ids import CaseKey
 from circuit.storage import workers
 from circuit.storage.database import Database
 from circuit.storage.workers import Incarnation
@@ -101,6 +103,28 @@ async def test_a_loop_that_is_stuck_loses_its_lease(database: Database, plain: A
     assert (await expires_at(plain, lease)) < await plain.fetchval("SELECT clock_timestamp()")
     await asyncio.wait_for(lease.lost.wait(), 5)
     assert lease.loss in (Loss.STUCK, Loss.EXPIRED)
+    await lease.stop()
+
+
+async def test_what_a_loop_is_stuck_in_is_said_and_a_loop_that_stays_so_takes_its_process_down(
+    database: Database, plain: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    left: list[int] = []
+    key = CaseKey(1, uuid4())
+    lease = Lease(database, incarnation(), LEASE_SECONDS / 2, exit_when_stuck=True, leave=left.append)
+    here = asyncio.current_task()
+    lease.culprit = lambda task: (key, 3) if task is here else None
+    await lease.start()
+    while not left:
+        time.sleep(LEASE_SECONDS / 10)  # noqa: ASYNC251 - this is the fault
+    assert left == [EXIT_STUCK]
+    assert "is stuck in" in caplog.text and "test_what_a_loop_is_stuck_in" in caplog.text
+    row = await plain.fetchrow(
+        "SELECT suspect_tenant, suspect_case, suspect_firing FROM circuit.worker_lease WHERE worker_id = $1",
+        lease.incarnation.id,
+    )
+    assert tuple(row) == (1, key.case, 3)
+    await asyncio.wait_for(lease.lost.wait(), 5)
     await lease.stop()
 
 

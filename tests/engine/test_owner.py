@@ -209,7 +209,8 @@ def test_with_on_failure_the_token_goes_there_and_says_why() -> None:
     stage.fail(start, ActionFailed("broken"))
     token, held = stage.case.tokens[1]
     assert (token.place, token.version, token.data, held) == ("lost", 2, {"text": "x"}, None)
-    assert token.metadata["failure"] == {"code": "action_failed", "message": "broken", "transition": "review"}
+    note = {"code": "action_failed", "message": "broken", "transition": "review", "place": "draft"}
+    assert token.metadata["failure"] == note
     assert stage.case.row.status is CaseStatus.ATTENTION
 
 

@@ -326,7 +326,7 @@ def test_a_firing_that_failed_for_good_moves_its_tokens_and_says_why() -> None:
     begin(found, marking, binding, 3)
     assert (marking.room_reserved("dead"), marking.room_reserved("z")) == (2, 1)
     effect = divert(found, marking, binding, {"code": "timeout", "message": "too slow"}, NOW)
-    failure = {"code": "timeout", "message": "too slow", "transition": "t"}
+    failure = {"code": "timeout", "message": "too slow", "transition": "t", "place": "a"}
     assert marking.all() == [
         token(1, "dead", {"x": 1}, version=2, metadata={"m": 1, "failure": failure}),
         token(2, "dead", version=5, metadata={"failure": failure}),

@@ -89,6 +89,29 @@ async def test_a_take_over_frees_the_cases_and_counts_the_crashes(
     assert [firing.crashes for firing in state.firings] == [1, 0]
 
 
+async def test_only_the_suspect_of_a_dead_worker_is_to_blame(
+    database: Database, conn: Connection, worker: UUID, writer: Writer
+) -> None:
+    first = await with_firings(database, conn, worker, writer)
+    second = await with_firings(database, conn, worker, writer)
+    await workers.suspect(conn, worker, first, 1)
+    await workers.take_over(conn, worker)
+    states = await cases.load(conn, [first, second])
+    assert [firing.crashes for state in states for firing in state.firings] == [1, 0, 0, 0]
+
+
+async def test_who_waits_to_run_alone_is_not_to_blame(
+    database: Database, conn: Connection, worker: UUID, writer: Writer
+) -> None:
+    key = await with_firings(database, conn, worker, writer)
+    await conn.execute("UPDATE circuit.firing SET crashes = 2")
+    await workers.suspect(conn, worker, key, 2)
+    await workers.suspect(conn, worker, None)
+    await workers.take_over(conn, worker)
+    [state] = await cases.load(conn, [key])
+    assert [firing.crashes for firing in state.firings] == [2, 2]
+
+
 async def test_retiring_hands_the_cases_back_and_counts_nothing(
     database: Database, conn: Connection, worker: UUID, writer: Writer
 ) -> None:

@@ -26,6 +26,7 @@ from circuit.events import (
     IncidentResolved,
     TokenImage,
     TokenRef,
+    TokensChanged,
     TransitionFired,
 )
 from circuit.ids import CaseKey
@@ -113,6 +114,12 @@ class Replay:
                 if not self.incidents.get(event.incident, False):
                     yield self._fault("I2", seq, f"incident {event.incident} is resolved and was not open")
                 self.incidents[event.incident] = False
+            case TokensChanged():
+                for ref, image in zip(event.consumed, event.produced, strict=False):
+                    token = self.marking.get(ref.number)
+                    # A token that stays in its place has come there when it came.
+                    since = token.entered_at if token is not None and image.place == ref.place else at
+                    yield from self._exchange(seq, since, (ref,), (image,))
             case CaseEnded():
                 self.ended, self.ended_at = event, at
 
