@@ -26,6 +26,7 @@ from uuid import UUID
 import uvicorn
 
 from circuit.api.application import create_application
+from circuit.api.authentication import Gate
 from circuit.api.readers import Readers
 from circuit.api.server import serve
 from circuit.api.services import Services
@@ -176,7 +177,7 @@ async def run(mode: str, readers: int, events: int) -> None:
             queries=cast("Any", None),
             streams=cast("Streams", source),
             load=cast("Any", None),
-            principal=LOCAL,
+            gate=Gate.open(SystemClock(), LOCAL),
             ready=cast("Any", None),
             clock=SystemClock(),
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -20,8 +21,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 from uuid import UUID
+
+import orjson
 
 from circuit.actions.agent import KIND as AGENT
 from circuit.actions.agent import AgentAction
@@ -36,22 +40,28 @@ from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.requirement import Capabilities
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy
 from circuit.engine.worker import WorkerLimits
-from circuit.errors import CircuitError, InvalidRequest, NotFound
+from circuit.errors import CircuitError, InvalidRequest, NotFound, Unauthenticated
 from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
+from circuit.http import Http, Timeouts, origin
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered, uuid7
 from circuit.providers.profiles import misfits
 from circuit.providers.registry import SUPPORTED, ProviderRegistry
 from circuit.security.principal import LOCAL, Principal
-from circuit.settings import Settings, check_database_url
+from circuit.settings import LOOPBACK_HOSTS, Settings, check_database_url
 from circuit.storage import cluster, embedded, schema
 from circuit.storage.database import Database
 from circuit.storage.records import CaseStatus
+
+if TYPE_CHECKING:
+    from circuit.api.authentication import Gate
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
 _QUEUE = 1000
+_KEY_SET_SECONDS = 10.0
+_LARGEST_KEY_SET = 1024 * 1024
 _LAST_FRAMES_SECONDS = 3.0
 """How long the event that ends an execution waits for the last of its frames."""
 _FIRST_LOOK_SECONDS = 0.05
@@ -339,7 +349,8 @@ class Circuit:
     async def serve(self, host: str, port: int, *, ready: Progress | None = None) -> None:
         """Serve the API on `host` until the task is cancelled. `ready` hears the URL when requests are taken.
 
-        Raises `Conflict` where the port is in use.
+        Raises `Conflict` where the port is in use, and `InvalidRequest` for a host that others can reach while no
+        authentication is configured.
         """
         from circuit.api.application import Services, create_application
         from circuit.api.server import serve
@@ -349,11 +360,43 @@ class Circuit:
             queries=self.queries,
             streams=self.streams,
             load=partial(load_workflow, models=misfits),
-            principal=self.principal,
+            gate=await self._gate(host),
             ready=self._health,
             clock=self.clock,
         )
         await serve(create_application(services), host, port, ready=ready)
+
+    async def _gate(self, host: str) -> Gate:
+        """Who is let in: everybody as this machine's own principal, unless credentials are configured or exist."""
+        from circuit.api.authentication import Gate, Verifiers
+
+        required = self.settings.access.configured or await self.engine.keys.any()
+        if not required and host not in LOOPBACK_HOSTS:
+            raise InvalidRequest(
+                f"circuit serve listens on loopback addresses only, not on {host!r}: no authentication is configured,"
+                " and who reaches the port may start and fire anything. Make a key first (`circuit keys create`), or"
+                " set AGENT_ACCESS_TOKEN, CIRCUIT_JWT_SECRET or CIRCUIT_JWKS_URL."
+            )
+        verifiers = Verifiers(self.engine.keys.principal, self._key_set)
+        return Gate(self.settings.access, verifiers, self.clock, required=required, otherwise=self.principal)
+
+    async def _key_set(self, url: str) -> Mapping[str, Any]:
+        """The JSON Web Key Set at `url`. Raises `Unauthenticated` where there is none to be had."""
+        http = Http(Timeouts(connect=_KEY_SET_SECONDS, first_byte=_KEY_SET_SECONDS, idle=_KEY_SET_SECONDS))
+        found: Any = None
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+            places = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answer = await http.fetch("GET", url, host=host, address=str(places[0][4][0]), limit=_LARGEST_KEY_SET)
+            found = orjson.loads(answer.body) if answer.status == 200 else None
+        except (CircuitError, OSError, ValueError) as error:
+            logger.error("the key set at %s cannot be fetched: %s", origin(url), error)
+        finally:
+            await http.aclose()
+        if not isinstance(found, dict):
+            raise Unauthenticated("the published keys cannot be fetched; the server's log says why")
+        return cast("dict[str, Any]", found)
 
     async def _health(self) -> Mapping[str, Any]:
         """What is known of the database, if requests can be served. Raises `StorageError`."""

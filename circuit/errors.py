@@ -6,7 +6,9 @@
     │   ├── InvalidRequest         invalid_request
     │   ├── NotFound               not_found
     │   ├── Conflict               conflict
+    │   ├── Unauthenticated        unauthenticated
     │   ├── Forbidden              forbidden
+    │   ├── TooManyRequests        too_many_requests (retryable)
     │   ├── TokenRefused           token_refused
     │   └── PayloadTooLarge        payload_too_large
     ├── NetError                   whoever wrote the code that calls the net     net_misuse
@@ -150,8 +152,21 @@ class Conflict(RequestError):
     code = "conflict"
 
 
+class Unauthenticated(RequestError):
+    """Nobody knows who asks: there is no credential, or it does not hold (any more)."""
+
+    code = "unauthenticated"
+
+
 class Forbidden(RequestError):
     code = "forbidden"
+
+
+class TooManyRequests(RequestError):
+    """The caller asks more often than it may."""
+
+    code = "too_many_requests"
+    retryable = True
 
 
 class TokenRefused(RequestError):
@@ -450,7 +465,9 @@ _SURFACES: dict[str, Surface] = {
     InvalidRequest.code: Surface(400, 4400, 2),
     NotFound.code: Surface(404, 4404, 2),
     Conflict.code: Surface(409, 4409, 2),
+    Unauthenticated.code: Surface(401, 4401, 2),
     Forbidden.code: Surface(403, 4403, 2),
+    TooManyRequests.code: Surface(429, 4429, 1),
     TokenRefused.code: Surface(422, 4422, 2),
     PayloadTooLarge.code: Surface(413, 1009, 2),
     RateLimited.code: Surface(429, 4429, 1),
@@ -462,6 +479,13 @@ _SURFACES: dict[str, Surface] = {
     ProviderMisconfigured.code: Surface(500, 1011, 2),
     InvalidCursor.code: Surface(400, 4400, 2),
 }
+
+
+def refused(code: str, message: str) -> RequestError:
+    """The error that a row holds as `{code, message}`, as its caller is to get it. What is none of a caller's errors
+    becomes a `Conflict`."""
+    kinds: dict[str, type[RequestError]] = {kind.code: kind for kind in RequestError.__subclasses__()}
+    return kinds.get(code, Conflict)(message)
 
 
 def surface(code: str) -> Surface:

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from circuit.errors import InvalidRequest
+from circuit.security.access import DEFAULT_AUDIENCE, SHORTEST_SECRET, SHORTEST_TOKEN, Access
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -39,6 +41,7 @@ class Settings:
     stream_buffer_size: int = 1000
     connection_timeout: float = 30.0
     log_level: str = "warning"
+    access: Access = field(default_factory=Access)
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -57,6 +60,7 @@ class Settings:
             stream_buffer_size=_whole(values, "STREAM_BUFFER_SIZE", 1000, least=1, most=1_000_000),
             connection_timeout=_number(values, "CONNECTION_TIMEOUT", 30.0, least=0.1, most=3600.0),
             log_level=_choice(values, "CIRCUIT_LOG_LEVEL", "warning", LOG_LEVELS),
+            access=_access(values),
             environment=values,
         )
 
@@ -120,6 +124,46 @@ def check_pools(names: Sequence[str], what: str) -> tuple[str, ...]:
                 f" letter or _, and is at most {_LONGEST_POOL} characters long."
             )
     return tuple(dict.fromkeys(names)) or ("default",)
+
+
+def _access(values: Mapping[str, str]) -> Access:
+    """Which credentials the server takes. No message quotes a secret."""
+    url = _text(values, "CIRCUIT_JWKS_URL")
+    if url is not None and not _safe(url):
+        raise InvalidRequest(
+            "CIRCUIT_JWKS_URL must be an https:// URL, or one of this machine: who answers there can let anybody in.",
+            details={"variable": "CIRCUIT_JWKS_URL"},
+        )
+    return Access(
+        service_token=_secret(values, "AGENT_ACCESS_TOKEN", SHORTEST_TOKEN),
+        jwt_secret=_secret(values, "CIRCUIT_JWT_SECRET", SHORTEST_SECRET),
+        jwks_url=url,
+        audience=_text(values, "CIRCUIT_JWT_AUDIENCE") or DEFAULT_AUDIENCE,
+        issuer=_text(values, "CIRCUIT_JWT_ISSUER"),
+        stream_secret=_secret(values, "STREAM_AUTH_SECRET", SHORTEST_SECRET),
+    )
+
+
+def _text(values: Mapping[str, str], name: str) -> str | None:
+    return values.get(name, "").strip() or None
+
+
+def _safe(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS)
+    except ValueError:
+        return False
+
+
+def _secret(values: Mapping[str, str], name: str, shortest: int) -> str | None:
+    text = _text(values, name)
+    if text is not None and len(text.encode()) < shortest:
+        raise InvalidRequest(
+            f"{name} is too short to be a secret: it needs {shortest} bytes. `openssl rand -base64 32` makes one.",
+            details={"variable": name},
+        )
+    return text
 
 
 def _number(values: Mapping[str, str], name: str, default: float, *, least: float, most: float) -> float:

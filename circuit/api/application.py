@@ -17,6 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import circuit
+from circuit.api.authentication import Authenticated
 from circuit.api.exposure import Exposure
 from circuit.api.graphql.endpoint import GraphQLEndpoint
 from circuit.api.health import HealthEndpoint
@@ -63,7 +64,7 @@ def create_application(
     Pages from `allowed_origins` (`https://host`, or `*`) may open WebSockets, beside those of the server's own host.
     """
     exposure = Exposure(development=development)
-    readers = Readers(services.streams, services.principal.tenant)
+    readers = Readers(services.streams)
     problems = Problems(services.clock)
     origins = frozenset(allowed_origins)
     graphql = GraphQLEndpoint(services, readers, problems, exposure, origins)
@@ -95,13 +96,16 @@ def create_application(
         },
         middleware=[
             Middleware(HostCheck, exposure, problems),
+            Middleware(Authenticated, services.gate, problems),
             Middleware(BodyLimit, LARGEST_BODY, problems),
         ],
     )
     framework.state.readers = readers
     framework.state.exposure = exposure
     streams: dict[str, ASGIApp] = {
-        "http": HostCheck(EventEndpoint(readers, problems), exposure, problems),
-        "websocket": HostCheck(StreamSocket(readers, origins), exposure, problems),
+        "http": EventEndpoint(readers, problems),
+        "websocket": StreamSocket(readers, origins),
     }
+    for kind, endpoint in streams.items():
+        streams[kind] = HostCheck(Authenticated(endpoint, services.gate, problems), exposure, problems)
     return Application(framework, streams)

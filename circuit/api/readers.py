@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from circuit.api.exposure import names_this_machine
 from circuit.errors import NotFound
 from circuit.ids import parse_numbered
+from circuit.security.principal import Principal
 from circuit.streams.cursor import Cursor
 from circuit.streams.reader import Reader
 from circuit.streams.subscription import Streams
@@ -17,9 +18,8 @@ LONGEST_SHOWN = 80
 class Readers:
     """Opens readers for requests, and knows those that are open."""
 
-    def __init__(self, streams: Streams, tenant: int) -> None:
+    def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._tenant = tenant
         self._open: set[Reader] = set()
         self.draining = False
         """Whether the server is stopping: whoever reads should come back later, with the cursor it has."""
@@ -27,16 +27,17 @@ class Readers:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def open(self, execution: str, after: str | None) -> Reader:
+    async def open(self, execution: str, after: str | None, principal: Principal) -> Reader:
         """A reader of `execution` behind the cursor `after`, if one is given. Close it through `close`.
 
-        Raises `NotFound`, `InvalidCursor` and `StorageError`.
+        Raises `Forbidden`, `NotFound`, `InvalidCursor` and `StorageError`.
         """
+        principal.require_stream(execution)
         name = parse_numbered(execution)
         if name is None:
             raise NotFound(f"there is no execution {execution[:LONGEST_SHOWN]!r}; an id looks like CASE.NUMBER")
         cursor = Cursor.parse(after) if after else None
-        reader = await self._streams.open(name, self._tenant, cursor)
+        reader = await self._streams.open(name, principal.tenant, cursor)
         self._open.add(reader)
         if self.draining:
             reader.stop()

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
+from circuit.api.authentication import Gate
 from circuit.clock import Clock
 from circuit.definition.workflow import Workflow
-from circuit.engine.commands import Published, TokenInput
-from circuit.engine.views import CaseSummary, CaseView, WorkflowView
+from circuit.engine.commands import CommandOutcome, Published, TokenInput
+from circuit.engine.views import CaseSummary, CaseView, CaseWhy, WorkflowView
 from circuit.ids import CaseKey
 from circuit.security.principal import Principal
 from circuit.streams.subscription import Streams
@@ -31,6 +32,34 @@ class Asking(Protocol):
         key: str | None = None,
     ) -> CaseKey: ...
 
+    async def fire(
+        self,
+        key: CaseKey,
+        transition: str,
+        form: Mapping[str, Any] | None = None,
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+    ) -> CommandOutcome: ...
+
+    async def retry(
+        self,
+        key: CaseKey,
+        incident: int | None = None,
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+    ) -> CommandOutcome: ...
+
+    async def cancel(
+        self,
+        key: CaseKey,
+        reason: str = "",
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+    ) -> CommandOutcome: ...
+
 
 class Seeing(Protocol):
     """The queries that the API asks; `circuit.engine.queries.Queries` has them."""
@@ -50,19 +79,21 @@ class Seeing(Protocol):
 
     async def case(self, key: CaseKey) -> CaseView | None: ...
 
+    async def why(self, key: CaseKey) -> CaseWhy | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """`load` makes a workflow of a YAML text and a name for its source, and raises `DefinitionError`.
 
     `ready` returns what `/health` shows of the database (its revision, say) and raises a `CircuitError` when requests
-    cannot be served. Every request acts as `principal`.
+    cannot be served. `gate` finds out who asks.
     """
 
     commands: Asking
     queries: Seeing
     streams: Streams
     load: Callable[[str, str], Workflow]
-    principal: Principal
+    gate: Gate
     ready: Callable[[], Awaitable[Mapping[str, Any]]]
     clock: Clock

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from circuit.api.authentication import asking
 from circuit.api.problems import Problems
 from circuit.api.readers import Readers
 from circuit.errors import CircuitError
@@ -65,7 +66,7 @@ class EventEndpoint:
     async def _answer(self, request: Request) -> Response:
         # A browser that reconnects sends the same URL again, so the header knows better than the query.
         after = request.headers.get("last-event-id") or request.query_params.get("after")
-        reader = await self._readers.open(request.path_params["execution_id"], after)
+        reader = await self._readers.open(request.path_params["execution_id"], after, asking(request.scope))
         if reader.over and not self._readers.draining:
             self._readers.close(reader)
             return Response(status_code=204, headers={"cache-control": "no-store"})

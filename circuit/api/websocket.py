@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from circuit.api.authentication import asking
 from circuit.api.problems import INTERNAL_CODE
 from circuit.api.readers import Readers, origin_allowed
 from circuit.errors import CircuitError, surface
@@ -49,7 +50,7 @@ class StreamSocket:
         with contextlib.suppress(OSError):  # the client is gone
             await send({"type": "websocket.accept"})
             try:
-                reader = await self._readers.open(scope["path_params"]["execution_id"], after)
+                reader = await self._readers.open(scope["path_params"]["execution_id"], after, asking(scope))
             except CircuitError as error:
                 await _close(send, surface(error.code).websocket, error.code)
             else:

@@ -35,10 +35,8 @@ def fsck(
     checked.
 
     \b
-    Examples:
-      circuit fsck
-      circuit fsck --case 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11
-      circuit fsck --sample 0.05 --json
+    Example: circuit fsck
+    Example: circuit fsck --sample 0.05 --json
     """
     terminal = Terminal(json=as_json)
     if case is not None and sample < 1:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from circuit.cli import agents, audit, cases, database, incidents, run, serve, workflows
+from circuit.cli import access, agents, audit, cases, database, incidents, run, serve, workflows
 from circuit.cli.failure import error_object, report, report_usage
 from circuit.cli.session import SIGNALLED
 from circuit.cli.terminal import Terminal
@@ -44,6 +44,8 @@ app.command("chat")(agents.chat)
 app.add_typer(agents.agents_app, name="agents")
 app.add_typer(agents.tools_app, name="tools")
 app.add_typer(incidents.app, name="incidents")
+app.add_typer(access.keys, name="keys")
+app.add_typer(access.tenants, name="tenants")
 app.add_typer(database.app, name="db")
 
 

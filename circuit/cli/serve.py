@@ -11,8 +11,7 @@ import typer
 
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal
-from circuit.errors import InvalidRequest
-from circuit.settings import LOOPBACK_HOSTS, Settings, check_pools
+from circuit.settings import Settings, check_pools
 
 PoolOption = Annotated[
     list[str] | None,
@@ -34,12 +33,6 @@ def serve(
     Example: circuit serve --port 4000
     """
     settings = _settings(pools)
-    chosen = host or settings.host
-    if chosen not in LOOPBACK_HOSTS:
-        raise InvalidRequest(
-            f"circuit serve listens on loopback addresses only, not on {chosen!r}: no authentication is configured, and"
-            " who reaches the port may start and fire anything. Put a proxy that authenticates in front of 127.0.0.1."
-        )
     terminal = Terminal()
 
     async def body() -> int:
@@ -47,7 +40,7 @@ def serve(
 
         async with Circuit.open(settings=settings, exit_when_stuck=True, progress=terminal.note) as circuit:
             await circuit.serve(
-                chosen,
+                host or settings.host,
                 settings.port if port is None else port,
                 ready=lambda url: terminal.line(f"circuit serve is ready at {url}"),
             )

@@ -26,6 +26,7 @@ from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, Payloa
 from circuit.events import CaseStarted, TokenImage
 from circuit.ids import CaseKey, IdSource
 from circuit.net.structure import Transition, Trigger
+from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.storage import commands, listing, workflows
 from circuit.storage.database import Database
@@ -36,6 +37,9 @@ from circuit.streams.relay import Relay
 DEFAULT_WAIT_SECONDS = 10.0
 LONGEST_KEY = 200
 LONGEST_REASON = 1_000
+
+_NEEDS = {"retry": Permission.OPERATE, "cancel": Permission.OPERATE}
+"""What a command takes, by its kind; every other takes the permission to run cases."""
 
 
 class OutcomeState(StrEnum):
@@ -92,7 +96,10 @@ class Commands:
         self._hints = hints
 
     async def publish(self, workflow: Workflow, principal: Principal) -> Published:
-        """Make `workflow` the current version of its id. Publishing the same version again changes nothing."""
+        """Make `workflow` the current version of its id. Publishing the same version again changes nothing.
+
+        Raises `Forbidden`."""
+        principal.require(Permission.EDIT)
         async with self._database.transaction(principal.tenant) as connection:
             new = await workflows.publish(connection, principal.tenant, workflow, principal.subject)
         return Published(workflow.id, workflow.hash, new)
@@ -109,8 +116,9 @@ class Commands:
         """Start a case of the current version of a workflow; with an idempotency `key`, at most once.
 
         `parameters` may hold `models`: `{agent id or "*": {"type", "model", "options"?}}`. Raises `NotFound`,
-        `TokenRefused` with every fault of the token, `PayloadTooLarge`, `InvalidRequest`.
+        `TokenRefused` with every fault of the token, `PayloadTooLarge`, `InvalidRequest`, `Forbidden`.
         """
+        principal.require(Permission.RUN)
         _check_key(key)
         wanted = _parameters(parameters)
         async with self._database.transaction(principal.tenant) as connection:
@@ -249,6 +257,7 @@ class Commands:
         wait_seconds: float,
         check: Callable[[CaseRow], Any] | None = None,
     ) -> CommandOutcome:
+        principal.require(_NEEDS.get(kind, Permission.RUN))
         _check_key(idempotency_key)
         if key.tenant != principal.tenant:
             raise NotFound(f"there is no case {key}")

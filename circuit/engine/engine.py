@@ -13,6 +13,7 @@ from circuit.engine import collector
 from circuit.engine.action import Action
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.keys import Keys
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import Capabilities
 from circuit.engine.versions import Versions
@@ -59,6 +60,7 @@ class Engine:
         hints = Hints(self._broker, self._relay, self._work)
         self.commands = Commands(database, self.versions, ids, self.now, hints)
         self.queries = Queries(database, self.versions, self.now)
+        self.keys = Keys(database, self.now, clock.monotonic)
         self.worker: Worker | None = None
         if worker:
             self.worker = Worker(

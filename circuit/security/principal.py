@@ -1,4 +1,4 @@
-"""Who asks. Every command and query carries a principal; what it may do follows from its roles."""
+"""Who asks. Every command and query carries a principal; what it may do follows from its roles and its scopes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,50 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from circuit.errors import Forbidden
 from circuit.ids import DEFAULT_TENANT
-
-EVERY_ROLE = "*"
+from circuit.security.permissions import EVERY_ROLE, Permission, permissions_of, roles_with
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A person or a program that asks something of one tenant's cases. The role `*` stands for every role."""
+    """A person or a program that asks something of one tenant's cases. The role `*` stands for every role.
+
+    `scopes`, where given, are the only permissions that its credential was made for. `execution` is the only one whose
+    stream it may read, if its credential was made for that.
+    """
 
     subject: str
     tenant: int = DEFAULT_TENANT
     roles: frozenset[str] = field(default_factory=frozenset[str])
+    scopes: frozenset[str] | None = None
+    execution: str | None = None
 
     def may(self, roles: Collection[str]) -> bool:
         """Whether this principal holds one of `roles`; where none is asked for, everybody may."""
         return not roles or EVERY_ROLE in self.roles or not self.roles.isdisjoint(roles)
+
+    def can(self, permission: Permission) -> bool:
+        """Whether this principal has `permission`."""
+        if self.execution is not None or (self.scopes is not None and permission not in self.scopes):
+            return False
+        return permission in permissions_of(self.roles)
+
+    def require(self, permission: Permission) -> None:
+        """Raise `Forbidden` without `permission`."""
+        if not self.can(permission):
+            roles = ", ".join(roles_with(permission))
+            raise Forbidden(
+                f"{self.subject} has no permission to {permission.value}: it takes one of the roles {roles}, and a"
+                " credential that is not limited to other scopes"
+            )
+
+    def require_stream(self, execution: str) -> None:
+        """Raise `Forbidden` where the stream of `execution` is not this principal's to read."""
+        if self.execution is None:
+            self.require(Permission.READ)
+        elif self.execution != execution:
+            raise Forbidden("this stream token was made for another execution")
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], tenant: int = DEFAULT_TENANT) -> Principal:

@@ -34,6 +34,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -350,6 +351,22 @@ incident = Table(
     PrimaryKeyConstraint("tenant_id", "case_id", "number"),
     Index("incident_open", "tenant_id", "case_id", "number", postgresql_where=text("resolved_at IS NULL")),
     postgresql_partition_by="RANGE (case_id)",
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("roles", Document, nullable=False),
+    Column("scopes", Document),
+    Column("created_at", Instant, nullable=False, server_default=text("now()")),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
+    PrimaryKeyConstraint("tenant_id", "key_id"),
 )
 
 PARTITIONED = tuple(

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from stage import Stage
 
+from circuit.api.authentication import Gate
 from circuit.api.services import Services
 from circuit.definition.workflow import Workflow
 from circuit.engine.commands import Published, TokenInput
@@ -26,14 +27,20 @@ AT = datetime(2026, 11, 21, 12, 0, 0, 250_000, tzinfo=UTC)
 class Office:
     """What was asked of it is in `asked`; every query counts in `queries`."""
 
-    def __init__(self, stage: Stage, ready: Callable[[], Awaitable[Mapping[str, Any]]] | None = None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        ready: Callable[[], Awaitable[Mapping[str, Any]]] | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self.published: dict[str, WorkflowView] = {}
         self.started: dict[UUID, CaseView] = {}
         self.keys: dict[str, CaseKey] = {}
         self.asked: list[tuple[str, Any]] = []
         self.queries = 0
         self.fault: Exception | None = None
-        self.services = Services(self, self, stage.streams, load, LOCAL, ready or self.ready, stage.clock)
+        gate = gate or Gate.open(stage.clock, LOCAL)
+        self.services = Services(self, self, stage.streams, load, gate, ready or self.ready, stage.clock)
 
     async def ready(self) -> Mapping[str, Any]:
         return {"database": {"revision": "0001"}}

@@ -37,7 +37,7 @@ class Served:
 @asynccontextmanager
 async def served(stage: Stage, **options: Any) -> AsyncIterator[Served]:
     ready = options.pop("ready", None)
-    office = Office(stage, ready)
+    office = Office(stage, ready, options.pop("gate", None))
     application = create_application(office.services, **options)
     loop = asyncio.get_running_loop()
     url: asyncio.Future[str] = loop.create_future()

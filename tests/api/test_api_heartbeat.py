@@ -8,12 +8,14 @@ from typing import Any
 from pretended import NAME, Process, Store, frame
 from virtual_time import pass_time, run
 
+from circuit.api.authentication import PRINCIPAL
 from circuit.api.problems import Problems
 from circuit.api.readers import Readers
 from circuit.api.sse import HEARTBEAT_SECONDS, EventEndpoint
 from circuit.app import SystemClock
 from circuit.events import StreamType
 from circuit.ids import Numbered
+from circuit.security.principal import LOCAL
 from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.reader import Reader
 
@@ -48,7 +50,7 @@ class Connection:
 
 
 async def begin(process: Process, connection: Connection) -> tuple[asyncio.Task[None], Readers]:
-    readers = Readers(PretendedStreams(process), 1)  # type: ignore[arg-type]
+    readers = Readers(PretendedStreams(process))  # type: ignore[arg-type]
     scope = {
         "type": "http",
         "method": "GET",
@@ -56,6 +58,7 @@ async def begin(process: Process, connection: Connection) -> tuple[asyncio.Task[
         "query_string": b"",
         "headers": [],
         "path_params": {"execution_id": NAME},
+        PRINCIPAL: LOCAL,
     }
     endpoint = EventEndpoint(readers, Problems(SystemClock()))
     task = asyncio.create_task(endpoint(scope, connection.receive, connection.send))

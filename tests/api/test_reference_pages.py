@@ -20,7 +20,7 @@ from stage import Stage
 
 from circuit import errors, events
 from circuit.api import application, problems
-from circuit.api.graphql import endpoint, operations, schema
+from circuit.api.graphql import endpoint, queries, schema
 from circuit.api.sse import HEARTBEAT_SECONDS, RETRY_MILLISECONDS
 from circuit.events import StreamDelta, StreamType, encode_frame
 
@@ -102,7 +102,7 @@ def test_the_limits_of_graphql_are_those_of_the_code() -> None:
         ("operations under way on one WebSocket", str(endpoint.MOST_SUBSCRIPTIONS)),
     ]:
         assert f"| {what} | {limit} |" in text
-    assert f"`first` is {operations.DEFAULT_PAGE} unless given and at most {operations.LARGEST_PAGE}" in text
+    assert f"`first` is {queries.DEFAULT_PAGE} unless given and at most {queries.LARGEST_PAGE}" in text
 
 
 def test_the_spans_of_streams_are_those_of_the_code() -> None:

@@ -9,6 +9,8 @@ from strawberry.types import Info
 
 from circuit.api.readers import Readers
 from circuit.api.services import Services
+from circuit.errors import Unauthenticated
+from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 
 
@@ -16,23 +18,27 @@ from circuit.security.principal import Principal
 class Context:
     """The context of one request, or of one WebSocket connection (then with what its `connection_init` brought).
 
-    `explorable` says whether the schema itself may be asked for.
+    `explorable` says whether the schema itself may be asked for; `who` asks, if that is known already.
     """
 
     services: Services
     readers: Readers
     explorable: bool
+    who: Principal | None
     connection_params: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def principal(self) -> Principal:
-        """Who asks."""
-        return self.services.principal
+        """Who asks. Raises `Unauthenticated` on a connection that has not said it."""
+        if self.who is None:
+            raise Unauthenticated("nobody has said who asks: send `authorization` in connection_init")
+        return self.who
 
     @property
     def tenant(self) -> int:
-        """Whose rows are seen."""
-        return self.services.principal.tenant
+        """Whose rows are seen. Raises `Forbidden` where the principal may see none."""
+        self.principal.require(Permission.READ)
+        return self.principal.tenant
 
 
 Resolving = Info[Context, None]

@@ -14,10 +14,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
+from strawberry.exceptions import ConnectionRejectionError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message
 
+from circuit.api.authentication import PRINCIPAL, bearer
 from circuit.api.exposure import Exposure
 from circuit.api.graphql.coding import coded
 from circuit.api.graphql.context import Context
@@ -53,7 +55,7 @@ class Conversation(BaseGraphQLTransportWSHandler[Context, None]):
         reader = None
         if asked is not None:
             try:
-                reader = await self.context.readers.open(asked.execution_id, asked.after)
+                reader = await self.context.readers.open(asked.execution_id, asked.after, self.context.principal)
             except CircuitError:
                 logger.debug("the executor says why execution %s cannot be read", asked.execution_id)
         if asked is None or reader is None:
@@ -116,7 +118,17 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         self._allowed_origins = allowed_origins
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
-        return Context(self._services, self._readers, self._exposure.explorable)
+        return Context(self._services, self._readers, self._exposure.explorable, request.scope.get(PRINCIPAL))
+
+    async def on_ws_connect(self, context: Context) -> Any:
+        """What `connection_init` brought may say who asks; a credential in the handshake goes before it."""
+        if context.who is None:
+            given = context.connection_params.get("authorization")
+            try:
+                context.who = await self._services.gate.admit(bearer(given) if isinstance(given, str) else None)
+            except CircuitError as error:
+                raise ConnectionRejectionError({"code": error.code}) from None
+        return await super().on_ws_connect(context)
 
     def should_render_graphql_ide(self, request: Any) -> bool:
         return self._exposure.explorable and super().should_render_graphql_ide(request)

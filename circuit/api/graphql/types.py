@@ -11,10 +11,15 @@ import orjson
 import strawberry
 from strawberry.scalars import JSON
 
+import circuit
 from circuit.api.problems import timestamp
+from circuit.engine.commands import CommandOutcome as Outcome
+from circuit.engine.commands import OutcomeState
 from circuit.engine.views import CaseSummary as CaseSummaryView
 from circuit.engine.views import CaseView, EventView, ExecutionView, IncidentView, TokenView, WorkflowView
-from circuit.errors import InvalidRequest
+from circuit.engine.views import CaseWhy as CaseWhyView
+from circuit.engine.views import TransitionWhy as TransitionWhyView
+from circuit.errors import InvalidRequest, refused
 from circuit.events import Frame
 
 DateTime = strawberry.scalar(
@@ -221,6 +226,134 @@ class Case:
     @strawberry.field
     def incidents(self) -> list[Incident]:
         return [Incident.of(incident) for incident in self.view.incidents]
+
+
+@strawberry.type(description="One thing that keeps a transition from firing.")
+class Obstacle:
+    kind: str
+    subject: str
+    have: JSON | None
+    need: JSON | None
+    message: str
+
+
+@strawberry.type(description="What one transition of a case waits for; it fires in its turn where there is nothing.")
+class TransitionWhy:
+    transition: str
+    enabled: bool
+    reasons: list[Obstacle]
+
+    @classmethod
+    def of(cls, view: TransitionWhyView) -> TransitionWhy:
+        return cls(
+            transition=view.transition,
+            enabled=view.enabled,
+            reasons=[
+                Obstacle(
+                    kind=one.kind,
+                    subject=one.subject,
+                    have=as_json(one.have),
+                    need=as_json(one.need),
+                    message=one.message,
+                )
+                for one in view.obstacles
+            ],
+        )
+
+
+@strawberry.type(description="Why a case is where it is.")
+class CaseWhy:
+    case_id: str
+    status: str
+    summary: str
+    transitions: list[TransitionWhy]
+
+    @classmethod
+    def of(cls, view: CaseWhyView) -> CaseWhy:
+        return cls(
+            case_id=str(view.key.case),
+            status=view.status.value,
+            summary=view.summary,
+            transitions=[TransitionWhy.of(transition) for transition in view.transitions],
+        )
+
+
+@strawberry.type(description="An agent's texts.")
+class Prompts:
+    system: str
+    user_template: str
+    context_instructions: str
+
+
+@strawberry.type(description="An agent of a workflow's current version.")
+class Agent:
+    id: str
+    workflow: str
+    name: str
+    description: str
+    llm_provider: JSON = strawberry.field(description="Type, model and options; keys are never part of it.")
+    llm_config: JSON
+    prompts: Prompts
+    capabilities: list[str]
+    tools: list[str]
+    output_schema: JSON | None
+
+    @classmethod
+    def of(cls, view: WorkflowView, agent_id: str, said: Mapping[str, Any]) -> Agent:
+        prompts: Mapping[str, Any] = said.get("prompts") or {}
+        return cls(
+            id=agent_id,
+            workflow=view.id,
+            name=said.get("name") or agent_id,
+            description=said.get("description") or "",
+            llm_provider=as_json(said.get("llm_provider") or {}),
+            llm_config=as_json(said.get("llm_config") or {}),
+            prompts=Prompts(
+                system=prompts.get("system") or "",
+                user_template=prompts.get("user_template") or "",
+                context_instructions=prompts.get("context_instructions") or "",
+            ),
+            capabilities=_names(said.get("capabilities")),
+            tools=_names(said.get("tools")),
+            output_schema=as_json(said.get("output_schema")),
+        )
+
+
+def _names(said: Any) -> list[str]:
+    return [str(one.get("name", one.get("id", ""))) if isinstance(one, dict) else str(one) for one in said or ()]
+
+
+@strawberry.type(description="What became of a command. `PENDING`: the case's owner has not come to it yet.")
+class CommandOutcome:
+    command_id: str
+    state: str
+    result: JSON
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> CommandOutcome:
+        """Raises what the owner refused the command with."""
+        if outcome.state is OutcomeState.REFUSED:
+            error: Mapping[str, Any] = outcome.result.get("error") or {}
+            raise refused(str(error.get("code", "")), str(error.get("message", "the case refused the command")))
+        return cls(command_id=str(outcome.id), state=outcome.state.value, result=as_json(dict(outcome.result)))
+
+
+@strawberry.type(description="The server that answers.")
+class ServerStatus:
+    version: str
+    ready: bool
+    stream_readers: int
+    database: JSON
+
+    @classmethod
+    def of(cls, known: Mapping[str, Any], readers: int) -> ServerStatus:
+        return cls(version=circuit.__version__, ready=True, stream_readers=readers, database=as_json(dict(known)))
+
+
+@strawberry.type(description="Opens the stream of one execution until it expires.")
+class StreamToken:
+    token: str
+    expires_at: datetime
 
 
 @strawberry.input(description="A token from outside. Both are JSON objects.")

@@ -1,0 +1,195 @@
+"""Who asks, found out once for each request and each connection, before anything else looks at it.
+
+A program sends `Authorization: Bearer CREDENTIAL`: an API key, a JSON Web Token, or the token of the built-in service.
+A browser that opens an `EventSource` or a WebSocket cannot, and sends `?token=STREAM_TOKEN`, which opens the stream of
+one execution. GraphQL over WebSocket takes the credential in `connection_init` too, as `authorization`.
+
+Where nothing is configured and no API key exists, whoever can reach the server is the principal of this machine; the
+server then listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+import jwt
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from circuit.api.problems import Problems
+from circuit.clock import Clock
+from circuit.errors import CircuitError, Unauthenticated, surface
+from circuit.security import credentials
+from circuit.security.access import Access
+from circuit.security.principal import Principal
+
+PRINCIPAL = "circuit.principal"
+"""Where a scope holds who asks: a `Principal`, or None on a GraphQL connection that has yet to say it."""
+OPEN_PATHS = frozenset({"/health"})
+LATER_PATHS = frozenset({"/graphql"})
+"""WebSockets that may bring their credential in their first message."""
+STREAM_PATHS = ("/agent-stream/",)
+JWKS_SECONDS = 300.0
+_BEARER = "bearer "
+_LONGEST_CREDENTIAL = 16_384
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Verifiers:
+    """What the gate asks: `key` finds whom an API key speaks for, `jwks` fetches a key set by its URL."""
+
+    key: Callable[[str], Awaitable[Principal]]
+    jwks: Callable[[str], Awaitable[Mapping[str, Any]]]
+
+
+class Gate:
+    """Finds out who asks. `required` says whether a credential is needed at all; `otherwise` is who asks if not."""
+
+    def __init__(
+        self, access: Access, verifiers: Verifiers, clock: Clock, *, required: bool, otherwise: Principal
+    ) -> None:
+        self.access = access
+        self.required = required
+        self._verifiers = verifiers
+        self._clock = clock
+        self._otherwise = otherwise
+        self._key_set: jwt.PyJWKSet | None = None
+        self._key_set_at = float("-inf")
+        self._fetching = asyncio.Lock()
+
+    @classmethod
+    def open(cls, clock: Clock, principal: Principal) -> Gate:
+        """A gate that lets everybody in as `principal`."""
+
+        async def nobody(_: str) -> Any:
+            raise Unauthenticated("no credentials are configured")
+
+        return cls(Access(), Verifiers(nobody, nobody), clock, required=False, otherwise=principal)
+
+    async def admit(self, credential: str | None, stream_token: str | None = None) -> Principal:
+        """Who shows this credential. Raises `Unauthenticated`, and what the verifiers raise."""
+        if not self.required:
+            return self._otherwise
+        if credential is not None:
+            return await self._principal(credential)
+        if stream_token is not None:
+            if self.access.stream_secret is None:
+                raise Unauthenticated("stream tokens are not configured: set STREAM_AUTH_SECRET")
+            return credentials.verify_stream_token(self.access.stream_secret, stream_token, self._clock.now())
+        raise Unauthenticated("a credential is needed: send Authorization: Bearer with an API key or a token")
+
+    async def _principal(self, credential: str) -> Principal:
+        access = self.access
+        if len(credential) > _LONGEST_CREDENTIAL:
+            raise Unauthenticated("this credential is too long to be one")
+        if access.service_token is not None and credentials.same_text(credential, access.service_token):
+            return Principal(credentials.SERVICE, roles=frozenset({"admin"}))
+        if credentials.parse_key(credential) is not None:
+            return await self._verifiers.key(credential)
+        if credential.count(".") == 2 and (access.jwt_secret or access.jwks_url):
+            return await self._from_token(credential)
+        raise Unauthenticated("this credential does not hold")
+
+    async def _from_token(self, token: str) -> Principal:
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.InvalidTokenError:
+            raise Unauthenticated("the token does not hold: it is malformed") from None
+        algorithm = header.get("alg")
+        access, now = self.access, self._clock.now()
+        if access.jwt_secret is not None and algorithm in credentials.SYMMETRIC:
+            key: Any = access.jwt_secret
+            algorithms = credentials.SYMMETRIC
+        elif access.jwks_url is not None and algorithm in credentials.ASYMMETRIC:
+            key = await self._published_key(header.get("kid"))
+            algorithms = credentials.ASYMMETRIC
+        else:
+            raise Unauthenticated("the token does not hold: its algorithm is not taken")
+        claims = credentials.verify(token, key, algorithms, audience=access.audience, issuer=access.issuer, now=now)
+        return credentials.principal_of(claims)
+
+    async def _published_key(self, key_id: Any) -> Any:
+        """The key of this id in the published set. An unknown id is looked for anew, but not more often than a few
+        times a minute: somebody may make ids up."""
+        for age in (JWKS_SECONDS, JWKS_SECONDS / 20):
+            for key in (await self._keys(age)).keys:
+                if key.key_id == key_id or (key_id is None and len((await self._keys(age)).keys) == 1):
+                    return key.key
+        raise Unauthenticated("the token does not hold: its key is not published")
+
+    async def _keys(self, age: float) -> jwt.PyJWKSet:
+        assert self.access.jwks_url is not None
+        async with self._fetching:
+            if self._key_set is None or self._clock.monotonic() - self._key_set_at > age:
+                found = await self._verifiers.jwks(self.access.jwks_url)
+                try:
+                    self._key_set = jwt.PyJWKSet.from_dict(dict(found))
+                except jwt.PyJWTError as error:
+                    logger.error("the key set at %s cannot be used: %s", self.access.jwks_url, error)
+                    raise Unauthenticated("the published keys cannot be used; the server's log says why") from None
+                self._key_set_at = self._clock.monotonic()
+            return self._key_set
+
+
+class Authenticated:
+    """Lets through what comes with a credential that holds, and says who it is in the scope."""
+
+    def __init__(self, app: ASGIApp, gate: Gate, problems: Problems) -> None:
+        self._app = app
+        self._gate = gate
+        self._problems = problems
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind not in ("http", "websocket") or (kind == "http" and scope["path"] in OPEN_PATHS):
+            await self._app(scope, receive, send)
+            return
+        credential = bearer(Headers(scope=scope).get("authorization"))
+        try:
+            if credential is None and kind == "websocket" and scope["path"] in LATER_PATHS and self._gate.required:
+                scope[PRINCIPAL] = None
+            else:
+                scope[PRINCIPAL] = await self._gate.admit(credential, _stream_token(scope))
+        except CircuitError as error:
+            if kind == "http":
+                response = self._problems.of(error)
+                if isinstance(error, Unauthenticated):
+                    response.headers["www-authenticate"] = "Bearer"
+                await response(scope, receive, send)
+            else:
+                await receive()
+                # An accepted connection can say why it is closed; a refused handshake cannot.
+                await send({"type": "websocket.accept"})
+                await send({"type": "websocket.close", "code": surface(error.code).websocket, "reason": error.code})
+            return
+        await self._app(scope, receive, send)
+
+
+def bearer(header: str | None) -> str | None:
+    """The credential in an `Authorization` header, or in what stands for it."""
+    if header is None or not header.lower().startswith(_BEARER):
+        return None
+    return header[len(_BEARER) :].strip() or None
+
+
+def asking(scope: Scope) -> Principal:
+    """Who asks, as the gate found out."""
+    principal = scope.get(PRINCIPAL)
+    if not isinstance(principal, Principal):
+        raise Unauthenticated("nobody has said who asks")
+    return principal
+
+
+def _stream_token(scope: Scope) -> str | None:
+    """The token in the address of a stream; nowhere else is a credential taken from an address."""
+    if not scope["path"].startswith(STREAM_PATHS):
+        return None
+    values = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token")
+    return values[0] if values else None

@@ -1,0 +1,161 @@
+"""API keys and tenants: made, listed, revoked, and looked up when somebody shows one."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from circuit.engine.connecting import connected
+from circuit.errors import InvalidRequest, NotFound, Unauthenticated
+from circuit.security.credentials import KeyParts, digest, format_key, parse_key, same
+from circuit.security.permissions import EVERY_ROLE, Permission
+from circuit.security.principal import Principal
+from circuit.storage import keys, tenants
+from circuit.storage.database import Database
+from circuit.storage.keys import KeyRow as KeyRow
+from circuit.storage.tenants import TenantRow
+
+LONGEST_NAME = 100
+MOST_ROLES = 50
+REMEMBERED_SECONDS = 5.0
+"""So long a key that was found is taken without asking the database again: so long a revoked one may live on."""
+MOST_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made. `text` is the key itself, which cannot be shown again."""
+
+    row: KeyRow
+    text: str
+
+
+class Keys:
+    """The door to credentials. `monotonic` is the clock by which what was found is forgotten again."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+        self._database = database
+        self._now = now
+        self._monotonic = monotonic
+        self._found: dict[KeyParts, tuple[float, KeyRow]] = {}
+
+    async def create(
+        self,
+        name: str,
+        roles: Sequence[str],
+        principal: Principal,
+        *,
+        scopes: Sequence[str] | None = None,
+        lasts: timedelta | None = None,
+        tenant: int | None = None,
+    ) -> NewKey:
+        """Make a key in the principal's tenant, or in `tenant` where the principal is this machine's own.
+
+        Raises `Forbidden`, and `InvalidRequest` for names, roles or scopes that cannot be.
+        """
+        principal.require(Permission.ADMINISTER)
+        where = principal.tenant if tenant is None else tenant
+        if where != principal.tenant and EVERY_ROLE not in principal.roles:
+            raise InvalidRequest("a key is made in the tenant of whoever makes it")
+        _check(name, roles, scopes, lasts)
+        parts = KeyParts(where, _readable(10), secrets.token_urlsafe(32))
+        expires_at = None if lasts is None else self._now() + lasts
+        async with self._database.transaction(where) as connection:
+            if await tenants.find(connection, where) is None:
+                raise NotFound(f"there is no tenant {where}; `circuit tenants list` names them")
+            row = await keys.create(
+                connection,
+                where,
+                parts.id,
+                name=name,
+                digest=digest(parts.secret),
+                roles=roles,
+                scopes=scopes,
+                created_by=principal.subject,
+                expires_at=expires_at,
+            )
+        return NewKey(row, format_key(parts))
+
+    async def listed(self, principal: Principal, tenant: int | None = None) -> list[KeyRow]:
+        """The keys of the principal's tenant, or of `tenant`, the newest first; revoked ones too."""
+        principal.require(Permission.ADMINISTER)
+        where = self._tenant(principal, tenant)
+        async with self._database.transaction(where) as connection:
+            return await keys.listed(connection, where)
+
+    async def revoke(self, key_id: str, principal: Principal, tenant: int | None = None) -> KeyRow:
+        """End a key for good. Processes that know it take it for `REMEMBERED_SECONDS` more. Raises `NotFound`."""
+        principal.require(Permission.ADMINISTER)
+        where = self._tenant(principal, tenant)
+        async with self._database.transaction(where) as connection:
+            row = await keys.revoke(connection, where, key_id)
+        if row is None:
+            raise NotFound(f"there is no key {key_id[:LONGEST_NAME]!r}; `circuit keys list` names them")
+        self._found = {parts: kept for parts, kept in self._found.items() if parts.id != key_id}
+        return row
+
+    async def principal(self, text: str) -> Principal:
+        """Whom the key `text` speaks for. Raises `Unauthenticated`."""
+        parts = parse_key(text)
+        row = None if parts is None else await self._look_up(parts)
+        if parts is None or row is None or not row.holds(self._now()) or not same(parts.secret, row.digest):
+            raise Unauthenticated("this API key does not hold: it is unknown, revoked or expired")
+        scopes = None if row.scopes is None else frozenset(row.scopes)
+        return Principal(f"key:{row.name}", row.tenant, frozenset(row.roles) - {EVERY_ROLE}, scopes)
+
+    async def any(self) -> bool:
+        """Whether there is a key that holds, in any tenant."""
+        async with connected(self._database) as connection:
+            return await keys.any_holds(connection)
+
+    async def create_tenant(self, name: str) -> TenantRow:
+        """Make a tenant. Raises `InvalidRequest` and `Conflict`."""
+        if not name or len(name) > LONGEST_NAME or not name.isprintable():
+            raise InvalidRequest(f"a tenant's name has 1 to {LONGEST_NAME} printable characters")
+        async with connected(self._database) as connection:
+            return await tenants.create(connection, name)
+
+    async def tenants(self) -> list[TenantRow]:
+        """All tenants, by number."""
+        async with connected(self._database) as connection:
+            return await tenants.listed(connection)
+
+    def _tenant(self, principal: Principal, tenant: int | None) -> int:
+        if tenant is None or tenant == principal.tenant or EVERY_ROLE in principal.roles:
+            return principal.tenant if tenant is None else tenant
+        raise NotFound(f"there is no tenant {tenant} that is yours")
+
+    async def _look_up(self, parts: KeyParts) -> KeyRow | None:
+        now = self._monotonic()
+        kept = self._found.get(parts)
+        if kept is not None and now - kept[0] < REMEMBERED_SECONDS:
+            return kept[1]
+        async with self._database.transaction(parts.tenant) as connection:
+            row = await keys.find(connection, parts.tenant, parts.id)
+        if row is not None and same(parts.secret, row.digest):
+            if len(self._found) >= MOST_REMEMBERED:
+                self._found.clear()
+            self._found[parts] = (now, row)
+        return row
+
+
+def _check(name: str, roles: Sequence[str], scopes: Sequence[str] | None, lasts: timedelta | None) -> None:
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise InvalidRequest(f"a key's name has 1 to {LONGEST_NAME} printable characters")
+    if not roles or len(roles) > MOST_ROLES:
+        raise InvalidRequest(f"a key has 1 to {MOST_ROLES} roles: viewer, operator, editor, admin, or a workflow's own")
+    for role in roles:
+        if role == EVERY_ROLE or not role or len(role) > LONGEST_NAME or not role.isprintable():
+            raise InvalidRequest(f"{role[:LONGEST_NAME]!r} is no role that a key can have")
+    for scope in scopes or ():
+        if scope not in set(Permission):
+            raise InvalidRequest(f"there is no scope {scope[:LONGEST_NAME]!r}; there are {', '.join(Permission)}")
+    if lasts is not None and lasts <= timedelta(0):
+        raise InvalidRequest("a key must last for some time")
+
+
+def _readable(count: int) -> str:
+    return base64.b32encode(secrets.token_bytes(count)).decode().rstrip("=").lower()
