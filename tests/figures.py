@@ -122,7 +122,7 @@ async def i7_counters(connection: Connection) -> list[str]:
         """
         SELECT count(*) AS sessions FROM pg_stat_activity
         WHERE datname = current_database() AND state LIKE 'idle in transaction%'
-            AND state_change < clock_timestamp() - interval '2 seconds'
+            AND state_change < pg_catalog.clock_timestamp() - interval '2 seconds'
         HAVING count(*) > 0
         """,
     )

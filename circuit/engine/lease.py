@@ -12,6 +12,9 @@ A lease ends in one of three ways, and then nothing that the worker writes may c
 What blocks a loop is found: the thread asks which task the loop is in. If that is an execution, its firing is to blame
 when the worker is taken over, and no other. A loop that comes back begins anew; one that never does takes its process
 down with it, where that is the process's own wish (`exit_when_stuck`), so that whoever supervises it starts another.
+
+It also ends where the database's clock has gone back by more than the lease: the worker's own never does, so that
+what it plans would be due when the other has caught up. It begins anew, by the clock that there is now.
 """
 
 from __future__ import annotations
@@ -239,6 +242,10 @@ class Lease:
                     continue
                 if now is None:
                     self._report(Loss.FENCED)
+                    return
+                if self.now() - now > timedelta(seconds=self.lease_seconds):
+                    logger.error("the database's clock went back by %s", self.now() - now)
+                    self._report(Loss.EXPIRED)
                     return
                 self._renewal = Renewal(now, asked, self._monotonic())
                 backoff.reset()

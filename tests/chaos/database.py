@@ -40,6 +40,21 @@ CREATE OR REPLACE FUNCTION jumping.clock_timestamp() RETURNS timestamptz VOLATIL
 """Functions that hide Postgres' own wherever `jumping` stands first in the search path."""
 
 
+async def set_clock_ahead(url: str, seconds: float) -> None:
+    """The clock of a database is so many seconds ahead of the system's (or behind it), for all who connect anew and,
+    once it was set for the first time, for everybody at once."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(CLOCK)
+        name = await connection.fetchval("SELECT current_database()")
+        await connection.execute(f'ALTER DATABASE "{name}" SET search_path = jumping, pg_catalog')
+        async with connection.transaction():
+            await connection.execute("DELETE FROM jumping.ahead")
+            await connection.execute(f"INSERT INTO jumping.ahead VALUES (make_interval(secs => {seconds}))")
+    finally:
+        await connection.close()
+
+
 class FaultyServer(Server):
     """A server on a small disk of its own, where the system lets us mount one."""
 
@@ -145,19 +160,6 @@ class FaultyServer(Server):
         await self._as_superuser(
             f"ALTER SYSTEM SET default_transaction_read_only = {'on' if on else 'off'}", "SELECT pg_reload_conf()"
         )
-
-    async def clock_ahead(self, database: str, seconds: float) -> None:
-        """The clock of `database` is so many seconds ahead of the system's (or behind it), for all who connect anew
-        and, once it was set for the first time, for everybody at once."""
-        connection = await asyncpg.connect(self.url(database))
-        try:
-            await connection.execute(CLOCK)
-            await connection.execute(f"ALTER DATABASE {database} SET search_path = jumping, pg_catalog")
-            async with connection.transaction():
-                await connection.execute("DELETE FROM jumping.ahead")
-                await connection.execute(f"INSERT INTO jumping.ahead VALUES (make_interval(secs => {seconds}))")
-        finally:
-            await connection.close()
 
     def back_up(self) -> None:
         """Remember everything as it is now. The server is stopped for a moment."""

@@ -135,6 +135,13 @@ async def read_only(stage: Stage) -> None:
     await stage.server.read_only(False)
 
 
+async def clock_jumps(stage: Stage, seconds: float) -> None:
+    """The database's clock jumps and stays there. Leases end early or late; what was to be due is due at once, or so
+    much later; nothing is lost by it, and nothing happens twice."""
+    await stage.clock_jumps(seconds)
+    await stage.start_cases(2)
+
+
 async def set_back(stage: Stage) -> None:
     """The database is restored to an earlier state, while workers remember a later one."""
     await stage.working(5)
@@ -240,6 +247,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("freeze Postgres", "database", freeze, weight=300),
     Fault("fill the disk", "database", fill, weight=100),
     Fault("read-only", "database", read_only, weight=100),
+    Fault("the clock jumps ahead", "database", partial(clock_jumps, seconds=3600), weight=50),
+    Fault("the clock jumps back", "database", partial(clock_jumps, seconds=-10), weight=50),
     Fault("restore a backup", "database", set_back, weight=50),
     Fault("cut", "database", cut, weight=1_000),
     Fault("reset", "database", reset, weight=1_000),

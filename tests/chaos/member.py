@@ -29,7 +29,8 @@ POINTS = (
 @dataclass(frozen=True)
 class Orders:
     """What a process is to be. `point` is where it kills itself, the `times`-th time that it comes there; `control`
-    names a build of `tests.chaos.controls`; `port` makes it a server."""
+    names a build of `tests.chaos.controls`; `poisonous` lets tokens do to it what `tests.chaos.poison` says; `port`
+    makes it a server."""
 
     url: str
     log: Path
@@ -39,6 +40,7 @@ class Orders:
     point: str | None = None
     times: int = 1
     control: str | None = None
+    poisonous: bool = False
     port: int | None = None
 
 
@@ -52,6 +54,10 @@ def run(orders: Orders) -> None:
         from tests.chaos.controls import CONTROLS
 
         CONTROLS[orders.control]()
+    if orders.poisonous:
+        from tests.chaos import poison
+
+        poison.install()
     asyncio.run(_work(orders))
 
 

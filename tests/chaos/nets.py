@@ -98,6 +98,17 @@ def loop(times: int) -> Document:
     }
 
 
+def poisoned(url: str) -> Document:
+    """One agent, once: whatever its token does to it."""
+    net = {
+        "workflow": "poisoned",
+        "places": {"begin": {"initial": True}, "done": {"terminal": True}},
+        "transitions": {"touch": _asks("touch", "begin", "done")},
+    }
+    net["transitions"]["touch"]["agent_execution"]["retry_config"] = {"max_attempts": 1}
+    return _complete(net, url)
+
+
 def _asks(name: str, source: str, target: str) -> Document:
     """A transition whose agent, of the same name, says something into `data.NAME`."""
     return {

@@ -75,9 +75,9 @@ class SeededProvider(ChatServer):
         reply |= KINDS[fault] if fault else {}
         return reply | {"latency": reply.pop("slow", 0.0) or self.latency()}
 
-    async def _perform(self, reply: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+    async def _perform(self, reply: dict[str, Any], writer: asyncio.StreamWriter, *rest: Any) -> bool:
         await asyncio.sleep(reply["latency"])
-        return await super()._perform(reply, writer)
+        return await super()._perform(reply, writer, *rest)
 
 
 def answer(question: str) -> str:

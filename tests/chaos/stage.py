@@ -26,7 +26,7 @@ from circuit.security.principal import LOCAL
 from circuit.storage import schema
 from tests import invariants
 from tests.chaos import nets
-from tests.chaos.database import FaultyServer
+from tests.chaos.database import FaultyServer, set_clock_ahead
 from tests.chaos.fleet import Fleet, Member
 from tests.chaos.provider import SeededProvider
 from tests.chaos.proxy import Proxy
@@ -72,6 +72,7 @@ class Stage:
         self.api_port = free_port()
         self.api: Member | None = None
         self.asked_again = False
+        self.ahead = 0.0
         self._keys = itertools.count(1)
         self._versions = Versions()
         self.proxy: Proxy
@@ -92,6 +93,7 @@ class Stage:
             await asyncio.to_thread(stage.server.start)
             await execute(stage.server.url(), f"CREATE DATABASE {DATABASE}")
             await schema.upgrade(stage.url)
+            await stage.clock_jumps(0)
             stage.proxy = await stack.enter_async_context(Proxy(stage.server.port))
             await stack.enter_async_context(stage.provider)
             stage.client = await stack.enter_async_context(Circuit.open(stage.url, worker=False))
@@ -181,6 +183,11 @@ class Stage:
                 if not passing or loop.time() > deadline:
                     raise
                 await asyncio.sleep(0.1)
+
+    async def clock_jumps(self, seconds: float) -> None:
+        """The database's clock jumps by so much, and stays there."""
+        self.ahead += seconds
+        await set_clock_ahead(self.url, self.ahead)
 
     async def was_set_back(self) -> None:
         """The database is as it was: what began later has never been, and what was read or asked of it counts for
@@ -287,11 +294,14 @@ class Stage:
         self.asked_again = False
 
     async def judge_requests(self) -> None:
-        """I9: each start asks at most once, and not at all if its attempt's answer was recorded before it began."""
+        """I9: each start asks at most once, and not at all if its attempt's answer was recorded before it began.
+
+        Which of two rows came first is told by their transactions, and not by clocks, which jump."""
         answered = {
-            (row["execution"], row["attempt"]): row["at"]
+            (row["execution"], row["attempt"]): row["transaction"]
             for row in await self.fetch(
-                "SELECT case_id::text || '.' || firing AS execution, attempt, min(at) AS at FROM circuit.journal"
+                "SELECT case_id::text || '.' || firing AS execution, attempt, min(xmin::text::bigint) AS transaction"
+                " FROM circuit.journal"
                 " WHERE case_id = ANY($1::text[]::uuid[]) GROUP BY 1, 2",
                 self.cases,
             )
@@ -300,7 +310,7 @@ class Stage:
             """
             SELECT f.case_id::text || '.' || f.number AS execution, f.transition, f.case_id::text AS "case",
                 f.request->'consumed'->0->>0 AS token, f.request->>'history_count' AS count,
-                h.at, h.kind, h.body->>'reason' AS reason
+                h.xmin::text::bigint AS transaction, h.kind, h.body->>'reason' AS reason
             FROM circuit.firing f JOIN circuit.history h
                 ON h.tenant_id = f.tenant_id AND h.case_id = f.case_id AND h.firing = f.number
                 AND h.kind IN ('firing_begun', 'firing_resumed')
@@ -313,8 +323,10 @@ class Stage:
         for row in starts:
             execution = row["execution"]
             attempts[execution] += row["kind"] == "firing_begun" or row["reason"] == "retry"
-            at = answered.get((execution, attempts[execution]))
-            may[f"{row['transition']} {row['case']}.{row['token']} {row['count']}"] += at is None or row["at"] <= at
+            answer = answered.get((execution, attempts[execution]))
+            may[f"{row['transition']} {row['case']}.{row['token']} {row['count']}"] += (
+                answer is None or row["transaction"] <= answer
+            )
         asked = Counter(one.question for one in self.provider.asked)
         for question, times in may.items():
             assert asked[question] <= times, f"I9: {question!r} was asked {asked[question]} times, and may be {times}"

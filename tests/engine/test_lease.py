@@ -27,6 +27,7 @@ from circuit.ids import CaseKey
 from circuit.storage import workers
 from circuit.storage.database import Database
 from circuit.storage.workers import Incarnation
+from tests.chaos.database import set_clock_ahead
 
 LEASE_SECONDS = 1.0
 
@@ -225,3 +226,22 @@ async def test_stopping_does_not_wait_for_a_database_that_does_not_answer(databa
     await lease.stop()
     assert time.monotonic() - began < 1
     assert lease._thread is not None and not lease._thread.is_alive()
+
+
+async def test_a_database_whose_clock_goes_back_is_followed_by_beginning_anew(database_url: str) -> None:
+    """The worker's own clock never goes back: what it plans would be due when the other has caught up."""
+    await set_clock_ahead(database_url, 0)
+    database = await Database.open(database_url)
+    lease = Lease(database, incarnation(), LEASE_SECONDS)
+    await lease.start()
+    try:
+        before = lease.now()
+        await set_clock_ahead(database_url, 3600)
+        ahead = await eventually(lambda: lease.now() - before > timedelta(minutes=59))
+        assert ahead and lease.loss is None, "a clock that jumps ahead is followed at once"
+        await set_clock_ahead(database_url, 0)
+        await asyncio.wait_for(lease.lost.wait(), 20)
+        assert lease.loss is Loss.EXPIRED
+    finally:
+        await lease.stop()
+        await database.close()
