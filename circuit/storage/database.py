@@ -285,7 +285,8 @@ def translated(error: BaseException) -> CircuitError:
     if state in ("3F000", "42P01", "42703"):
         return SchemaMismatch(f"The database lacks what this release needs: {message}. Run: circuit db upgrade")
     if _passing(error, state):
-        return DatabaseUnreachable(f"The database did not answer: {message or type(error).__name__}.")
+        what = "did not answer" if state is None else "cannot do this at present"
+        return DatabaseUnreachable(f"The database {what}: {message or type(error).__name__}.")
     return StorageError(message)
 
 

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import asyncpg
+import psutil
 
 from circuit.app import Circuit
 from circuit.definition import load_workflow
@@ -41,6 +42,9 @@ PROGRESS_SECONDS = LEASE_SECONDS + 5.0
 SLACK_SECONDS = 15.0
 """What a machine that does much else may add to that: a delay, never a wait of Circuit's own."""
 REST_SECONDS = 90.0
+MOST_BYTES = 400_000_000
+MOST_CONNECTIONS = 20
+"""Of one process: two lanes, two pools, and a connection for each of its loops."""
 FAULTS_OF_PROVIDERS = {
     "rate_limit": 0.02,
     "unavailable": 0.02,
@@ -277,6 +281,7 @@ class Stage:
         faults = await self.audience.judge(self.url)
         assert not faults, "I5: " + "\n".join(faults)
         await invariants.check(self.url)
+        await self.judge_amounts()
         report = await inspect(self.client.database, versions=self._versions)
         assert report.clean, f"circuit fsck: {report.as_dict()}"
         rows = await self.fetch(
@@ -292,6 +297,18 @@ class Stage:
         self.cases.clear()
         self.cancelled.clear()
         self.asked_again = False
+
+    async def judge_amounts(self) -> None:
+        """I10: whatever was lost and begun anew, no process has grown without bound, and no connection was left."""
+        for member in self.fleet.living:
+            size = psutil.Process(member.process.pid).memory_info().rss
+            assert size < MOST_BYTES, f"I10: {member.name} has {size:,} bytes"
+        rows = await self.fetch(
+            "SELECT count(*) AS count FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'circuit'"
+        )
+        most = MOST_CONNECTIONS * (len(self.fleet.living) + 1)
+        assert rows[0]["count"] <= most, f"I10: {rows[0]['count']} connections, and {most} are too many"
 
     async def judge_requests(self) -> None:
         """I9: each start asks at most once, and not at all if its attempt's answer was recorded before it began.

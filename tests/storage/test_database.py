@@ -276,6 +276,16 @@ async def test_states_that_pass_are_known(database: Database, state: str, passes
     assert translated(error.value).retryable == passes
 
 
+async def test_a_database_that_is_read_only_is_said_to_be(database: Database, database_url: str) -> None:
+    """A standby after a failover, or an operator's doing: it passes, and the message says what it is."""
+    name = database_url.rpartition("/")[2]
+    await execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with pytest.raises(DatabaseUnreachable, match=r"cannot do this at present.*read-only transaction") as raised:
+        async with database.transaction(1) as transaction:
+            await transaction.execute(text("INSERT INTO circuit.case_key VALUES (1, 'key', gen_random_uuid())"))
+    assert raised.value.retryable
+
+
 async def test_it_comes_back_after_its_connections_were_cut(database: Database, database_url: str) -> None:
     async with database.transaction(1) as transaction:
         await transaction.execute(text("SELECT 1"))
