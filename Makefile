@@ -40,7 +40,7 @@ simulate: $(VENV)/.installed-dev ## Run the seeded simulation for as many seeds 
 	CIRCUIT_SIMULATION_SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest tests/engine/test_simulation.py -q
 
 chaos: $(VENV)/.installed-dev ## Break everything at random for HOURS=1 and check the invariants after each fault
-	$(BIN)/python -m tests.chaos.programme --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED))
+	PYTHONPATH=tests $(BIN)/python -m tests.chaos.programme --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED)) $(if $(SKIP),--skip $(SKIP))
 
 clean: ## Remove what was built and installed; the database stays
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

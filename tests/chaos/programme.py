@@ -1,9 +1,9 @@
 """The driver of the fault programme: round after round, cases and readers under way, faults, and then the judgement.
 
-    python -m tests.chaos.programme --hours 2 [--seed SEED] [--fault NAME ...]
+    PYTHONPATH=tests python -m tests.chaos.programme --hours 2 [--seed SEED] [--skip ROUNDS] [--fault NAME ...]
 
 draws from the table (`tests/chaos/faults.py`) by weight until the time is over or a promise is broken, and says at once
-how to repeat the run: `make chaos HOURS=2 SEED=...`.
+how to repeat the run, or to go on where it was interrupted: `make chaos HOURS=2 SEED=... SKIP=...`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import random
 import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.stage import Broken, Stage
@@ -53,21 +54,26 @@ async def _end(task: asyncio.Task[None]) -> None:
         await task
 
 
-async def long_run(seconds: float, seed: int, faults: Sequence[Fault]) -> Counter[str]:
-    """Rounds of faults drawn by their weights until `seconds` are over."""
+def drawn(seed: int, faults: Sequence[Fault]) -> Iterator[list[Fault]]:
+    """The rounds of a long run: for ever, and the same for the same seed."""
+    source = random.Random(seed)
+    while True:
+        fault = source.choices(faults, [fault.weight for fault in faults])[0]
+        yield [fault] * source.randint(1, fault.together)
+
+
+async def long_run(seconds: float, seed: int, faults: Sequence[Fault], skip: int = 0) -> Counter[str]:
+    """Rounds of faults drawn by their weights until `seconds` are over; the first `skip` of them were run before."""
     done: Counter[str] = Counter()
-    drawn = random.Random(seed)
     deadline = time.monotonic() + seconds
-    async with Stage.open(seed, workers=3) as stage:
-        while time.monotonic() < deadline:
-            fault = drawn.choices(faults, [fault.weight for fault in faults])[0]
-            together = drawn.randint(1, fault.together)
-            await one_round(stage, [fault] * together, cases=2 * CASES, readers=LONG_RUN_READERS)
-            done[fault.name] += together
-            print(
-                f"{time.strftime('%H:%M:%S')} {sum(done.values()):>6} faults survived, the last: {fault.name}",
-                flush=True,
-            )
+    async with Stage.open(seed + skip, workers=3) as stage:
+        for number, chosen in enumerate(itertools.islice(drawn(seed, faults), skip, None), skip + 1):
+            if time.monotonic() >= deadline:
+                break
+            await one_round(stage, chosen, cases=2 * CASES, readers=LONG_RUN_READERS)
+            done[chosen[0].name] += len(chosen)
+            told = f"round {number}: {len(chosen)} x {chosen[0].name}; {done.total()} faults survived"
+            print(f"{time.strftime('%H:%M:%S')} {told}", flush=True)
     return done
 
 
@@ -75,12 +81,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
+    parser.add_argument("--skip", type=int, default=0, help="go on behind so many rounds of this seed")
     parser.add_argument("--fault", action="append", choices=[fault.name for fault in FAULTS], help="only this one")
     arguments = parser.parse_args()
     faults = [fault for fault in FAULTS if arguments.fault is None or fault.name in arguments.fault]
-    print(f"seed {arguments.seed}; to repeat: make chaos HOURS={arguments.hours:g} SEED={arguments.seed}", flush=True)
+    hours, seed = f"{arguments.hours:g}", arguments.seed
+    print(f"seed {seed}; to repeat: make chaos HOURS={hours} SEED={seed}; to go on behind round N: SKIP=N", flush=True)
     try:
-        done = asyncio.run(long_run(arguments.hours * 3600, arguments.seed, faults))
+        done = asyncio.run(long_run(arguments.hours * 3600, seed, faults, arguments.skip))
     except Broken as broken:
         print(broken, file=sys.stderr)
         return 1
