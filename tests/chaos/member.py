@@ -76,7 +76,11 @@ async def _work(orders: Orders) -> None:
     )
     try:
         async with Circuit.open(
-            orders.url, settings=settings, fault=dying_at(orders), stop_seconds=orders.stop_seconds
+            orders.url,
+            settings=settings,
+            fault=dying_at(orders),
+            stop_seconds=orders.stop_seconds,
+            exit_when_stuck=True,
         ) as circuit:
             if orders.port is None:
                 await asyncio.Event().wait()

@@ -105,7 +105,7 @@ def poisoned(url: str) -> Document:
         "places": {"begin": {"initial": True}, "done": {"terminal": True}},
         "transitions": {"touch": _asks("touch", "begin", "done")},
     }
-    net["transitions"]["touch"]["agent_execution"]["retry_config"] = {"max_attempts": 1}
+    net["transitions"]["touch"]["agent_execution"]["retry_config"] = {"max_attempts": 1, "max_crashes": 3}
     return _complete(net, url)
 
 
