@@ -205,7 +205,9 @@ class Circuit:
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
             clock = SystemClock()
-            actions = {AGENT: AgentAction(registry, toolbox=Toolbox(chosen.home / "workspaces", registry.http))}
+            toolbox = Toolbox(chosen.home / "workspaces", registry.http, chosen.environment)
+            stack.push_async_callback(toolbox.aclose)
+            actions = {AGENT: AgentAction(registry, toolbox=toolbox)}
             engine = Engine(
                 database,
                 actions=actions,

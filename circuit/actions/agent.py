@@ -91,7 +91,7 @@ class AgentAction:
             self._registry.fallback([spec, *(agent.get("fallback") or ())]),
             CallJournal(call, context),
             self._fault,
-            tools=self._toolbox.tools(agent, str(call.key.case)) if agent.get("tools") else {},
+            tools=await self._toolbox.tools(agent, str(call.key.case)) if agent.get("tools") else {},
             interceptors=self._interceptors,
         )
         answer = result.answer

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from circuit.agents.policy import matches
 from circuit.agents.toolbox.fetch import DEFAULT_LIMIT as FETCH_LIMIT
@@ -13,10 +16,13 @@ from circuit.agents.toolbox.fetch import Gate, fetch_tool
 from circuit.agents.toolbox.files import PREFIX, file_tools
 from circuit.agents.toolbox.root import DEFAULT_LIMIT, Root
 from circuit.agents.toolbox.shell import MEGABYTE, NAME, Bounds, shell_tool
-from circuit.agents.tools import Tool, table
+from circuit.agents.tools import Tool, Toolset, table
 from circuit.errors import ToolsMisconfigured
 from circuit.http import Http
 from circuit.value import dataclass
+
+DOORS = ("mcp",)
+"""The kinds of tools that extensions bring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +31,32 @@ class Toolbox:
 
     workspaces: Path
     http: Callable[[], Http] = field(default=Http)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    _toolsets: dict[str, Toolset] = field(default_factory=dict[str, Toolset], repr=False)
 
-    def tools(self, agent: Mapping[str, Any], case_id: str) -> dict[str, Tool]:
+    async def tools(self, agent: Mapping[str, Any], case_id: str) -> dict[str, Tool]:
         """The tools that `agent` names, for one case. Raises `ToolsMisconfigured`."""
         entries: list[Mapping[str, Any]] = agent.get("tools") or []
         found: list[Tool] = []
         for entry in entries:
+            given = await self._foreign(entry) if entry["kind"] in DOORS else self._of(entry, entries, case_id)
             known = {tool.name for tool in found}
-            found += [tool for tool in self._of(entry, entries, case_id) if tool.name not in known]
+            found += [tool for tool in given if tool.name not in known]
         return table(found)
+
+    async def aclose(self) -> None:
+        """Close what toolsets hold open. Twice is fine."""
+        for toolset in self._toolsets.values():
+            await toolset.aclose()
+        self._toolsets.clear()
+
+    async def _foreign(self, entry: Mapping[str, Any]) -> Iterable[Tool]:
+        """The tools of an extension. Agents with the same settings share what it holds open."""
+        key = orjson.dumps(entry, option=orjson.OPT_SORT_KEYS).decode()
+        toolset = self._toolsets.get(key)
+        if toolset is None:
+            toolset = self._toolsets[key] = _door(str(entry["kind"]))(entry, self.environment)
+        return await toolset.tools()
 
     def _of(self, entry: Mapping[str, Any], entries: list[Mapping[str, Any]], case_id: str) -> Iterator[Tool]:
         match entry["kind"]:
@@ -82,6 +105,14 @@ class Toolbox:
             tuple(settings.get("extensions", ())),
             settings.get("max_bytes", DEFAULT_LIMIT),
         )
+
+
+def _door(kind: str) -> Callable[[Mapping[str, Any], Mapping[str, str]], Toolset]:
+    """What opens the toolsets of an extension, found by its entry point."""
+    found = next(iter(entry_points(group="circuit.toolsets", name=kind)), None)
+    if found is None:
+        raise ToolsMisconfigured(f"no extension that is installed has tools of the kind {kind}")
+    return found.load()
 
 
 def _settings(kind: str, entries: list[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ import orjson
 
 from circuit.agents.answer import Answer, Silence, Voice, hear
 from circuit.agents.interceptor import Interceptor, passed, prepared
-from circuit.agents.policy import Policies, Record
+from circuit.agents.policy import ApprovalRule, Policies, Record
 from circuit.agents.ports import Journal
 from circuit.agents.run import AgentRun
 from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
@@ -238,9 +238,14 @@ class Session:
     async def _allowed(self, call: ToolCallPart, arguments: Mapping[str, Any], step: str) -> None:
         """Returns where nobody, or somebody who may, has to allow the call and did. Raises `ToolDenied`."""
         rule = self._policies.approval(call.name)
+        doubt = self._tools[call.name].doubt
+        if rule is None and doubt:
+            rule = ApprovalRule()
         if rule is None or self.journal.recorded(DONE + step) is not None:
             return
         payload = {"agent": self.run.agent_id, "tool": call.name, "arguments": dict(arguments)}
+        if doubt:
+            payload["doubt"] = doubt
         said = await self.journal.ask_person(
             f"approve:{step}",
             payload,

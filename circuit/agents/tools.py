@@ -53,12 +53,14 @@ Call = Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool. `seconds` bounds a call; `secrets` are values that no text may show."""
+    """One tool. `seconds` bounds a call; `secrets` are values that no text may show; `doubt` says why a person must
+    allow each call of it, whatever the policies say."""
 
     spec: ToolSpec
     call: Call
     seconds: float = DEFAULT_SECONDS
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    doubt: str = ""
 
     @property
     def name(self) -> str:
@@ -70,6 +72,10 @@ class Toolset(Protocol):
 
     async def tools(self) -> Iterable[Tool]:
         """The tools as they are now. Raises `ToolsMisconfigured`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of what they hold. Twice is fine."""
         ...
 
 

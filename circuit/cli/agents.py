@@ -267,11 +267,12 @@ async def _opened(
         models["*"] = parse_model_override(model)[1]
     chosen = agent_json(agent, provider_of(agent, {"models": models}))
     registry = ProviderRegistry(settings.environment, connect_seconds=settings.connection_timeout)
+    toolbox = Toolbox(settings.home / "workspaces", registry.http, settings.environment)
     try:
         registry.check(chosen["provider"])
-        tools = Toolbox(settings.home / "workspaces", registry.http).tools(chosen, "cli") if chosen.get("tools") else {}
-        yield _Stage(chosen, registry, tools, terminal)
+        yield _Stage(chosen, registry, await toolbox.tools(chosen, "cli"), terminal)
     finally:
+        await toolbox.aclose()
         await registry.aclose()
 
 

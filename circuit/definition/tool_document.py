@@ -136,7 +136,7 @@ class ToolEntry(Part):
     shell: Annotated[ShellTools | None, Field(description="A shell in a sandbox.")] = None
     http: Annotated[HttpTools | None, Field(description="Fetching over HTTP.")] = None
     openapi: Annotated[OpenApiTools | None, Planned("openapi tools"), Field(description="An HTTP API.")] = None
-    mcp: Annotated[McpTools | None, Planned("mcp tools"), Field(description="An MCP server.")] = None
+    mcp: Annotated[McpTools | None, Field(description="An MCP server.")] = None
     agent: Annotated[
         Identifier | None,
         Planned("agents as tools"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -274,6 +275,14 @@ class TestPolicies:
         assert result.answer.text == "Done."
         assert len(bench.done) == 2
         assert "too much" in book.results()[-1]["error"]["message"]
+
+    async def test_a_tool_in_doubt_asks_whatever_the_policies_say(self) -> None:
+        bench, book = Bench(), Book()
+        tools = {name: replace(tool, doubt="its schema changed") for name, tool in bench.tools().items()}
+        with pytest.raises(Asked):
+            await run_agent(run(), Dialogue(("look", "{}"), "Done."), book, tools=tools)
+        assert book.questions[0][1]["doubt"] == "its schema changed"
+        assert bench.done == []
 
 
 class TestCapabilities:

@@ -1,0 +1,213 @@
+"""The tools of one server: a session that is opened when it is first needed, and again after it broke.
+
+Each server has its own credentials, resolved when the session is opened. A tool whose schema is pinned in the workflow
+and was changed asks for a person's approval; so does one that came to be after the pins were written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx2
+import jsonschema_rs
+import orjson
+from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
+
+from circuit.agents.policy import matches
+from circuit.agents.tools import Tool, ToolContext
+from circuit.errors import ToolFailed, ToolOutputInvalid, ToolsMisconfigured, ToolTimeout
+from circuit.extensions.mcp.transport import FRAME_LIMIT, process_streams
+from circuit.providers.provider import ToolSpec
+from circuit.security.secrets import UnresolvedReference, references, resolve
+
+DEFAULT_SECONDS = 60.0
+OPEN_SECONDS = 30.0
+MOST_TOOLS = 500
+
+
+class McpToolset:
+    """The tools of the server that `settings` name. Used on one event loop, closed by `aclose`."""
+
+    def __init__(self, settings: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        self.name = str(settings["name"])
+        self._settings = settings
+        self._environment = environment
+        self._seconds = float(settings.get("seconds", DEFAULT_SECONDS))
+        self._client: Client | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self._opening = asyncio.Lock()
+        if bool(settings.get("command")) == bool(settings.get("url")):
+            raise ToolsMisconfigured(f"the MCP server {self.name} needs a command or a url, and not both")
+
+    async def tools(self) -> list[Tool]:
+        """The tools as the server describes them now, their names with its own before them.
+
+        Raises `ToolsMisconfigured` where it cannot be reached or describes nothing that can be called.
+        """
+        found: list[Any] = []
+        cursor: str | None = None
+        try:
+            client = await self._session()
+            while True:
+                async with asyncio.timeout(OPEN_SECONDS):
+                    page = await client.list_tools(cursor=cursor, cache_mode="bypass")
+                found += page.tools
+                cursor = page.next_cursor
+                if not cursor or len(found) > MOST_TOOLS:
+                    break
+        except (MCPError, TimeoutError, RuntimeError, ValueError, OSError) as error:
+            await self._drop()
+            raise ToolsMisconfigured(f"the MCP server {self.name} does not name its tools: {_told(error)}") from None
+        wanted = self._settings.get("tools")
+        chosen = [tool for tool in found[:MOST_TOOLS] if not wanted or matches(wanted, tool.name)]
+        return [self._tool(tool) for tool in chosen]
+
+    async def aclose(self) -> None:
+        """End the session, and the server if it was started. Twice is fine."""
+        await self._drop()
+
+    def _tool(self, tool: Any) -> Tool:
+        schema = dict(tool.input_schema)
+        try:
+            jsonschema_rs.validator_for(schema, offline=True)
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise ToolsMisconfigured(
+                f"the MCP server {self.name} describes its tool {tool.name} by what is no JSON Schema: {first}"
+            ) from None
+        plain = str(tool.name)
+
+        async def call(arguments: Mapping[str, Any], around: ToolContext) -> Any:
+            return await self._call(plain, dict(arguments))
+
+        return Tool(
+            ToolSpec(f"{self.name}.{plain}", str(tool.description or ""), schema),
+            call,
+            self._seconds + OPEN_SECONDS,
+            self._secrets(),
+            self._changed(plain, fingerprint(plain, str(tool.description or ""), schema)),
+        )
+
+    def _changed(self, name: str, now: str) -> str:
+        """Why a person must look at this tool before it is used; empty where nobody must."""
+        pinned: Mapping[str, str] | None = self._settings.get("pinned")
+        if pinned is None or pinned.get(name) == now:
+            return ""
+        if name not in pinned:
+            return f"the MCP server {self.name} has a new tool {name}, whose schema ({now}) is not pinned"
+        return f"the MCP server {self.name} changed its tool {name}: its schema is {now} and was {pinned[name]}"
+
+    async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
+        """What the tool gives. A session that broke before the call was sent is opened again, once."""
+        try:
+            client = await self._session()
+        except (MCPError, TimeoutError, RuntimeError, ValueError, OSError) as error:
+            await self._drop()
+            raise ToolFailed(f"the MCP server {self.name} cannot be reached: {_told(error)}") from None
+        try:
+            async with asyncio.timeout(self._seconds):
+                result = await client.call_tool(name, arguments, read_timeout_seconds=self._seconds)
+        except TimeoutError:
+            raise ToolTimeout(f"the MCP server {self.name} did not answer within {self._seconds:g} s") from None
+        except (MCPError, RuntimeError, ValueError, OSError) as error:
+            # Whether it was done is not known, so it is not tried again; the next call opens a new session.
+            await self._drop()
+            raise ToolFailed(f"the MCP server {self.name} did not answer {name}: {_told(error)}") from None
+        return _result(self.name, name, result)
+
+    async def _session(self) -> Client:
+        async with self._opening:
+            if self._client is not None and self._keeper is not None and not self._keeper.done():
+                return self._client
+            await self._drop()
+            opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+            self._stop = asyncio.Event()
+            self._keeper = asyncio.create_task(self._keep(opened, self._stop))
+            try:
+                async with asyncio.timeout(OPEN_SECONDS):
+                    client = await asyncio.shield(opened)
+            except TimeoutError:
+                await self._drop()
+                raise
+            self._client = client
+            return client
+
+    async def _keep(self, opened: asyncio.Future[Client], stop: asyncio.Event) -> None:
+        """Holds the session open: what opens it must also close it, in the same task."""
+        try:
+            async with AsyncExitStack() as stack:
+                transport = await self._transport(stack)
+                client = await stack.enter_async_context(Client(transport, read_timeout_seconds=self._seconds))
+                opened.set_result(client)
+                await stop.wait()
+        except BaseException as error:
+            if not opened.done():
+                inner: BaseException = error
+                while isinstance(inner, BaseExceptionGroup):
+                    inner = inner.exceptions[0]
+                opened.set_exception(inner if isinstance(inner, Exception) else RuntimeError("it was ended"))
+            elif not isinstance(error, Exception):
+                raise
+
+    async def _transport(self, stack: AsyncExitStack) -> Any:
+        if self._settings.get("command"):
+            return process_streams(self._settings["command"], self._resolved("env"))
+        client = httpx2.AsyncClient(
+            headers=self._resolved("headers"), timeout=httpx2.Timeout(self._seconds, connect=OPEN_SECONDS)
+        )
+        await stack.enter_async_context(client)
+        url = resolve(str(self._settings["url"]), self._environment)
+        return streamable_http_client(url, http_client=client, max_sse_event_size=FRAME_LIMIT)
+
+    async def _drop(self) -> None:
+        keeper, self._keeper, self._client = self._keeper, None, None
+        self._stop.set()
+        if keeper is not None and not keeper.done():
+            _, late = await asyncio.wait([keeper], timeout=OPEN_SECONDS)
+            for task in late:
+                task.cancel()
+
+    def _resolved(self, what: str) -> dict[str, str]:
+        try:
+            given: Mapping[str, str] = self._settings.get(what) or {}
+            return {name: resolve(text, self._environment) for name, text in given.items()}
+        except UnresolvedReference as missing:
+            names = ", ".join(missing.names)
+        raise ToolsMisconfigured(f"{what} of the MCP server {self.name} refers to {names}, which is not set: set it")
+
+    def _secrets(self) -> tuple[str, ...]:
+        given = [*(self._settings.get("env") or {}).values(), *(self._settings.get("headers") or {}).values()]
+        names = [name for text in given for name in references(text)]
+        return tuple(self._environment[name] for name in names if self._environment.get(name))
+
+
+def fingerprint(name: str, description: str, schema: Mapping[str, Any]) -> str:
+    """What a tool's description is pinned by: whatever a model reads of it."""
+    written = orjson.dumps([name, description, schema], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(written).hexdigest()[:16]
+
+
+def _result(server: str, name: str, result: Any) -> Any:
+    texts: list[str] = []
+    for block in result.content:
+        text = getattr(block, "text", None)
+        if isinstance(text, str):
+            texts.append(text)
+        elif not result.structured_content:
+            kind = str(getattr(block, "type", "something"))
+            raise ToolOutputInvalid(f"{name} of {server} gave back {kind}, which this agent cannot read")
+    said = "\n".join(texts)
+    if result.is_error:
+        raise ToolFailed(said or f"{name} of {server} failed and does not say why")
+    return said if result.structured_content is None else result.structured_content
+
+
+def _told(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

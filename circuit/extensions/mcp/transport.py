@@ -1,0 +1,98 @@
+"""Starts a server as a process and speaks with it over its standard streams.
+
+As the SDK's own transport does, but for two things: a line that is longer than `limit` ends the connection instead of
+filling memory, and the process gets no variable but those that it was given and what a program needs to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import mcp_types as types
+from mcp.client.stdio import get_default_environment
+from mcp.shared.message import SessionMessage
+
+FRAME_LIMIT = 8 * 1024 * 1024
+GRACE_SECONDS = 2.0
+
+
+@asynccontextmanager
+async def process_streams(
+    command: Sequence[str], environment: Mapping[str, str], limit: int = FRAME_LIMIT
+) -> AsyncGenerator[tuple[Any, Any]]:
+    """The two streams of a session with the server that `command` starts. It is ended with the block, and all that it
+    started with it. Raises `OSError` where it cannot be started."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=get_default_environment() | dict(environment),
+        limit=limit,
+        start_new_session=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    read_in, read_out = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    write_in, write_out = anyio.create_memory_object_stream[SessionMessage](0)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_hear, process.stdout, read_in)
+            group.start_soon(_say, process.stdin, write_out, read_in)
+            try:
+                yield read_out, write_in
+            finally:
+                group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(process)
+        for stream in (read_in, read_out, write_in, write_out):
+            stream.close()
+
+
+async def _hear(stdout: asyncio.StreamReader, sink: Any) -> None:
+    async with sink:
+        while True:
+            try:
+                line = await stdout.readline()
+            except ValueError:
+                # A line longer than the limit: what follows cannot be told from its rest.
+                return
+            if not line:
+                return
+            try:
+                message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+            except ValueError as error:
+                await sink.send(error)
+                continue
+            await sink.send(SessionMessage(message))
+
+
+async def _say(stdin: asyncio.StreamWriter, source: Any, sink: Any) -> None:
+    async with source:
+        async for sent in source:
+            text = sent.message.model_dump_json(by_alias=True, exclude_unset=True)
+            try:
+                stdin.write(text.encode() + b"\n")
+                await stdin.drain()
+            except (ConnectionError, OSError):
+                # The session learns that nobody hears it.
+                sink.close()
+                return
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+    # Its children, too, also where it has ended itself.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
