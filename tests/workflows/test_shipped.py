@@ -15,7 +15,7 @@ from circuit.cli.main import main
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 DOCUMENT = WORKFLOWS / "documents" / "group_commit.md"
-TESTED = {"hello", "document_review", "research_fork_join"}
+TESTED = {"hello", "document_review", "research_fork_join", "debate", "plan_and_delegate", "critic_loop"}
 
 Run = Callable[..., dict[str, Any]]
 
@@ -133,3 +133,43 @@ def test_research_fork_join(run: Run) -> None:
     assert len(begun) == len(asked) == 3
     assert max(begun) < min(asked), "the three agents did not run at the same time"
     assert run("research_fork_join")["marking"] == {"answered": 1}
+
+
+def test_debate(run: Run) -> None:
+    case = run("debate", "--set", "data.question=Is it?")
+    assert case["marking"] == {"judged": 1}
+    data = case["tokens"][0]["data"]
+    assert (data["question"], data["rounds"], data["verdict"]["winner"]) == ("Is it?", 2, "for")
+    assert len(set(data["for"])) == len(set(data["against"])) == 2
+    assert sorted(fired(case)[1:4]) == ["argue_against", "argue_for", "next_round"]
+
+
+def test_plan_and_delegate(run: Run) -> None:
+    case = run("plan_and_delegate")
+    assert case["marking"] == {"reported": 1}
+    data = case["tokens"][0]["data"]
+    assert len(data["tasks"]) == len(data["results"]) == 3
+    assert data["results"][-1] == "The name points to it."
+    assert data["report"]
+    assert fired(case).count("delegate") == 3
+
+
+def test_critic_loop(run: Run) -> None:
+    case = run("critic_loop", "--set", "data.topic=Backups")
+    assert case["marking"] == {"published": 1}
+    data = case["tokens"][0]["data"]
+    assert (data["topic"], data["good"], data["round"]) == ("Backups", True, 1)
+    assert fired(case) == ["take_up", "write", "criticise", "send_back", "write", "criticise", "publish"]
+
+
+def test_a_critic_that_is_never_content_ends_the_loop(database_url: str) -> None:
+    async def review() -> dict[str, Any]:
+        strict = {"type": "scripted", "model": "strict", "options": {"responses": [{"good": False, "issues": ["no"]}]}}
+        async with Circuit.open(database_url) as circuit:
+            workflow = await circuit.load(WORKFLOWS / "critic_loop.yaml")
+            case_id = await circuit.start(workflow.id, models={"critic": strict})
+            return (await circuit.wait(case_id)).as_dict()
+
+    case = asyncio.run(review())
+    assert (case["status"], case["marking"]) == ("failed", {"given_up": 1})
+    assert fired(case).count("write") == 3
