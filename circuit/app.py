@@ -365,6 +365,7 @@ class Circuit:
             gate=await self._gate(host),
             ready=self._health,
             clock=self.clock,
+            figures=self.engine.figures,
         )
         await serve(create_application(services), host, port, ready=ready)
 

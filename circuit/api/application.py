@@ -22,6 +22,7 @@ from circuit.api.exposure import Exposure
 from circuit.api.graphql.endpoint import GraphQLEndpoint
 from circuit.api.health import HealthEndpoint
 from circuit.api.limits import BodyLimit, HostCheck
+from circuit.api.metrics import MetricsEndpoint
 from circuit.api.problems import JSONAnswer, Problems
 from circuit.api.readers import Readers
 from circuit.api.services import Services as Services
@@ -76,6 +77,8 @@ def create_application(
                 "version": circuit.__version__,
                 "routes": {
                     "health": "/health",
+                    "ready": "/ready",
+                    "metrics": "/metrics",
                     "graphql": "/graphql",
                     "stream": f"{STREAM_PATH}{{execution_id}} (server-sent events and WebSocket)",
                 },
@@ -86,6 +89,8 @@ def create_application(
         routes=[
             Route("/", index),
             Route("/health", HealthEndpoint(services, circuit.__version__).__call__),
+            Route("/ready", HealthEndpoint(services, circuit.__version__).__call__),
+            Route("/metrics", MetricsEndpoint(services.figures, readers).__call__),
             Route("/graphql", graphql),
             WebSocketRoute("/graphql", graphql),
         ],

@@ -30,7 +30,7 @@ from circuit.security.principal import Principal
 
 PRINCIPAL = "circuit.principal"
 """Where a scope holds who asks: a `Principal`, or None on a GraphQL connection that has yet to say it."""
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", "/ready"})
 LATER_PATHS = frozenset({"/graphql"})
 """WebSockets that may bring their credential in their first message."""
 STREAM_PATHS = ("/agent-stream/",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -13,8 +13,16 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, WorkflowView
 from circuit.ids import CaseKey
+from circuit.observability.metrics import Figure
 from circuit.security.principal import Principal
 from circuit.streams.subscription import Streams
+
+Figures = Callable[[], Awaitable[Sequence[Figure]]]
+
+
+async def no_figures() -> Sequence[Figure]:
+    """Where there is no engine to ask."""
+    return ()
 
 
 class Asking(Protocol):
@@ -87,7 +95,7 @@ class Services:
     """`load` makes a workflow of a YAML text and a name for its source, and raises `DefinitionError`.
 
     `ready` returns what `/health` shows of the database (its revision, say) and raises a `CircuitError` when requests
-    cannot be served. `gate` finds out who asks.
+    cannot be served. `gate` finds out who asks; `figures` are those for `/metrics`.
     """
 
     commands: Asking
@@ -97,3 +105,4 @@ class Services:
     gate: Gate
     ready: Callable[[], Awaitable[Mapping[str, Any]]]
     clock: Clock
+    figures: Figures = no_figures

@@ -13,12 +13,14 @@ from circuit.engine import collector
 from circuit.engine.action import Action
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.figures import figures
 from circuit.engine.keys import Keys
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import Capabilities
 from circuit.engine.versions import Versions
 from circuit.engine.worker import Worker, WorkerLimits
 from circuit.ids import CaseKey, IdSource
+from circuit.observability.metrics import Figure
 from circuit.storage.database import Database
 from circuit.storage.notifications import Listener, Notifier
 from circuit.streams.broker import RING_FRAMES, Broker
@@ -51,6 +53,7 @@ class Engine:
         fault: FaultHook = no_fault,
     ) -> None:
         self._clock = clock
+        self._database = database
         self._notifier = Notifier(database)
         self._listener = Listener(database, self._heard, own=self._notifier)
         self._broker = Broker(ring_frames)
@@ -77,6 +80,10 @@ class Engine:
                 capabilities=capabilities,
                 fault=fault,
             )
+
+    async def figures(self) -> Sequence[Figure]:
+        """What this process does and what waits in the database, in figures. Raises `StorageError`."""
+        return await figures(self._database, self.worker)
 
     def now(self) -> datetime:
         """The database's time where this process has a worker, else this machine's."""

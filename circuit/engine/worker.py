@@ -99,6 +99,8 @@ class Worker(Service):
         self._open_writer = open_writer
         self._tenure: Tenure | None = None
         self._left: list[tuple[UUID, Loss]] = []
+        self.lease_losses = 0
+        """How often a lease of this worker ended without being given back."""
 
     @property
     def tenure(self) -> Tenure | None:
@@ -225,6 +227,7 @@ class Worker(Service):
         finally:
             # Whatever happened, the thread must not go on renewing the lease of a worker that does nothing.
             await lease.stop()
+        self.lease_losses += lease.loss is not None
         if lease.loss is None:
             await self._retire(worker)
         elif lease.loss is not Loss.FENCED:

@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from eventually import eventually
 from jwt.algorithms import ECAlgorithm
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 
 from circuit.app import Circuit
@@ -281,3 +282,28 @@ async def test_published_keys_are_fetched_and_a_token_of_one_lets_in(database_ur
             with suppress(asyncio.CancelledError):
                 await serving
     assert len(served) == 1, "the keys are fetched once, not for every request"
+
+
+async def test_figures_for_prometheus_say_what_the_engine_does(server: Server) -> None:
+    async def shown() -> dict[str, float]:
+        answer = await server.client.get(f"{server.url}/metrics")
+        assert answer.status_code == 200
+        families = text_string_to_metric_families(answer.text)
+        return {sample.name: sample.value for family in families for sample in family.samples}
+
+    before = await shown()
+    assert (before["circuit_workers"], before["circuit_held_cases"], before["circuit_stream_readers"]) == (1, 0, 0)
+    await server.ok(CREATE, workflow=WORKFLOW)
+    case = (await server.ok('mutation { startCase(workflowId: "letters", token: {data: {name: "A"}}) { caseId } }'))[
+        "caseId"
+    ]
+    laid = 'query ($id: String!) { tokensInPlace(caseId: $id, placeId: "written") { id } }'
+
+    async def written() -> bool:
+        return bool(await server.ok(laid, id=case))
+
+    await eventually(written)
+    after = await shown()
+    assert after["circuit_executions_total"] == before["circuit_executions_total"] + 1
+    assert after["circuit_writes_total"] > before["circuit_writes_total"]
+    assert after["circuit_lease_losses_total"] == 0

@@ -19,9 +19,10 @@ from served import Served
 from stage import Stage
 
 from circuit import errors, events
-from circuit.api import application, problems
+from circuit.api import application, metrics, problems
 from circuit.api.graphql import endpoint, queries, schema
 from circuit.api.sse import HEARTBEAT_SECONDS, RETRY_MILLISECONDS
+from circuit.engine import figures
 from circuit.events import StreamDelta, StreamType, encode_frame
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
@@ -144,3 +145,12 @@ async def test_the_python_client_of_the_reference_works(
     answer = await asyncio.to_thread(names["answer"], server.websocket_url, str(told.name))
     assert answer == "Good morning"
     assert capsys.readouterr().out == "Hello, Good morning"
+
+
+def test_every_figure_is_listed() -> None:
+    text = page("metrics.md")
+    sources = (inspect.getsource(module) for module in (figures, metrics))
+    named = {name for source in sources for name in re.findall(r'Figure\(\s*"(\w+)"', source)}
+    assert len(named) > 5
+    for name in named:
+        assert re.search(rf"`{name}(_total)?`", text), name

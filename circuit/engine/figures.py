@@ -1,0 +1,43 @@
+"""What an engine shows of itself in figures: what its worker holds and does, and what waits in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from circuit.engine.connecting import connected
+from circuit.observability.metrics import Figure, Kind
+from circuit.storage import waiting
+from circuit.storage.database import Database
+
+if TYPE_CHECKING:
+    from circuit.engine.worker import Worker
+
+
+async def figures(database: Database, worker: Worker | None) -> Sequence[Figure]:
+    """The figures of this process and of the database. Raises `StorageError`."""
+    async with connected(database) as connection:
+        queue = await waiting.queue(connection)
+    found = [
+        Figure("circuit_ready_cases", "Cases that wait for a worker now, counted up to ten thousand.", queue.due),
+        Figure("circuit_ready_oldest_seconds", "How long the one that waits the longest has waited.", queue.oldest),
+        Figure("circuit_workers", "Workers whose lease holds.", queue.workers),
+    ]
+    if worker is None:
+        return found
+    found.append(
+        Figure("circuit_lease_losses", "Leases that this process has lost.", worker.lease_losses, Kind.COUNTER)
+    )
+    tenure = worker.tenure
+    if tenure is None:
+        return found
+    slots, sent = tenure.desk.slots, tenure.writer.statistics
+    return [
+        *found,
+        Figure("circuit_held_cases", "Cases that this process holds in memory.", len(tenure.desk)),
+        Figure("circuit_running_executions", "Executions that run in this process.", slots.running),
+        Figure("circuit_free_executions", "Executions that could begin in this process now.", slots.free),
+        Figure("circuit_executions", "Executions that this worker was asked to begin.", slots.submitted, Kind.COUNTER),
+        Figure("circuit_commits", "Batches that this worker has committed.", sent.batches, Kind.COUNTER),
+        Figure("circuit_writes", "Steps and log entries in these batches.", sent.writes, Kind.COUNTER),
+    ]

@@ -1,0 +1,1 @@
+"""What Circuit shows of itself to those who run it."""
