@@ -13,6 +13,7 @@ COMMANDS = [
     ["run"],
     ["validate"],
     ["load"],
+    ["analyse"],
     ["draw"],
     ["schema"],
     ["cases"],
