@@ -14,6 +14,7 @@ COMMANDS = [
     ["validate"],
     ["load"],
     ["analyse"],
+    ["fsck"],
     ["draw"],
     ["schema"],
     ["cases"],
