@@ -20,12 +20,7 @@ if TYPE_CHECKING:
     from circuit.net.analysis.verdict import Verdict
 
 PNML_LIMIT = 64 * 1024 * 1024
-DECISIVE = ("soundness", "boundedness", "deadlock_freedom")
-"""The properties that a net is refused for."""
-
 _PROGRESS_SECONDS = 2.0
-_FAULTS = (*DECISIVE, "dead_transitions", "reachable_names")
-"""The properties whose violation is a mistake in the net. That the others do not hold says what kind of net it is."""
 _SHOWN_STEPS = 40
 
 
@@ -47,6 +42,7 @@ def analyse(
     \b
     Example: circuit analyse workflows/document_review.yaml
     """
+    from circuit.definition.proof import DECISIVE
     from circuit.net.analysis.limits import MEGABYTE, Limits
 
     terminal = Terminal(json=as_json)
@@ -55,7 +51,7 @@ def analyse(
     status = 0
     for file in files:
         try:
-            analysis, notes = analyse_file(file, limits, only or (), net_id)
+            analysis, more = analyse_file(file, limits, only or (), net_id)
         except CircuitError as error:
             if len(files) == 1:
                 raise
@@ -66,9 +62,9 @@ def analyse(
         if status == 0 and any(name in DECISIVE and one.violated for name, one in analysis.verdicts.items()):
             status = 1
         if as_json:
-            results.append({"file": str(file)} | analysis.as_dict() | ({"notes": notes} if notes else {}))
+            results.append({"file": str(file)} | analysis.as_dict() | more)
         else:
-            _show(terminal, file, analysis, notes)
+            _show(terminal, file, analysis, more)
     if as_json:
         terminal.result(results[0] if len(files) == 1 else {"files": results})
     return status
@@ -76,30 +72,25 @@ def analyse(
 
 def analyse_file(
     file: Path, limits: Limits, only: Sequence[str], net_id: str | None = None
-) -> tuple[Analysis, list[str]]:
-    """The verdicts on the net in `file`, and what of the file they say nothing about."""
-    from circuit.net.analysis.proofs import analyse as analyse_net
-    from circuit.net.analysis.translation import translate
-
+) -> tuple[Analysis, dict[str, Any]]:
+    """The verdicts on the net in `file`, and what else is to be said: of PNML what was not read, of a workflow what
+    was left out."""
     data = read_bytes(file, PNML_LIMIT, "Net")
-    if is_pnml(file, data):
-        from circuit.net.analysis.pnml import read_pnml
+    if not is_pnml(file, data):
+        from circuit.definition.proof import prove
 
-        nets = read_pnml(data, str(file))
-        chosen = next((one for one in nets if net_id in (None, one.id)), None)
-        if chosen is None:
-            raise InvalidRequest(f"{file} holds no net {net_id!r}; it holds {', '.join(one.id for one in nets)}.")
-        others = [one.id for one in nets if one is not chosen]
-        notes = [*chosen.notes, *([f"the file holds other nets: {', '.join(others)} (--net)"] if others else [])]
-        return analyse_net(chosen.net, limits, only), notes
-    workflow = read_workflow(file)
-    tokens: dict[str, int] = {}
-    for token in workflow.initial_tokens:
-        tokens[token.place] = tokens.get(token.place, 0) + 1
-    first = workflow.net.initial_place
-    if first is not None:
-        tokens[first.name] = tokens.get(first.name, 0) + 1
-    return analyse_net(translate(workflow.net, tokens).net, limits, only), []
+        proof = prove(read_workflow(file), limits, only)
+        return proof.analysis, proof.about()
+    from circuit.net.analysis.pnml import read_pnml
+    from circuit.net.analysis.proofs import analyse as analyse_net
+
+    nets = read_pnml(data, str(file))
+    chosen = next((one for one in nets if net_id in (None, one.id)), None)
+    if chosen is None:
+        raise InvalidRequest(f"{file} holds no net {net_id!r}; it holds {', '.join(one.id for one in nets)}.")
+    others = [one.id for one in nets if one is not chosen]
+    notes = [*chosen.notes, *([f"the file holds other nets: {', '.join(others)} (--net)"] if others else [])]
+    return analyse_net(chosen.net, limits, only), {"notes": notes} if notes else {}
 
 
 def is_pnml(file: Path, data: bytes) -> bool:
@@ -121,24 +112,40 @@ def _progress(terminal: Terminal) -> Callable[[str, int], None]:
     return show
 
 
-def _show(terminal: Terminal, file: Path, analysis: Analysis, notes: Sequence[str]) -> None:
+def _show(terminal: Terminal, file: Path, analysis: Analysis, more: dict[str, Any]) -> None:
+    from circuit.definition.proof import FAULTS
+
     net = analysis.net
     size = f"{len(net.places)} places, {len(net.steps)} transitions"
     terminal.line(clean(f"{file}: {net.name} ({size}, {analysis.seconds:.2f} s)"))
     width = max(len(name) for name in analysis.verdicts)
     for name, verdict in analysis.verdicts.items():
         said = f": {verdict.reason}" if verdict.reason else ""
-        line = f"  {_sign(name, verdict):<8}  {name.replace('_', ' '):<{width}}  {verdict.method}{said}"
+        line = f"  {_sign(verdict, fault=name in FAULTS):<8}  {name.replace('_', ' '):<{width}}  {verdict.method}{said}"
         terminal.line(clean(line.rstrip()))
         if verdict.trace is not None:
             terminal.line(clean(_trace(verdict, net.labels)))
-    for note in notes:
+    for note in [*more.get("notes", ()), *_left_out(more)]:
         terminal.line(clean(f"  note      {note}"))
+    if any(name in FAULTS and verdict.violated for name, verdict in analysis.verdicts.items()):
+        terminal.line(f"  circuit draw {clean(str(file))} --trace soundness --format svg draws the run that shows it")
 
 
-def _sign(name: str, verdict: Verdict) -> str:
+def _left_out(more: dict[str, Any]) -> list[str]:
+    left_out = more.get("left_out", {})
+    found = [left_out["guards"]] if left_out else []
+    if left_out.get("failing"):
+        found.append(f"the ways of failures are left out: on_failure of {', '.join(left_out['failing'])}")
+    if left_out.get("dead_letter_places"):
+        found.append(f"dead-letter places are left out: {', '.join(left_out['dead_letter_places'])}")
+    if more.get("split"):
+        found.append(f"looked at as begin and complete: {', '.join(more['split'])}")
+    return found
+
+
+def _sign(verdict: Verdict, *, fault: bool) -> str:
     if verdict.violated:
-        return "VIOLATED" if name in _FAULTS else "no"
+        return "VIOLATED" if fault else "no"
     return verdict.answer.value
 
 

@@ -1,13 +1,13 @@
-"""What concerns workflow files: `validate`, `load`, `draw`, `schema`. Only `load` needs a database."""
+"""What concerns workflow files: `validate`, `load`, `schema`. Only `load` needs a database."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from circuit.cli.admission import refuse_faulty
 from circuit.cli.failure import report
 from circuit.cli.terminal import Terminal, clean
 from circuit.cli.token import WORKFLOW_LIMIT, read_text
@@ -17,12 +17,11 @@ from circuit.settings import Settings
 if TYPE_CHECKING:
     from circuit.definition.workflow import Workflow
 
+AllowOption = Annotated[
+    bool,
+    typer.Option("--allow-unsound", help="Take a workflow that may deadlock, grow without bound or never end."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
-
-
-class DrawingFormat(StrEnum):
-    MERMAID = "mermaid"
-    DOT = "dot"
 
 
 def shipped(name: str) -> Path | None:
@@ -55,9 +54,10 @@ def read_workflow(file: Path) -> Workflow:
 
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Workflow files.")],
+    allow_unsound: AllowOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Check workflow files and report every fault with its place. Needs no database.
+    """Check workflow files and report every fault with its place; prove that they end. Needs no database.
 
     \b
     Example: circuit validate workflows/document_review.yaml
@@ -68,6 +68,7 @@ def validate(
     for file in files:
         try:
             workflow = read_workflow(file)
+            warnings = refuse_faulty(workflow, str(file), allowed=allow_unsound)
         except CircuitError as error:
             if as_json:
                 faults = error.details["faults"] if isinstance(error, DefinitionError) else []
@@ -77,7 +78,10 @@ def validate(
                 report(error, terminal)
             status = 2
         else:
-            checked.append({"file": str(file), "valid": True, "workflow": workflow.id, "hash": workflow.hash})
+            found = {"file": str(file), "valid": True, "workflow": workflow.id, "hash": workflow.hash}
+            checked.append(found | ({"warnings": warnings} if warnings else {}))
+            for warning in [] if as_json else warnings:
+                terminal.note(clean(f"warning: {file}: {warning}"))
             if not as_json:
                 net = workflow.net
                 terminal.line(
@@ -93,9 +97,10 @@ def validate(
 
 def load(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A workflow file.")],
+    allow_unsound: AllowOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Publish a workflow, so that its cases can be started.
+    """Publish a workflow, so that its cases can be started. It must be bounded, free of deadlocks and sound.
 
     \b
     Example: circuit load workflows/hello.yaml
@@ -105,6 +110,8 @@ def load(
     terminal = Terminal(json=as_json)
     settings = Settings.from_environment()
     workflow = read_workflow(file)
+    for warning in refuse_faulty(workflow, str(file), allowed=allow_unsound):
+        terminal.note(clean(f"warning: {warning}"))
 
     async def body() -> int:
         from circuit.app import Circuit
@@ -121,25 +128,6 @@ def load(
         return 0
 
     return run_session(body, settings)
-
-
-def draw(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A workflow file.")],
-    form: Annotated[DrawingFormat, typer.Option("--format", help="What to write.")] = DrawingFormat.MERMAID,
-) -> int:
-    """Draw the net of a workflow as text for Mermaid or Graphviz. Needs no database.
-
-    \b
-    Example: circuit draw workflows/hello.yaml --format dot | dot -Tsvg > hello.svg
-    """
-    from circuit.net import drawing
-
-    workflow = read_workflow(file)
-    agents = {name: str(action.config["agent_id"]) for name, action in workflow.actions.items()}
-    draw = drawing.mermaid if form is DrawingFormat.MERMAID else drawing.dot
-    text = draw(workflow.net, agents=agents)
-    Terminal().line(text.rstrip("\n"))
-    return 0
 
 
 def schema() -> int:

@@ -1,0 +1,144 @@
+"""`circuit draw`: a workflow or a PNML net as Mermaid, DOT, SVG or PNML. Needs no database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circuit.cli.analysis import PNML_LIMIT, analyse_file, is_pnml
+from circuit.cli.terminal import Terminal
+from circuit.cli.token import read_bytes
+from circuit.cli.workflows import read_workflow
+from circuit.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from circuit.definition.workflow import Workflow
+    from circuit.net.analysis.place_net import PlaceNet
+    from circuit.net.marking import Marking
+    from circuit.net.picture import Picture
+
+_TRACE_SECONDS = 30.0
+
+
+class DrawingFormat(StrEnum):
+    MERMAID = "mermaid"
+    DOT = "dot"
+    SVG = "svg"
+    PNML = "pnml"
+
+
+def draw(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A workflow file or a PNML file.")],
+    form: Annotated[
+        DrawingFormat | None,
+        typer.Option("--format", help="What to write. Default: mermaid for workflows, svg for PNML."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file, by whose end --format is guessed.")
+    ] = None,
+    trace: Annotated[
+        str | None, typer.Option("--trace", metavar="PROPERTY", help="Mark the run that violates this property (svg).")
+    ] = None,
+) -> int:
+    """Draw the net of a workflow or of a PNML file. Needs no database.
+
+    \b
+    Example: circuit draw workflows/hello.yaml --output hello.svg
+    Example: circuit draw model.pnml --trace soundness --output model.svg
+    """
+    data = read_bytes(file, PNML_LIMIT, "Net")
+    pnml = is_pnml(file, data)
+    chosen = form or _by_name(output) or (DrawingFormat.SVG if pnml else DrawingFormat.MERMAID)
+    steps = _trace(file, trace) if trace else ()
+    if trace and chosen is not DrawingFormat.SVG:
+        raise InvalidRequest("--trace is drawn in SVG only; add --format svg.")
+    text = _of_pnml(data, file, chosen, steps) if pnml else _of_workflow(read_workflow(file), chosen, steps)
+    if output is None:
+        Terminal().line(text.rstrip("\n"))
+    else:
+        output.write_text(text, encoding="utf-8")
+    return 0
+
+
+def workflow_picture(workflow: Workflow) -> Picture:
+    """The picture of a workflow as a case begins."""
+    from circuit.net.picture import picture_of_net
+
+    return picture_of_net(workflow.net, _at_start(workflow), agents_of(workflow))
+
+
+def agents_of(workflow: Workflow) -> dict[str, str]:
+    """The agent of each transition that has one, and else the kind of its action."""
+    return {name: str(action.config.get("agent_id", action.kind)) for name, action in workflow.actions.items()}
+
+
+def _by_name(output: Path | None) -> DrawingFormat | None:
+    ends = {".svg": DrawingFormat.SVG, ".dot": DrawingFormat.DOT, ".gv": DrawingFormat.DOT, ".pnml": DrawingFormat.PNML}
+    ends |= {".mmd": DrawingFormat.MERMAID, ".mermaid": DrawingFormat.MERMAID}
+    return ends.get(output.suffix.lower()) if output is not None else None
+
+
+def _trace(file: Path, name: str) -> tuple[str, ...]:
+    from circuit.net.analysis.limits import Limits
+
+    analysis, _ = analyse_file(file, Limits(monotonic, seconds=_TRACE_SECONDS), [name])
+    verdict = analysis.verdicts[name]
+    if verdict.trace is None:
+        raise InvalidRequest(f"{name} is {verdict.answer}, and no run shows it: there is no trace to draw.")
+    return tuple(step.removesuffix(" (begin)") for step in verdict.trace if not step.endswith(" (complete)"))
+
+
+def _of_pnml(data: bytes, file: Path, form: DrawingFormat, trace: tuple[str, ...]) -> str:
+    from circuit.net.analysis.pnml import read_pnml
+
+    net = read_pnml(data, str(file))[0].net
+    if form is DrawingFormat.PNML:
+        return _as_pnml(net)
+    if form is not DrawingFormat.SVG:
+        raise InvalidRequest(f"A PNML net is drawn as svg or pnml, not as {form}; add --format svg.")
+    from circuit.net.picture import picture_of_place_net
+    from circuit.net.svg import svg
+
+    return svg(picture_of_place_net(net, trace=trace))
+
+
+def _of_workflow(workflow: Workflow, form: DrawingFormat, trace: tuple[str, ...]) -> str:
+    from circuit.net import drawing
+
+    match form:
+        case DrawingFormat.SVG:
+            from circuit.net.svg import svg
+
+            return svg(replace(workflow_picture(workflow), trace=trace))
+        case DrawingFormat.PNML:
+            from circuit.definition.proof import tokens_at_start
+            from circuit.net.analysis.translation import translate
+
+            return _as_pnml(translate(workflow.net, tokens_at_start(workflow)).net)
+        case DrawingFormat.DOT:
+            return drawing.dot(workflow.net, agents=agents_of(workflow))
+        case DrawingFormat.MERMAID:
+            return drawing.mermaid(workflow.net, agents=agents_of(workflow))
+
+
+def _as_pnml(net: PlaceNet) -> str:
+    from circuit.net.analysis.pnml_text import pnml_text
+
+    return pnml_text(net)
+
+
+def _at_start(workflow: Workflow) -> Marking:
+    """What lies where when a case begins."""
+    from datetime import UTC, datetime
+
+    from circuit.definition.proof import tokens_at_start
+    from circuit.net.marking import Marking, Token
+
+    places = [place for place, count in tokens_at_start(workflow).items() for _ in range(count)]
+    begun = datetime(1970, 1, 1, tzinfo=UTC)
+    return Marking(Token(number, 1, place, {}, {}, begun) for number, place in enumerate(places, 1))

@@ -1,0 +1,194 @@
+"""How often a workflow may call its agents at worst, and which cycles nothing ends.
+
+Of guards only the bound that a transition sets itself is seen (`case.fired.send_back < 2` on `send_back`): it becomes a
+place that holds so many tokens, of which each firing takes one. All other guards may hold or not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from circuit.definition.workflow import Workflow
+from circuit.net.analysis.components import components
+from circuit.net.analysis.exploration import Graph, explore
+from circuit.net.analysis.limits import Limits
+from circuit.net.analysis.place_net import PlaceNet, arcs
+from circuit.net.analysis.verdict import Verdict, proven, unknown, violated
+from circuit.net.guard import Guard
+
+_METHOD = "exploration of all markings, with the bounds that transitions set themselves"
+_BOUND = re.compile(r"case\.fired(?:\.(\w+)|\[['\"]([^'\"]+)['\"]\])\s*(<=?)\s*(\d{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    trace: list[str]
+    cycle: list[str]
+
+
+class AgentCost:
+    """The verdicts on the agent calls of one workflow. `net` is what it was translated to."""
+
+    def __init__(self, workflow: Workflow, net: PlaceNet, limits: Limits) -> None:
+        self.workflow = workflow
+        self.net = _bounded(workflow, net)
+        self.limits = limits
+        self.acting: dict[int, str] = {}
+        for number, step in enumerate(net.steps):
+            name = step.name.removesuffix(" (begin)")
+            if name in workflow.actions:
+                self.acting[number] = name
+
+    @cached_property
+    def graph(self) -> Graph:
+        return explore(self.net, self.limits.meter())
+
+    @cached_property
+    def components(self) -> tuple[Sequence[int], int]:
+        return components(self.graph)
+
+    def bounded_cycles(self) -> Verdict:
+        """Whether every run ends: no marking is ever met again."""
+        if not self.graph.complete:
+            return self._undecided()
+        loop = self._loop(lambda _: True)
+        if loop is None:
+            return proven(_METHOD)
+        reason = f"nothing in the net ends the cycle of {', '.join(loop.cycle)}; a guard has to"
+        return violated(_METHOD, reason, loop.trace, repeated=loop.cycle)
+
+    def agent_calls(self) -> Verdict:
+        """How many agents run at worst in one case, and how many attempts that is."""
+        if not self.graph.complete:
+            return self._undecided()
+        loop = self._loop(lambda number: number in self.acting)
+        if loop is not None:
+            reason = f"nothing in the net ends the cycle of {', '.join(loop.cycle)}, which runs an agent each time"
+            return violated(_METHOD, reason, loop.trace, repeated=loop.cycle)
+        firings = self._worst(dict.fromkeys(self.acting, 1))
+        calls = self._worst({number: self._attempts(name) for number, name in self.acting.items()})
+        return proven(
+            _METHOD, f"at most {firings} agent runs in a case, {calls} with retries", runs=firings, calls=calls
+        )
+
+    def agent_budget(self) -> Verdict:
+        """How many tokens the models write at worst in one case."""
+        if not self.graph.complete:
+            return self._undecided()
+        most: dict[int, int] = {}
+        unlimited: list[str] = []
+        for number, name in self.acting.items():
+            agent = str(self.workflow.actions[name].config.get("agent_id", ""))
+            limit = self._max_tokens(agent)
+            if limit is None:
+                unlimited.append(agent or name)
+            else:
+                most[number] = limit * self._attempts(name)
+        if unlimited:
+            names = ", ".join(sorted(set(unlimited)))
+            return unknown(_METHOD, f"no max_tokens is set for {names}")
+        loop = self._loop(lambda number: number in self.acting)
+        if loop is not None:
+            return violated(_METHOD, f"nothing in the net ends the cycle of {', '.join(loop.cycle)}", loop.trace)
+        tokens = self._worst(most)
+        return proven(_METHOD, f"at most {tokens:,} tokens of output in a case", output_tokens=tokens)
+
+    def _undecided(self) -> Verdict:
+        if self.graph.pump is not None:
+            return unknown(_METHOD, "the net has infinitely many markings")
+        return unknown(_METHOD, self.graph.stopped)
+
+    def _attempts(self, name: str) -> int:
+        return self.workflow.actions[name].retry.max_attempts
+
+    def _max_tokens(self, agent: str) -> int | None:
+        definition = self.workflow.agents.get(agent)
+        limit = definition.parameters.get("max_tokens") if definition is not None else None
+        return limit if isinstance(limit, int) else None
+
+    def _worst(self, weights: Mapping[int, int]) -> int:
+        """The heaviest run, where no cycle has a weight: components come after all that can be reached from them."""
+        graph = self.graph
+        of, count = self.components
+        best = [0] * count
+        for state in sorted(range(len(graph)), key=lambda state: of[state]):
+            here = best[of[state]]
+            for edge in range(graph.offsets[state], graph.offsets[state + 1]):
+                target = of[graph.targets[edge]]
+                if target != of[state]:
+                    here = max(here, best[target] + weights.get(graph.labels[edge], 0))
+            best[of[state]] = here
+        return best[of[0]]
+
+    def _loop(self, counts: Callable[[int], bool]) -> _Loop | None:
+        """A cycle with a transition that `counts`, and a shortest way to it."""
+        graph = self.graph
+        of, _ = self.components
+        for state in range(len(graph)):
+            for edge in range(graph.offsets[state], graph.offsets[state + 1]):
+                target = graph.targets[edge]
+                if of[target] == of[state] and counts(graph.labels[edge]):
+                    cycle = [graph.labels[edge], *self._way(target, state)]
+                    names = [self.net.steps[number].name for number in cycle]
+                    return _Loop(self.net.names(graph.trace(state)), names)
+        return None
+
+    def _way(self, source: int, target: int) -> list[int]:
+        """A shortest run between two states of one component."""
+        graph = self.graph
+        came: dict[int, tuple[int, int]] = {source: (-1, -1)}
+        layer = [source]
+        while target not in came:
+            following: list[int] = []
+            for state in layer:
+                for edge in range(graph.offsets[state], graph.offsets[state + 1]):
+                    after = graph.targets[edge]
+                    if after not in came:
+                        came[after] = (state, graph.labels[edge])
+                        following.append(after)
+            layer = following
+        found: list[int] = []
+        while target != source:
+            target, label = came[target]
+            found.append(label)
+        return found[::-1]
+
+
+def _bounded(workflow: Workflow, net: PlaceNet) -> PlaceNet:
+    """The net with a place for each bound that a transition sets itself."""
+    places, initial, capacities = list(net.places), list(net.initial), list(net.capacities)
+    steps = list(net.steps)
+    for number, step in enumerate(steps):
+        name = step.name.removesuffix(" (begin)")
+        transition = workflow.net.transitions.get(name)
+        bound = _own_bound(name, transition.guard) if transition is not None and transition.guard else None
+        if bound is not None:
+            steps[number] = replace(step, consumes=arcs([*step.consumes, (len(places), 1)]))
+            places.append(f"firings left of {name}")
+            initial.append(bound)
+            capacities.append(None)
+    resting = net.resting | set(range(len(net.places), len(places)))
+    return replace(
+        net,
+        places=tuple(places),
+        steps=tuple(steps),
+        initial=tuple(initial),
+        capacities=tuple(capacities),
+        resting=frozenset(resting),
+    )
+
+
+def _own_bound(name: str, guard: Guard) -> int | None:
+    """How often the transition can fire because it asks how often it has."""
+    found = [_BOUND.fullmatch(condition.source.strip()) for condition in guard.conditions]
+    own = [match for match in found if match is not None and (match[1] or match[2]) == name]
+    bounds = [int(match[4]) + (match[3] == "<=") for match in own]
+    bounds += [
+        max(rule.value, 0)
+        for rule in guard.rules
+        if rule.kind == "field_less_than" and rule.paths == (f"case.fired.{name}",) and isinstance(rule.value, int)
+    ]
+    return min(bounds, default=None)
