@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from circuit.cli import access, agents, analysis, audit, cases, database, drawing, incidents, run, serve, workflows
+from circuit.cli import access, agents, analysis, audit, cases, database, drawing, incidents, run, serve, simulation, workflows
 from circuit.cli.failure import error_object, report, report_usage
 from circuit.cli.session import SIGNALLED
 from circuit.cli.terminal import Terminal
@@ -31,6 +31,7 @@ app.command("validate")(workflows.validate)
 app.command("load")(workflows.load)
 app.command("analyse")(analysis.analyse)
 app.command("draw")(drawing.draw)
+app.command("simulate")(simulation.simulate)
 app.command("schema")(workflows.schema)
 app.command("cases")(cases.cases)
 app.command("show")(cases.show)

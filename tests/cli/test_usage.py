@@ -16,6 +16,7 @@ COMMANDS = [
     ["analyse"],
     ["fsck"],
     ["draw"],
+    ["simulate"],
     ["schema"],
     ["cases"],
     ["show"],
