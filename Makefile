@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
-.PHONY: help demo install install-dev test check format bench bench-streams simulate chaos clean
+.PHONY: help demo install install-dev test check format bench bench-streams bench-analysis simulate chaos clean
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +35,9 @@ bench: $(VENV)/.installed-dev ## Measure durable firings per second; writes benc
 
 bench-streams: $(VENV)/.installed-dev ## Measure what streams cost beside a raw server; adds to the same results
 	$(BIN)/python -m benchmarks.streams
+
+bench-analysis: $(VENV)/.installed-dev ## Measure proofs per minute and states per second; adds to the same results
+	$(BIN)/python -m benchmarks.analysis
 
 simulate: $(VENV)/.installed-dev ## Run the seeded simulation for as many seeds as SEEDS says
 	CIRCUIT_SIMULATION_SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest tests/engine/test_simulation.py -q

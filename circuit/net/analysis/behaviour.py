@@ -218,7 +218,7 @@ class Behaviour:
 
 def _bounds(graph: Graph) -> list[int]:
     """The most tokens of each place over all markings."""
-    if graph.safe:
+    if graph.packing.safe:
         union = 0
         for packed in graph.packed:
             union |= packed

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from circuit.net.analysis import compiled
 from circuit.net.analysis.limits import Meter
 from circuit.net.analysis.packing import WIDTHS, PackedStep, Packing
 from circuit.net.analysis.place_net import Marking, PlaceNet
@@ -21,6 +22,7 @@ _CHECK_EVERY_FIRINGS = 200_000
 _EAGER_PUMPS = 4_096
 """So many states of a net that is not safe are compared with all that lie on the way to them; after that one in 64."""
 _STATE_BYTES = 190
+_COMPILED_FROM = 20_000
 _MOST_SETS = 50_000
 _MOST_TRIES = 4_000_000
 
@@ -54,6 +56,7 @@ class Graph:
     labels: array[int]
     complete: bool = False
     halted: bool = False
+    paused: bool = False
     stopped: str = ""
     pump: Pump | None = None
 
@@ -73,11 +76,6 @@ class Graph:
 
     def successors(self, state: int) -> array[int]:
         return self.targets[self.offsets[state] : self.offsets[state + 1]]
-
-    @property
-    def safe(self) -> bool:
-        """Whether no place of the packing can say more than one token."""
-        return self.packing.guards.bit_count() * 2 >= self.packing.guards.bit_length()
 
     @property
     def explored(self) -> int:
@@ -101,15 +99,22 @@ def explore(
     *,
     pumps: bool = True,
     enough: Callable[[Marking], bool] | None = None,
+    fast: bool = True,
 ) -> Graph:
-    """The markings of `net` within what `meter` allows.
+    """The markings of `net` within what `meter` allows, in machine code where that is `fast`.
 
     With `choose` only chosen transitions are fired. Without `pumps` a net without bound is explored until a limit is
     reached. The exploration ends at the first marking that enables nothing and is `enough`: the last of `dead()`.
     """
     graph = None
     for bits in WIDTHS:
-        graph = _Search(net, meter, Packing(net, bits), choose, pumps, enough).run()
+        packing = Packing(net, bits)
+        # Machine code pays only where there are many markings, and is there for all markings of safe nets.
+        whole = fast and choose is None and enough is None and packing.safe and compiled.available()
+        search = _Search(net, meter, packing, choose, pumps, enough)
+        graph = search.run(_COMPILED_FROM if whole and packing.words <= compiled.MOST_WORDS else None)
+        if graph.paused:
+            graph = search.compiled()
         if graph.complete or graph.pump is not None or graph.halted or meter.stopped:
             return graph
     assert graph is not None
@@ -150,7 +155,7 @@ class _Search:
             array("I"),
             array(wide.typecode),
         )
-        self.wary = pumps and packing.guards.bit_count() * 2 < packing.guards.bit_length()
+        self.wary = pumps and not packing.safe
         """Whether a place may hold several tokens: where none can, no marking is larger than another for long."""
         self.every = max(1, min(_CHECK_EVERY, _CHECK_EVERY_FIRINGS // (len(net.steps) + 1)))
         self.looking: list[list[int]] = [[] for _ in net.places]
@@ -160,8 +165,24 @@ class _Search:
         self.tries: dict[int, _Tries] = {}
         self.tried = 0
 
-    def run(self) -> Graph:
-        """Explore until all is found, a limit is reached, a pump is found or a field runs over."""
+    def compiled(self) -> Graph:
+        """The same exploration from the beginning, in machine code."""
+        work = compiled.Compiled(self.packing)
+        work.run(self.meter)
+        graph = self.graph
+        code = graph.via.typecode
+        graph.packed = work.packed()
+        graph.parents, graph.via = work.column("I", "parents", work.count), work.column(code, "via", work.count)
+        graph.offsets = work.column("Q", "offsets", work.explored + 1)
+        graph.targets = work.column("I", "targets", work.edges)
+        graph.labels = work.column(code, "labels", work.edges)
+        graph.complete, graph.stopped, graph.paused = work.complete, self.meter.stopped, False
+        if work.overflow >= 0 and self.pumps:
+            graph.pump = self._pump(work.overflow)
+        return graph
+
+    def run(self, most: int | None = None) -> Graph:
+        """Explore until all is found, a limit is reached, a pump is found, a field runs over, or there are `most`."""
         graph, packing, meter, choose = self.graph, self.packing, self.meter, self.choose
         enough = self.enough
         steps, guards, every = packing.steps, packing.guards, self.every
@@ -180,6 +201,9 @@ class _Search:
         while state < size:
             if state % every == 0 and meter.spent("states", size, size * bytes_of_state + 6 * len(graph.targets)):
                 graph.stopped = meter.stopped
+                return graph
+            if most is not None and size > most:
+                graph.paused = True
                 return graph
             marking, enabled = packed[state], sets[state]
             if not enabled and enough is not None and enough(packing.unpack(marking)):

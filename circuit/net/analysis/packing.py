@@ -62,6 +62,16 @@ class Packing:
         self.initial = self.pack(net.initial)
         self.steps = tuple(self._step(net, number) for number in range(len(net.steps)))
 
+    @property
+    def safe(self) -> bool:
+        """Whether every field says one token at most."""
+        return self.guards.bit_count() * 2 >= self.guards.bit_length()
+
+    @property
+    def words(self) -> int:
+        """How many words of 64 bits a marking takes."""
+        return -(-self.guards.bit_length() // 64)
+
     def pack(self, marking: Sequence[int]) -> int:
         """The marking as an integer."""
         return sum(tokens << offset for tokens, offset in zip(marking, self._offsets, strict=True) if tokens)
