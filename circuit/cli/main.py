@@ -7,7 +7,20 @@ from collections.abc import Sequence
 
 import typer
 
-from circuit.cli import access, agents, analysis, audit, cases, database, drawing, incidents, run, serve, simulation, workflows
+from circuit.cli import (
+    access,
+    agents,
+    analysis,
+    audit,
+    cases,
+    database,
+    drawing,
+    incidents,
+    run,
+    serve,
+    simulation,
+    workflows,
+)
 from circuit.cli.failure import error_object, report, report_usage
 from circuit.cli.session import SIGNALLED
 from circuit.cli.terminal import Terminal
