@@ -14,16 +14,18 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, cast
 
+from circuit.actions.delegate import agent_tool
 from circuit.actions.tools import Toolbox
 from circuit.agents.agent import run_agent
 from circuit.agents.interceptor import Interceptor
 from circuit.agents.policy import Policies
+from circuit.agents.ports import Journal
 from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
-from circuit.agents.run import AgentRun, Capability
+from circuit.agents.run import AgentResult, AgentRun, Capability
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.errors import ToolsMisconfigured
 from circuit.events import StreamDelta
-from circuit.providers.messages import Message
+from circuit.providers.messages import Message, Role
 from circuit.providers.registry import ProviderRegistry
 
 KIND = "agent"
@@ -86,14 +88,10 @@ class AgentAction:
         """
         agent: Mapping[str, Any] = call.config["agent"]
         spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
-        result = await run_agent(
-            _run(call, agent, spec),
-            self._registry.fallback([spec, *(agent.get("fallback") or ())]),
-            CallJournal(call, context),
-            self._fault,
-            tools=await self._toolbox.tools(agent, str(call.key.case)) if agent.get("tools") else {},
-            interceptors=self._interceptors,
-        )
+        case = str(call.key.case)
+        colleagues: Mapping[str, Any] = call.config.get("colleagues") or {}
+        journal = CallJournal(call, context)
+        result = await self._run(_run(call, agent, spec), agent, spec, journal, case, colleagues, ())
         answer = result.answer
         output: Any = result.output
         usage = {**result.usage, **({} if result.cost is None else {"cost_usd": result.cost})}
@@ -110,6 +108,36 @@ class AgentAction:
             **({"reasoning": result.reasoning} if result.reasoning else {}),
         }
         return ActionOutput(outputs, answer.text, output, usage, answer.model)
+
+    async def _run(
+        self,
+        run: AgentRun,
+        agent: Mapping[str, Any],
+        spec: Mapping[str, Any],
+        journal: Journal,
+        case: str,
+        colleagues: Mapping[str, Any],
+        askers: tuple[str, ...],
+    ) -> AgentResult:
+        """Run `agent`; `askers` are those that asked one another to this end."""
+        tools = await self._toolbox.tools(agent, case)
+        asking = (*askers, str(agent["id"]))
+
+        async def ask(name: str, messages: tuple[Message, ...], inner: Journal, execution_id: str) -> AgentResult:
+            other: Mapping[str, Any] = colleagues[name]
+            values = prompt_values(inputs={}, tokens=(), workflow_id="", history_count=0)
+            system = tuple(one for one in build_messages(prompt_texts(other), values) if one.role == Role.SYSTEM)
+            asked = agent_run(other, other["provider"], (*system, *messages))
+            told = replace(asked, execution_id=execution_id, occurrence=run.occurrence, attempt=run.attempt)
+            return await self._run(told, other, other["provider"], inner, case, colleagues, asking)
+
+        for entry in agent.get("tools") or ():
+            # Nobody is asked, in however many steps, by whom he asked himself.
+            if entry["kind"] == "agent" and entry["name"] not in asking:
+                tool = agent_tool(colleagues[entry["name"]], journal, ask)
+                tools[tool.name] = tool
+        provider = self._registry.fallback([spec, *(agent.get("fallback") or ())])
+        return await run_agent(run, provider, journal, self._fault, tools=tools, interceptors=self._interceptors)
 
 
 def prompt_texts(agent: Mapping[str, Any]) -> PromptTexts:

@@ -14,11 +14,13 @@ from circuit.agents.policy import matches
 from circuit.agents.toolbox.fetch import DEFAULT_LIMIT as FETCH_LIMIT
 from circuit.agents.toolbox.fetch import Gate, fetch_tool
 from circuit.agents.toolbox.files import PREFIX, file_tools
+from circuit.agents.toolbox.openapi import openapi_tools
 from circuit.agents.toolbox.root import DEFAULT_LIMIT, Root
 from circuit.agents.toolbox.shell import MEGABYTE, NAME, Bounds, shell_tool
 from circuit.agents.tools import Tool, Toolset, table
 from circuit.errors import ToolsMisconfigured
 from circuit.http import Http
+from circuit.security.secrets import UnresolvedReference, resolve
 from circuit.value import dataclass
 
 DOORS = ("mcp",)
@@ -64,6 +66,10 @@ class Toolbox:
                 yield from file_tools(self._root(entry, case_id))
             case "shell":
                 yield self._shell(entry, entries, case_id)
+            case "openapi":
+                yield from openapi_tools(self.http(), entry, self._headers(entry))
+            case "agent":
+                return  # the action that runs agents makes these
             case "http":
                 gate = Gate(tuple(entry["allow"]), bool(entry.get("private")))
                 yield fetch_tool(self.http(), gate, entry.get("max_bytes", FETCH_LIMIT))
@@ -94,6 +100,13 @@ class Toolbox:
             settings.get("max_bytes", plain.output),
         )
         return shell_tool(root.path, bounds)
+
+    def _headers(self, entry: Mapping[str, Any]) -> dict[str, str]:
+        try:
+            return {name: resolve(text, self.environment) for name, text in (entry.get("headers") or {}).items()}
+        except UnresolvedReference as missing:
+            names = ", ".join(missing.names)
+        raise ToolsMisconfigured(f"headers of {entry['prefix']} refer to {names}, which is not set: set it")
 
     def _root(self, settings: Mapping[str, Any], case_id: str) -> Root:
         path = Path(settings["root"]) if settings.get("root") else self.workspaces / case_id

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from circuit.agents.invisible import visible
 from circuit.expressions.template import Template
 from circuit.providers.messages import Message, Role
 
@@ -68,4 +69,5 @@ def as_json(value: Any) -> str:
 
 def _render(text: str, values: Mapping[str, str]) -> str:
     template = Template.parse(text)
-    return template.render({name: values.get(name, "") for name, _ in template.names})
+    # What the author wrote stays; what is put in comes from anywhere.
+    return template.render({name: visible(values.get(name, ""))[0] for name, _ in template.names})

@@ -17,6 +17,7 @@ import orjson
 
 from circuit.agents.answer import Answer, Silence, Voice, hear
 from circuit.agents.interceptor import Interceptor, passed, prepared
+from circuit.agents.invisible import visible
 from circuit.agents.policy import ApprovalRule, Policies, Record
 from circuit.agents.ports import Journal
 from circuit.agents.run import AgentRun
@@ -276,7 +277,11 @@ class Session:
         if not failed:
             self._record.succeeded.add(call.name)
         await self.journal.emit(StreamDelta(StreamType.TOOL_RESULT, {**told, "result": value}))
-        return ToolResultPart(call.id, call.name, _as_text(value), failed=failed)
+        said, hidden = visible(_as_text(value))
+        if hidden:
+            status = f"left out invisible characters that {call.name} gave"
+            await self.journal.emit(StreamDelta.thinking(status, f"{hidden} of them"))
+        return ToolResultPart(call.id, call.name, said, failed=failed)
 
     async def _called(self, one: _Planned) -> tuple[Any, bool]:
         """What the call gave back, and whether that is an error."""

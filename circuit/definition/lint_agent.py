@@ -28,6 +28,9 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
             _prompts(scene, name, agent["prompts"])
         _capabilities(scene, name, agent)
         _policies(scene, name, agent)
+        for index, entry in enumerate(agent.get("tools") or ()):
+            if entry["kind"] == "agent":
+                scene.known("agent", entry["name"], ("agents", name, "tools", index, "agent"))
         if models is not None:
             for problem in models(
                 agent["llm_provider"]["model"], agent.get("llm_config") or {}, bool(agent.get("tools"))

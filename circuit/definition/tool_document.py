@@ -135,13 +135,9 @@ class ToolEntry(Part):
     files: Annotated[FileTools | None, Field(description="Files below one directory.")] = None
     shell: Annotated[ShellTools | None, Field(description="A shell in a sandbox.")] = None
     http: Annotated[HttpTools | None, Field(description="Fetching over HTTP.")] = None
-    openapi: Annotated[OpenApiTools | None, Planned("openapi tools"), Field(description="An HTTP API.")] = None
+    openapi: Annotated[OpenApiTools | None, Field(description="An HTTP API.")] = None
     mcp: Annotated[McpTools | None, Field(description="An MCP server.")] = None
-    agent: Annotated[
-        Identifier | None,
-        Planned("agents as tools"),
-        Field(description="Another agent as a tool: it is asked, and answers."),
-    ] = None
+    agent: Annotated[Identifier | None, Field(description="Another agent as a tool: it is asked, and answers.")] = None
     hand_over: Annotated[
         Identifier | None,
         Planned("hand_over"),

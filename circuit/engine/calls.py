@@ -34,7 +34,24 @@ def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[st
         return dict(spec.config)
     agent = workflow.agents[agent_id]
     provider = provider_of(agent, row.parameters)
-    return {"agent_id": agent_id, "agent": agent_json(agent, provider)}
+    config: dict[str, Any] = {"agent_id": agent_id, "agent": agent_json(agent, provider)}
+    colleagues = [workflow.agents[name] for name in _colleagues(workflow, agent)]
+    if colleagues:
+        config["colleagues"] = {one.id: agent_json(one, provider_of(one, row.parameters)) for one in colleagues}
+    return config
+
+
+def _colleagues(workflow: Workflow, agent: AgentDefinition) -> list[str]:
+    """The agents that `agent` may ask, and those that they may ask, each once."""
+    found: list[str] = []
+    pending = [agent]
+    while pending:
+        for entry in pending.pop().document.get("tools") or ():
+            name = entry.get("name")
+            if entry["kind"] == "agent" and name not in found:
+                found.append(name)
+                pending.append(workflow.agents[name])
+    return sorted(found)
 
 
 def agent_json(agent: AgentDefinition, provider: ProviderSpec) -> dict[str, Any]:

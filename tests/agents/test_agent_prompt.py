@@ -7,7 +7,7 @@ from typing import Any
 
 from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
 from circuit.expressions.template import TEMPLATE_VARIABLES
-from circuit.providers.messages import Role, TextPart
+from circuit.providers.messages import Message, Role, TextPart
 
 TOKEN = {"id": "c.1", "place": "submitted", "data": {"content": "x"}, "metadata": {"type": "article"}}
 
@@ -69,3 +69,8 @@ def test_empty_prompts_make_no_system_message() -> None:
 def test_json_in_a_prompt_stays_and_an_absent_optional_input_is_nothing() -> None:
     prompts = PromptTexts(user_template='Answer {"a": {"b": [{absent}]}} {not-a-name} {}')
     assert rendered(prompts, values()) == [(Role.USER, 'Answer {"a": {"b": []}} {not-a-name} {}')]
+
+
+def test_what_is_put_in_hides_nothing() -> None:
+    messages = build_messages(PromptTexts("Sort.", "{mail}"), {"mail": "dear\U000e0041\u202e you"})
+    assert messages[-1] == Message.text(Role.USER, "dear you")

@@ -155,7 +155,7 @@ def test_a_time_limit_is_more_than_nothing() -> None:
     ("places", "agent", "step", "top", "name"),
     [
         ("more: {«shared: true, capacity: 2}", "", "", "", "a shared place"),
-        ("", "tools: [{«openapi: {document: a.json, prefix: a}}]", "", "", "openapi tools"),
+        ("", "tools: [{«hand_over: helper}]", "", "", "hand_over"),
         ("", "tools: [fs.*]\npolicies: [{«require_approval: fs.write_file}]", "", "", "require_approval"),
         ("", "prompts: {engine: «jinja}", "", "", "prompts.engine jinja"),
         ("", "", "trigger: {type: «timer, after: 14d}", "", "trigger type timer"),

@@ -53,3 +53,39 @@ async def test_an_agent_works_with_files_and_says_what_it_does(database_url: str
     bodies = [update.frame.body for update in happened if isinstance(update, StreamUpdate)]
     assert any(b'"tool_unknown"' in body for body in bodies)
     assert any(b'"status":"draft"' in body for body in bodies)
+
+
+CHIEF = """
+workflow: chief
+places: {asked: {initial: true}, answered: {terminal: true}}
+agents:
+  chief:
+    llm_provider:
+      type: scripted
+      responses: [[{tool_calls: [{name: agent.clerk, arguments: {task: Count it.}}]}, "The clerk counted two."]]
+    tools: [{agent: clerk}]
+  clerk:
+    description: Counts lines.
+    llm_provider:
+      type: scripted
+      responses: [[{tool_calls: [{name: fs.list, arguments: {}}]}, "Two lines."]]
+    tools: [fs.list, {agent: chief}]
+transitions:
+  work: {from_places: asked, to_place: answered, agent_execution: {agent_id: chief, output_mapping: {data.said: text}}}
+"""
+
+
+async def test_an_agent_asks_another_one(database_url: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, database_url=database_url)
+    async with Circuit.open(settings=settings) as circuit:
+        workflow = await circuit.load(CHIEF)
+        case = await circuit.start(workflow.id, {})
+        happened = [happening async for happening in circuit.stream(case)]
+        result = await circuit.wait(case)
+    assert result.tokens[0].data["said"] == "The clerk counted two."
+    frames = [update.frame for update in happened if isinstance(update, StreamUpdate)]
+    calls = [frame.body for frame in frames if frame.type is StreamType.TOOL_CALL]
+    assert [b'"agent.clerk"' in body for body in calls] == [True, False]
+    assert b'"clerk/fs.list"' in calls[1]
+    assert any(b'"agent clerk"' in frame.body and b"Two lines." in frame.body for frame in frames)
+    assert not any(b"Two lines." in frame.body for frame in frames if frame.type is StreamType.CONTENT_CHUNK)

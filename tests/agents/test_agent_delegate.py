@@ -1,0 +1,45 @@
+"""An agent as a tool of another: one journal for both, so that a crash anywhere asks nobody twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from surroundings import Book
+from test_agent_action import call, spec
+
+from circuit.actions.agent import AgentAction
+from circuit.engine.action import ActionCall
+from circuit.providers.registry import ProviderRegistry
+
+CHIEF = spec([{"tool_calls": [{"name": "agent.clerk", "arguments": {"task": "Count."}}]}, "Done."])
+CLERK: dict[str, Any] = {
+    "id": "clerk",
+    "description": "Counts.",
+    "provider": spec([{"tool_calls": [{"name": "fs.list", "arguments": {}}]}, "Two."]),
+    "prompts": {"system": "You count."},
+    "tools": [{"kind": "named", "name": "fs.list"}],
+    "policies": [],
+}
+
+
+def asked(recorded: dict[str, Any] | None = None, **clerk: Any) -> ActionCall:
+    made = call(CHIEF, schema=None, recorded=recorded, colleagues={"clerk": {**CLERK, **clerk}})
+    made.config["agent"]["tools"] = [{"kind": "agent", "name": "clerk"}]  # type: ignore[index]
+    return made
+
+
+async def test_a_crash_anywhere_asks_nobody_twice() -> None:
+    action = AgentAction(ProviderRegistry({}))
+    whole = Book()
+    output = await action.perform(asked(), whole)
+    assert output.text == "Done."
+    steps = list(whole.steps.items())
+    assert [name.partition(":")[0] for name, _ in steps] == ["answer", "answer", "tool", "answer", "tool", "answer"]
+    assert sum(">" in name for name, _ in steps) == 3
+    for kept in range(len(steps) + 1):
+        book = Book(dict(steps[:kept]))
+        again = await action.perform(asked(dict(steps[:kept])), book)
+        assert again.text == "Done."
+        assert [name for name in book.order if name.startswith("record")] == [
+            f"record {name}" for name, _ in steps[kept:]
+        ]
