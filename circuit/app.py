@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -64,6 +64,7 @@ _KEY_SET_SECONDS = 10.0
 _LARGEST_KEY_SET = 1024 * 1024
 _LAST_FRAMES_SECONDS = 3.0
 """How long the event that ends an execution waits for the last of its frames."""
+_SHORT_WAIT = timedelta(minutes=1)
 _FIRST_LOOK_SECONDS = 0.05
 _LONGEST_LOOK_SECONDS = 1.0
 """How often a case that says nothing is looked at, to see whether it rests."""
@@ -296,6 +297,11 @@ class Circuit:
         """Fire a manual transition; the outcome says whether the case took it."""
         return await self.commands.fire(self.key(case_id), transition, dict(form or {}), principal=self.principal)
 
+    async def signal(self, case_id: str, firing: int, payload: Any = None, *, key: str | None = None) -> CommandOutcome:
+        """Send a firing what it waits for (its wait of this key, or whatever it waits for); the outcome says whether
+        it goes on with that, or the signal is kept until the firing waits."""
+        return await self.commands.signal(self.key(case_id), firing, payload, wait=key, principal=self.principal)
+
     async def retry(self, case_id: str) -> CommandOutcome:
         """Let what the open incidents of a case block be tried again."""
         return await self.commands.retry(self.key(case_id), principal=self.principal)
@@ -318,13 +324,14 @@ class Circuit:
         """
         return self._happenings(case_id, frozenset(silent))
 
-    @staticmethod
-    def rests(view: CaseView) -> bool:
-        """Whether nothing more happens in the case by itself: it has ended, or it waits for somebody."""
+    def rests(self, view: CaseView) -> bool:
+        """Whether nothing more happens in the case by itself for a while: it has ended, or it waits for somebody, or
+        for a time that is more than a minute away. (While a retry is to come it does not rest.)"""
         if view.status.terminal:
             return True
-        retrying = any(execution.retry_at is not None for execution in view.executions)
-        return view.status is not CaseStatus.RUNNING and view.due_at is None and not retrying
+        if view.status is CaseStatus.RUNNING or any(execution.retry_at is not None for execution in view.executions):
+            return False
+        return view.due_at is None or view.due_at - self.clock.now() > _SHORT_WAIT
 
     @staticmethod
     def key(case_id: str) -> CaseKey:

@@ -89,8 +89,22 @@ class FiringBegun:
 
 
 @dataclass(frozen=True, slots=True)
+class FiringSuspended:
+    """The action waits without a worker for what `awaits` and `key` name, until `wake_at` if that is set."""
+
+    kind: ClassVar[str] = "firing_suspended"
+    transition: str
+    firing: int
+    execution_id: str
+    awaits: str
+    key: str = ""
+    wake_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FiringResumed:
-    """A new start of the same attempt, after the process that ran it was lost. The journal is kept."""
+    """A new start of the same attempt, after the process that ran it was lost or what it waited for came. The journal
+    is kept. `principal` is who sent what it waited for."""
 
     kind: ClassVar[str] = "firing_resumed"
     transition: str
@@ -98,6 +112,7 @@ class FiringResumed:
     execution_id: str
     start: int
     reason: str
+    principal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +188,7 @@ CaseEvent = (
     CaseStarted
     | TransitionFired
     | FiringBegun
+    | FiringSuspended
     | FiringResumed
     | FiringRetried
     | FiringFailed
@@ -188,6 +204,7 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
         CaseStarted,
         TransitionFired,
         FiringBegun,
+        FiringSuspended,
         FiringResumed,
         FiringRetried,
         FiringFailed,
@@ -213,8 +230,9 @@ def decode_event(kind: str, body: Mapping[str, Any]) -> CaseEvent:
             values[name] = tuple(TokenRef(ref["number"], ref["version"], ref["place"]) for ref in values[name])
     if "produced" in values:
         values["produced"] = tuple(_image(image) for image in values["produced"])
-    if "retry_at" in values:
-        values["retry_at"] = datetime.fromisoformat(values["retry_at"])
+    for name in ("retry_at", "wake_at"):
+        if values.get(name) is not None:
+            values[name] = datetime.fromisoformat(values[name])
     return cls(**values)
 
 

@@ -172,7 +172,7 @@ async def i3_no_loss(connection: Connection) -> list[str]:
         SELECT t.case_id, t.number, t.reserved_by, f.state
         FROM circuit.token t LEFT JOIN circuit.firing f
             ON f.tenant_id = t.tenant_id AND f.case_id = t.case_id AND f.number = t.reserved_by
-        WHERE t.reserved_by IS NOT NULL AND (f.state IS NULL OR f.state NOT IN ('offered', 'running'))
+        WHERE t.reserved_by IS NOT NULL AND coalesce(f.state, '') NOT IN ('offered', 'running', 'suspended')
         """,
     )
     faults += await _found(
@@ -181,7 +181,7 @@ async def i3_no_loss(connection: Connection) -> list[str]:
         """
         SELECT f.case_id, f.number, (held->>0)::int AS token
         FROM circuit.firing f CROSS JOIN LATERAL jsonb_array_elements((f.request->'consumed')::jsonb) held
-        WHERE f.state IN ('offered', 'running') AND NOT EXISTS (
+        WHERE f.state IN ('offered', 'running', 'suspended') AND NOT EXISTS (
             SELECT 1 FROM circuit.token t
             WHERE t.tenant_id = f.tenant_id AND t.case_id = f.case_id AND t.number = (held->>0)::int
                 AND t.version = (held->>1)::int AND t.reserved_by = f.number
@@ -201,7 +201,8 @@ async def i3_no_loss(connection: Connection) -> list[str]:
                 t.status = 'running'
                 OR EXISTS (
                     SELECT 1 FROM circuit.firing f
-                    WHERE f.tenant_id = t.tenant_id AND f.case_id = t.case_id AND f.state IN ('offered', 'running')
+                    WHERE f.tenant_id = t.tenant_id AND f.case_id = t.case_id
+                        AND (f.state IN ('offered', 'running') OR f.state = 'suspended' AND f.wake_at IS NOT NULL)
                 )
                 OR EXISTS (
                     SELECT 1 FROM circuit.command k
@@ -271,7 +272,8 @@ async def i6_terminality(connection: Connection) -> list[str]:
             t.owner IS NOT NULL OR t.finished_at IS NULL
             OR EXISTS (
                 SELECT 1 FROM circuit.firing f
-                WHERE f.tenant_id = t.tenant_id AND f.case_id = t.case_id AND f.state IN ('offered', 'running')
+                WHERE f.tenant_id = t.tenant_id AND f.case_id = t.case_id
+                    AND f.state IN ('offered', 'running', 'suspended')
             )
             OR EXISTS (
                 SELECT 1 FROM circuit.execution e

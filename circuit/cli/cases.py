@@ -1,5 +1,5 @@
-"""What concerns cases that exist: look at them (`cases`, `show`, `why`) and ask something of them (`fire`, `retry`,
-`cancel`)."""
+"""What concerns cases that exist: look at them (`cases`, `show`, `why`) and ask something of them (`fire`,
+`signal`, `retry`, `cancel`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from circuit.cli.narration import Narrator
 from circuit.cli.outcome import marking_text, print_tokens, print_why, standing
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, compact, one_line
-from circuit.cli.token import parse_object
+from circuit.cli.token import parse_object, parse_value
 from circuit.errors import Conflict, InvalidRequest
 from circuit.settings import Settings
 
@@ -111,6 +111,24 @@ def fire(
     """
     values = parse_object(form, "--form") if form is not None else {}
     return _command(case_id, lambda circuit: circuit.fire(case_id, transition, values), transition, as_json)
+
+
+def signal(
+    case_id: CaseArgument,
+    firing: Annotated[int, typer.Argument(metavar="FIRING", min=1, help="The number of the firing that waits.")],
+    key: Annotated[
+        str | None, typer.Option("--key", help="Which wait of the firing. Default: whichever it is in.")
+    ] = None,
+    data: Annotated[str, typer.Option("--data", metavar="JSON", help="What it waits for.")] = "null",
+    as_json: JsonOption = False,
+) -> int:
+    """Send a firing what it waits for. Exit code 0 if it is taken or kept, 1 if the case refused it.
+
+    \b
+    Example: circuit signal 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11 3 --data '{"approved": true}'
+    """
+    payload = parse_value(data, "--data")
+    return _command(case_id, lambda circuit: circuit.signal(case_id, firing, payload, key=key), "signal", as_json)
 
 
 def retry(case_id: CaseArgument, as_json: JsonOption = False) -> int:

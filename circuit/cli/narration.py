@@ -23,6 +23,7 @@ from circuit.events import (
     FiringFailed,
     FiringResumed,
     FiringRetried,
+    FiringSuspended,
     Frame,
     IncidentResolved,
     StreamType,
@@ -92,8 +93,14 @@ class Narrator:
                 self._transitions[event.execution_id] = label
                 self.speeches[event.execution_id] = Speech(label)
                 return [Line(f"{label} begins (execution {event.execution_id})", "cyan")]
+            case FiringSuspended():
+                key = f" {one_line(event.key)}" if event.key else ""
+                until = f" for at most {max(0.0, (event.wake_at - at).total_seconds()):g} s" if event.wake_at else ""
+                return [Line(f"{one_line(event.transition)} waits for {one_line(event.awaits)}{key}{until}", "yellow")]
             case FiringResumed():
-                what = "is tried again" if event.reason == "retry" else "goes on after its process was lost"
+                by = f" by {one_line(event.principal)}" if event.principal else ""
+                whats = {"retry": "is tried again", "woken": f"is woken{by}"}
+                what = whats.get(event.reason, "goes on after its process was lost")
                 return [Line(f"{one_line(event.transition)} {what} (start {event.start})", "yellow")]
             case FiringRetried():
                 wait = max(0.0, (event.retry_at - at).total_seconds())

@@ -65,5 +65,8 @@ def print_why(why: CaseWhy, terminal: Terminal) -> None:
         reasons = "; ".join(obstacle.message for obstacle in transition.obstacles)
         state = "can fire" if transition.enabled else "cannot fire"
         terminal.line("  " + one_line(f"{transition.transition} {state}{': ' + reasons if reasons else ''}"))
+        for obstacle in transition.obstacles:
+            if obstacle.kind == "suspended":
+                terminal.line(f"    circuit signal {why.key} {obstacle.subject.rpartition('.')[2]} --data '...'")
         if transition.enabled and any(obstacle.kind == "person" for obstacle in transition.obstacles):
             terminal.line(f"    circuit fire {why.key} {one_line(transition.transition)} --form '{{...}}'")

@@ -101,9 +101,15 @@ def parse_json(text: str, what: str) -> Any:
 
 def parse_object(text: str, what: str) -> dict[str, Any]:
     """The JSON object in `text`, for a form."""
-    value = parse_json(text, what)
+    value = parse_value(text, what)
     if not isinstance(value, dict):
         raise InvalidRequest(f"{what} must be a JSON object; it is {_kind(value)}.")
+    return value
+
+
+def parse_value(text: str, what: str) -> Any:
+    """The JSON value in `text`, for a signal."""
+    value = parse_json(text, what)
     refuse_nul(value, what)
     return value
 

@@ -7,7 +7,7 @@ errors; what becomes of the firing then is the owner's decision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from typing import Any, Protocol
@@ -15,6 +15,9 @@ from typing import Any, Protocol
 from circuit.events import StreamDelta
 from circuit.ids import CaseKey
 from circuit.value import dataclass
+
+LONGEST_WAIT_SECONDS = 10 * 366 * 86_400.0
+LONGEST_KEY = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,46 @@ class ActionOutput:
     model: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """How a wait ended: by a signal with its `payload`, sent by `principal`, or `timed_out`."""
+
+    payload: Any = None
+    principal: str | None = None
+    timed_out: bool = False
+
+
+class Suspended(BaseException):
+    """An action raises it to wait without a worker: for a signal to its firing, or for `timeout_seconds` to pass.
+
+    The firing is started again then, with its journal, and finds how the wait ended under the wait's `key`. `kind`
+    says for people and programs what is awaited, `payload` (JSON) what they need to know of it; only who has one of
+    the `roles` may send the signal, and its payload must fit the JSON Schema `form`.
+
+    It is no `Exception`, so that an action which catches those by mistake does not catch this.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        key: str = "",
+        payload: Any = None,
+        timeout_seconds: float | None = None,
+        *,
+        roles: Sequence[str] = (),
+        form: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(kind, key)
+        if timeout_seconds is not None and not 0 <= timeout_seconds <= LONGEST_WAIT_SECONDS:
+            raise ValueError(f"a wait takes 0 to {LONGEST_WAIT_SECONDS:g} s, not {timeout_seconds:g}")
+        self.kind = kind
+        self.key = key
+        self.payload = payload
+        self.timeout_seconds = timeout_seconds
+        self.roles = tuple(roles)
+        self.form = form
+
+
 class ActionContext(Protocol):
     """What an action may do while it runs."""
 
@@ -66,6 +109,23 @@ class ActionContext(Protocol):
         """
         ...
 
+    async def suspend(
+        self,
+        kind: str,
+        key: str = "",
+        payload: Any = None,
+        timeout_seconds: float | None = None,
+        *,
+        roles: Sequence[str] = (),
+        form: Mapping[str, Any] | None = None,
+    ) -> Woken:
+        """Wait without a worker, as `Suspended` says: raises it, and returns in the start that follows the wait.
+
+        All that the action does before is done again in that start, unless it is recorded. Each wait of a firing has
+        a `key` of its own; a wait that is over is answered at once.
+        """
+        ...
+
     def now(self) -> datetime:
         """The present instant."""
         ...
@@ -75,5 +135,5 @@ class Action(Protocol):
     """Performs one kind of call."""
 
     async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
-        """Do the work. Raises `FiringError` or `ProviderError`; anything else counts as `action_failed`."""
+        """Do the work. Raises `Suspended`, `FiringError` or `ProviderError`; else it counts as `action_failed`."""
         ...

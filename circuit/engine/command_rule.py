@@ -58,6 +58,13 @@ def _fire(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft:
     return fired
 
 
+def _signal(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    number, key = payload.get("firing"), payload.get("key")
+    if not isinstance(number, int) or isinstance(number, bool) or not isinstance(key, str | None):
+        raise InvalidRequest("a command of the kind signal needs a firing (its number) and may have a key (text)")
+    return owner.signal(number, key, payload.get("payload"), principal, draft)
+
+
 def _retry(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
     numbers = owner.retry_incidents(payload.get("incident"), principal.subject, draft)
     if not numbers:
@@ -87,6 +94,7 @@ def _cancel(owner: Owner, payload: Mapping[str, Any], principal: Principal, draf
 
 _RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[str, Any]]] = {
     "fire": _fire,
+    "signal": _signal,
     "retry": _retry,
     "resolve": _resolve,
     "put_back": _put_back,

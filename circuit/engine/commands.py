@@ -1,4 +1,5 @@
-"""What somebody may ask of Circuit: publish a workflow, start a case, fire a manual transition, retry, cancel.
+"""What somebody may ask of Circuit: publish a workflow, start a case, fire a manual transition, send a signal,
+retry, cancel.
 
 Starting a case writes its first rows, for a new case has no owner. Everything else becomes a row that the case's owner
 applies; the caller waits for the result, up to a time, and has the command's id after that. What can be refused
@@ -159,6 +160,24 @@ class Commands:
             _check_fire(workflow, transition, filled, principal)
 
         return await self._ask(key, "fire", payload, principal, idempotency_key, wait_seconds, check)
+
+    async def signal(
+        self,
+        key: CaseKey,
+        firing: int,
+        payload: Any = None,
+        *,
+        wait: str | None = None,
+        principal: Principal,
+        idempotency_key: str | None = None,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+    ) -> CommandOutcome:
+        """Send a firing what it waits for: its wait of the key `wait`, or without one whatever it waits for. A firing
+        that does not wait yet gets it as soon as it does. Raises `NotFound`, `Conflict`, `InvalidRequest`."""
+        if wait is not None and len(wait) > LONGEST_KEY:
+            raise InvalidRequest(f"the key of a wait has at most {LONGEST_KEY} characters")
+        sent = _storable({"firing": firing, "key": wait, "payload": payload}, "the signal")
+        return await self._ask(key, "signal", sent, principal, idempotency_key, wait_seconds)
 
     async def retry(
         self,

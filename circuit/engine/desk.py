@@ -304,7 +304,7 @@ class Desk:
         if held.writing or held.logging:
             self._strays[held.key] += held.writing + held.logging
 
-    # -- retries that are due while something else of the case runs -------------------------------------------------
+    # -- what is due while something else of the case runs ----------------------------------------------------------
 
     def _set_timer(self, held: Held, due_at: datetime | None) -> None:
         self._forget_timer(held)
@@ -329,6 +329,8 @@ def _command(held: Held, command: CommandRow, owner: Owner, now: datetime) -> St
 
 
 def _ended(ended: Ended, owner: Owner, now: datetime) -> Step:
+    if ended.suspended is not None:
+        return owner.suspended(ended.firing, ended.start, ended.suspended, ended.recorded, ended.sequence, now)
     if ended.output is not None:
         return owner.completed(ended.firing, ended.start, ended.output, ended.sequence, now)
     assert ended.error is not None

@@ -45,6 +45,12 @@ def _of_firing(memory: Memory, live: LiveFiring) -> Obstacle:
         since = f" since {instant(row.begun_at)}" if row.begun_at is not None else ""
         message = f"execution {execution} runs{since} (attempt {row.attempt}, start {row.start})"
         return Obstacle("running", execution, row.attempt, None, message)
+    if row.awaits is not None:
+        key = f" {row.awaits['key']!r}" if row.awaits["key"] else ""
+        until = f", until {instant(row.wake_at)}" if row.wake_at is not None else ""
+        since = instant(datetime.fromisoformat(row.awaits["since"]))
+        message = f"execution {execution} waits for {row.awaits['kind']}{key} since {since}{until}"
+        return Obstacle("suspended", execution, None, None, message)
     failure = f" after {row.error['code']}: {row.error['message']}" if row.error else ""
     when = f" at {instant(row.retry_at)}" if row.retry_at is not None else ""
     message = f"execution {execution} waits for attempt {row.attempt}{when}{failure}"
@@ -76,7 +82,7 @@ def _summary(memory: Memory, transitions: tuple[TransitionWhy, ...]) -> str:
         obstacle.message
         for transition in transitions
         for obstacle in transition.obstacles
-        if obstacle.kind in ("running", "retry")
+        if obstacle.kind in ("running", "retry", "suspended")
     ]
     people = [
         f"{transition.transition} {obstacle.message}"

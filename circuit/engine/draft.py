@@ -18,6 +18,7 @@ from circuit.storage.records import (
     ExecutionRow,
     FiringRow,
     IncidentRow,
+    JournalRow,
     StreamRow,
     TokenMove,
 )
@@ -36,6 +37,7 @@ class Draft:
         "_frames",
         "_incidents_changed",
         "_incidents_opened",
+        "_journal",
         "_key",
         "_opened",
         "_settled",
@@ -56,6 +58,7 @@ class Draft:
         self._incidents_opened: dict[int, IncidentRow] = {}
         self._incidents_changed: dict[int, IncidentRow] = {}
         self._frames: list[StreamRow] = []
+        self._journal: list[JournalRow] = []
         self._settled: list[CommandResult] = []
 
     def record(self, event: CaseEvent) -> None:
@@ -86,6 +89,9 @@ class Draft:
 
     def frame(self, firing: int, frame: Frame) -> None:
         self._frames.append(StreamRow(firing, frame))
+
+    def journal(self, row: JournalRow) -> None:
+        self._journal.append(row)
 
     def settle(self, result: CommandResult) -> None:
         self._settled.append(result)
@@ -121,6 +127,7 @@ class Draft:
             executions_opened=tuple(self._executions_opened.values()),
             executions_changed=tuple(self._executions_changed.values()),
             frames=self._frames,
+            journal=self._journal,
             incidents_opened=tuple(self._incidents_opened.values()),
             incidents_changed=tuple(self._incidents_changed.values()),
             commands_settled=self._settled,

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import field
 from datetime import datetime
 from typing import Any
 
-from circuit.engine.action import Action, ActionCall, ActionOutput
+from circuit.engine.action import LONGEST_KEY, Action, ActionCall, ActionOutput, Suspended, Woken
 from circuit.engine.owner import Start
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.engine.suspension import WAIT
 from circuit.errors import ActionFailed, Cancelled, CircuitError, ExecutionTimeout, InvalidOutput, StorageError
 from circuit.events import StreamDelta, StreamType
 from circuit.ids import CaseKey
+from circuit.net.colour import Colour
 from circuit.security.redaction import excerpt, redact
 from circuit.storage.records import JournalRow, LogWrite
 from circuit.streams.publisher import Outlet, Publisher
@@ -39,7 +42,8 @@ def no_fault(point: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a start ended. Exactly one of `output`, `error` and `interrupted` is set; `sequence` is the last frame."""
+    """How a start ended. Exactly one of `output`, `error`, `suspended` and `interrupted` is set; `sequence` is the last
+    frame. A suspended one tells what it has `recorded`, for the start that follows the wait."""
 
     key: CaseKey
     firing: int
@@ -47,6 +51,8 @@ class Ended:
     sequence: int
     output: ActionOutput | None = None
     error: CircuitError | None = None
+    suspended: Suspended | None = None
+    recorded: Mapping[str, Any] = field(default_factory=dict[str, Any])
     interrupted: StorageError | None = None
 
 
@@ -112,6 +118,27 @@ class Context:
         self._around.fault("after_journal")
         return stored
 
+    async def suspend(
+        self,
+        kind: str,
+        key: str = "",
+        payload: Any = None,
+        timeout_seconds: float | None = None,
+        *,
+        roles: Sequence[str] = (),
+        form: Mapping[str, Any] | None = None,
+    ) -> Woken:
+        self._require_wanted()
+        ended = self._journal.get(WAIT + key)
+        if ended is None:
+            raise Suspended(kind, key, payload, timeout_seconds, roles=roles, form=form)
+        return Woken(ended["payload"], ended["principal"], ended.get("timed_out", False))
+
+    @property
+    def recorded(self) -> Mapping[str, Any]:
+        """What this attempt has journalled so far."""
+        return self._journal
+
     def now(self) -> datetime:
         return self._around.now()
 
@@ -144,11 +171,15 @@ async def execute(start: Start, around: Surroundings, cutoff: Cutoff | None = No
         raise
     if isinstance(result, CircuitError):
         return Ended(call.key, call.firing, call.start, sequence, error=result)
+    if isinstance(result, Suspended):
+        return Ended(call.key, call.firing, call.start, sequence, suspended=result, recorded=context.recorded)
     return Ended(call.key, call.firing, call.start, sequence, output=result)
 
 
-async def _perform(call: ActionCall, context: Context, actions: Mapping[str, Action]) -> ActionOutput | CircuitError:
-    """What the action returned, or the error that its end counts as."""
+async def _perform(
+    call: ActionCall, context: Context, actions: Mapping[str, Action]
+) -> ActionOutput | Suspended | CircuitError:
+    """What the action returned, what it waits for, or the error that its end counts as."""
     action = actions.get(call.kind)
     if action is None:
         return ActionFailed(
@@ -157,7 +188,10 @@ async def _perform(call: ActionCall, context: Context, actions: Mapping[str, Act
     limit = asyncio.timeout(call.timeout_seconds)
     try:
         async with limit:
-            output = await action.perform(call, context)
+            try:
+                output = await action.perform(call, context)
+            except Suspended as wait:
+                return _sane_wait(wait)
         return _sane(output)
     except CircuitError as error:
         return _late(call) if limit.expired() else error
@@ -191,6 +225,21 @@ def _sane(output: ActionOutput) -> ActionOutput:
     )
     value = None if output.output is None else _stored(output.output, "the structured output")
     return ActionOutput(outputs, text, value, usage, model)
+
+
+def _sane_wait(wait: Suspended) -> Suspended:
+    """`wait` as it reads back from the database."""
+    if not (wait.kind and len(wait.key) <= LONGEST_KEY):
+        raise ActionFailed(f"a wait has a kind, and a key of at most {LONGEST_KEY} characters")
+    kind, key, payload, roles, form = _stored(
+        [wait.kind, wait.key, wait.payload, list(wait.roles), wait.form], "what the action waits for"
+    )
+    if form is not None:
+        try:
+            Colour("form", form)
+        except ValueError as error:
+            raise ActionFailed(excerpt(f"the form of the wait: {error}", LONGEST_MESSAGE)) from None
+    return Suspended(kind, key, payload, wait.timeout_seconds, roles=roles, form=form)
 
 
 def _stored(value: Any, what: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from circuit.engine.draft import Draft
 from circuit.engine.memory import LiveFiring, Memory
 from circuit.engine.retry import retry_at
+from circuit.engine.suspension import take_along
 from circuit.errors import CircuitError
 from circuit.events import FiringFailed, FiringRetried, IncidentResolved
 from circuit.net import firing as rule
@@ -26,8 +27,8 @@ def try_again_later(memory: Memory, live: LiveFiring, error: CircuitError, draft
     at = retry_at(policy, error, key=memory.key, firing=row.number, attempt=row.attempt, now=draft.now)
     if at is None:
         return False
-    memory.journal.pop(row.number, None)
     memory.change(live, draft, state=FiringState.OFFERED, attempt=row.attempt + 1, retry_at=at, error=error.as_dict())
+    take_along(memory, live, draft)
     draft.record(
         FiringRetried(row.transition, row.number, memory.execution_id(row.number), row.attempt, error.as_dict(), at)
     )

@@ -27,7 +27,7 @@ from circuit.value import dataclass, replace
 
 @dataclass(slots=True)
 class LiveFiring:
-    """A firing that is offered or running, with the tokens that it holds."""
+    """A firing that is offered, running or suspended, with the tokens that it holds."""
 
     row: FiringRow
     execution: ExecutionRow
@@ -36,6 +36,11 @@ class LiveFiring:
     @property
     def running(self) -> bool:
         return self.row.state is FiringState.RUNNING
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When it goes on by itself: a retry, or a wait whose time is up."""
+        return self.row.retry_at or self.row.wake_at
 
 
 class Memory:
@@ -84,15 +89,15 @@ class Memory:
             self.row = replace(self.row, next_token=number + 1)
             yield number
 
+    def due_at(self) -> datetime | None:
+        """When something of the case goes on by itself, if nothing happens before."""
+        return min((at for live in self.firings.values() if (at := live.due_at) is not None), default=None)
+
     def count(self, transition: str) -> None:
         """`transition` fired once more."""
         self.fired[transition] += 1
         self.firings_ended += 1
         self.agenda.counted()
-
-    def due_at(self) -> datetime | None:
-        """When the next attempt of a firing is due."""
-        return min([live.row.retry_at for live in self.firings.values() if live.row.retry_at is not None], default=None)
 
     def block(self) -> None:
         """Work out anew which bindings open incidents keep from being tried."""
@@ -122,7 +127,7 @@ class Memory:
         self, live: LiveFiring, state: FiringState, draft: Draft, *, error: Mapping[str, Any] | None = None
     ) -> None:
         """A firing ends."""
-        self.change(live, draft, state=state, retry_at=None, error=error)
+        self.change(live, draft, state=state, retry_at=None, wake_at=None, awaits=None, error=error)
         del self.firings[live.row.number]
         self.journal.pop(live.row.number, None)
         self.agenda.changed(live.binding.transition)

@@ -5,9 +5,10 @@ result of an action. Each answer is a `Step`: one write, and the actions that ma
 Whatever is not committed has not happened; if a write is refused, the owner is thrown away and the case read anew.
 
     offered --start--> running --complete--> completed
+       |                 |  |---suspend--> suspended --signal or timeout--> offered
        |--- retry_at ----|  |---fail, attempts left--> offered (available later)
        |--- owner lost --|  |---fail, none left -----> failed (tokens go to on_failure, or an incident is raised)
-    offered, running --cancel--> cancelled (tokens are released)
+    offered, running, suspended --cancel--> cancelled (tokens are released)
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from datetime import datetime
 from typing import Any
 
 from circuit.definition.workflow import Workflow
-from circuit.engine.action import ActionCall, ActionOutput
+from circuit.engine import suspension
+from circuit.engine.action import ActionCall, ActionOutput, Suspended
 from circuit.engine.calls import action_call, performer, token_image
 from circuit.engine.command_rule import answer
 from circuit.engine.draft import Draft
 from circuit.engine.failure import fail_begin, fail_firing, give_up, resolve, supersede, try_again_later
 from circuit.engine.livelock import LivelockWatch
 from circuit.engine.memory import LiveFiring, Memory
-from circuit.errors import CircuitError, Crashed, FiringError, Livelock
+from circuit.errors import ActionFailed, CircuitError, Conflict, Crashed, FiringError, Livelock
 from circuit.events import (
     CaseEnded,
     FiringBegun,
@@ -38,6 +40,7 @@ from circuit.net import firing as rule
 from circuit.net.binding import Binding, bindings
 from circuit.net.mapping import map_inputs, merge_inputs, produce
 from circuit.net.structure import Transition, Trigger
+from circuit.security.principal import Principal
 from circuit.storage.records import (
     QUARANTINE_CRASHES,
     CaseState,
@@ -134,6 +137,22 @@ class Owner:
         self._attempt_failed(live, error, sequence, draft)
         return self._finish(draft)
 
+    def suspended(
+        self, number: int, start: int, wait: Suspended, recorded: Mapping[str, Any], sequence: int, now: datetime
+    ) -> Step:
+        """An action waits without a worker; `recorded` is what it has journalled. Of another start, it is dropped."""
+        live = self._running(number, start)
+        if live is None:
+            return NOTHING
+        draft = self._draft(now)
+        try:
+            suspension.suspend(self.memory, live, wait, recorded, draft)
+        except Conflict as error:
+            self._attempt_failed(live, ActionFailed(error.message), sequence, draft)
+        else:
+            self._start_again(live, draft)
+        return self._finish(draft)
+
     # What commands do; `command_rule` decides whether they may
 
     def fire_manually(
@@ -147,6 +166,13 @@ class Owner:
             return None
         firing = self._fire(binding, draft, form=form, principal=principal)
         return {"transition": transition, "firing": firing}
+
+    def signal(self, number: int, key: str | None, payload: Any, principal: Principal, draft: Draft) -> dict[str, Any]:
+        """Give a signal to a firing: it goes on, or the signal is kept until it waits. Raises as `suspension` does."""
+        live, delivered = suspension.signal(self.memory, number, key, payload, principal, draft)
+        if delivered:
+            self._start_again(live, draft)
+        return {"firing": number, "key": key, "delivered": delivered}
 
     def retry_incidents(self, number: int | None, principal: str, draft: Draft) -> list[int]:
         """Let what open incidents block (or only incident `number`) be tried again."""
@@ -299,8 +325,9 @@ class Owner:
             fail_firing(memory, live, worse, draft)
 
     def _start_again(self, live: LiveFiring, draft: Draft) -> None:
-        """Start what was lost with its process, and what waited for a retry that is due now."""
+        """Start what was lost with its process, what waited for a retry that is due now, and what has waited."""
         memory, row = self.memory, live.row
+        principal: str | None = None
         if live.running:
             if row.number not in self._lost:
                 return
@@ -308,12 +335,19 @@ class Owner:
                 self._give_up_on(live, draft)
                 return
             reason = "resumed"
+        elif row.state is FiringState.SUSPENDED:
+            if not suspension.over(memory, live, draft):
+                return
+            reason = "woken"
+            principal = (suspension.how_it_ended(memory, live) or {})["principal"]
         elif row.retry_at is not None and row.retry_at > draft.now:
             return
         else:
             reason = "retry"
-        memory.change(live, draft, state=FiringState.RUNNING, start=row.start + 1, retry_at=None)
-        draft.record(FiringResumed(row.transition, row.number, memory.execution_id(row.number), live.row.start, reason))
+        start = row.start + 1
+        memory.change(live, draft, state=FiringState.RUNNING, start=start, retry_at=None, wake_at=None, awaits=None)
+        execution = memory.execution_id(row.number)
+        draft.record(FiringResumed(row.transition, row.number, execution, start, reason, principal))
         config = performer(memory, row.transition).config
         alone = row.crashes >= QUARANTINE_CRASHES
         self._starts.append(Start(action_call(memory, live, config), reason, alone))

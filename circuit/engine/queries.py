@@ -32,7 +32,7 @@ from circuit.ids import CaseKey, Numbered
 from circuit.net.marking import Token
 from circuit.storage import history, incidents, listing, tokens, workflows
 from circuit.storage.database import Database
-from circuit.storage.records import CaseRow, CaseState, CaseStatus, ExecutionRow, FiringRow, IncidentRow
+from circuit.storage.records import CaseRow, CaseState, CaseStatus, ExecutionRow, FiringRow, FiringState, IncidentRow
 
 MOST_CASES = 1_000
 PAGE_EVENTS = 1_000
@@ -148,7 +148,10 @@ class Queries:
             row.workflow_hash,
             row.started_at,
             row.finished_at,
-            min((firing.retry_at for firing in firings if firing.state.live and firing.retry_at), default=None),
+            min(
+                (at for firing in firings if firing.state.live and (at := firing.retry_at or firing.wake_at)),
+                default=None,
+            ),
             [_token_view(key, token, holder) for token, holder in laid],
             events,
             [_incident_view(key, incident) for incident in raised],
@@ -263,11 +266,13 @@ def _execution_view(key: CaseKey, execution: ExecutionRow, firings: dict[int, Fi
     return ExecutionView(
         str(Numbered(key.case, execution.firing)),
         firing.transition if firing is not None else "",
-        execution.status.value,
+        "suspended" if firing is not None and firing.state is FiringState.SUSPENDED else execution.status.value,
         execution.started_at,
         execution.finished_at,
         execution.descriptor,
         execution.usage,
         execution.error if execution.error is not None or firing is None else firing.error,
         firing.retry_at if firing is not None and firing.state.live else None,
+        firing.awaits if firing is not None else None,
+        firing.wake_at if firing is not None else None,
     )

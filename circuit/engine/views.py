@@ -187,7 +187,8 @@ class DeadLetterEntry:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionView:
-    """One run of an action inside a firing: what its stream is addressed by."""
+    """One run of an action inside a firing: what its stream is addressed by. While it waits without a worker its
+    status is `suspended`, and `awaits` says for what."""
 
     id: str
     transition: str
@@ -198,9 +199,11 @@ class ExecutionView:
     usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
     error: Mapping[str, Any] | None = None
     retry_at: datetime | None = None
+    awaits: Mapping[str, Any] | None = None
+    wake_at: datetime | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {
+        shown: dict[str, Any] = {
             "execution_id": self.id,
             "transition": self.transition,
             "status": self.status,
@@ -211,6 +214,10 @@ class ExecutionView:
             "usage": dict(self.usage),
             "error": dict(self.error) if self.error is not None else None,
         }
+        if self.awaits is not None:
+            shown["awaits"] = dict(self.awaits)
+            shown["wake_at"] = instant(self.wake_at) if self.wake_at else None
+        return shown
 
 
 @dataclass(frozen=True, slots=True)

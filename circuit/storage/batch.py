@@ -16,7 +16,7 @@ from uuid import UUID
 import orjson
 
 from circuit.events import encode_event
-from circuit.storage.records import CaseWrite, LogWrite, StreamRow
+from circuit.storage.records import CaseWrite, FiringState, JournalRow, LogWrite, StreamRow
 from circuit.storage.statements import BY_NAME, ORDER
 
 LARGEST_STATEMENT = 32 * 1024 * 1024
@@ -171,7 +171,7 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         _firings(rows, write)
     if write.frames:
         _frames(rows, tenant, case, write.frames)
-    if write.incidents_opened or write.incidents_changed or write.commands_settled:
+    if write.incidents_opened or write.incidents_changed or write.commands_settled or write.journal:
         _seldom(rows, write)
     if write.release and write.due_at is not None:
         _rows(rows, "ready").append((tenant, case, row.bucket, write.due_at))
@@ -199,6 +199,11 @@ def _firings(rows: Rows, write: CaseWrite) -> None:
             )
         )
     for row in write.firings_changed:
+        if row.state is FiringState.SUSPENDED:
+            _rows(rows, "firings_suspended").append(
+                (tenant, case, row.number, row.state, row.wake_at, _json_or_null(row.awaits))
+            )
+            continue
         _rows(rows, "firings_changed").append(
             (
                 tenant,
@@ -256,6 +261,8 @@ def _seldom(rows: Rows, write: CaseWrite) -> None:
         _rows(rows, "incidents_changed").append((tenant, case, row.number, row.resolved_at, row.resolved_by))
     for result in write.commands_settled:
         _rows(rows, "commands_settled").append((tenant, case, result.id, result.state, _json(result.result)))
+    if write.journal:
+        _journal(rows, tenant, case, write.journal)
 
 
 def _frames(rows: Rows, tenant: int, case: Any, frames: Iterable[StreamRow]) -> None:
@@ -266,9 +273,15 @@ def _frames(rows: Rows, tenant: int, case: Any, frames: Iterable[StreamRow]) -> 
     )
 
 
+def _journal(rows: Rows, tenant: int, case: Any, journal: Iterable[JournalRow]) -> None:
+    _rows(rows, "journal").extend(
+        (tenant, case, row.firing, row.attempt, row.step, _json(row.value)) for row in journal
+    )
+
+
 def _log(rows: Rows, write: LogWrite) -> None:
     tenant, case = write.key
-    for row in write.journal:
-        _rows(rows, "journal").append((tenant, case, row.firing, row.attempt, row.step, _json(row.value)))
+    if write.journal:
+        _journal(rows, tenant, case, write.journal)
     if write.frames:
         _frames(rows, tenant, case, write.frames)

@@ -235,7 +235,7 @@ def _reads(table: str, where: str = "true", order: str = "1, 2", *, what: str = 
 
 _CASES = _reads('circuit."case"')
 _TOKENS = _reads("circuit.token", order="t.number")
-_FIRINGS = _reads("circuit.firing", "t.state IN ('offered', 'running')", "t.number")
+_FIRINGS = _reads("circuit.firing", "t.state IN ('offered', 'running', 'suspended')", "t.number")
 _EXECUTIONS = _reads("circuit.execution", "t.status = 'running'", "t.firing")
 _INCIDENTS = _reads("circuit.incident", "t.resolved_at IS NULL", "t.number")
 _COMMANDS = _reads("circuit.command", "t.state = 'pending'", "t.created_at, t.command_id")
@@ -248,7 +248,7 @@ _JOURNAL = (
     "SELECT t.tenant_id, t.case_id, t.firing, t.step, t.value "
     + _OF_CASES.format(table="circuit.journal")
     + " JOIN circuit.firing f ON f.tenant_id = i.tenant_id AND f.case_id = i.case_id AND f.number = t.firing"
-    " WHERE f.state IN ('offered', 'running') AND f.attempt = t.attempt"
+    " WHERE f.state IN ('offered', 'running', 'suspended') AND f.attempt = t.attempt"
 )
 _RECORDED = """
 SELECT step, value FROM circuit.journal

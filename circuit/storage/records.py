@@ -40,13 +40,14 @@ class CaseStatus(StrEnum):
 class FiringState(StrEnum):
     OFFERED = "offered"
     RUNNING = "running"
+    SUSPENDED = "suspended"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
     @property
     def live(self) -> bool:
-        return self in (FiringState.OFFERED, FiringState.RUNNING)
+        return self in (FiringState.OFFERED, FiringState.RUNNING, FiringState.SUSPENDED)
 
 
 class CommandState(StrEnum):
@@ -86,7 +87,8 @@ class FiringRow:
     """One firing. `attempt` counts tries after failures, `start` counts starts, `crashes` counts lost processes.
 
     `request` is what was frozen at the begin: `consumed` and `read` (token refs), `inputs`, `tokens`,
-    `history_count`, `form`, `principal`.
+    `history_count`, `form`, `principal`. `awaits` is what a suspended firing waits for (`kind`, `key`, `payload`,
+    `since`, and `roles` and `form` of who may say it and how), `wake_at` when it goes on without it.
     """
 
     number: int
@@ -99,6 +101,8 @@ class FiringRow:
     crashes: int = 0
     error: Mapping[str, Any] | None = None
     begun_at: datetime | None = None
+    wake_at: datetime | None = None
+    awaits: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,8 @@ class IncidentRow:
 
 @dataclass(frozen=True, slots=True)
 class CommandRow:
-    """What somebody other than the owner asks of a case. `kind`: `fire`, `retry`, `resolve`, `put_back`, `cancel`."""
+    """What somebody other than the owner asks of a case. `kind`: `fire`, `signal`, `retry`, `resolve`,
+    `put_back`, `cancel`."""
 
     id: UUID
     kind: str
@@ -190,6 +195,7 @@ class CaseWrite:
     executions_opened: Sequence[ExecutionRow] = ()
     executions_changed: Sequence[ExecutionRow] = ()
     frames: Sequence[StreamRow] = ()
+    journal: Sequence[JournalRow] = ()
     incidents_opened: Sequence[IncidentRow] = ()
     incidents_changed: Sequence[IncidentRow] = ()
     commands_settled: Sequence[CommandResult] = ()

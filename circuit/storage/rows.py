@@ -77,6 +77,7 @@ def token(row: Row) -> Token:
 
 
 def firing(row: Row) -> FiringRow:
+    suspended = row["state"] == FiringState.SUSPENDED
     return FiringRow(
         number=row["number"],
         transition=row["transition"],
@@ -88,6 +89,8 @@ def firing(row: Row) -> FiringRow:
         crashes=row["crashes"],
         error=document(row["error"]),
         begun_at=row["begun_at"],
+        wake_at=row["wake_at"] if suspended else None,
+        awaits=document(row["awaits"]) if suspended else None,
     )
 
 

@@ -113,6 +113,7 @@ def _named(table: Table) -> str:
 
 
 _OWNED = "t.owner IS NOT DISTINCT FROM $1"
+_LIVE = "t.state IN ('offered', 'running', 'suspended')"
 _TOKEN = "number version place data metadata entered_at available_at reserved_by"
 
 SECTIONS: tuple[Section, ...] = (
@@ -163,7 +164,15 @@ SECTIONS: tuple[Section, ...] = (
         tables.firing,
         "number state attempt start crashes retry_at error",
         "state attempt start crashes retry_at error",
-        "t.number = i.number AND t.state IN ('offered', 'running')",
+        f"t.number = i.number AND {_LIVE}",
+    ),
+    # What a firing waits for counts only while it is suspended, so no other change has to take it away.
+    _update(
+        "firings_suspended",
+        tables.firing,
+        "number state wake_at awaits",
+        "state wake_at awaits",
+        f"t.number = i.number AND {_LIVE}",
     ),
     _insert(
         "executions_opened",

@@ -264,6 +264,8 @@ firing = Table(
     Column("retry_at", Instant),
     Column("error", Document),
     Column("begun_at", Instant),
+    Column("wake_at", Instant),
+    Column("awaits", Document),
     PrimaryKeyConstraint("tenant_id", "case_id", "number"),
     postgresql_partition_by="RANGE (case_id)",
 )

@@ -79,7 +79,8 @@ def test_every_error_says_its_code() -> None:
 
 def test_errors_live_in_one_tree() -> None:
     """No other module of Circuit derives an exception straight from Exception."""
-    allowed = {"circuit/errors.py"}
+    # A wait (`Suspended`) is raised and is no error.
+    allowed = {"circuit/errors.py", "circuit/engine/action.py"}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and relative(path) not in allowed:

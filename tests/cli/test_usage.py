@@ -22,6 +22,7 @@ COMMANDS = [
     ["show"],
     ["why"],
     ["fire"],
+    ["signal"],
     ["retry"],
     ["cancel"],
     ["fsck"],

@@ -83,6 +83,8 @@ class ModelCase:
             self.executions[row.firing] = row
         for row in [*write.incidents_opened, *write.incidents_changed]:
             self.incidents[row.number] = row
+        for entry in write.journal:
+            self.journal.setdefault((entry.firing, entry.attempt, entry.step), through_json(entry.value))
         for stored in write.frames:
             self.frames.setdefault(stored.firing, []).append(stored.frame)
         for result in write.commands_settled:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from circuit.engine import agenda, livelock, owner
+from circuit.engine import agenda, livelock, owner, suspension
 from tests.engine import model, seeds
 from tests.engine.world import World
 
@@ -63,6 +64,10 @@ def _nobody_looks(self: model.ModelCase, incarnation: int, now: object) -> None:
     self.due_at = None
 
 
+def _what_was_recorded_is_forgotten(memory: Any, live: Any, wait: Any, recorded: object, draft: Any) -> None:
+    _SUSPEND(memory, live, wait, {}, draft)
+
+
 def _nothing_is_stale(self: agenda.Agenda, places: object) -> None:
     return None
 
@@ -70,6 +75,7 @@ def _nothing_is_stale(self: agenda.Agenda, places: object) -> None:
 _NEXT = agenda.Agenda.next
 _TAKE_OVER: Callable[..., None] = model.ModelCase.take_over
 _STATE = model.ModelCase.state
+_SUSPEND = suspension.suspend
 
 
 @pytest.mark.parametrize(
@@ -79,6 +85,7 @@ _STATE = model.ModelCase.state
         (agenda.Agenda, "next", _the_last_wins),
         (agenda.Agenda, "changed", _nothing_is_stale),
         (model.ModelCase, "state", _the_journal_is_lost),
+        (suspension, "suspend", _what_was_recorded_is_forgotten),
         (model.ModelCase, "refuses", _nobody_is_fenced),
         (model.ModelCase, "take_over", _nobody_looks),
     ],
@@ -87,18 +94,19 @@ _STATE = model.ModelCase.state
         "another choice",
         "nothing is looked at again",
         "the journal is forgotten",
+        "a wait forgets what was recorded before it",
         "nobody is fenced",
         "what was taken over is not looked at",
     ],
 )
 def test_a_planted_fault_is_found(
-    monkeypatch: pytest.MonkeyPatch, where: type, name: str, fault: Callable[..., object]
+    monkeypatch: pytest.MonkeyPatch, where: object, name: str, fault: Callable[..., object]
 ) -> None:
     """A simulation that has never caught anything proves nothing."""
     monkeypatch.setattr(where, name, fault)
-    for seed in range(200):
+    for seed in range(500):
         try:
             World(seed).run()
         except Exception:
             return
-    pytest.fail("200 worlds did not notice")
+    pytest.fail("500 worlds did not notice")

@@ -139,7 +139,9 @@ class Witness:
         lying = [places[token["place"]] for token in self.marking["tokens"].values()]
         manual = [name for name, part in self.shape["transitions"].items() if part["manual"]]
         awaited = any(oracle.bindings(self.net, self.marking, name) for name in manual)
-        offered = any(firing.state is FiringState.OFFERED for firing in self.case.firings.values())
+        offered = any(
+            firing.state in (FiringState.OFFERED, FiringState.SUSPENDED) for firing in self.case.firings.values()
+        )
         troubled = any(place["dead_letter"] for place in lying) or any(
             incident.resolved_at is None for incident in self.case.incidents.values()
         )

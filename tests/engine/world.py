@@ -19,12 +19,13 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from circuit.engine.action import ActionOutput
+from circuit.engine.action import ActionOutput, Suspended
 from circuit.engine.owner import Owner, Start, Step
+from circuit.engine.suspension import SIGNAL, WAIT
 from circuit.errors import ActionFailed, ProviderUnavailable
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
-from circuit.storage.records import CommandRow
+from circuit.storage.records import CommandRow, FiringState
 from tests.engine.model import ModelCase, RefusedWrite
 from tests.engine.shapes import Shape, build, random_shape
 from tests.engine.witness import Witness
@@ -33,10 +34,12 @@ BEGAN_AT = datetime(2026, 1, 1, tzinfo=UTC)
 MOST_STEPS = 150
 MOST_EVENTS = 150
 MOST_TOKENS = 12
-MOST_COMMANDS = 7
+MOST_COMMANDS = 9
 WORKERS = 2
 NOBODY = 0
 """No incarnation has this number."""
+WAIT_KEY = "k"
+"""The one wait that each firing may come to."""
 PERSON = {"subject": "test", "roles": ["*"]}
 
 Happening = Callable[[], None]
@@ -46,12 +49,20 @@ def _asked_to_fire(world: World) -> dict[str, Any]:
     return {"transition": world.random.choice(world.transitions), "form": {}}
 
 
+def _asked_to_signal(world: World) -> dict[str, Any]:
+    """A signal to a firing that waits, or that does not yet, or that has ended, or that never was."""
+    waiting = world.suspended()
+    firing = world.random.choice([*waiting, *waiting, *range(1, world.case.row.next_firing + 1)])
+    return {"firing": firing, "key": world.random.choice([WAIT_KEY, None]), "payload": world.commands}
+
+
 def _asked_for_nothing_more(world: World) -> dict[str, Any]:
     return {}
 
 
 ASKED: dict[str, tuple[float, Callable[[World], dict[str, Any]]]] = {
     "fire": (6, _asked_to_fire),
+    "signal": (5, _asked_to_signal),
     "retry": (3, _asked_for_nothing_more),
     "cancel": (0.3, _asked_for_nothing_more),
 }
@@ -139,7 +150,7 @@ class World:
             assert self.case.owner is None, "the case belongs to nobody who works for it"
             if self.case.due_at is None:
                 assert not self.pending(), "a command waits, and nobody will look at it"
-                return False
+                return self.answer()
             self.now = max(self.now, self.case.due_at)
             self.claim(next(one for one in self.workers if self.counts(one)))
         elif worker.running:
@@ -149,6 +160,17 @@ class World:
         else:
             return False
         return True
+
+    def suspended(self) -> list[int]:
+        """The firings that wait without a worker."""
+        return [row.number for row in self.case.firings.values() if row.state is FiringState.SUSPENDED]
+
+    def answer(self) -> bool:
+        """Whoever is waited for answers in the end; False if nobody is."""
+        waiting = self.suspended()
+        if waiting:
+            self.send("signal", {"firing": waiting[0], "payload": "in the end"})
+        return bool(waiting)
 
     def too_large(self) -> bool:
         """Some nets never end; the simulation does."""
@@ -188,6 +210,8 @@ class World:
         for running in worker.running:
             options += [partial(self.finish_somewhere, running)] * 2
             options += [partial(self.journal, worker, running)]
+            if WAIT + WAIT_KEY not in running.start.call.recorded:
+                options += [partial(self.suspend, worker, running)]
         return options
 
     # What may happen
@@ -223,8 +247,7 @@ class World:
         self.witness.committed(step.again)
         worker.running = [running for running in worker.running if running.start.call.firing not in step.cancels]
         for start in step.starts:
-            for name in start.call.recorded:
-                assert (start.call.firing, start.call.attempt, name) in self.case.journal
+            self.check_recorded(start)
             worker.running.append(Running(start, worker.incarnation, dict(start.call.recorded)))
         if step.write.release:
             worker.owner = None
@@ -233,6 +256,14 @@ class World:
                 self.case.due_at = self.now
         elif step.again and worker.owner is not None:
             self.submit(worker, worker.owner.wake(self.now))
+
+    def check_recorded(self, start: Start) -> None:
+        """A start knows what its attempt has journalled. (Signals that are kept are for the owner to give.)"""
+        this = (start.call.firing, start.call.attempt)
+        journal = {step: value for (*attempt, step), value in self.case.journal.items() if tuple(attempt) == this}
+        assert journal.items() >= start.call.recorded.items(), "a start knows what was not recorded"
+        unknown = [step for step in journal.keys() - start.call.recorded.keys() if not step.startswith(SIGNAL)]
+        assert not unknown, "a start does not know what was recorded"
 
     def deliver(self, worker: Worker) -> None:
         """The owner is given a command that came while it was busy."""
@@ -287,7 +318,7 @@ class World:
     def journal(self, worker: Worker, running: Running) -> None:
         """The action gets its answer and records it, if its process still counts."""
         call = running.start.call
-        if running.recorded:
+        if "answer:0" in running.recorded:
             return
         name = (call.firing, call.attempt, "answer:0")
         value = {"n": self.random.randint(0, 9)}
@@ -301,6 +332,30 @@ class World:
         if (row.attempt, row.start) == (call.attempt, call.start) and row.state.live:
             self.asked[name] = self.asked.get(name, 0) + 1
             assert self.asked[name] == 1, "an answer that was recorded was asked for again"
+
+    def suspend(self, worker: Worker, running: Running) -> None:
+        """The action waits without a worker, for a signal or for a while, with or without something recorded."""
+        if worker.owner is None or worker.step is not None:
+            return
+        if self.random.random() < 0.5:
+            self.journal(worker, running)
+        if running in worker.running:
+            worker.running.remove(running)
+        call = running.start.call
+        wait = Suspended("person", WAIT_KEY, {"asked": call.firing}, self.random.choice([None, 0.5, 3.0]))
+        step = worker.owner.suspended(call.firing, call.start, wait, running.recorded, 0, self.now)
+        self.check_counted(worker, running, step)
+        self.submit(worker, step)
+
+    def check_counted(self, worker: Worker, running: Running, step: Step) -> None:
+        """Only what the start that lives says may count."""
+        if self.counts(worker):
+            call = running.start.call
+            row = self.case.firings[call.firing]
+            wanted = row.state.value == "running" and row.start == call.start
+            assert wanted == (step.write is not None), (
+                f"start {call.start} of firing {call.firing}: {row.state} {row.start}"
+            )
 
     def finish_somewhere(self, running: Running) -> None:
         """A result comes, mostly where its action was started; only the start that lives may count."""
@@ -324,12 +379,7 @@ class World:
         else:
             error = self.random.choice([ActionFailed("broken"), ProviderUnavailable("away")])
             step = worker.owner.failed(call.firing, call.start, error, 0, self.now)
-        if self.counts(worker):
-            row = self.case.firings[call.firing]
-            wanted = row.state.value == "running" and row.start == call.start
-            assert wanted == (step.write is not None), (
-                f"start {call.start} of firing {call.firing}: {row.state} {row.start}"
-            )
+        self.check_counted(worker, running, step)
         assert self.case.row.seq == before
         self.submit(worker, step)
 
@@ -337,9 +387,12 @@ class World:
         """Somebody asks for something."""
         if self.commands >= MOST_COMMANDS:
             return
-        self.commands += 1
         kind = self.random.choices(list(ASKED), [weight for weight, _ in ASKED.values()])[0]
-        command = CommandRow(UUID(int=self.commands), kind, ASKED[kind][1](self), PERSON)
+        self.send(kind, ASKED[kind][1](self))
+
+    def send(self, kind: str, payload: dict[str, Any]) -> None:
+        self.commands += 1
+        command = CommandRow(UUID(int=self.commands), kind, payload, PERSON)
         self.case.commands[command.id] = command
         if self.case.owner is None:
             self.case.due_at = self.now

@@ -37,7 +37,12 @@ def _owned(case: AuditedCase) -> Faults:
 
 
 def _forgotten(case: AuditedCase) -> Faults:
-    live = [row["number"] for row in case.rows("firing") if FiringState(row["state"]).live]
+    # A suspended firing that no time wakes is somebody's to wake, and he makes its case ready.
+    live = [
+        row["number"]
+        for row in case.rows("firing")
+        if FiringState(row["state"]).live and (row["state"] != FiringState.SUSPENDED or row["wake_at"] is not None)
+    ]
     pending = [row for row in case.rows("command") if row["state"] == "pending"]
     for row in pending:
         told = "it waits to be applied, nobody owns its case and nobody will look at it"

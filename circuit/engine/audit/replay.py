@@ -23,6 +23,7 @@ from circuit.events import (
     FiringFailed,
     FiringResumed,
     FiringRetried,
+    FiringSuspended,
     IncidentResolved,
     TokenImage,
     TokenRef,
@@ -98,6 +99,9 @@ class Replay:
                     yield self._fault("I2", seq, f"firing {event.firing} is cancelled and does not live")
                 else:
                     self._leave(live, FiringState.CANCELLED, ExecutionStatus.CANCELLED)
+            case FiringSuspended():
+                if self._live(event.firing) is None:
+                    yield self._fault("I2", seq, f"firing {event.firing} is suspended and does not live")
             case FiringResumed():
                 live = self._live(event.firing)
                 if live is None or event.start != live.start + 1:

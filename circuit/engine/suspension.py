@@ -1,0 +1,150 @@
+"""Firings that wait without a worker: for what, until when, and what a signal does.
+
+All of it lies in the journal of the firing's attempt, where the first write of a step counts:
+
+    $wait:KEY    how the wait KEY ended: the payload of a signal and who sent it, or that its time was up
+    $signal:N    a signal that came before its firing waited, kept until the firing waits for it
+
+So a wait ends once, whatever is sent twice or is lost, and the start that follows finds how it ended as it finds every
+other answer. A new attempt after a failure takes these steps along: what somebody said is not asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from circuit.engine.draft import Draft
+from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from circuit.events import FiringSuspended
+from circuit.net.colour import Colour
+from circuit.security.principal import Principal
+from circuit.storage.records import FiringState, JournalRow
+
+if TYPE_CHECKING:
+    from circuit.engine.action import Suspended
+    from circuit.engine.memory import LiveFiring, Memory
+
+WAIT = "$wait:"
+SIGNAL = "$signal:"
+MOST_KEPT = 100
+
+
+def suspend(memory: Memory, live: LiveFiring, wait: Suspended, recorded: Mapping[str, Any], draft: Draft) -> None:
+    """The firing waits from now on; `recorded` is what its start has journalled. A signal that was kept for this ends
+    the wait at once. Raises `Conflict` where this wait of the attempt is over already."""
+    journal = memory.journal.setdefault(live.row.number, {})
+    for step, value in recorded.items():
+        journal.setdefault(step, value)
+    if WAIT + wait.key in journal:
+        raise Conflict(f"{live.row.transition} waits a second time for {wait.key!r}: give each wait a key of its own")
+    awaits: dict[str, Any] = {
+        "kind": wait.kind,
+        "key": wait.key,
+        "payload": wait.payload,
+        "since": draft.now.isoformat(),
+    }
+    if wait.roles:
+        awaits["roles"] = sorted(wait.roles)
+    if wait.form is not None:
+        awaits["form"] = wait.form
+    wake_at = None if wait.timeout_seconds is None else draft.now + timedelta(seconds=wait.timeout_seconds)
+    memory.change(live, draft, state=FiringState.SUSPENDED, awaits=awaits, wake_at=wake_at)
+    row = live.row
+    execution = memory.execution_id(row.number)
+    draft.record(FiringSuspended(row.transition, row.number, execution, wait.kind, wait.key, wake_at))
+    for number, kept in _kept(journal):
+        sender = Principal.from_json(kept["principal"], memory.key.tenant)
+        if kept["key"] in (None, wait.key) and _refusal(awaits, kept["payload"], sender) is None:
+            _end(memory, live, {"payload": kept["payload"], "principal": sender.subject, "signal": number}, draft)
+            return
+
+
+def over(memory: Memory, live: LiveFiring, draft: Draft) -> bool:
+    """Whether the wait of a suspended firing is over: a signal has come, or its time is up."""
+    row = live.row
+    if how_it_ended(memory, live) is not None:
+        return True
+    if row.wake_at is None or row.wake_at > draft.now:
+        return False
+    _end(memory, live, {"payload": None, "principal": None, "timed_out": True}, draft)
+    return True
+
+
+def how_it_ended(memory: Memory, live: LiveFiring) -> Mapping[str, Any] | None:
+    """What the journal holds of the end of the wait that this firing is in."""
+    awaits = live.row.awaits or {}
+    return memory.journal.get(live.row.number, {}).get(WAIT + awaits.get("key", ""))
+
+
+def signal(
+    memory: Memory, number: int, key: str | None, payload: Any, principal: Principal, draft: Draft
+) -> tuple[LiveFiring, bool]:
+    """Give a signal to a firing. Returns the firing, and whether that ended its wait; else the signal is kept until the
+    firing waits for it. Without a key it is meant for what the firing waits for now, or next.
+
+    Raises `NotFound`, `Conflict` for a firing or a wait that is over, `Forbidden`, `InvalidRequest`.
+    """
+    live = memory.firings.get(number)
+    if live is None:
+        if not 1 <= number < memory.row.next_firing:
+            raise NotFound(f"case {memory.key} has no firing {number}")
+        raise Conflict(f"firing {number} of case {memory.key} has ended: it waits for nothing any more")
+    journal = memory.journal.setdefault(number, {})
+    awaits = live.row.awaits
+    if awaits is not None and key in (None, awaits["key"]) and how_it_ended(memory, live) is None:
+        refusal = _refusal(awaits, payload, principal)
+        if refusal is not None:
+            raise refusal
+        _end(memory, live, {"payload": payload, "principal": principal.subject}, draft)
+        return live, True
+    if key is not None and WAIT + key in journal:
+        raise Conflict(f"firing {number} has had its signal {key!r} already")
+    kept = [one for _, one in _kept(journal)]
+    if any(one["key"] == key for one in kept):
+        which = "a signal without a key" if key is None else f"a signal {key!r}"
+        raise Conflict(f"{which} for firing {number} is kept already, until the firing waits for it")
+    if len(kept) >= MOST_KEPT:
+        raise Conflict(f"{MOST_KEPT} signals are kept for firing {number}, and it has not waited for them yet")
+    count = sum(step.startswith(SIGNAL) for step in journal)
+    value = {"key": key, "payload": payload, "principal": principal.as_dict()}
+    _record(memory, live, f"{SIGNAL}{count + 1}", value, draft)
+    return live, False
+
+
+def take_along(memory: Memory, live: LiveFiring, draft: Draft) -> None:
+    """The firing has a new attempt, whose journal begins with the waits and signals of the one before."""
+    before = memory.journal.pop(live.row.number, {})
+    for step, value in before.items():
+        if step.startswith((WAIT, SIGNAL)):
+            _record(memory, live, step, value, draft)
+
+
+def _kept(journal: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The signals that are kept and no wait has taken, in the order in which they came."""
+    taken = {value.get("signal") for step, value in journal.items() if step.startswith(WAIT)}
+    numbers = sorted(int(step.removeprefix(SIGNAL)) for step in journal if step.startswith(SIGNAL))
+    for number in numbers:
+        if number not in taken:
+            yield number, journal[f"{SIGNAL}{number}"]
+
+
+def _refusal(awaits: Mapping[str, Any], payload: Any, principal: Principal) -> Forbidden | InvalidRequest | None:
+    """Why this payload of this sender does not end the wait."""
+    roles: list[str] = awaits.get("roles", [])
+    if not principal.may(roles):
+        return Forbidden(f"what {awaits['kind']} waits for asks for one of the roles {', '.join(roles)}")
+    if awaits.get("form") is not None and (faults := Colour("form", awaits["form"]).faults(payload)):
+        return InvalidRequest(f"the signal is not what {awaits['kind']} waits for: {'; '.join(faults)}")
+    return None
+
+
+def _end(memory: Memory, live: LiveFiring, value: Mapping[str, Any], draft: Draft) -> None:
+    assert live.row.awaits is not None
+    _record(memory, live, WAIT + live.row.awaits["key"], value, draft)
+
+
+def _record(memory: Memory, live: LiveFiring, step: str, value: Mapping[str, Any], draft: Draft) -> None:
+    memory.journal.setdefault(live.row.number, {})[step] = value
+    draft.journal(JournalRow(live.row.number, live.row.attempt, step, value))
