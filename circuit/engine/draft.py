@@ -6,6 +6,7 @@ remembers, for each token that the step touches, the version that is stored, and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from circuit.events import CaseEvent, Frame
@@ -96,7 +97,20 @@ class Draft:
     def settle(self, result: CommandResult) -> None:
         self._settled.append(result)
 
-    def write(self, after: CaseRow, marking: Marking, *, release: bool, due_at: datetime | None) -> CaseWrite | None:
+    @property
+    def seq(self) -> int:
+        """The number of the case's last event after this step."""
+        return self._before.seq + len(self._events)
+
+    def write(
+        self,
+        after: CaseRow,
+        marking: Marking,
+        *,
+        fired: Mapping[str, int] | None = None,
+        release: bool,
+        due_at: datetime | None,
+    ) -> CaseWrite | None:
         """The step as one write, or None if it changes nothing. `after` is the case's row but for its `seq`."""
         before, events = self._before, self._events
         changed = events or release or self._settled or self._stored or self._changed
@@ -117,7 +131,7 @@ class Draft:
         return CaseWrite(
             self._key,
             before.seq,
-            replace(after, seq=before.seq + len(events)) if events else after,
+            replace(after, seq=self.seq) if events else after,
             events=events,
             tokens_put=put,
             tokens_moved=moved,
@@ -131,6 +145,7 @@ class Draft:
             incidents_opened=tuple(self._incidents_opened.values()),
             incidents_changed=tuple(self._incidents_changed.values()),
             commands_settled=self._settled,
+            fired=fired,
             release=release,
             due_at=due_at,
         )

@@ -56,6 +56,7 @@ class Memory:
         self.incidents: dict[int, IncidentRow] = {row.number: row for row in state.incidents}
         self.fired: dict[str, int] = {name: state.fired.get(name, 0) for name in self.net.transitions}
         self.firings_ended = sum(self.fired.values())
+        self.fired_seq = state.fired_seq
         self.journal = {number: dict(steps) for number, steps in state.journal.items()}
         self.agenda = Agenda(self.net)
         self.blocked: Blocked = frozenset()

@@ -57,6 +57,9 @@ from circuit.value import dataclass, replace
 MOST_IMMEDIATE = 1_000
 """Immediate firings in one go, after which the owner commits and lets other cases have their turn."""
 
+COUNTED_EVENTS = 100
+"""Events of a case after which the counts of its firings are written down: who reads it counts no more than those."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -225,8 +228,10 @@ class Owner:
             effect = rule.fire(memory.net, memory.marking, binding, drafts, memory.numbers(), draft.now)
         except FiringError as error:
             fail_begin(memory, binding, error, draft)
+            self._livelock.forget()
             return None
         memory.settle(transition.name, effect, draft)
+        self._livelock.moved(binding.consumed, effect.made)
         draft.record(
             TransitionFired(
                 transition.name, effect.consumed, effect.produced, read=binding.read_refs, principal=principal
@@ -392,7 +397,7 @@ class Owner:
             if status is not memory.row.status:
                 memory.row = replace(memory.row, status=status)
         due_at = None if busy else memory.due_at()
-        write = draft.write(memory.row, memory.marking, release=not busy, due_at=due_at)
+        write = draft.write(memory.row, memory.marking, fired=self._counts(draft), release=not busy, due_at=due_at)
         if write is not None:
             memory.row = write.row
         starts = tuple([start for start in self._starts if start.call.firing in memory.firings])
@@ -400,6 +405,14 @@ class Owner:
         self._starts.clear()
         self._cancels.clear()
         return Step(write, starts, cancels, again)
+
+    def _counts(self, draft: Draft) -> Mapping[str, int] | None:
+        """The counts of firings, where it is time to write them down: of a case that goes on, now and then."""
+        memory = self.memory
+        if memory.row.status.terminal or draft.seq - memory.fired_seq < COUNTED_EVENTS:
+            return None
+        memory.fired_seq = draft.seq
+        return {name: times for name, times in memory.fired.items() if times}
 
     def _ended(self, draft: Draft) -> bool:
         """Whether the completion predicate holds, or a token lies where the case fails; if so, the case ends."""

@@ -32,6 +32,11 @@ class Effect:
     moves: tuple[tuple[Token, int], ...] = ()
     takes: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def made(self) -> list[Token]:
+        """The tokens that lie there now and did not before, at this version."""
+        return [*self.puts, *(token for token, _ in self.moves)]
+
 
 def begin(net: Net, marking: Marking, binding: Binding, firing: int) -> None:
     """Reserve the binding's consumed tokens for the firing, and room in its targets. Raises `NetError` where a token

@@ -116,6 +116,8 @@ def _case(rows: Rows, write: CaseWrite) -> None:
             row.next_token,
             row.next_firing,
             row.next_incident,
+            _json_or_null(write.fired),
+            None if write.fired is None else row.seq,
             row.finished_at,
             write.release,
         )

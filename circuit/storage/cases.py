@@ -239,11 +239,13 @@ _FIRINGS = _reads("circuit.firing", "t.state IN ('offered', 'running', 'suspende
 _EXECUTIONS = _reads("circuit.execution", "t.status = 'running'", "t.firing")
 _INCIDENTS = _reads("circuit.incident", "t.resolved_at IS NULL", "t.number")
 _COMMANDS = _reads("circuit.command", "t.state = 'pending'", "t.created_at, t.command_id")
-_FIRED = (
-    "SELECT t.tenant_id, t.case_id, t.transition, count(*) AS times "
-    + _OF_CASES.format(table="circuit.history")
-    + " WHERE t.kind = 'transition_fired' GROUP BY 1, 2, 3"
-)
+# What fired since the counts were written down.
+_FIRED = """
+SELECT t.tenant_id, t.case_id, t.transition, count(*) AS times
+FROM unnest($1::int4[], $2::uuid[], $3::int4[]) AS i(tenant_id, case_id, since)
+JOIN circuit.history t ON t.tenant_id = i.tenant_id AND t.case_id = i.case_id AND t.seq > i.since
+WHERE t.kind = 'transition_fired' GROUP BY 1, 2, 3
+"""
 _JOURNAL = (
     "SELECT t.tenant_id, t.case_id, t.firing, t.step, t.value "
     + _OF_CASES.format(table="circuit.journal")
@@ -354,20 +356,21 @@ async def load_page(conn: Connection, keys: Sequence[CaseKey], worker: UUID | No
     loaded = Loaded([], {})
     if not keys:
         return loaded
-    arrays = _arrays(keys)
 
-    async def read(query: str) -> Mapping[CaseKey, list[Record]]:
-        return _by_case(await conn.fetch(query, *arrays))
+    async def read(query: str, of: Sequence[CaseKey], *more: Sequence[Any]) -> Mapping[CaseKey, list[Record]]:
+        return _by_case(await conn.fetch(query, *_arrays(of), *more)) if of else {}
 
-    cases = await read(_CASES)
+    cases = await read(_CASES, keys)
+    # Of a case that was only started there is nothing but its tokens; most claims are of such.
+    touched = [key for key, (case, *_) in cases.items() if case["seq"] > 1]
     found = _Rows(
-        tokens=await read(_TOKENS),
-        firings=await read(_FIRINGS),
-        executions=await read(_EXECUTIONS),
-        incidents=await read(_INCIDENTS),
-        fired=await read(_FIRED),
-        journal=await read(_JOURNAL),
-        commands=await read(_COMMANDS),
+        tokens=await read(_TOKENS, keys),
+        firings=await read(_FIRINGS, touched),
+        executions=await read(_EXECUTIONS, touched),
+        incidents=await read(_INCIDENTS, touched),
+        fired=await read(_FIRED, touched, [cases[key][0]["fired_seq"] for key in touched]),
+        journal=await read(_JOURNAL, touched),
+        commands=await read(_COMMANDS, keys),
     )
     for key in keys:
         if key not in cases or (worker is not None and cases[key][0]["owner"] != worker):
@@ -396,6 +399,9 @@ def _state(key: CaseKey, case: Record, found: _Rows) -> CaseState:
     journal: dict[int, dict[str, Any]] = {}
     for row in found.journal.get(key, ()):
         journal.setdefault(row["firing"], {})[row["step"]] = orjson.loads(row["value"])
+    fired: dict[str, int] = dict(rows.document(case["fired"]))
+    for row in found.fired.get(key, ()):
+        fired[row["transition"]] = fired.get(row["transition"], 0) + row["times"]
     return CaseState(
         key=key,
         row=rows.case_row(case),
@@ -404,8 +410,9 @@ def _state(key: CaseKey, case: Record, found: _Rows) -> CaseState:
         executions=[rows.execution(row) for row in found.executions.get(key, ())],
         incidents=[rows.incident(row) for row in found.incidents.get(key, ())],
         commands=[rows.command(row) for row in found.commands.get(key, ())],
-        fired={row["transition"]: row["times"] for row in found.fired.get(key, ())},
+        fired=fired,
         journal=journal,
+        fired_seq=case["fired_seq"],
     )
 
 

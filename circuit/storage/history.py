@@ -45,10 +45,18 @@ async def read_events(conn: AsyncConnection, key: CaseKey, after: int = 0, limit
 
 async def fired(conn: AsyncConnection, key: CaseKey) -> dict[str, int]:
     """How often each transition of a case has fired to its end; those that never did are left out."""
-    table = tables.history
+    table, case = tables.history, tables.case
+    known = await conn.execute(
+        select(case.c.fired, case.c.fired_seq).where(case.c.tenant_id == key.tenant, case.c.case_id == key.case)
+    )
+    counted, since = known.one_or_none() or ({}, 0)
     found = await conn.execute(
         select(table.c.transition, func.count())
         .where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.kind == TransitionFired.kind)
+        .where(table.c.seq > since)
         .group_by(table.c.transition)
     )
-    return {row[0]: row[1] for row in found}
+    fired: dict[str, int] = {name: times for name, times in counted.items() if times}
+    for name, times in found:
+        fired[name] = fired.get(name, 0) + times
+    return fired

@@ -181,7 +181,8 @@ class TokenMove:
 class CaseWrite:
     """One step of one case. `row` is the case's row after it; `events` take the numbers from `expected_seq + 1`.
 
-    `tokens_put` are new rows, each with the firing that reserves it already, if one does."""
+    `tokens_put` are new rows, each with the firing that reserves it already, if one does. `fired`, where it is given,
+    is how often each transition has fired up to and with this step: who reads the case later counts on from there."""
 
     key: CaseKey
     expected_seq: int
@@ -199,6 +200,7 @@ class CaseWrite:
     incidents_opened: Sequence[IncidentRow] = ()
     incidents_changed: Sequence[IncidentRow] = ()
     commands_settled: Sequence[CommandResult] = ()
+    fired: Mapping[str, int] | None = None
     release: bool = False
     due_at: datetime | None = None
 
@@ -215,7 +217,8 @@ class LogWrite:
 @dataclass(slots=True)
 class CaseState:
     """A case as its new owner reads it: live firings only, their executions, and the journal of their present
-    attempts (firing, then step). `fired` counts the completed firings by transition, `incidents` are the open ones."""
+    attempts (firing, then step). `fired` counts the completed firings by transition, as far as the event `fired_seq`
+    without looking at the history; `incidents` are the open ones."""
 
     key: CaseKey
     row: CaseRow
@@ -226,3 +229,4 @@ class CaseState:
     commands: list[CommandRow]
     fired: Mapping[str, int]
     journal: Mapping[int, Mapping[str, Any]]
+    fired_seq: int = 0

@@ -120,10 +120,11 @@ SECTIONS: tuple[Section, ...] = (
     _update(
         "cases",
         tables.case,
-        "expected:int4 seq status next_token next_firing next_incident finished_at release:bool",
+        "expected:int4 seq status next_token next_firing next_incident fired fired_seq finished_at release:bool",
         "seq status next_token next_firing next_incident finished_at",
         f"{_OWNED} AND t.seq = i.expected",
-        also="owner = CASE WHEN i.release THEN NULL ELSE t.owner END",
+        also="fired = coalesce(i.fired, t.fired), fired_seq = coalesce(i.fired_seq, t.fired_seq),"
+        " owner = CASE WHEN i.release THEN NULL ELSE t.owner END",
         stage=1,
     ),
     # A log changes no row of its case, so it locks none: who owns the case can change only through a batch of the

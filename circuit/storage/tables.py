@@ -174,6 +174,8 @@ case = Table(
     Column("started_at", Instant, nullable=False),
     Column("finished_at", Instant),
     Column("bucket", SmallInteger, nullable=False, server_default=text("0")),
+    Column("fired", Document, nullable=False, server_default=text("'{}'")),
+    Column("fired_seq", Integer, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("tenant_id", "case_id"),
     CheckConstraint(
         "status IN ('running', 'waiting', 'attention', 'stuck', 'completed', 'failed', 'cancelled')",

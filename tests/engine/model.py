@@ -55,6 +55,7 @@ class ModelCase:
     frames: dict[int, list[Frame]] = field(default_factory=dict)
     commands: dict[Any, CommandRow] = field(default_factory=dict)
     results: dict[Any, CommandResult] = field(default_factory=dict)
+    fired_seq: int = 0
 
     @classmethod
     def start(cls, key: CaseKey, workflow_id: str, tokens: list[Token], now: datetime) -> ModelCase:
@@ -90,6 +91,9 @@ class ModelCase:
         for result in write.commands_settled:
             self.results[result.id] = result
         self.row = write.row
+        if write.fired is not None:
+            assert write.fired == self.fired(), "the counts that are written down are not those of the history"
+            self.fired_seq = write.row.seq
         if write.release:
             self.owner = None
             self.due_at = write.due_at
@@ -155,10 +159,6 @@ class ModelCase:
     def state(self) -> CaseState:
         """What a worker reads when it claims the case."""
         live = [row for row in self.firings.values() if row.state.live]
-        fired: dict[str, int] = {}
-        for _, _, event in self.history:
-            if event.kind == "transition_fired":
-                fired[event.transition] = fired.get(event.transition, 0) + 1
         journal: dict[int, dict[str, Any]] = {}
         for row in live:
             for (firing, attempt, step), value in self.journal.items():
@@ -172,6 +172,15 @@ class ModelCase:
             [self.executions[row.number] for row in live],
             [row for row in self.incidents.values() if row.resolved_at is None],
             [command for command in self.commands.values() if command.id not in self.results],
-            fired,
+            self.fired(),
             journal,
+            self.fired_seq,
         )
+
+    def fired(self) -> dict[str, int]:
+        """How often each transition fired."""
+        fired: dict[str, int] = {}
+        for _, _, event in self.history:
+            if event.kind == "transition_fired":
+                fired[event.transition] = fired.get(event.transition, 0) + 1
+        return fired

@@ -16,11 +16,13 @@ JOBS = int(os.environ.get("CIRCUIT_SIMULATION_JOBS", "2"))
 BLOCK = 250
 MOST_IMMEDIATE = 20
 PATIENCE = 10
+COUNTED_EVENTS = 7
 
 
 def shorten() -> None:
     """Let owners yield after few firings, so that the simulation gets between them."""
     owner.MOST_IMMEDIATE = MOST_IMMEDIATE
+    owner.COUNTED_EVENTS = COUNTED_EVENTS
     livelock.PATIENCE = PATIENCE
 
 

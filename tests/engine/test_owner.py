@@ -406,6 +406,16 @@ def test_a_stream_of_a_firing_that_is_given_up_on_ends_too() -> None:
     assert stage.case.row.status is CaseStatus.COMPLETED, "an agent that is not required is skipped, however it failed"
 
 
+def test_the_counts_of_firings_are_written_down_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuit.engine.owner.COUNTED_EVENTS", 3)
+    go = Transition("go", (InputArc("p"),), (OutputArc("end"),), acting=True)
+    net = Net.build("n", [Place("p", initial=True), Place("end", terminal=True)], [go])
+    stage = Stage(net, [("p", {"n": number}) for number in range(6)], go=ActionSpec("agent", {}))
+    written = [stage.finish(start).write.fired for start in stage.wake().starts]
+    # They were written down when all had begun, so the third event after that is the next, and the last ends the case.
+    assert written == [None, None, {"go": 3}, None, None, None]
+
+
 def test_many_firings_that_begin_in_one_step_are_no_livelock() -> None:
     fan = Transition("fan", (InputArc("a"),), (OutputArc("todo", 150),))
     net = Net.build(

@@ -411,6 +411,7 @@ async def test_a_case_that_cannot_be_read_spoils_no_other(database: Database, co
         " VALUES (1, $1, 1, 'go', 'x', 'x', '[7]', now())",
         keys[1].case,
     )
+    await conn.execute("UPDATE circuit.case SET seq = 2 WHERE case_id = $1", keys[1].case)
     loaded = await cases.load_page(conn, keys, worker)
     assert [state.key for state in loaded.states] == [keys[0], keys[2]]
     assert list(loaded.unreadable) == [keys[1]]

@@ -66,6 +66,17 @@ async def frames(conn: Connection, key: CaseKey) -> list[tuple[int, int, int]]:
     return [(row[0], row[1], row[2]) for row in rows]
 
 
+async def test_the_history_is_counted_only_from_where_the_counts_were_written_down(
+    database: Database, conn: Connection, worker: UUID, writer: Writer
+) -> None:
+    [key] = await owned_cases(database, conn, worker, 1)
+    await writer.write(step(key))
+    await writer.write(step(key, 2, from_version=2, fired={"go": 41, "other": 1}))
+    await writer.write(step(key, 3, from_version=3))
+    state = await read(conn, key)
+    assert (state.fired, state.fired_seq) == ({"go": 42, "other": 1}, 3)
+
+
 async def test_a_step_is_committed_as_a_whole(
     database: Database, conn: Connection, worker: UUID, writer: Writer
 ) -> None:
