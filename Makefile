@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
-.PHONY: help demo install install-dev test check format bench bench-streams bench-analysis simulate chaos clean
+.PHONY: help demo install install-dev test check format bench bench-growth bench-load bench-streams bench-analysis simulate chaos clean
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,8 +30,14 @@ format: $(VENV)/.installed-dev ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-dev ## Measure durable firings per second; writes benchmarks/results/latest.json
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.installed-bench ## Measure Circuit beside other engines; ONLY=circuit,dbos,chain and ROUNDS=5 choose
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-growth: $(VENV)/.installed-bench ## Measure what a firing costs as the store grows; ONLY=history,waiting,tokens chooses
+	$(BIN)/python -m benchmarks.growth $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-load: $(VENV)/.installed-dev ## Measure how much one worker holds: 10,000 executions in memory, 1,000 agents that stream
+	$(BIN)/python -m benchmarks.load
 
 bench-streams: $(VENV)/.installed-dev ## Measure what streams cost beside a raw server; adds to the same results
 	$(BIN)/python -m benchmarks.streams
@@ -59,6 +65,11 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing Circuit and what its tests need into $(VENV) (once)"
 	@$(call pip_install,--editable '.[dev]')
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	@echo "Installing Circuit and what its benchmarks need into $(VENV) (once)"
+	@$(call pip_install,--editable '.[dev,bench]')
+	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed
 
 # Some systems ship venv without pip: then the pip of PYTHON installs into the environment.
 $(BIN)/python:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
@@ -22,6 +22,7 @@ from circuit.storage import partitions, workers
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 from circuit.storage.lane import Lane
+from circuit.storage.statements import BY_NAME
 from circuit.storage.workers import Incarnation
 
 BATCH = 500
@@ -42,15 +43,6 @@ _TOKENS = """
 INSERT INTO circuit.token (tenant_id, case_id, number, version, place, data, metadata, entered_at)
 SELECT $1, case_id, 1, 0, $2, $3, '{}', now() FROM unnest($4::uuid[]) AS i(case_id)
 """
-_DONE = "UPDATE circuit.case SET status = 'completed', finished_at = now(), owner = NULL WHERE owner = $1"
-
-
-@dataclass(frozen=True, slots=True)
-class RawResult:
-    """`client_us_per_firing` is CPU time of this process."""
-
-    firings_per_second: float
-    client_us_per_firing: float
 
 
 @dataclass(slots=True)
@@ -62,33 +54,31 @@ class Share:
     seq: int = 0
 
 
-async def run(database_url: str, *, firings: int, live: int) -> RawResult:
-    """Fire `firings` times (rounded up to whole batches) with `live` tokens."""
-    database = await Database.open(database_url)
-    connection = await database.raw()
-    incarnation = Incarnation(uuid4(), "benchmark", "benchmark", 0, 0.0)
-    await workers.register(connection, incarnation, LEASE_SECONDS)
-    lanes = [Lane(database, incarnation.id) for _ in range(LANES)]
-    try:
+class RawWriter:
+    """So many live tokens over the writer's lanes. Made by `open`."""
+
+    def __init__(self, lanes: list[Lane], shares: list[Share]) -> None:
+        self._lanes = lanes
+        self._shares = shares
+
+    @classmethod
+    async def open(cls, url: str, *, live: int) -> RawWriter:
+        """Register as a worker, make the cases, and fire once, which plans the statements."""
+        database = await Database.open(url)
+        connection = await database.raw()
+        incarnation = Incarnation(uuid4(), "benchmark", "benchmark", 0, 0.0)
+        await workers.register(connection, incarnation, LEASE_SECONDS)
+        lanes = [Lane(database, incarnation.id) for _ in range(LANES)]
         shares = await _prepare(connection, incarnation.id, live)
         for lane in lanes:
             await lane.connect()
-        rounds = -(-firings // live)
-        # The first round plans the statements; it is not measured.
-        await _fire(lanes, shares, 1)
-        started, cpu = time.perf_counter(), time.process_time()
-        await _fire(lanes, shares, rounds)
-        seconds, used = time.perf_counter() - started, time.process_time() - cpu
-    finally:
-        for lane in lanes:
-            await lane.close()
-        # What it leaves looks like cases that are done, so that no worker takes them up.
-        await connection.execute(_DONE, incarnation.id)
-        await workers.retire(connection, incarnation.id)
-        await connection.close()
-        await database.close()
-    done = rounds * live
-    return RawResult(done / seconds, used / done * 1e6)
+        writer = cls(lanes, shares)
+        await writer.fire(1)
+        return writer
+
+    async def fire(self, rounds: int) -> None:
+        """Fire every token so many times."""
+        await _fire(self._lanes, self._shares, rounds)
 
 
 async def _prepare(connection: Connection, worker: UUID, live: int) -> list[Share]:
@@ -148,20 +138,19 @@ def _parameters(share: Share) -> list[object]:
             f'"firing":null,"execution_id":null,"principal":null,"skipped":null,"v":1}}'
         )
 
-    def repeated(value: object) -> str:
-        return _array([value] * count)
+    # A column that is not named here is null in every row.
+    same: dict[str, object] = {"tenant_id": TENANT, "kind": "transition_fired", "transition": "go", "status": "running"}
+    same |= {"expected": seq, "seq": seq + 1, "next_token": 2, "next_firing": 1, "next_incident": 1, "release": False}
+    same |= {"from_version": seq, "number": 1, "version": seq + 1, "place": target, "metadata": "{}"}
+    same |= {"at": now, "entered_at": now}
+    each: dict[str, list[Any]] = {"case_id": share.ids, "body": bodies, "data": documents}
+    given: list[object] = []
+    for name in SECTIONS:
+        section = BY_NAME[name]
+        given += [count] if section.guards else []
+        given += [_array(each.get(column) or [same.get(column)] * count) for column, _ in section.columns]
+    return given
 
-    ids, tenants = _array(share.ids), repeated(TENANT)
-    before, after, null, one = repeated(seq), repeated(seq + 1), repeated(None), repeated(1)
-    status, false, at = repeated("running"), repeated(False), repeated(now)
-    cases = [count, tenants, ids, before, after, status, repeated(2), one, one, null, false]
-    history = [tenants, ids, after, repeated("transition_fired"), at, repeated("go"), null, _array(bodies)]
-    tokens = [
-        *(count, tenants, ids, before, one, after, repeated(target)),
-        *(_array(documents), repeated("{}"), at, null, null),
-    ]
-    return [*cases, *history, *tokens]
 
-
-def _array(column: list[object] | list[str] | list[UUID]) -> str:
+def _array(column: list[Any]) -> str:
     return f"{{{orjson.dumps(column)[1:-1].decode()}}}"
