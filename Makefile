@@ -6,6 +6,8 @@ JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
 .PHONY: help demo install install-dev test check format bench bench-growth bench-load bench-streams bench-analysis simulate chaos clean
+.PHONY: help demo install install-dev test check format bench bench-streams bench-analysis simulate chaos clean
+.PHONY: help demo install install-dev test check format bench bench-streams simulate chaos tags clean
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -50,6 +52,10 @@ simulate: $(VENV)/.installed-dev ## Run the seeded simulation for as many seeds 
 
 chaos: $(VENV)/.installed-dev ## Break everything at random for HOURS=1 and check the invariants after each fault
 	PYTHONPATH=tests $(BIN)/python -m tests.chaos.programme --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED)) $(if $(SKIP),--skip $(SKIP))
+
+tags: ## Give the commits that RELEASES names their tags, where they lack them
+	@while read -r tag commit; do case "$$tag" in ''|\#*) ;; *) git rev-parse -q --verify "refs/tags/$$tag" >/dev/null \
+		|| git tag "$$tag" "$$commit";; esac; done < RELEASES
 
 clean: ## Remove what was built and installed; the database stays
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

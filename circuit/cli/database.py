@@ -22,6 +22,7 @@ _WORDS = {
     "current": "up to date",
     "behind": "behind this release; run: circuit db upgrade",
     "empty": "empty; run: circuit db upgrade",
+    "compatible": "of a newer release that lets this one work beside it",
     "ahead": "of a newer release than this one; upgrade Circuit, or use another database",
 }
 
@@ -39,7 +40,7 @@ def database(context: typer.Context) -> None:
 
 @app.command("status")
 def status(as_json: JsonOption = False) -> int:
-    """Say at which revision the database is. Exit code 0 if it is up to date, else 1.
+    """Say at which revision the database is. Exit code 0 if this release can work on it, else 1.
 
     \b
     Example: circuit db status --json
@@ -77,6 +78,6 @@ def _report(look: Callable[[str], Awaitable[SchemaStatus]], *, as_json: bool) ->
             where = f"the embedded database in {settings.home}" if embedded else "the database at CIRCUIT_DATABASE_URL"
             at = f"revision {found.current}" if found.current else "no revision"
             terminal.line(clean(f"{where} is at {at} (head {found.head}): {_WORDS[found.state]}"))
-        return 0 if found.state == "current" else 1
+        return 0 if found.usable else 1
 
     return run_session(body, settings)

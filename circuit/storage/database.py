@@ -212,9 +212,13 @@ class Database:
 
     async def revision(self) -> str | None:
         """The revision of the schema, or None if there is no schema yet."""
+        return (await self.revision_and_floor())[0]
+
+    async def revision_and_floor(self) -> tuple[str | None, str | None]:
+        """The revision of the schema, and the oldest one whose release may work on it."""
         connection = await connect(self.address)
         try:
-            return ",".join(await revisions(connection)) or None
+            return ",".join(await revisions(connection)) or None, await floor(connection)
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
 
@@ -228,6 +232,16 @@ async def revisions(connection: Connection) -> list[str]:
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise translated(error) from error
     return [row[0] for row in rows]
+
+
+async def floor(connection: Connection) -> str | None:
+    """The oldest revision whose release may work on this database, or None where the database does not say."""
+    try:
+        return await connection.fetchval(f"SELECT floor FROM {SCHEMA}.compatibility")  # noqa: S608
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        return None
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise translated(error) from error
 
 
 def unconnected(error: BaseException, where: Address, role: str | None = None) -> StorageError:

@@ -16,7 +16,7 @@ from typing import Literal
 from sqlalchemy import Connection as SyncConnection
 from sqlalchemy.exc import SQLAlchemyError
 
-from circuit.errors import DatabaseMisconfigured, SchemaMismatch
+from circuit.errors import DatabaseMisconfigured, DatabaseUnreachable, SchemaMismatch
 from circuit.storage import partitions
 from circuit.storage.database import (
     OLDEST_SERVER,
@@ -25,10 +25,15 @@ from circuit.storage.database import (
     address,
     connect,
     engine,
+    floor,
     revisions,
     translated,
 )
 from circuit.storage.tables import ENGINE_ROLE
+
+TRIES = 30
+PAUSE_SECONDS = 0.5
+"""How often, and how far apart, an upgrade tries to get at a table that others hold locked."""
 
 _alone = threading.Lock()
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -38,11 +43,19 @@ _NAMES = re.compile(r"""["']([^"']+)["']""")
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """`current` is the database's revision and `head` this release's; several branches are joined by commas."""
+    """`current` is the database's revision and `head` this release's; several branches are joined by commas.
+
+    `compatible`: a newer release made it, and lets this one work beside it. `ahead`: it does not.
+    """
 
     current: str | None
     head: str
-    state: Literal["empty", "behind", "current", "ahead"]
+    state: Literal["empty", "behind", "current", "compatible", "ahead"]
+
+    @property
+    def usable(self) -> bool:
+        """Whether this release may work on the database as it is."""
+        return self.state in ("current", "compatible")
 
 
 def migrations() -> Path:
@@ -67,28 +80,29 @@ async def status(url: str) -> SchemaStatus:
     """At which revision the database at `url` is. Raises `StorageError`."""
     connection = await connect(url)
     try:
-        return judge(await revisions(connection))
+        return judge(await revisions(connection), await floor(connection))
     finally:
         await connection.close()
 
 
-def judge(current: list[str]) -> SchemaStatus:
-    """What the revisions that a database names mean to this release."""
+def judge(current: list[str], oldest: str | None = None) -> SchemaStatus:
+    """What the revisions that a database names mean to this release; `oldest` is its floor."""
     revisions, heads = known()
     head = ",".join(heads)
     if not current:
         return SchemaStatus(None, head, "empty")
     name = ",".join(current)
     if not revisions.issuperset(current):
-        return SchemaStatus(name, head, "ahead")
+        return SchemaStatus(name, head, "compatible" if oldest in revisions else "ahead")
     return SchemaStatus(name, head, "current" if sorted(current) == list(heads) else "behind")
 
 
 async def require_current(database: Database) -> None:
-    """Raises `SchemaMismatch`, with what to do, unless the database is at the revision of this release."""
-    current = await database.revision()
-    found = judge(current.split(",") if current else [])
-    if found.state == "current":
+    """Raises `SchemaMismatch`, with what to do, unless the database is at the revision of this release, or at one of
+    a newer release that this one may work beside."""
+    current, oldest = await database.revision_and_floor()
+    found = judge(current.split(",") if current else [], oldest)
+    if found.usable:
         return
     if found.state == "ahead":
         raise _ahead(database.address, found)
@@ -103,13 +117,13 @@ async def upgrade(url: str) -> SchemaStatus:
     database of a newer release and `DatabaseMisconfigured` where rights are missing.
     """
     where = address(url)
-    if (await _checked(where)).state != "current":
-        await asyncio.to_thread(_migrate_alone, where)
+    if not (await _checked(where)).usable:
+        await _migrate_patiently(where)
     # Under the engine's role, as a worker does it: the one who made the tables need not be the one who upgrades.
     connection = await connect(where, ENGINE_ROLE)
     try:
         await partitions.ensure(connection, datetime.now(UTC))
-        return judge(await revisions(connection))
+        return judge(await revisions(connection), await floor(connection))
     finally:
         await connection.close()
 
@@ -118,7 +132,7 @@ async def _checked(where: Address) -> SchemaStatus:
     connection = await connect(where)
     try:
         version = connection.get_server_version()
-        found = judge(await revisions(connection))
+        found = judge(await revisions(connection), await floor(connection))
     finally:
         await connection.close()
     if version.major < OLDEST_SERVER:
@@ -135,6 +149,19 @@ def _ahead(where: Address, found: SchemaStatus) -> SchemaMismatch:
     )
 
 
+async def _migrate_patiently(where: Address) -> None:
+    """Try again while a table is locked: each try waits for the lock only so long, and what it came to stays."""
+    for left in reversed(range(TRIES)):
+        try:
+            await asyncio.to_thread(_migrate_alone, where)
+        except DatabaseUnreachable as error:
+            if left == 0 or "lock timeout" not in error.message:
+                raise
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            return
+
+
 def _migrate_alone(where: Address) -> None:
     """Alembic keeps its state in modules: one migration at a time in a process, on a thread and a loop of its own."""
     with _alone:
@@ -145,7 +172,7 @@ async def _migrate(where: Address) -> None:
     # A migration may rewrite a large table, or wait for another upgrade.
     databases = engine(where, patient=True)
     try:
-        async with databases.begin() as connection:
+        async with databases.connect() as connection:
             await connection.run_sync(_run_alembic)
     except (SQLAlchemyError, OSError) as error:
         raise _unmigrated(error, where) from error

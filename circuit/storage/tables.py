@@ -67,6 +67,9 @@ Document = JSONB(none_as_null=True)
 Verbatim = JSON(none_as_null=True)
 
 
+# One row: the oldest revision whose release may work on this database (`circuit.storage.schema`).
+compatibility = Table("compatibility", metadata, Column("floor", Text, nullable=False), PrimaryKeyConstraint("floor"))
+
 tenant = Table(
     "tenant",
     metadata,

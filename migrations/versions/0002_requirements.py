@@ -25,8 +25,6 @@ STATEMENTS = (
     "CREATE POLICY engine ON circuit.bucket TO circuit_engine USING (true) WITH CHECK (true)",
     "ALTER TABLE circuit.case ADD COLUMN bucket int2 NOT NULL DEFAULT 0",
     "ALTER TABLE circuit.worker ADD COLUMN capabilities jsonb NOT NULL DEFAULT '{}'",
-    # Claims go through the tenants of a bucket, one after the other, and take of each the oldest that are due.
-    "CREATE INDEX ready_bucket ON circuit.ready (bucket, tenant_id, due_at)",
     "GRANT INSERT (bucket) ON circuit.case TO circuit_tenant",
     "GRANT INSERT (bucket) ON circuit.ready TO circuit_tenant",
     # The release before this one leaves the bucket out.

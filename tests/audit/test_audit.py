@@ -309,6 +309,7 @@ def test_what_cannot_be_checked(bare: Command, empty_database_url: str, url: str
     assert empty.code == 3 and "no tables of Circuit" in empty.err
     asyncio.run(execute(empty_database_url, "CREATE TABLE somebody_elses (id int)"))
     assert bare("fsck").code == 3
-    asyncio.run(execute(url, "UPDATE circuit.alembic_version SET version_num = '9999'"))
+    newer = "UPDATE circuit.alembic_version SET version_num = '9999'"
+    asyncio.run(execute(url, newer, "UPDATE circuit.compatibility SET floor = '9999'"))
     newer = bare("fsck", CIRCUIT_DATABASE_URL=url)
     assert newer.code == 3 and "newer release" in newer.err

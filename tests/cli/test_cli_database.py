@@ -55,6 +55,9 @@ def test_an_empty_database_is_brought_up_to_date_by_a_command_and_not_by_itself(
 
 def test_a_database_of_a_newer_release_is_refused(circuit: Command, database_url: str) -> None:
     asyncio.run(execute(database_url, "UPDATE circuit.alembic_version SET version_num = '9999'"))
+    assert circuit("db", "status", "--json").json["state"] == "compatible"
+    assert circuit("cases").code == 0
+    asyncio.run(execute(database_url, "UPDATE circuit.compatibility SET floor = '9999'"))
     status = circuit("db", "status", "--json")
     assert status.code == 1
     assert status.json["state"] == "ahead"
@@ -111,11 +114,13 @@ def test_the_embedded_database_of_a_newer_release_is_refused(process: Command, m
     assert process("db", "upgrade", CIRCUIT_HOME=str(made_home)).code == 0
     server = embedded.start(made_home)
     try:
-        asyncio.run(execute(server.url, "UPDATE circuit.alembic_version SET version_num = '9999'"))
+        newer = "UPDATE circuit.alembic_version SET version_num = '9999'"
+        asyncio.run(execute(server.url, newer, "UPDATE circuit.compatibility SET floor = '9999'"))
         assert asyncio.run(schema.status(server.url)).state == "ahead"
         outcome = process("cases", CIRCUIT_HOME=str(made_home))
         head = asyncio.run(schema.status(server.url)).head
-        asyncio.run(execute(server.url, f"UPDATE circuit.alembic_version SET version_num = '{head}'"))
+        older = f"UPDATE circuit.alembic_version SET version_num = '{head}'"
+        asyncio.run(execute(server.url, older, "UPDATE circuit.compatibility SET floor = '0001'"))
     finally:
         server.stop()
     assert outcome.code == 1

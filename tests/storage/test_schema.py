@@ -145,6 +145,10 @@ async def test_an_empty_database_is_refused_with_what_to_do(empty_database_url: 
 
 async def test_a_database_of_a_newer_release(database: Database, database_url: str) -> None:
     await execute(database_url, "UPDATE circuit.alembic_version SET version_num = '9999'")
+    assert (await schema.status(database_url)).state == "compatible"
+    await schema.require_current(database)
+    assert (await schema.upgrade(database_url)).state == "compatible"
+    await execute(database_url, "UPDATE circuit.compatibility SET floor = '9999'")
     assert (await schema.status(database_url)).state == "ahead"
     with pytest.raises(SchemaMismatch, match=r"9999.*newer release"):
         await schema.require_current(database)
