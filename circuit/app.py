@@ -37,6 +37,7 @@ from circuit.engine.calls import provider_of
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.engine import Engine
 from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.outbox import Outbox
 from circuit.engine.requirement import Capabilities
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy
 from circuit.engine.worker import WorkerLimits
@@ -163,6 +164,8 @@ class Circuit:
         self.commands = engine.commands
         self.queries = engine.queries
         self.streams = engine.streams
+        self.fleet = engine.fleet
+        self.outbox = Outbox(database, self.principal.tenant)
         self._only: list[CaseKey] | None = None
 
     @classmethod
@@ -354,6 +357,11 @@ class Circuit:
         """Whether this process holds a case at this moment."""
         worker = self.engine.worker
         return worker is not None and worker.tenure is not None and len(worker.tenure.desk) > 0
+
+    async def worked(self) -> None:
+        """Wait until the worker of this process is over: it was drained on request."""
+        if self.engine.worker is not None:
+            await self.engine.worker.ended.wait()
 
     async def serve(self, host: str, port: int, *, ready: Progress | None = None) -> None:
         """Serve the API on `host` until the task is cancelled. `ready` hears the URL when requests are taken.

@@ -216,6 +216,10 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
 }
 
 
+CASE_EVENTS = tuple(_CASE_EVENTS)
+"""The kinds of case events."""
+
+
 def encode_event(event: CaseEvent) -> bytes:
     """The body of a history row: the event's fields as JSON, and the version."""
     return orjson.dumps(event)[:-1] + _VERSION

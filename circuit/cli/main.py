@@ -16,9 +16,11 @@ from circuit.cli import (
     database,
     drawing,
     incidents,
+    outbox,
     run,
     serve,
     simulation,
+    workers,
     workflows,
 )
 from circuit.cli.failure import error_object, report, report_usage
@@ -62,6 +64,8 @@ app.add_typer(agents.tools_app, name="tools")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(access.keys, name="keys")
 app.add_typer(access.tenants, name="tenants")
+app.add_typer(workers.app, name="workers")
+app.add_typer(outbox.app, name="outbox")
 app.add_typer(database.app, name="db")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Annotated, Any
@@ -50,7 +49,8 @@ def serve(
 
 
 def worker(pools: PoolOption = None) -> int:
-    """Work on cases, without a server. Any number of workers share one database. Ends cleanly on SIGTERM.
+    """Work on cases, without a server. Any number of workers share one database. Ends cleanly on SIGTERM, and when
+    `circuit workers drain` asks it to.
 
     \b
     Example: CIRCUIT_DATABASE_URL=postgresql://circuit@localhost/circuit circuit worker --pool gpu
@@ -61,9 +61,9 @@ def worker(pools: PoolOption = None) -> int:
     async def body() -> int:
         from circuit.app import Circuit
 
-        async with Circuit.open(settings=settings, exit_when_stuck=True, progress=terminal.note):
+        async with Circuit.open(settings=settings, exit_when_stuck=True, progress=terminal.note) as circuit:
             terminal.line("circuit worker is ready")
-            await asyncio.Event().wait()
+            await circuit.worked()
         return 0
 
     return _until_signal(body, settings)

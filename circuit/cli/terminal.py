@@ -113,6 +113,11 @@ class Terminal:
             buffer.write(data + b"\n")
             buffer.flush()
 
+    def row(self, value: Any) -> None:
+        """One JSON value on a line of its own, of a command that gives one after the other."""
+        Terminal.answered = True
+        _write(sys.stdout, orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str).decode())
+
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, whole: str = "") -> None:
         """A table: drawn on a terminal, columns of plain text elsewhere.
 

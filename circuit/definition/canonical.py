@@ -44,6 +44,7 @@ def canonical(document: Document) -> dict[str, Any]:
             "places": _places(document),
             "agents": {name: agent_json(name, agent) for name, agent in (document.agents or {}).items()},
             "transitions": {name: _transition(entry) for name, entry in document.transitions.items()},
+            "outbox": sorted(set(document.outbox or ())),
             "place_agents": [_place_agent(entry) for entry in document.place_agents or ()],
         },
         keep=("description", "places", "transitions"),

@@ -80,6 +80,7 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
             for token in plain["places"][name].get("tokens", ())
         ),
         pool=plain.get("pool", DEFAULT_POOL),
+        outbox=frozenset(plain.get("outbox", ())),
     )
 
 

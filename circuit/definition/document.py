@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import AfterValidator, Field, Tag, model_validator
 
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
 from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, Planned, Text, by_kind, fault
+from circuit.events import CASE_EVENTS
 
 MAX_WEIGHT = 1_000
 
@@ -339,6 +340,15 @@ class PlaceAgent(Part):
     retry_config: Annotated[RetryConfig | None, Field(description="How often a failure is tried again.")] = None
 
 
+def _check_event(kind: str) -> str:
+    if kind not in CASE_EVENTS:
+        raise fault("event", f"there is no event of the kind {kind!r}", f"there are {', '.join(CASE_EVENTS)}")
+    return kind
+
+
+EventKind = Annotated[str, AfterValidator(_check_event), Field(json_schema_extra={"enum": list(CASE_EVENTS)})]
+
+
 class Document(Part):
     """A workflow of Circuit: a Petri net whose transitions may run agents."""
 
@@ -363,6 +373,10 @@ class Document(Part):
     ]
     agents: Annotated[dict[Identifier, Agent] | None, Field(description="The agents that transitions run.")] = None
     transitions: Annotated[dict[Identifier, TransitionEntry], Field(description="What moves tokens.")]
+    outbox: Annotated[
+        list[EventKind] | None,
+        Field(description="The kinds of case events that consumers outside get (`circuit outbox tail`)."),
+    ] = None
     place_agents: Annotated[
         list[PlaceAgent] | None, Planned("place_agents"), Field(description="Agents that run on the tokens of a place.")
     ] = None

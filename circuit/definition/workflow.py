@@ -87,7 +87,8 @@ class Workflow:
     """A compiled workflow. `document` is the canonical JSON from which any process compiles the same again.
 
     `initial_tokens` come in the order of their places' names, then of the file: with a version's content their
-    numbers are known. `derived` keeps what others work out of this version once.
+    numbers are known. `outbox` are the kinds of events that leave Circuit, and `derived` keeps what others work out of
+    this version once.
     """
 
     id: str
@@ -102,4 +103,5 @@ class Workflow:
     requires: Mapping[str, Any]
     initial_tokens: tuple[InitialToken, ...] = ()
     pool: str = DEFAULT_POOL
+    outbox: frozenset[str] = frozenset()
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -22,6 +22,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.connecting import connected
 from circuit.engine.desk import Desk
 from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.handover import HandOver
 from circuit.engine.service import Service
 from circuit.engine.troubles import Remains, Troubles, surrender
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
@@ -83,6 +84,7 @@ class Claims(Service):
         self._check_at = float("-inf")
         self._rng = rng or random.Random()
         self._troubles = Troubles(self._rng)
+        self.leaving = HandOver(desk, worker)
         self._woken = asyncio.Event()
         self._starved = False
         self._refill: asyncio.TimerHandle | None = None
@@ -137,8 +139,14 @@ class Claims(Service):
 
     def landed(self, key: CaseKey) -> None:
         """Nothing of a case that is not held is in flight any more: it can be read."""
-        if self.holds(key):
+        if self.holds(key) or self.leaving.holds(key):
             self._woken.set()
+
+    def hand_over(self, keys: Collection[CaseKey] | None) -> asyncio.Future[list[CaseKey]]:
+        """Give these cases (None: all) up to other workers; done when they are free, with those that were here."""
+        done = self.leaving.ask(keys)
+        self._woken.set()
+        return done
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -161,11 +169,13 @@ class Claims(Service):
         self._check_at = now + self._check_seconds
         self._workers = max(1, await workers.living(connection))
         for key in await ownership.owned(connection, self._worker):
-            if key not in self._desk and not self._troubles.knows(key) and not self._desk.busy(key):
+            known = key in self._desk or self._troubles.knows(key) or self.leaving.holds(key)
+            if not known and not self._desk.busy(key):
                 self._to_read.add(key)
 
     async def _look(self, connection: Connection) -> bool:
         """One look at everything. Returns whether there may be more at once."""
+        await self.leaving.proceed(connection)
         await self._find_forgotten(connection)
         await self._attend(connection)
         await self._look_after(connection)
@@ -240,7 +250,7 @@ class Claims(Service):
     async def _claim(self, connection: Connection) -> bool:
         room = self._room()
         self._starved = room <= 0
-        if self._starved:
+        if self._starved or self.leaving.resting:
             return False
         wanted = self._wanted()
         if wanted is None:

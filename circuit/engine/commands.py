@@ -136,7 +136,10 @@ class Commands:
         row = CaseRow(workflow.id, workflow.hash, CaseStatus.RUNNING, 1, len(tokens) + 1, 1, 1, now, parameters=wanted)
         async with self._database.transaction(principal.tenant) as connection:
             row = replace(row, bucket=await commands.bucket_of(connection, requires))
-            started = await commands.insert_case(connection, case, row, tokens, event, now, idempotency_key=key)
+            leaving = event.kind in workflow.outbox
+            started = await commands.insert_case(
+                connection, case, row, tokens, event, now, idempotency_key=key, leaving=leaving
+            )
         self._hints.work()
         return started
 

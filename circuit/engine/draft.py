@@ -6,7 +6,7 @@ remembers, for each token that the step touches, the version that is stored, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from circuit.events import CaseEvent, Frame
@@ -40,14 +40,17 @@ class Draft:
         "_incidents_opened",
         "_journal",
         "_key",
+        "_leaving",
         "_opened",
         "_settled",
         "_stored",
         "now",
     )
 
-    def __init__(self, key: CaseKey, before: CaseRow, now: datetime) -> None:
+    def __init__(self, key: CaseKey, before: CaseRow, now: datetime, leaving: Collection[str] = ()) -> None:
+        """`leaving` are the kinds of events that go to the outbox too."""
         self.now = now
+        self._leaving = leaving
         self._key = key
         self._before = before
         self._events: list[tuple[datetime, CaseEvent]] = []
@@ -128,6 +131,7 @@ class Draft:
                 put.append((token, marking.reserved_by(number)))
             else:
                 moved.append(TokenMove(token, stored, marking.reserved_by(number)))
+        leaving = self._leaving
         return CaseWrite(
             self._key,
             before.seq,
@@ -146,6 +150,9 @@ class Draft:
             incidents_changed=tuple(self._incidents_changed.values()),
             commands_settled=self._settled,
             fired=fired,
+            outbox=[seq for seq, (_, event) in enumerate(events, before.seq + 1) if event.kind in leaving]
+            if leaving
+            else (),
             release=release,
             due_at=due_at,
         )

@@ -14,6 +14,7 @@ from circuit.engine.action import Action
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.figures import figures
+from circuit.engine.fleet import Fleet
 from circuit.engine.keys import Keys
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import Capabilities
@@ -64,6 +65,7 @@ class Engine:
         self.commands = Commands(database, self.versions, ids, self.now, hints)
         self.queries = Queries(database, self.versions, self.now)
         self.keys = Keys(database, self.now, clock.monotonic)
+        self.fleet = Fleet(database, ids)
         self.worker: Worker | None = None
         if worker:
             self.worker = Worker(

@@ -382,7 +382,7 @@ class Owner:
     # The end of a step
 
     def _draft(self, now: datetime) -> Draft:
-        return Draft(self.memory.key, self.memory.row, now)
+        return Draft(self.memory.key, self.memory.row, now, self.memory.workflow.outbox)
 
     def _finish(self, draft: Draft) -> Step:
         """Fire to quiescence, see where that leaves the case, and give it all as one step."""

@@ -14,7 +14,7 @@ from circuit.engine.connecting import connected
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.process import alive
 from circuit.engine.service import Service
-from circuit.storage import workers
+from circuit.storage import fleet, workers
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 from circuit.storage.workers import Incarnation
@@ -46,6 +46,7 @@ class Sweep(Service):
     async def _run(self) -> None:
         async with connected(self._database) as connection:
             await workers.forget(connection)
+            await fleet.forget(connection)
             while not self.stopping:
                 await self._look(connection)
                 self._working()

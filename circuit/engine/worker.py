@@ -18,6 +18,7 @@ from uuid import UUID
 
 from circuit.clock import Clock
 from circuit.engine.action import Action
+from circuit.engine.attendance import Attendance
 from circuit.engine.claims import Claims
 from circuit.engine.connecting import connected
 from circuit.engine.desk import Desk, Reports
@@ -98,6 +99,8 @@ class Worker(Service):
         self._fault = fault
         self._open_writer = open_writer
         self._tenure: Tenure | None = None
+        self.ended = asyncio.Event()
+        """Set when the worker is over, however that came: it was stopped, or drained on request."""
         self._left: list[tuple[UUID, Loss]] = []
         self.lease_losses = 0
         """How often a lease of this worker ended without being given back."""
@@ -115,6 +118,17 @@ class Worker(Service):
         """A hint that a case may have work."""
         if self._tenure is not None:
             self._tenure.claims.wake()
+
+    def drain(self, within_seconds: float) -> None:
+        """End as `stop` has it end, in the worker's own time: what runs gets `within_seconds`. Returns at once."""
+        self._limits = replace(self._limits, stop_seconds=within_seconds)
+        self._stopping.set()
+
+    async def _supervise(self) -> None:
+        try:
+            await super()._supervise()
+        finally:
+            self.ended.set()
 
     async def _run(self) -> None:
         while not self.stopping:
@@ -201,13 +215,20 @@ class Worker(Service):
         sweep = Sweep(
             self._database, incarnation, self._limits.lease_seconds, taken_over=claims.wake, fault=self._fault
         )
+        attendance = Attendance(
+            self._database,
+            incarnation.id,
+            release=claims.hand_over,
+            drain=self.drain,
+            every_seconds=self._limits.poll_seconds,
+        )
         logger.info("worker %s begins", incarnation.id)
-        return Tenure(incarnation, lease, writer, desk, claims, sweep)
+        return Tenure(incarnation, lease, writer, desk, claims, sweep, attendance)
 
     async def _until_over(self, tenure: Tenure) -> None:
         """Serve until the lease is lost or the worker is stopped."""
-        await tenure.claims.start()
-        await tenure.sweep.start()
+        for service in tenure.services:
+            await service.start()
         ends = [asyncio.ensure_future(event.wait()) for event in (tenure.lease.lost, self._stopping)]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -236,7 +257,7 @@ class Worker(Service):
     async def _wind_up(self, tenure: Tenure) -> None:
         """Begin nothing more, give what runs its time, and commit what it came to."""
         lease, desk = tenure.lease, tenure.desk
-        await asyncio.gather(tenure.claims.stop(), tenure.sweep.stop())
+        await asyncio.gather(*(service.stop() for service in tenure.services))
         if lease.loss is None:
             self._fault("in_drain")
             await desk.slots.drain(self._limits.stop_seconds)
@@ -248,7 +269,7 @@ class Worker(Service):
     async def _cut_off(self, tenure: Tenure) -> None:
         """End at once what `_wind_up` did not come to."""
         tenure.desk.clear()
-        await asyncio.gather(tenure.claims.stop(), tenure.sweep.stop(), return_exceptions=True)
+        await asyncio.gather(*(service.stop() for service in tenure.services), return_exceptions=True)
         await tenure.desk.slots.abandon(_CUT_SECONDS)
         await tenure.writer.close(within_seconds=0)
 
@@ -300,3 +321,9 @@ class Tenure:
     desk: Desk
     claims: Claims
     sweep: Sweep
+    attendance: Attendance
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """The loops that feed it."""
+        return self.claims, self.sweep, self.attendance

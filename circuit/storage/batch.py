@@ -128,6 +128,8 @@ def _case(rows: Rows, write: CaseWrite) -> None:
             transition = getattr(event, "transition", None)
             firing = getattr(event, "firing", None)
             history.append((tenant, case, seq, event.kind, at, transition, firing, encode_event(event).decode()))
+        if write.outbox:
+            _rows(rows, "outbox").extend((tenant, case, seq) for seq in write.outbox)
     if write.tokens_moved:
         moved = _rows(rows, "tokens_moved")
         for move in write.tokens_moved:

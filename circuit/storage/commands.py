@@ -33,8 +33,10 @@ async def insert_case(
     at: datetime,
     *,
     idempotency_key: str | None = None,
+    leaving: bool = False,
 ) -> CaseKey:
-    """Write a new case: its row, its tokens, its first event and its claim to attention.
+    """Write a new case: its row, its tokens, its first event and its claim to attention. With `leaving` the event goes
+    to the outbox.
 
     Returns `key`, or, where a case was started with the same idempotency key before, the key of that case, and
     nothing is written. Two that come with one key at the same time meet at the unique index: the second waits until
@@ -86,6 +88,8 @@ async def insert_case(
     await conn.execute(
         insert(tables.history).values(**where, seq=1, kind=event.kind, at=at, body=orjson.loads(encode_event(event)))
     )
+    if leaving:
+        await conn.execute(insert(tables.outbox).values(**where, seq=1))
     await conn.execute(insert(tables.ready).values(**where, bucket=row.bucket, due_at=func.now()))
     return key
 

@@ -181,8 +181,9 @@ class TokenMove:
 class CaseWrite:
     """One step of one case. `row` is the case's row after it; `events` take the numbers from `expected_seq + 1`.
 
-    `tokens_put` are new rows, each with the firing that reserves it already, if one does. `fired`, where it is given,
-    is how often each transition has fired up to and with this step: who reads the case later counts on from there."""
+    `tokens_put` are new rows, each with the firing that reserves it already, if one does; `outbox` are the numbers of
+    the events that leave Circuit. `fired`, where it is given, is how often each transition has fired up to and with
+    this step: who reads the case later counts on from there."""
 
     key: CaseKey
     expected_seq: int
@@ -201,6 +202,7 @@ class CaseWrite:
     incidents_changed: Sequence[IncidentRow] = ()
     commands_settled: Sequence[CommandResult] = ()
     fired: Mapping[str, int] | None = None
+    outbox: Sequence[int] = ()
     release: bool = False
     due_at: datetime | None = None
 

@@ -187,6 +187,7 @@ SECTIONS: tuple[Section, ...] = (
         "status finished_at usage error",
         "t.firing = i.firing AND t.status = 'running'",
     ),
+    _insert("outbox", tables.outbox, "seq"),
     _insert("frames", tables.stream_event, "firing start seq type at frame"),
     _insert(
         "incidents_opened",

@@ -25,6 +25,7 @@ from __future__ import annotations
 from sqlalchemy import (
     ARRAY,
     JSON,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -155,6 +156,45 @@ worker_lease = Table(
     Column("suspect_case", Uuid),
     Column("suspect_firing", Integer),
     PrimaryKeyConstraint("worker_id"),
+)
+
+# What operators ask of a worker; it settles the row itself.
+worker_request = Table(
+    "worker_request",
+    metadata,
+    Column("id", Uuid, nullable=False),
+    Column("worker_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("payload", Document, nullable=False, server_default=text("'{}'")),
+    Column("asked_by", Text, nullable=False),
+    Column("asked_at", Instant, nullable=False, server_default=text("now()")),
+    Column("settled_at", Instant),
+    Column("result", Document),
+    PrimaryKeyConstraint("worker_id", "id"),
+)
+
+# Events that leave, in the order of the transactions that wrote them: what is below every transaction under way is
+# whole (`circuit.storage.outbox`). So the key leads with the transaction, and there is no other index.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("xid", BigInteger, nullable=False, server_default=text("(pg_current_xact_id()::text)::int8")),
+    Column("case_id", Uuid, nullable=False),
+    Column("seq", Integer, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "xid", "case_id", "seq"),
+)
+
+outbox_consumer = Table(
+    "outbox_consumer",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("xid", BigInteger, nullable=False),
+    Column("case_id", Uuid, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("updated_at", Instant, nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("tenant_id", "name"),
 )
 
 # One short row a case, and the only one that a claim looks at through its owner: a partial index over all partitions

@@ -1,4 +1,4 @@
-"""Which firing a worker runs alone, or is stuck in: the one to blame if it dies; and the open incidents of a tenant."""
+"""Which firing a worker runs alone, or is stuck in: the one to blame if it dies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ def upgrade() -> None:
         "ALTER TABLE circuit.worker_lease"
         " ADD COLUMN suspect_tenant int4, ADD COLUMN suspect_case uuid, ADD COLUMN suspect_firing int4"
     )
-    op.execute("CREATE INDEX incident_open ON circuit.incident (tenant_id, case_id, number) WHERE resolved_at IS NULL")
 
 
 def downgrade() -> None:

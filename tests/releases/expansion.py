@@ -12,7 +12,7 @@ _CREATED = re.compile(rf"\s*CREATE TABLE (?:IF NOT EXISTS )?{_NAME}", re.IGNOREC
 # migration made is free.
 _RULES: tuple[tuple[str, int, str], ...] = (
     (
-        rf"CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY)(?:IF NOT EXISTS )?\w+ ON (?:ONLY )?{_NAME}",
+        rf"CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY)(?:IF NOT EXISTS )?\w+ ON (?!ONLY ){_NAME}",
         1,
         "an index that is not made CONCURRENTLY stops all writes to its table",
     ),

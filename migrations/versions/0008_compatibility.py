@@ -3,15 +3,15 @@
 `floor` is a revision: every release that knows it can work here. A migration that only adds leaves it alone; the one
 that takes something away, a release later, raises it to the revision from which on nobody uses what it takes.
 
-Revision ID: 0004
+Revision ID: 0008
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,32 @@
+"""`circuit workers` on a worker in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+
+from tests.cli.commanding import Command, scripted_workflow
+
+
+def test_a_worker_is_listed_asked_and_drained(
+    circuit: Command, spawned: Callable[..., Popen[bytes]], database_url: str, tmp_path: Path
+) -> None:
+    worker = spawned("worker", CIRCUIT_DATABASE_URL=database_url, CIRCUIT_LEASE_SECONDS="2")
+    assert worker.stdout is not None and b"ready" in worker.stdout.readline()
+    assert circuit("load", scripted_workflow(tmp_path)).code == 0
+    [listed] = circuit("workers", "--json").json
+    assert (listed["pid"], listed["state"], listed["cases"]) == (worker.pid, "alive", 0)
+    assert str(worker.pid) in circuit("workers").out
+    name = listed["worker_id"]
+    released = circuit("workers", "release", name, "--json")
+    assert (released.code, released.json) == (0, {"state": "done", "worker_id": name, "released": []})
+    refused = circuit("workers", "release", name, "--fence")
+    assert refused.code == 2 and "lives" in refused.err
+    drained = circuit("workers", "drain", name[:13], "--wait", "30", "--json")
+    assert (drained.code, drained.json) == (0, {"worker_id": name, "ended": True})
+    assert worker.wait(20) == 0, "the process ends with its worker"
+    assert circuit("workers").out == "no workers; `circuit worker` starts one\n"
+    [ended] = circuit("workers", "--all", "--json").json
+    assert ended["state"] == "retired"
+    assert circuit("workers", "drain", name).code == 2
