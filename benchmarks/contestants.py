@@ -36,7 +36,7 @@ CONTESTANTS = (
         {"chain": 100, "fork": 100, "alone": 20},
         ("langgraph==1.2.24", "langgraph-checkpoint-postgres==3.2.0", "psycopg[binary,pool]==3.3.9"),
     ),
-    Contestant("procrastinate", "procrastinate_peer", {"chain": 100, "alone": 20}, ("procrastinate==3.10.0",)),
+    Contestant("procrastinate", "procrastinate_peer", {"chain": 100}, ("procrastinate==3.10.0",)),
     Contestant(
         "pgqueuer", "pgqueuer_peer", {"chain": 300, "alone": 20}, ("pgqueuer[asyncpg]==1.6.0", "uvloop==0.23.0")
     ),

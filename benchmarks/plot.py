@@ -41,7 +41,7 @@ def comparison(rows: Sequence[Row], path: Path = COMPARISON) -> None:
     )
     totals = [f"{one['client_us'] + one['server_us']:,.0f}" for one in spent.values()]
     axes[2].bar_label(both, totals, padding=3)
-    axes[2].legend(frameon=False, loc="lower right")
+    axes[2].legend(frameon=False, loc="upper right")
     _dress(axes[2], "CPU a step, µs")
     _save(figure, path)
 
