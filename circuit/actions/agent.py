@@ -23,7 +23,6 @@ from circuit.agents.ports import Journal
 from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
 from circuit.agents.run import AgentResult, AgentRun, Capability
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
-from circuit.errors import ToolsMisconfigured
 from circuit.events import StreamDelta
 from circuit.providers.messages import Message, Role
 from circuit.providers.registry import ProviderRegistry
@@ -56,7 +55,10 @@ class CallJournal:
         timeout_seconds: float | None = None,
         form: Mapping[str, Any] | None = None,
     ) -> Mapping[str, Any]:
-        raise ToolsMisconfigured(f"{payload.get('tool')} needs somebody's approval, and nobody can be asked here")
+        woken = await self._context.suspend(
+            "tool_approval", key, dict(payload), timeout_seconds, roles=roles, form=form
+        )
+        return {"timed_out": True} if woken.timed_out else cast("Mapping[str, Any]", woken.payload or {})
 
     def now(self) -> datetime:
         return self._context.now()

@@ -157,9 +157,7 @@ class Policy(Part):
 
     allow: Annotated[Patterns | None, Field(description="Nothing else may be called.")] = None
     deny: Annotated[Patterns | None, Field(description="These may not be called.")] = None
-    require_approval: Annotated[
-        Patterns | None, Planned("require_approval"), Field(description="A person must allow each call of these.")
-    ] = None
+    require_approval: Annotated[Patterns | None, Field(description="A person must allow each call of these.")] = None
     roles: Annotated[list[Line] | None, Field(description="Who may allow it. Default: anybody.")] = None
     timeout: Annotated[Duration | None, Field(description="How long that is waited for. Default: for ever.")] = None
     require: Annotated[Pattern | None, Field(description="This tool must have given a result ...")] = None

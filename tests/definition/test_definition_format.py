@@ -156,7 +156,6 @@ def test_a_time_limit_is_more_than_nothing() -> None:
     [
         ("more: {«shared: true, capacity: 2}", "", "", "", "a shared place"),
         ("", "tools: [{«hand_over: helper}]", "", "", "hand_over"),
-        ("", "tools: [fs.*]\npolicies: [{«require_approval: fs.write_file}]", "", "", "require_approval"),
         ("", "prompts: {engine: «jinja}", "", "", "prompts.engine jinja"),
         ("", "", "trigger: {type: «timer, after: 14d}", "", "trigger type timer"),
         ("", "", "trigger: {type: «message, message: paid, correlate: data.order}", "", "trigger type message"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from chat_server import ChatServer
+
 from circuit import Circuit
 from circuit.app import StreamUpdate
 from circuit.events import StreamType
@@ -89,3 +92,40 @@ async def test_an_agent_asks_another_one(database_url: str, tmp_path: Path) -> N
     assert b'"clerk/fs.list"' in calls[1]
     assert any(b'"agent clerk"' in frame.body and b"Two lines." in frame.body for frame in frames)
     assert not any(b"Two lines." in frame.body for frame in frames if frame.type is StreamType.CONTENT_CHUNK)
+
+
+GATED = """
+workflow: gated
+places: {asked: {initial: true}, answered: {terminal: true}}
+agents:
+  clerk:
+    llm_provider: {type: custom, model: m, base_url: "${MODEL}"}
+    tools: [fs.*]
+    policies: [{require_approval: fs.write_file, roles: [editor]}]
+transitions:
+  work: {from_places: asked, to_place: answered, agent_execution: {agent_id: clerk, output_mapping: {data.said: text}}}
+"""
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_a_person_allows_a_call_and_another_process_goes_on(
+    database_url: str, tmp_path: Path, approved: bool
+) -> None:
+    calls = [{"name": "fs_write_file", "arguments": {"path": "a.txt", "content": "yes"}}]
+    async with ChatServer([{"calls": calls}, {"text": "Done."}]) as server:
+        settings = Settings(home=tmp_path, database_url=database_url, environment={"MODEL": server.url})
+        async with Circuit.open(settings=settings) as circuit:
+            workflow = await circuit.load(GATED)
+            case = await circuit.start(workflow.id, {})
+            await circuit.wait(case)
+            why = await circuit.why(case)
+            assert "tool_approval" in str(why)
+        written = tmp_path / "workspaces" / case / "a.txt"
+        assert not written.exists()
+        async with Circuit.open(settings=settings) as circuit:
+            await circuit.signal(case, 1, {"approved": approved, "reason": "not now"})
+            result = await circuit.wait(case)
+        assert result.tokens[0].data["said"] == "Done."
+        assert written.exists() is approved
+        assert len(server.requests) == 2, "the answer that asked for the call was not asked for again"
+        assert ("not now" in str(server.requests[1].body)) is not approved
