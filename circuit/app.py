@@ -178,6 +178,7 @@ class Circuit:
         worker: bool = True,
         only: Sequence[str] | None = None,
         settings: Settings | None = None,
+        tools: Sequence[Callable[..., Any]] = (),
         stop_seconds: float = 5.0,
         exit_when_stuck: bool = False,
         progress: Progress | None = None,
@@ -186,6 +187,7 @@ class Circuit:
         """Open the database at `url`, or the embedded one in `home`; what is not given comes from the settings.
 
         With `worker`, cases are worked on while the block runs: all of them, or those in `only` and what `take` adds.
+        `tools` are functions that agents may name in their `tools`: what they take comes from their signatures.
         At the end of the block, what still runs has `stop_seconds` to end and is handed back then. `exit_when_stuck`
         ends the process if something blocks the event loop for ever. An embedded
         database is brought to this release's revision; another one must be at it. `progress` hears what takes a while;
@@ -209,7 +211,7 @@ class Circuit:
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
             clock = SystemClock()
-            toolbox = Toolbox(chosen.home / "workspaces", registry.http, chosen.environment)
+            toolbox = Toolbox(chosen.home / "workspaces", registry.http, chosen.environment, functions=tuple(tools))
             stack.push_async_callback(toolbox.aclose)
             actions = {AGENT: AgentAction(registry, toolbox=toolbox)}
             engine = Engine(

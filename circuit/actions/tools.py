@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -10,19 +10,21 @@ from typing import Any
 
 import orjson
 
+from circuit.agents.function import function_tool
 from circuit.agents.policy import matches
 from circuit.agents.toolbox.fetch import DEFAULT_LIMIT as FETCH_LIMIT
 from circuit.agents.toolbox.fetch import Gate, fetch_tool
-from circuit.agents.toolbox.files import PREFIX, file_tools
+from circuit.agents.toolbox.files import NAMES, file_tools
 from circuit.agents.toolbox.openapi import openapi_tools
 from circuit.agents.toolbox.root import DEFAULT_LIMIT, Root
-from circuit.agents.toolbox.shell import MEGABYTE, NAME, Bounds, shell_tool
+from circuit.agents.toolbox.shell import MEGABYTE, Bounds, shell_tool
 from circuit.agents.tools import Tool, Toolset, table
 from circuit.errors import ToolsMisconfigured
 from circuit.http import Http
 from circuit.security.secrets import UnresolvedReference, resolve
 from circuit.value import dataclass
 
+SHELL = ("shell.run", "shell.*")
 DOORS = ("mcp",)
 """The kinds of tools that extensions bring."""
 
@@ -34,6 +36,8 @@ class Toolbox:
     workspaces: Path
     http: Callable[[], Http] = field(default=Http)
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    functions: Sequence[Callable[..., Any]] = ()
+    """Python functions that agents may name, by their own names."""
     _toolsets: dict[str, Toolset] = field(default_factory=dict[str, Toolset], repr=False)
 
     async def tools(self, agent: Mapping[str, Any], case_id: str) -> dict[str, Tool]:
@@ -78,15 +82,19 @@ class Toolbox:
 
     def _named(self, name: str, entries: list[Mapping[str, Any]], case_id: str) -> Iterator[Tool]:
         """The tools that a bare name or a pattern means, with the settings that the agent has for their kind."""
-        chosen: list[Tool] = []
-        if name.startswith(PREFIX):
-            settings = _settings("files", entries)
-            chosen = [tool for tool in file_tools(self._root(settings, case_id)) if matches([name], tool.name)]
-        elif matches([name], NAME):
-            chosen = [self._shell(_settings("shell", entries), entries, case_id)]
+        own = {call.__name__: call for call in self.functions if matches([name], call.__name__)}
+        chosen = [function_tool(known, call) for known, call in own.items()]
+        if any(matches([name], known) for known in NAMES):
+            root = self._root(_settings("files", entries), case_id)
+            chosen += [tool for tool in file_tools(root) if matches([name], tool.name)]
+        if name in SHELL:
+            # Never by a wider pattern: who grants a shell names it.
+            chosen.append(self._shell(_settings("shell", entries), entries, case_id))
         if not chosen:
+            known = ", ".join(call.__name__ for call in self.functions) or "none"
             raise ToolsMisconfigured(
                 f"there is no tool {name!r}: write the name of one, a pattern such as fs.*, or a mapping with settings"
+                f" (functions that this process has: {known})"
             )
         yield from chosen
 

@@ -8,6 +8,7 @@ import pytest
 from chat_server import ChatServer
 
 from circuit import Circuit
+from circuit.agents.tools import ToolContext
 from circuit.app import StreamUpdate
 from circuit.events import StreamType
 from circuit.settings import Settings
@@ -129,3 +130,44 @@ async def test_a_person_allows_a_call_and_another_process_goes_on(
         assert written.exists() is approved
         assert len(server.requests) == 2, "the answer that asked for the call was not asked for again"
         assert ("not now" in str(server.requests[1].body)) is not approved
+
+
+LIBRARIAN = """
+workflow: librarian
+places: {asked: {initial: true}, answered: {terminal: true}}
+agents:
+  librarian:
+    llm_provider:
+      type: scripted
+      responses: [[{tool_calls: [{name: look_up, arguments: {isbn: "1"}}, {name: shelf, arguments: {}}]}, "Found."]]
+    tools: [look_up, "she*"]
+transitions:
+  work:
+    from_places: asked
+    to_place: answered
+    agent_execution: {agent_id: librarian, output_mapping: {data.said: text}}
+"""
+
+
+async def test_python_functions_are_tools(database_url: str, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def look_up(isbn: str, language: str = "en") -> dict[str, str]:
+        """Looks a book up."""
+        seen.append(f"{isbn} {language}")
+        return {"title": "A book"}
+
+    async def shelf(around: ToolContext) -> str:
+        """Says where it stands."""
+        seen.append(around.agent_id)
+        return "left"
+
+    settings = Settings(home=tmp_path, database_url=database_url)
+    async with Circuit.open(settings=settings, tools=[look_up, shelf]) as circuit:
+        workflow = await circuit.load(LIBRARIAN)
+        case = await circuit.start(workflow.id, {})
+        assert (await circuit.wait(case)).tokens[0].data["said"] == "Found."
+    assert sorted(seen) == ["1 en", "librarian"]
+    async with Circuit.open(settings=settings) as circuit:
+        case = await circuit.start(workflow.id, {})
+        assert "there is no tool 'look_up'" in str((await circuit.wait(case)).as_dict())
