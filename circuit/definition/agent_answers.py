@@ -149,11 +149,25 @@ def _first_stuck(workflow: Workflow, place: str, answer: Mapping[str, Any]) -> t
     return None, False
 
 
+def asked_paths(guard: Guard) -> list[str]:
+    """Every path that the guard looks at."""
+    paths = [path for rule in guard.rules for path in rule.paths]
+    return paths + [path for condition in guard.conditions for path in _PATH.findall(condition.source)]
+
+
+def answered_paths(workflow: Workflow) -> set[str]:
+    """Every path that an agent of the workflow writes."""
+    found: set[str] = set()
+    for name in workflow.actions:
+        execution: Mapping[str, Any] = workflow.document["transitions"][name].get("agent_execution") or {}
+        for path in execution.get("output_mapping") or {}:
+            found.add(path.split(".", 2)[2] if path.startswith("to.") and path.count(".") > 1 else path)
+    return found
+
+
 def _asks_only(guard: Guard, answer: Mapping[str, Any]) -> bool:
     """Whether the guard looks at nothing but what the agent answers and how often transitions have fired."""
-    paths = [path for rule in guard.rules for path in rule.paths]
-    paths += [path for condition in guard.conditions for path in _PATH.findall(condition.source)]
-    return all(path in answer or path.startswith("case.fired.") for path in paths)
+    return all(path in answer or path.startswith("case.fired.") for path in asked_paths(guard))
 
 
 def _takes_one(transition: Transition, place: str) -> bool:

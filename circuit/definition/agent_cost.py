@@ -1,7 +1,8 @@
 """How often a workflow may call its agents at worst, and which cycles nothing ends.
 
-Of guards only the bound that a transition sets itself is seen (`case.fired.send_back < 2` on `send_back`): it becomes a
-place that holds so many tokens, of which each firing takes one. All other guards may hold or not.
+The bound that a transition sets itself (`case.fired.send_back < 2` on `send_back`) becomes a place that holds so many
+tokens, of which each firing takes one. A guard that looks at what agents answer ends nothing, since they may answer so
+again and again. A guard that looks at other data may end a cycle, or not: then the answer is unknown.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from circuit.definition.agent_answers import answered_paths, asked_paths
 from circuit.definition.workflow import Workflow
-from circuit.net.analysis.components import components
+from circuit.net.analysis.components import components, without
 from circuit.net.analysis.exploration import Graph, explore
 from circuit.net.analysis.limits import Limits
 from circuit.net.analysis.place_net import PlaceNet, arcs
@@ -50,24 +52,32 @@ class AgentCost:
     def components(self) -> tuple[Sequence[int], int]:
         return components(self.graph)
 
+    @cached_property
+    def unguarded(self) -> Graph:
+        """The same states, without the edges of transitions whose guards look at data that no agent answers."""
+        answered = answered_paths(self.workflow)
+        doubtful: set[int] = set()
+        for number, step in enumerate(self.net.steps):
+            transition = self.workflow.net.transitions.get(step.name.removesuffix(" (begin)"))
+            if transition is not None and transition.guard is not None:
+                own = f"case.fired.{transition.name}"
+                if any(path not in answered and path != own for path in asked_paths(transition.guard)):
+                    doubtful.add(number)
+        return without(self.graph, doubtful)
+
     def bounded_cycles(self) -> Verdict:
         """Whether every run ends: no marking is ever met again."""
         if not self.graph.complete:
             return self._undecided()
-        loop = self._loop(lambda _: True)
-        if loop is None:
-            return proven(_METHOD)
-        reason = f"nothing in the net ends the cycle of {', '.join(loop.cycle)}; a guard has to"
-        return violated(_METHOD, reason, loop.trace, repeated=loop.cycle)
+        return self._cycles(lambda _: True, "") or proven(_METHOD)
 
     def agent_calls(self) -> Verdict:
         """How many agents run at worst in one case, and how many attempts that is."""
         if not self.graph.complete:
             return self._undecided()
-        loop = self._loop(lambda number: number in self.acting)
-        if loop is not None:
-            reason = f"nothing in the net ends the cycle of {', '.join(loop.cycle)}, which runs an agent each time"
-            return violated(_METHOD, reason, loop.trace, repeated=loop.cycle)
+        endless = self._cycles(lambda number: number in self.acting, ", which runs an agent each time")
+        if endless is not None:
+            return endless
         firings = self._worst(dict.fromkeys(self.acting, 1))
         calls = self._worst({number: self._attempts(name) for number, name in self.acting.items()})
         return proven(
@@ -90,9 +100,9 @@ class AgentCost:
         if unlimited:
             names = ", ".join(sorted(set(unlimited)))
             return unknown(_METHOD, f"no max_tokens is set for {names}")
-        loop = self._loop(lambda number: number in self.acting)
-        if loop is not None:
-            return violated(_METHOD, f"nothing in the net ends the cycle of {', '.join(loop.cycle)}", loop.trace)
+        endless = self._cycles(lambda number: number in self.acting, "")
+        if endless is not None:
+            return endless
         tokens = self._worst(most)
         return proven(_METHOD, f"at most {tokens:,} tokens of output in a case", output_tokens=tokens)
 
@@ -123,22 +133,31 @@ class AgentCost:
             best[of[state]] = here
         return best[of[0]]
 
-    def _loop(self, counts: Callable[[int], bool]) -> _Loop | None:
-        """A cycle with a transition that `counts`, and a shortest way to it."""
-        graph = self.graph
-        of, _ = self.components
+    def _cycles(self, counts: Callable[[int], bool], what: str) -> Verdict | None:
+        """The verdict on cycles with a transition that `counts`; None where there are none."""
+        loop = self._loop(self.unguarded, components(self.unguarded)[0], counts)
+        if loop is not None:
+            reason = f"nothing ends the cycle of {', '.join(loop.cycle)}{what}"
+            return violated(_METHOD, reason, loop.trace, repeated=loop.cycle)
+        loop = self._loop(self.graph, self.components[0], counts)
+        if loop is not None:
+            reason = f"whether the cycle of {', '.join(loop.cycle)}{what} ends, depends on a guard that looks at data"
+            return unknown(_METHOD, reason)
+        return None
+
+    def _loop(self, graph: Graph, of: Sequence[int], counts: Callable[[int], bool]) -> _Loop | None:
+        """A cycle of the graph with a transition that `counts`, and a shortest way to it."""
         for state in range(len(graph)):
             for edge in range(graph.offsets[state], graph.offsets[state + 1]):
                 target = graph.targets[edge]
                 if of[target] == of[state] and counts(graph.labels[edge]):
-                    cycle = [graph.labels[edge], *self._way(target, state)]
+                    cycle = [graph.labels[edge], *self._way(graph, target, state)]
                     names = [self.net.steps[number].name for number in cycle]
                     return _Loop(self.net.names(graph.trace(state)), names)
         return None
 
-    def _way(self, source: int, target: int) -> list[int]:
+    def _way(self, graph: Graph, source: int, target: int) -> list[int]:
         """A shortest run between two states of one component."""
-        graph = self.graph
         came: dict[int, tuple[int, int]] = {source: (-1, -1)}
         layer = [source]
         while target not in came:

@@ -97,6 +97,13 @@ def test_a_loop_that_its_own_guard_bounds() -> None:
     assert "once transitions have fired 2 times" in bound["agent_answers"].reason
 
 
+def test_a_loop_that_data_may_end_is_not_decided() -> None:
+    again = "again: {from_places: judged, to_place: in, conditions: [\"data.verdict == 'maybe' && data.rounds < 2\"]}"
+    verdicts = proof_of(review(again), "bounded_cycles", "agent_calls").verdicts
+    assert verdicts["bounded_cycles"].unknown and "looks at data" in verdicts["bounded_cycles"].reason
+    assert verdicts["agent_calls"].unknown
+
+
 def test_an_agent_that_fails_for_good() -> None:
     assert proof_of(review(), "agent_failures").verdicts["agent_failures"].witness == {"on_failure": {"judge": "lost"}}
     stuck = proof_of(review(failure=""), "agent_failures").verdicts["agent_failures"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from dataclasses import replace
 
 from circuit.net.analysis.exploration import Graph
 
@@ -95,3 +96,15 @@ def ends(graph: Graph, of: array[int], count: int) -> list[int]:
         if not leaves[component]:
             leaves[component] = any(of[target] != component for target in graph.successors(state))
     return sorted(first[component] for component in range(count) if not leaves[component])
+
+
+def without(graph: Graph, numbers: set[int]) -> Graph:
+    """The same states without the edges of these transitions. The way to each state is still that of all edges."""
+    offsets, targets, labels = array("Q", [0]), array("I"), array(graph.labels.typecode)
+    for state in range(graph.explored):
+        for edge in range(graph.offsets[state], graph.offsets[state + 1]):
+            if graph.labels[edge] not in numbers:
+                targets.append(graph.targets[edge])
+                labels.append(graph.labels[edge])
+        offsets.append(len(targets))
+    return replace(graph, offsets=offsets, targets=targets, labels=labels)
