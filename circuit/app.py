@@ -32,6 +32,7 @@ from circuit.actions.agent import AgentAction
 from circuit.actions.tools import Toolbox
 from circuit.clock import Clock
 from circuit.definition import load_workflow
+from circuit.definition.admission import admit
 from circuit.definition.workflow import Workflow
 from circuit.engine.calls import provider_of
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
@@ -239,10 +240,12 @@ class Circuit:
 
     # Workflows
 
-    async def load(self, source: str | Path) -> Workflow:
-        """Publish the workflow in `source`, a path or the YAML text itself. Raises `DefinitionError`."""
+    async def load(self, source: str | Path, *, allow_unsound: bool = False) -> Workflow:
+        """Publish the workflow in `source`, a path or the YAML text itself. Raises `DefinitionError`, also for one that
+        can deadlock, grow without bound or not end, unless that is allowed."""
         text, name = await asyncio.to_thread(_read_source, source)
         workflow = load_workflow(text, name, misfits)
+        await asyncio.to_thread(admit, workflow, name, time.monotonic, unsound=allow_unsound)
         await self.publish(workflow)
         return workflow
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuit.cli.admission import refuse_faulty
 from circuit.cli.failure import report
 from circuit.cli.terminal import Terminal, clean
 from circuit.cli.token import WORKFLOW_LIMIT, read_text
@@ -62,13 +62,15 @@ def validate(
     \b
     Example: circuit validate workflows/document_review.yaml
     """
+    from circuit.definition.admission import admit
+
     terminal = Terminal(json=as_json)
     checked: list[dict[str, Any]] = []
     status = 0
     for file in files:
         try:
             workflow = read_workflow(file)
-            warnings = refuse_faulty(workflow, str(file), allowed=allow_unsound)
+            warnings = admit(workflow, str(file), monotonic, unsound=allow_unsound)
         except CircuitError as error:
             if as_json:
                 faults = error.details["faults"] if isinstance(error, DefinitionError) else []
@@ -106,11 +108,12 @@ def load(
     Example: circuit load workflows/hello.yaml
     """
     from circuit.cli.session import run_session
+    from circuit.definition.admission import admit
 
     terminal = Terminal(json=as_json)
     settings = Settings.from_environment()
     workflow = read_workflow(file)
-    for warning in refuse_faulty(workflow, str(file), allowed=allow_unsound):
+    for warning in admit(workflow, str(file), monotonic, unsound=allow_unsound):
         terminal.note(clean(f"warning: {warning}"))
 
     async def body() -> int:

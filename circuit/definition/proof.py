@@ -137,6 +137,7 @@ def _sentence(name: str, verdict: Verdict) -> str:
     shown = " ".join(f"{index}. {step}" for index, step in enumerate(steps[:12], 1)) + (
         " ..." if len(steps) > 12 else ""
     )
-    marking = verdict.witness.get("marking")
+    counted = (" (room)", " (lying)")
+    marking = {name: count for name, count in verdict.witness.get("marking", {}).items() if not name.endswith(counted)}
     there = f" (then {', '.join(f'{place}: {count}' for place, count in marking.items())})" if marking else ""
     return f"{name.replace('_', ' ')} is violated: {verdict.reason}" + (f": {shown}{there}" if steps else there)
