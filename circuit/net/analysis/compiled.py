@@ -17,6 +17,7 @@ from circuit.net.analysis.limits import Meter
 from circuit.net.analysis.packing import PackedStep, Packing
 
 MOST_WORDS = 16
+_COMPILER_SECONDS = 12.0
 _SLICE = 65_536
 _BEGIN = 1 << 16
 _MASK = (1 << 64) - 1
@@ -28,6 +29,11 @@ Kernel = Callable[..., tuple[int, int, int, int]]
 def available() -> bool:
     """Whether numba is installed."""
     return find_spec("numba") is not None
+
+
+def worth_it(meter: Meter) -> bool:
+    """Whether there is machine code, and time to wait for the compiler the first time."""
+    return available() and meter.left() > _COMPILER_SECONDS
 
 
 class Compiled:
@@ -84,7 +90,8 @@ class Compiled:
             if state == size:
                 self.complete = True
                 return
-            used = size * (8 * self.words + 12 + 32) + edges * 8
+            # Twice what the arrays hold, since they double as they grow, and what the graph copies of them.
+            used = size * (24 * self.words + 140) + edges * 24
             if meter.spent("states", size, used):
                 return
             widest = len(self.masks[0])

@@ -110,7 +110,7 @@ def explore(
     for bits in WIDTHS:
         packing = Packing(net, bits)
         # Machine code pays only where there are many markings, and is there for all markings of safe nets.
-        whole = fast and choose is None and enough is None and packing.safe and compiled.available()
+        whole = fast and choose is None and enough is None and packing.safe and compiled.worth_it(meter)
         search = _Search(net, meter, packing, choose, pumps, enough)
         graph = search.run(_COMPILED_FROM if whole and packing.words <= compiled.MOST_WORDS else None)
         if graph.paused:

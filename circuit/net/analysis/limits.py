@@ -43,6 +43,10 @@ class Meter:
     deadline: float
     stopped: str = ""
 
+    def left(self) -> float:
+        """How many seconds are left."""
+        return self.deadline - self.limits.now()
+
     def spent(self, what: str, count: int, size: int) -> bool:
         """Whether a limit is reached, with `count` states found that need `size` bytes."""
         self.limits.progress(what, count)
