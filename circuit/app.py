@@ -61,6 +61,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
+_NO_CASE = "there is no case {}; `circuit cases` lists them"
 _QUEUE = 1000
 _KEY_SET_SECONDS = 10.0
 _LARGEST_KEY_SET = 1024 * 1024
@@ -241,11 +242,8 @@ class Circuit:
     # Workflows
 
     async def load(self, source: str | Path, *, allow_unsound: bool = False) -> Workflow:
-        """Publish the workflow in `source`, a path or the YAML text itself. Raises `DefinitionError`, also for one that
-        can deadlock, grow without bound or not end, unless that is allowed."""
-        text, name = await asyncio.to_thread(_read_source, source)
-        workflow = load_workflow(text, name, misfits)
-        await asyncio.to_thread(admit, workflow, name, time.monotonic, unsound=allow_unsound)
+        """Publish the workflow in `source`, a path or its YAML. Raises `DefinitionError`, also where it is unsound."""
+        workflow = await asyncio.to_thread(_loaded, source, allow_unsound)
         await self.publish(workflow)
         return workflow
 
@@ -284,7 +282,7 @@ class Circuit:
         """A case with its marking, tokens and history. Raises `NotFound`."""
         view = await self.queries.case(self.key(case_id))
         if view is None:
-            raise _no_case(case_id)
+            raise NotFound(_NO_CASE.format(case_id))
         return view
 
     async def cases(
@@ -298,7 +296,7 @@ class Circuit:
         """What keeps each transition of a case from firing. Raises `NotFound`."""
         found = await self.queries.why(self.key(case_id))
         if found is None:
-            raise _no_case(case_id)
+            raise NotFound(_NO_CASE.format(case_id))
         return found
 
     async def fire(self, case_id: str, transition: str, form: Mapping[str, Any] | None = None) -> CommandOutcome:
@@ -489,15 +487,13 @@ class Circuit:
             await asyncio.gather(following, *streams.values(), return_exceptions=True)
 
 
-def _no_case(case_id: str) -> NotFound:
-    return NotFound(f"there is no case {case_id}; `circuit cases` lists them")
-
-
-def _read_source(source: str | Path) -> tuple[str, str]:
-    if isinstance(source, str) and "\n" in source:
-        return source, "<text>"
-    file = Path(source)
-    try:
-        return file.read_text(encoding="utf-8"), str(file)
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"The workflow file {str(file)!r} cannot be read: {error}") from error
+def _loaded(source: str | Path, unsound: bool) -> Workflow:
+    text, name = str(source), "<text>"
+    if isinstance(source, Path) or "\n" not in source:
+        try:
+            text, name = Path(source).read_text(encoding="utf-8"), str(source)
+        except (OSError, ValueError) as error:
+            raise InvalidRequest(f"The workflow file {str(source)!r} cannot be read: {error}") from error
+    workflow = load_workflow(text, name, misfits)
+    admit(workflow, name, time.monotonic, unsound=unsound)
+    return workflow
