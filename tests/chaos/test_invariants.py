@@ -92,10 +92,44 @@ async def plain(database_url: str, tmp_path: Path) -> AsyncIterator[Any]:
         pytest.param("DELETE FROM circuit.stream_event WHERE type = 'completed'", "I5", id="no terminal frame"),
         pytest.param("UPDATE circuit.\"case\" SET status = 'completed'", "I6", id="over without an end"),
         pytest.param("UPDATE circuit.execution SET status = 'running'", "I6", id="runs after the end"),
+        pytest.param(
+            "INSERT INTO circuit.history SELECT tenant_id, case_id, 2000, 'firing_resumed', at, transition, firing,"
+            " '{\"start\": 2}' FROM circuit.history WHERE kind = 'firing_begun';"
+            "INSERT INTO circuit.stream_event SELECT tenant_id, case_id, firing, 1, seq + 100, type, at, frame"
+            " FROM circuit.stream_event",
+            "I2: start 1 of execution",
+            id="an old start writes",
+        ),
+        pytest.param(
+            "INSERT INTO circuit.ready (tenant_id, case_id, due_at) SELECT tenant_id, case_id, now() - interval '1 h'"
+            " FROM circuit.\"case\" WHERE status = 'waiting'",
+            "I4: case",
+            id="due and not looked at",
+        ),
+        pytest.param(
+            "INSERT INTO circuit.command (tenant_id, case_id, command_id, kind, payload, principal, created_at)"
+            " SELECT tenant_id, case_id, gen_random_uuid(), 'retry', '{}', '{}', now() - interval '1 h'"
+            " FROM circuit.\"case\" WHERE status = 'waiting'",
+            "I4: the command",
+            id="asked and not answered",
+        ),
+        pytest.param('UPDATE circuit."case" SET next_firing = 1', "I7: case", id="a number that would come again"),
+        pytest.param("UPDATE circuit.firing SET start = 5", "I7: firing", id="starts that nobody saw"),
+        pytest.param(
+            "INSERT INTO circuit.journal SELECT tenant_id, case_id, firing, 7, step, value, at FROM circuit.journal",
+            "I9",
+            id="the answer of an attempt that never was",
+        ),
+        pytest.param(
+            "INSERT INTO circuit.worker_lease (worker_id, expires_at) SELECT id, now() FROM circuit.worker",
+            "I10",
+            id="a lease of the dead",
+        ),
     ],
 )
 async def test_a_planted_fault_is_found(plant: str, found: str, plain: Any, database_url: str) -> None:
-    assert not (await plain.execute(plant)).endswith(" 0"), "nothing was planted"
+    for statement in plant.split(";"):
+        assert not (await plain.execute(statement)).endswith(" 0"), "nothing was planted"
     with pytest.raises(AssertionError) as raised:
         await invariants.check(database_url)
     assert any(line.startswith(found) for line in str(raised.value).splitlines()), raised.value
