@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import secrets
 import sys
@@ -19,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import FAULTS, Fault, rounds
 from tests.chaos.stage import Broken, Stage
 
 CASES = 7
@@ -52,6 +53,14 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def all_rounds(*areas: str) -> None:
+    """What `make test` runs: each fault of these areas of the table as often as it says."""
+    seed = int(os.environ.get("CIRCUIT_CHAOS_SEED") or secrets.randbelow(2**32))
+    async with Stage.open(seed) as stage:
+        for faults in rounds(*areas):
+            await one_round(stage, faults)
 
 
 def drawn(seed: int, faults: Sequence[Fault]) -> Iterator[list[Fault]]:
