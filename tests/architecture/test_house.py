@@ -86,3 +86,13 @@ def test_errors_live_in_one_tree() -> None:
             if isinstance(node, ast.ClassDef) and relative(path) not in allowed:
                 names = {name.id for name in node.bases if isinstance(name, ast.Name)}
                 assert not names & {"Exception", "BaseException", "RuntimeError"}, f"{relative(path)}:{node.lineno}"
+
+
+def test_each_migration_has_a_number_of_its_own() -> None:
+    """Two that were written side by side must not land under one: the databases of half of us would lack the other."""
+    found = [
+        re.findall(r'^revision = "(\d+)"', path.read_text(), re.MULTILINE)
+        for path in (ROOT / "migrations" / "versions").glob("*.py")
+    ]
+    numbers = [number for numbers in found for number in numbers]
+    assert len(numbers) == len(found) == len(set(numbers)), f"{sorted(numbers)} for {len(found)} migrations"
