@@ -15,6 +15,7 @@ from circuit.cli import (
     cases,
     database,
     drawing,
+    executions,
     incidents,
     outbox,
     run,
@@ -64,6 +65,7 @@ app.add_typer(agents.tools_app, name="tools")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(access.keys, name="keys")
 app.add_typer(access.tenants, name="tenants")
+app.add_typer(executions.app, name="executions")
 app.add_typer(workers.app, name="workers")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(database.app, name="db")

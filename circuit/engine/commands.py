@@ -21,6 +21,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.opening import TokenInput as TokenInput
 from circuit.engine.opening import opening_tokens
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.engine.provenance import FeedbackView, check_feedback
 from circuit.engine.requirement import requirement
 from circuit.engine.versions import VersionKey, Versions
 from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, PayloadTooLarge
@@ -29,7 +30,7 @@ from circuit.ids import CaseKey, IdSource
 from circuit.net.structure import Transition, Trigger
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.storage import commands, listing, workflows
+from circuit.storage import commands, feedback, listing, streams, workflows
 from circuit.storage.database import Database
 from circuit.storage.records import CaseRow, CaseStatus, CommandRow, CommandState
 from circuit.streams.broker import Broker
@@ -247,6 +248,35 @@ class Commands:
             raise InvalidRequest(f"the reason has {len(reason)} characters; at most {LONGEST_REASON} are kept")
         payload = _storable({"reason": reason}, "the reason")
         return await self._ask(key, "cancel", payload, principal, idempotency_key, wait_seconds)
+
+    async def give_feedback(
+        self,
+        key: CaseKey,
+        firing: int,
+        *,
+        principal: Principal,
+        score: float | None = None,
+        comment: str = "",
+        idempotency_key: str | None = None,
+    ) -> FeedbackView:
+        """Say what an execution was worth; with an idempotency key, once. It asks nothing of the case, so it is written
+        at once, also after the end. Raises `NotFound` and `InvalidRequest`."""
+        _check_key(idempotency_key)
+        check_feedback(score, comment)
+        async with self._database.transaction(principal.tenant) as connection:
+            if key.tenant != principal.tenant or await streams.execution(connection, key, firing) is None:
+                raise NotFound(f"there is no execution {key}.{firing}")
+            row = await feedback.insert(
+                connection,
+                key,
+                firing,
+                self._ids.uuid(),
+                score=score,
+                comment=comment,
+                subject=principal.subject,
+                idempotency_key=idempotency_key,
+            )
+        return FeedbackView.of(row)
 
     async def outcome(self, key: CaseKey, command: UUID, wait_seconds: float = 0) -> CommandOutcome:
         """What became of a command, waited for up to `wait_seconds`. Raises `NotFound`."""

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.diagnosis import explain
+from circuit.engine.provenance import ExecutionRecord, FeedbackView, answer_view
 from circuit.engine.requirement import needs
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.engine.views import (
@@ -30,7 +31,7 @@ from circuit.engine.views import (
 from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey, Numbered
 from circuit.net.marking import Token
-from circuit.storage import history, incidents, listing, tokens, workflows
+from circuit.storage import feedback, history, incidents, listing, streams, tokens, workflows
 from circuit.storage.database import Database
 from circuit.storage.records import CaseRow, CaseState, CaseStatus, ExecutionRow, FiringRow, FiringState, IncidentRow
 
@@ -156,6 +157,29 @@ class Queries:
             events,
             [_incident_view(key, incident) for incident in raised],
             [_execution_view(key, execution, by_number) for execution in executions],
+        )
+
+    async def execution(self, key: CaseKey, firing: int) -> ExecutionRecord | None:
+        """The execution `CASE.firing` with what explains its result: versions, answers with their usage, feedback."""
+        async with self._database.transaction(key.tenant) as connection:
+            row = await listing.find_case(connection, key)
+            found = await streams.execution(connection, key, firing)
+            if row is None or found is None:
+                return None
+            firings = {one.number: one for one in await listing.firings(connection, key) if one.number == firing}
+            answers = await history.journal(connection, key, firing)
+            said = await feedback.of_execution(connection, key, firing)
+        of = firings.get(firing)
+        return ExecutionRecord(
+            _execution_view(key, found, firings),
+            str(key.case),
+            row.workflow_id,
+            row.workflow_hash,
+            of.attempt if of is not None else 0,
+            of.start if of is not None else 0,
+            of.crashes if of is not None else 0,
+            [answer_view(*answer) for answer in answers],
+            [FeedbackView.of(one) for one in said],
         )
 
     async def why(self, key: CaseKey) -> CaseWhy | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,6 +41,17 @@ async def read_events(conn: AsyncConnection, key: CaseKey, after: int = 0, limit
         .limit(limit)
     )
     return [Recorded(seq, at, decode_event(kind, rows.document(body))) for seq, at, kind, body in found]
+
+
+async def journal(conn: AsyncConnection, key: CaseKey, firing: int) -> list[tuple[int, str, datetime, Any]]:
+    """What is recorded of the steps of a firing: attempt, step, when, and the value."""
+    table = tables.journal
+    found = await conn.execute(
+        select(table.c.attempt, table.c.step, table.c.at, table.c.value)
+        .where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.firing == firing)
+        .order_by(table.c.attempt, table.c.at, table.c.step)
+    )
+    return [(attempt, step, at, rows.document(value)) for attempt, step, at, value in found]
 
 
 async def fired(conn: AsyncConnection, key: CaseKey) -> dict[str, int]:

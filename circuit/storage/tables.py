@@ -416,6 +416,24 @@ api_key = Table(
     PrimaryKeyConstraint("tenant_id", "key_id"),
 )
 
+# Only ever added to: a trigger refuses changes.
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("case_id", Uuid, nullable=False),
+    Column("firing", Integer, nullable=False),
+    Column("feedback_id", Uuid, nullable=False),
+    Column("score", Double),
+    Column("comment", Text, nullable=False, server_default=text("''")),
+    Column("subject", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("at", Instant, nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("tenant_id", "case_id", "feedback_id"),
+    UniqueConstraint("tenant_id", "case_id", "idempotency_key", name="feedback_idempotency"),
+    postgresql_partition_by="RANGE (case_id)",
+)
+
 PARTITIONED = tuple(
     table.name for table in metadata.tables.values() if table.dialect_options["postgresql"].get("partition_by")
 )

@@ -51,6 +51,8 @@ COMMANDS = [
     ["tenants", "create"],
     ["tenants", "list"],
     ["fsck"],
+    ["executions", "show"],
+    ["executions", "rate"],
     ["workers"],
     ["workers", "drain"],
     ["workers", "release"],

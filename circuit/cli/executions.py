@@ -1,0 +1,117 @@
+"""`circuit executions`: where a result comes from, and what people say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circuit.cli.session import run_session
+from circuit.cli.terminal import Terminal, compact, one_line
+from circuit.settings import Settings
+
+if TYPE_CHECKING:
+    from circuit.app import Circuit
+    from circuit.engine.provenance import ExecutionRecord
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
+ExecutionArgument = Annotated[str, typer.Argument(metavar="CASE.NUMBER", help="The id of an execution.")]
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def executions(context: typer.Context) -> None:
+    """Look at what ran in a firing, or say what it was worth.
+
+    \b
+    Example: circuit executions show 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11.1
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("show")
+def show(execution_id: ExecutionArgument, as_json: JsonOption = False) -> int:
+    """Show an execution: versions of agent, prompts and model, its answers with their usage, its feedback.
+
+    \b
+    Example: circuit executions show 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11.1 --json
+    """
+
+    async def body(circuit: Circuit, terminal: Terminal) -> int:
+        from circuit.engine.provenance import execution_key, found_record
+
+        key, firing = execution_key(execution_id, circuit.principal.tenant)
+        found = found_record(execution_id, await circuit.queries.execution(key, firing))
+        if as_json:
+            terminal.result(found.as_dict())
+        else:
+            _print(found, terminal)
+        return 0
+
+    return _with_circuit(body, as_json=as_json)
+
+
+@app.command("rate")
+def rate(
+    execution_id: ExecutionArgument,
+    score: Annotated[float | None, typer.Option("--score", help="A number; more is better.")] = None,
+    comment: Annotated[str, typer.Option("--comment", help="A few words.")] = "",
+    as_json: JsonOption = False,
+) -> int:
+    """Attach feedback to an execution: a score, a comment, or both. It is added and never changes.
+
+    \b
+    Example: circuit executions rate 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11.1 --score -1 --comment "missed the date"
+    """
+
+    async def body(circuit: Circuit, terminal: Terminal) -> int:
+        from circuit.engine.provenance import execution_key
+
+        key, firing = execution_key(execution_id, circuit.principal.tenant)
+        added = await circuit.commands.give_feedback(
+            key, firing, principal=circuit.principal, score=score, comment=comment
+        )
+        if as_json:
+            terminal.result(added.as_dict())
+        else:
+            terminal.line(one_line(f"feedback {added.id} by {added.subject}"))
+        return 0
+
+    return _with_circuit(body, as_json=as_json)
+
+
+def _print(found: ExecutionRecord, terminal: Terminal) -> None:
+    shown = found.as_dict()
+    run = found.execution
+    terminal.line(one_line(f"execution {run.id} of {run.transition} is {run.status}"))
+    terminal.line(one_line(f"workflow: {found.workflow_id}, version {found.workflow_hash}"))
+    for name, value in shown["provenance"].items():
+        terminal.line(one_line(f"{name}: {value if isinstance(value, str) else compact(value, 300)}"))
+    terminal.line(f"attempts: {found.attempts}, starts: {found.starts}, crashes: {found.crashes}")
+    if run.usage:
+        terminal.line(one_line(f"usage: {compact(dict(run.usage), 300)}"))
+    if run.error is not None:
+        terminal.line(one_line(f"error: {compact(dict(run.error), 500)}"))
+    for answer in shown["answers"]:
+        model = answer["model"] or "-"
+        usage = compact(answer["usage"], 300)
+        terminal.line(one_line(f"answer {answer['attempt']}/{answer['step']}  {answer['at']}  {model}  {usage}"))
+    for one in shown["feedback"]:
+        score = "-" if one["score"] is None else f"{one['score']:g}"
+        terminal.line(one_line(f"feedback {score}  {one['at']}  {one['by']}: {one['comment']}"))
+
+
+def _with_circuit(body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool) -> int:
+    terminal = Terminal(json=as_json)
+    settings = Settings.from_environment()
+
+    async def session() -> int:
+        from circuit.app import Circuit
+
+        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
+            return await body(circuit, terminal)
+
+    return run_session(session, settings)

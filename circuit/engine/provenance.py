@@ -1,0 +1,130 @@
+"""Where an execution's result comes from: versions of agent, prompt and model, each answer with its raw usage, and what
+people said of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from circuit.engine.views import ExecutionView, instant
+from circuit.errors import InvalidRequest, NotFound
+from circuit.ids import CaseKey, parse_numbered
+from circuit.storage.feedback import FeedbackRow
+
+LONGEST_COMMENT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackView:
+    """What `subject` said of an execution. What a score means is for those who give it; more is better."""
+
+    id: str
+    score: float | None
+    comment: str
+    subject: str
+    at: datetime
+
+    @classmethod
+    def of(cls, row: FeedbackRow) -> FeedbackView:
+        return cls(str(row.id), row.score, row.comment, row.subject, row.at)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "feedback_id": self.id,
+            "score": self.score,
+            "comment": self.comment,
+            "by": self.subject,
+            "at": instant(self.at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerView:
+    """A recorded answer: of which attempt and step, by which model, with the usage as the provider told it."""
+
+    attempt: int
+    step: str
+    at: datetime
+    model: str | None
+    usage: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "attempt": self.attempt,
+            "step": self.step,
+            "at": instant(self.at),
+            "model": self.model,
+            "usage": dict(self.usage),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRecord:
+    """An execution with all that explains its result. `attempts` and `starts` count tries and starts of its firing."""
+
+    execution: ExecutionView
+    case_id: str
+    workflow_id: str
+    workflow_hash: str
+    attempts: int
+    starts: int
+    crashes: int
+    answers: Sequence[AnswerView]
+    feedback: Sequence[FeedbackView]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            **self.execution.as_dict(),
+            "case_id": self.case_id,
+            "workflow": self.workflow_id,
+            "workflow_hash": self.workflow_hash,
+            "attempts": self.attempts,
+            "starts": self.starts,
+            "crashes": self.crashes,
+            "provenance": dict(self.execution.descriptor),
+            "answers": [answer.as_dict() for answer in self.answers],
+            "feedback": [one.as_dict() for one in self.feedback],
+        }
+
+
+def answer_view(attempt: int, step: str, at: datetime, value: Any) -> AnswerView:
+    """What a row of the journal tells. A step that is no model's answer has no model and no usage."""
+    told: Mapping[str, Any] = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    model, usage = told.get("model"), told.get("usage")
+    return AnswerView(
+        attempt,
+        step,
+        at,
+        model if isinstance(model, str) else None,
+        cast("dict[str, Any]", usage) if isinstance(usage, dict) else {},
+    )
+
+
+def check_feedback(score: float | None, comment: str) -> None:
+    """Raise `InvalidRequest` for feedback that says nothing or cannot be kept."""
+    if score is None and not comment.strip():
+        raise InvalidRequest("feedback needs a score or a comment")
+    if score is not None and not math.isfinite(score):
+        raise InvalidRequest("a score is a finite number")
+    if len(comment) > LONGEST_COMMENT:
+        raise InvalidRequest(f"a comment has {LONGEST_COMMENT:,} characters at most, not {len(comment):,}")
+    if "\0" in comment:
+        raise InvalidRequest("a comment holds no NUL")
+
+
+def execution_key(execution_id: str, tenant: int) -> tuple[CaseKey, int]:
+    """The case and the firing that an id of an execution names. Raises `InvalidRequest`."""
+    numbered = parse_numbered(execution_id)
+    if numbered is None:
+        raise InvalidRequest(f"{execution_id!r} is not the id of an execution, CASE.NUMBER.")
+    return CaseKey(tenant, numbered.case), numbered.number
+
+
+def found_record(execution_id: str, found: ExecutionRecord | None) -> ExecutionRecord:
+    """`found`, if it is there. Raises `NotFound`."""
+    if found is None:
+        raise NotFound(f"there is no execution {execution_id}; `circuit show CASE` lists those of a case")
+    return found

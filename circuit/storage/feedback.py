@@ -1,0 +1,74 @@
+"""What was said of executions (under a tenant's row security). Rows are added and never change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from circuit.ids import CaseKey
+from circuit.storage import rows, tables
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRow:
+    """Feedback on the execution `CASE.firing` by `subject`."""
+
+    id: UUID
+    firing: int
+    score: float | None
+    comment: str
+    subject: str
+    at: datetime
+
+
+async def insert(
+    conn: AsyncConnection,
+    key: CaseKey,
+    firing: int,
+    feedback: UUID,
+    *,
+    score: float | None,
+    comment: str,
+    subject: str,
+    idempotency_key: str | None = None,
+) -> FeedbackRow:
+    """Add feedback, or find what came with the same idempotency key before."""
+    table = tables.feedback
+    given = upsert(table).values(
+        tenant_id=key.tenant,
+        case_id=key.case,
+        firing=firing,
+        feedback_id=feedback,
+        score=score,
+        comment=comment,
+        subject=subject,
+        idempotency_key=idempotency_key,
+    )
+    await conn.execute(given.on_conflict_do_nothing(index_elements=["tenant_id", "case_id", "idempotency_key"]))
+    which = table.c.feedback_id == feedback
+    if idempotency_key is not None:
+        which = table.c.idempotency_key == idempotency_key
+    found = await conn.execute(select(table).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, which))
+    return _row(found.mappings().one())
+
+
+async def of_execution(conn: AsyncConnection, key: CaseKey, firing: int) -> list[FeedbackRow]:
+    """What was said of an execution, the oldest first."""
+    table = tables.feedback
+    found = await conn.execute(
+        select(table)
+        .where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.firing == firing)
+        .order_by(table.c.at, table.c.feedback_id)
+    )
+    return [_row(row) for row in found.mappings()]
+
+
+def _row(row: rows.Row) -> FeedbackRow:
+    return FeedbackRow(
+        rows.plain(row["feedback_id"]), row["firing"], row["score"], row["comment"], row["subject"], row["at"]
+    )
