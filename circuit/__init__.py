@@ -10,13 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from circuit.actions.context import BlockingContext, Context
+    from circuit.actions.functions import action
     from circuit.app import Circuit
     from circuit.errors import CircuitError
 
 __version__ = "0.1.0"
-__all__ = ["Circuit", "CircuitError", "__version__"]
+__all__ = ["BlockingContext", "Circuit", "CircuitError", "Context", "__version__", "action"]
 
-_HOMES = {"Circuit": "circuit.app", "CircuitError": "circuit.errors"}
+_HOMES = {
+    "BlockingContext": "circuit.actions.context",
+    "Circuit": "circuit.app",
+    "CircuitError": "circuit.errors",
+    "Context": "circuit.actions.context",
+    "action": "circuit.actions.functions",
+}
 
 
 def __getattr__(name: str) -> Any:

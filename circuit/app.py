@@ -29,11 +29,16 @@ import orjson
 
 from circuit.actions.agent import KIND as AGENT
 from circuit.actions.agent import AgentAction
+from circuit.actions.function import KIND as FUNCTION
+from circuit.actions.function import FunctionAction
+from circuit.actions.functions import Function, Source, collect
 from circuit.actions.tools import Toolbox
 from circuit.clock import Clock
 from circuit.definition import load_workflow
 from circuit.definition.admission import admit
+from circuit.definition.compiler import required_function
 from circuit.definition.workflow import Workflow
+from circuit.engine.action import Action
 from circuit.engine.calls import provider_of
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.engine import Engine
@@ -155,13 +160,20 @@ class Circuit:
     """Workflows, cases and their streams, over one database. Made by `Circuit.open`; lives on one event loop."""
 
     def __init__(
-        self, settings: Settings, database: Database, engine: Engine, registry: ProviderRegistry, clock: Clock
+        self,
+        settings: Settings,
+        database: Database,
+        engine: Engine,
+        registry: ProviderRegistry,
+        clock: Clock,
+        functions: Mapping[str, Function],
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.database = database
         self.engine = engine
         self.registry = registry
+        self.functions = functions
         self.principal: Principal = LOCAL
         self.commands = engine.commands
         self.queries = engine.queries
@@ -179,6 +191,7 @@ class Circuit:
         home: Path | str | None = None,
         worker: bool = True,
         only: Sequence[str] | None = None,
+        actions: Sequence[Source] = (),
         settings: Settings | None = None,
         tools: Sequence[Callable[..., Any]] = (),
         stop_seconds: float = 5.0,
@@ -189,11 +202,12 @@ class Circuit:
         """Open the database at `url`, or the embedded one in `home`; what is not given comes from the settings.
 
         With `worker`, cases are worked on while the block runs: all of them, or those in `only` and what `take` adds.
-        `tools` are functions that agents may name in their `tools`: what they take comes from their signatures.
-        At the end of the block, what still runs has `stop_seconds` to end and is handed back then. `exit_when_stuck`
-        ends the process if something blocks the event loop for ever. An embedded
-        database is brought to this release's revision; another one must be at it. `progress` hears what takes a while;
-        `fault` is called at the named crash points, for tests. Raises `StorageError`.
+        `actions` are functions that workflows may call, and modules (or their names) that hold such, beside those of
+        the settings. `tools` are functions that agents may name in their `tools`: what they take comes from their
+        signatures. At the end of the block, what still runs has `stop_seconds` to end and is handed back then.
+        `exit_when_stuck` ends the process if something blocks the event loop for ever. An embedded database is brought
+        to this release's revision; another one must be at it. `progress` hears what takes a while; `fault` is called at
+        the named crash points, for tests. Raises `StorageError`.
         """
         chosen = settings or Settings.from_environment()
         if url is not None:
@@ -210,20 +224,24 @@ class Circuit:
             database = await Database.open(address)
             stack.push_async_callback(database.close)
             await schema.require_current(database)
+            functions = collect([*chosen.actions, *actions])
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
             clock = SystemClock()
             toolbox = Toolbox(chosen.home / "workspaces", registry.http, chosen.environment, functions=tuple(tools))
             stack.push_async_callback(toolbox.aclose)
-            actions = {AGENT: AgentAction(registry, toolbox=toolbox)}
+            performing: dict[str, Action] = {
+                AGENT: AgentAction(registry, toolbox=toolbox),
+                FUNCTION: FunctionAction(functions, chosen.max_concurrent_executions),
+            }
             engine = Engine(
                 database,
-                actions=actions,
+                actions=performing,
                 clock=clock,
                 ids=SystemIds(clock),
                 worker=worker,
                 only=cases,
-                capabilities=Capabilities(actions, SUPPORTED, chosen.pools),
+                capabilities=Capabilities([*performing, *map(required_function, functions)], SUPPORTED, chosen.pools),
                 limits=WorkerLimits(
                     lease_seconds=chosen.lease_seconds,
                     executions=chosen.max_concurrent_executions,
@@ -235,7 +253,7 @@ class Circuit:
             )
             stack.push_async_callback(engine.stop)
             await engine.start()
-            circuit = cls(chosen, database, engine, registry, clock)
+            circuit = cls(chosen, database, engine, registry, clock, functions)
             circuit._only = cases
             yield circuit
 
@@ -257,6 +275,17 @@ class Circuit:
         for agent in workflow.agents.values():
             spec = provider_of(agent, {"models": models})
             self.registry.check({"type": spec.type, "model": spec.model, "options": spec.options})
+
+    def check_actions(self, workflow: Workflow) -> None:
+        """Raise `InvalidRequest` if the workflow calls a function that this process does not have."""
+        called = {action.config["name"] for action in workflow.actions.values() if action.kind == FUNCTION}
+        missing = sorted(called - self.functions.keys())
+        if missing:
+            known = ", ".join(sorted(self.functions)) or "none"
+            raise InvalidRequest(
+                f"workflow {workflow.id} calls {', '.join(missing)}, and the functions known here are: {known}."
+                " Name the module that holds them: --actions MODULE, or CIRCUIT_ACTIONS"
+            )
 
     # Cases
 

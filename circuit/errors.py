@@ -17,6 +17,7 @@
     │   ├── MergeConflict          merge_conflict
     │   ├── ColourMismatch         colour_mismatch
     │   ├── ExecutionTimeout       timeout           (retryable)
+    │   ├── InvalidInput           invalid_input
     │   ├── InvalidOutput          invalid_output    (retryable)
     │   ├── Cancelled              cancelled
     │   ├── Crashed                crashed
@@ -212,6 +213,12 @@ class ColourMismatch(FiringError):
 class ExecutionTimeout(FiringError):
     code = "timeout"
     retryable = True
+
+
+class InvalidInput(FiringError):
+    """An action was called with inputs that it does not take."""
+
+    code = "invalid_input"
 
 
 class InvalidOutput(FiringError):

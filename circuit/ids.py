@@ -6,10 +6,14 @@ weekly partitions of the big tables rest on.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
+
+import orjson
 
 DEFAULT_TENANT = 1
 
@@ -62,6 +66,24 @@ def first_uuid7_at(instant: datetime) -> UUID:
     """The least UUIDv7 that an instant can give: a bound between two partitions."""
     milliseconds = int(instant.astimezone(UTC).timestamp() * 1000)
     return UUID(int=(milliseconds & (1 << 48) - 1) << 80)
+
+
+def idempotency_key(execution_id: str, name: str, arguments: Any, occurrence: int = 0) -> str:
+    """The key by which others know that they were asked for the same: a hash of the firing, of what it calls, of the
+    arguments (JSON, whatever the order of its keys) and of how many equal calls came before within the firing."""
+    named = [execution_id, name, _canonical(arguments), occurrence]
+    return hashlib.sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """JSON in which numbers that are equal are written alike, for the database reads back 1e2 as 100."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _canonical(item) for name, item in value.items()}
+    return [_canonical(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def parse_case_id(text: str) -> UUID | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +42,7 @@ class Settings:
     connection_timeout: float = 30.0
     log_level: str = "warning"
     access: Access = field(default_factory=Access)
+    actions: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -59,6 +60,7 @@ class Settings:
             port=_whole(values, "CIRCUIT_PORT", 4000, least=0, most=65_535),
             stream_buffer_size=_whole(values, "STREAM_BUFFER_SIZE", 1000, least=1, most=1_000_000),
             connection_timeout=_number(values, "CONNECTION_TIMEOUT", 30.0, least=0.1, most=3600.0),
+            actions=_names(values, "CIRCUIT_ACTIONS"),
             log_level=_choice(values, "CIRCUIT_LOG_LEVEL", "warning", LOG_LEVELS),
             access=_access(values),
             environment=values,
@@ -68,6 +70,11 @@ class Settings:
     def debug(self) -> bool:
         """Whether tracebacks are shown."""
         return self.log_level == "debug"
+
+
+def with_actions(settings: Settings, modules: Sequence[str] | None) -> Settings:
+    """The settings with these modules of actions beside their own."""
+    return replace(settings, actions=tuple(dict.fromkeys([*settings.actions, *(modules or ())])))
 
 
 def debug_wanted() -> bool:
@@ -190,6 +197,11 @@ def _whole(values: Mapping[str, str], name: str, default: int, *, least: int, mo
     if not least <= number <= most:
         raise _refused(name, text, f"a whole number from {least} to {most}")
     return number
+
+
+def _names(values: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """The names in a list with commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in values.get(name, "").split(",") if part.strip()))
 
 
 def _choice(values: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:

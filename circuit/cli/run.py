@@ -20,7 +20,7 @@ from circuit.cli.terminal import Terminal, one_line
 from circuit.cli.token import TokenParts, token_parts
 from circuit.cli.workflows import read_workflow
 from circuit.errors import InvalidRequest
-from circuit.settings import Settings
+from circuit.settings import Settings, with_actions
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
@@ -47,6 +47,10 @@ def run(
         list[str] | None,
         typer.Option("--model", metavar="[AGENT=]TYPE:NAME", help="A model in place of those in the file."),
     ] = None,
+    actions: Annotated[
+        list[str] | None,
+        typer.Option("--actions", metavar="MODULE", help="A Python module (or .py file) with @action functions."),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="CASE", help="Go on with a case instead of starting one.")
     ] = None,
@@ -60,9 +64,10 @@ def run(
 
     \b
     Example: circuit run workflows/document_review.yaml --token-file article.md --model openai:gpt-4.1-mini
+    Example: circuit run order.yaml --actions shop.actions --set data.amount=12
     """
     terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
+    settings = with_actions(Settings.from_environment(), actions)
     if resume is not None:
         if file is not None or token is not None or token_file is not None or assignments or models:
             raise InvalidRequest("--resume takes a case that exists: no FILE, token or model goes with it.")
@@ -86,6 +91,7 @@ async def _start(
 ) -> int:
     async with _opened(settings, terminal) as circuit:
         circuit.check_models(workflow, choices)
+        circuit.check_actions(workflow)
         scripted = scripted_agents(workflow, choices)
         if scripted:
             terminal.line(scripted_notice(scripted))

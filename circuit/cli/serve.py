@@ -10,11 +10,15 @@ import typer
 
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal
-from circuit.settings import Settings, check_pools
+from circuit.settings import Settings, check_pools, with_actions
 
 PoolOption = Annotated[
     list[str] | None,
     typer.Option("--pool", help="Take cases of workflows in this pool; may be given several times [default: default]."),
+]
+ActionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--actions", metavar="MODULE", help="A Python module (or .py file) with @action functions."),
 ]
 
 
@@ -25,13 +29,14 @@ def serve(
         typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one [default: 4000]."),
     ] = None,
     pools: PoolOption = None,
+    actions: ActionsOption = None,
 ) -> int:
     """Serve GraphQL, WebSocket and SSE, and work on cases. Ends cleanly on SIGINT and SIGTERM.
 
     \b
     Example: circuit serve --port 4000
     """
-    settings = _settings(pools)
+    settings = _settings(pools, actions)
     terminal = Terminal()
 
     async def body() -> int:
@@ -48,14 +53,14 @@ def serve(
     return _until_signal(body, settings)
 
 
-def worker(pools: PoolOption = None) -> int:
+def worker(pools: PoolOption = None, actions: ActionsOption = None) -> int:
     """Work on cases, without a server. Any number of workers share one database. Ends cleanly on SIGTERM, and when
     `circuit workers drain` asks it to.
 
     \b
-    Example: CIRCUIT_DATABASE_URL=postgresql://circuit@localhost/circuit circuit worker --pool gpu
+    Example: CIRCUIT_DATABASE_URL=postgresql://circuit@localhost/circuit circuit worker --pool gpu --actions shop
     """
-    settings = _settings(pools)
+    settings = _settings(pools, actions)
     terminal = Terminal()
 
     async def body() -> int:
@@ -69,8 +74,8 @@ def worker(pools: PoolOption = None) -> int:
     return _until_signal(body, settings)
 
 
-def _settings(pools: list[str] | None) -> Settings:
-    settings = Settings.from_environment()
+def _settings(pools: list[str] | None, actions: list[str] | None) -> Settings:
+    settings = with_actions(Settings.from_environment(), actions)
     return replace(settings, pools=check_pools(pools, "--pool")) if pools else settings
 
 

@@ -7,24 +7,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from circuit.definition.action_document import ActionEntry, FunctionEntry
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
 from circuit.definition.agent_reference import reference, reference_text
 from circuit.definition.document import (
     RULE_FIELDS,
     RULE_KINDS,
-    AgentExecution,
     Document,
     FieldComparison,
     InputArcEntry,
-    MappingEntry,
     OutputArcEntry,
     PlaceAgent,
     PlaceEntry,
-    RetryConfig,
     RuleEntry,
     TransitionEntry,
     TriggerEntry,
 )
+from circuit.definition.execution_document import AgentExecution, MappingEntry, RetryConfig
 from circuit.definition.field import seconds
 from circuit.definition.tool_canonical import capability_json, policy_json, tool_json
 
@@ -190,6 +189,7 @@ def _transition(entry: TransitionEntry) -> dict[str, Any]:
             "rules": [_rule(rule) for rule in entry.rules or ()],
             "conditions": list(conditions or ()),
             "agent_execution": _agent_execution(entry.agent_execution),
+            "action": _action(entry.action),
             "output_mapping": _mapping(entry.output_mapping),
             "on_failure": entry.on_failure,
             "merge": entry.merge,
@@ -248,17 +248,28 @@ def _agent_execution(entry: str | AgentExecution | None) -> dict[str, Any] | Non
         return None
     if isinstance(entry, str):
         entry = AgentExecution(agent_id=entry)
+    return _tidy({"agent_id": entry.agent_id, **_execution(entry)})
+
+
+def _execution(entry: AgentExecution | ActionEntry) -> dict[str, Any]:
+    """What running an agent and running an action have in common."""
     timeout = DEFAULT_TIMEOUT_SECONDS if entry.timeout_seconds is None else seconds(entry.timeout_seconds)
-    return _tidy(
-        {
-            "agent_id": entry.agent_id,
-            "input_mapping": _mapping(entry.input_mapping),
-            "output_mapping": _mapping(entry.output_mapping),
-            "required": entry.required is not False,
-            "timeout_seconds": timeout,
-            "retry_config": _retry(entry.retry_config),
-        }
-    )
+    return {
+        "input_mapping": _mapping(entry.input_mapping),
+        "output_mapping": _mapping(entry.output_mapping),
+        "required": entry.required is not False,
+        "timeout_seconds": timeout,
+        "retry_config": _retry(entry.retry_config),
+    }
+
+
+def _action(entry: str | FunctionEntry | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    if isinstance(entry, str):
+        entry = FunctionEntry(type="function", name=entry)
+    heartbeat = None if entry.heartbeat_seconds is None else seconds(entry.heartbeat_seconds)
+    return _tidy({"type": entry.type, "name": entry.name, "heartbeat_seconds": heartbeat, **_execution(entry)})
 
 
 def _trigger(entry: TriggerEntry | None) -> dict[str, Any] | None:

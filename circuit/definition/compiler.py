@@ -34,6 +34,13 @@ from circuit.net.structure import (
     Trigger,
 )
 
+AGENT = "agent"
+FUNCTION = "function"
+"""Kinds of actions of which the compiler knows more than the name."""
+
+_OF_ANY_ACTION = ("type", "input_mapping", "output_mapping", "required", "timeout_seconds", "retry_config")
+"""Keys that the engine sees to; the others are the action's own configuration."""
+
 ALWAYS = ("tokens", "case")
 ONE_TOKEN = ("data", "metadata", "tokens", "case")
 
@@ -50,14 +57,14 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
     compiled = {name: Colour(name, bundle(schema, colours, name)) for name, schema in colours.items()}
     agents = {name: _agent(name, value, colours) for name, value in (plain.get("agents") or {}).items()}
     transitions: Mapping[str, Any] = plain["transitions"]
-    actions = {name: action for name, value in transitions.items() if (action := _action(value.get("agent_execution")))}
+    actions = {name: action for name, value in transitions.items() if (action := _action(value))}
     # By name, not by place in the file: the order in which the net looks at transitions belongs to the version.
     net = Net.build(
         plain["workflow"],
         [_place(name, value, compiled) for name, value in plain["places"].items()],
         [_transition(name, transitions[name], colours) for name in sorted(transitions)],
     )
-    used = {action.config["agent_id"] for action in actions.values()}
+    used = {action.config["agent_id"] for action in actions.values() if action.kind == AGENT}
     providers = [agents[name].provider for name in sorted(used)]
     return Workflow(
         id=plain["workflow"],
@@ -70,7 +77,7 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
         actions=actions,
         agents=agents,
         requires={
-            "actions": sorted({action.kind for action in actions.values()}),
+            "actions": sorted({required_action(action) for action in actions.values()}),
             "models": sorted({f"{provider.type}:{provider.model}" for provider in providers}),
             "pools": [plain.get("pool", DEFAULT_POOL)],
         },
@@ -131,13 +138,29 @@ def _agent(name: str, value: Mapping[str, Any], colours: Mapping[str, Any]) -> A
     )
 
 
-def _action(execution: Mapping[str, Any] | None) -> ActionSpec | None:
-    if execution is None:
+def required_action(action: ActionSpec) -> str:
+    """What a worker must have to run it: a kind of action, or one function."""
+    return required_function(action.config["name"]) if action.kind == FUNCTION else action.kind
+
+
+def required_function(name: str) -> str:
+    """How a version says that it calls the function `name`."""
+    return f"function:{name}"
+
+
+def _execution(transition: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an acting transition says of its agent or its action; empty for an immediate one."""
+    return transition.get("agent_execution") or transition.get("action") or {}
+
+
+def _action(transition: Mapping[str, Any]) -> ActionSpec | None:
+    execution = _execution(transition)
+    if not execution:
         return None
     retry: Mapping[str, Any] = execution.get("retry_config") or {}
     return ActionSpec(
-        kind="agent",
-        config={"agent_id": execution["agent_id"]},
+        kind=execution.get("type", AGENT),
+        config={name: value for name, value in execution.items() if name not in _OF_ANY_ACTION},
         required=execution.get("required", True),
         timeout_seconds=execution.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS),
         retry=RetryPolicy(
@@ -153,7 +176,7 @@ def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any])
     known = variables(value["from_places"])
     rules = tuple(Rule.parse(rule) for rule in value.get("rules", ()))
     conditions = tuple(compile_expression(source, known) for source in value.get("conditions", ()))
-    execution: Mapping[str, Any] = value.get("agent_execution") or {}
+    execution = _execution(value)
     outputs = {**execution.get("output_mapping", {}), **value.get("output_mapping", {})}
     trigger: Mapping[str, Any] = value.get("trigger") or {"type": "auto"}
     manual = None

@@ -1,8 +1,8 @@
 """The workflow file as its authors write it: places, transitions and all else, in short and long forms.
 
-With `agent_document` this is the only place where the keys of the format are named. Each key carries its description,
-from which the JSON Schema of the format is made; keys that belong to the format and that this release does not run
-are marked `Planned`.
+With `execution_document`, `action_document` and `agent_document` this is the only place where the keys of the format
+are named. Each key carries its description, from which the JSON Schema of the format is made; keys that belong to the
+format and that this release does not run are marked `Planned`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Tag, model_validator
 
+from circuit.definition.action_document import Action
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
+from circuit.definition.execution_document import (
+    AgentExecution,
+    InputMappingEntries,
+    OutputMappingEntries,
+    RetryConfig,
+)
 from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, Planned, Text, by_kind, fault
 from circuit.events import CASE_EVENTS
 
@@ -146,65 +153,6 @@ class OutputArcEntry(Part):
     ] = None
 
 
-class MappingEntry(Part):
-    """A path, and what counts where it leads nowhere."""
-
-    path: Annotated[Line, Field(description="The dotted path of the value.")]
-    optional: Annotated[bool | None, Field(description="Leave the entry out where the path leads nowhere.")] = None
-    default: Annotated[Any, Field(description="The value where the path leads nowhere.")] = None
-
-
-MappingValue = Annotated[
-    Annotated[Line, Tag("<text>")] | Annotated[MappingEntry, Tag("<mapping>")],
-    by_kind("a path, or {path, optional, default}", "text", "mapping"),
-]
-InputMappingEntries = Annotated[
-    dict[Line, MappingValue],
-    Field(description="{agent_input: token_path}, with paths under data, metadata or tokens.PLACE."),
-]
-OutputMappingEntries = Annotated[
-    dict[Line, MappingValue],
-    Field(description="{token_path: output}; targets under data or metadata, or to.PLACE.data of one target."),
-]
-
-
-class RetryConfig(Part):
-    """How often a failed action is tried again."""
-
-    max_attempts: Annotated[int | None, Field(ge=1, le=1_000, description="Attempts in all. Default: 1.")] = None
-    backoff_seconds: Annotated[
-        Duration | None, Field(description="The first wait; it doubles with each attempt. Default: 1.")
-    ] = None
-    retry_on_errors: Annotated[
-        list[Line] | None,
-        Field(description="Error codes that are tried again. Default: every error that calls itself retryable."),
-    ] = None
-    max_crashes: Annotated[
-        int | None,
-        Field(ge=1, le=1_000, description="Lost processes after which it fails for good. Default: 10."),
-    ] = None
-
-
-class AgentExecution(Part):
-    """Runs an agent between taking the tokens and producing the new ones."""
-
-    agent_id: Annotated[Identifier, Field(description="The agent (under `agents`).")]
-    input_mapping: Annotated[
-        InputMappingEntries | None, Field(description="What the agent gets. Default: the token's data.")
-    ] = None
-    output_mapping: Annotated[
-        OutputMappingEntries | None, Field(description="What of the agent's output the new tokens get.")
-    ] = None
-    required: Annotated[
-        bool | None,
-        Field(description="false: if the agent fails the token moves on without its output. Default: true."),
-    ] = None
-    timeout_seconds: Annotated[
-        Duration | None, Field(description="The longest one attempt may take. Default: 300.")
-    ] = None
-    retry_config: Annotated[RetryConfig | None, Field(description="How often a failure is tried again.")] = None
-
-
 class TriggerEntry(Part):
     """Who fires the transition."""
 
@@ -293,11 +241,14 @@ class TransitionEntry(Part):
         | None,
         Field(description="Runs an agent: its id, or a mapping with agent_id."),
     ] = None
+    action: Annotated[
+        Action | None, Field(description="Does something else: the name of a function, or a mapping with type.")
+    ] = None
     output_mapping: Annotated[
         OutputMappingEntries | None, Field(description="Manual transitions: {token_path: form.FIELD}.")
     ] = None
     on_failure: Annotated[
-        Identifier | None, Field(description="Where the tokens go when the agent fails for good.")
+        Identifier | None, Field(description="Where the tokens go when the agent or the action fails for good.")
     ] = None
     merge: Annotated[
         Literal["last", "deep", "list"] | None,
@@ -309,6 +260,9 @@ class TransitionEntry(Part):
     def _one_spelling(self) -> TransitionEntry:
         if self.to_place is not None and self.to_places is not None:
             raise fault("several", "to_place and to_places exclude each other", "keep to_places", at=["to_place"])
+        if self.agent_execution is not None and self.action is not None:
+            message = "agent_execution and action exclude each other: a transition does one thing"
+            raise fault("several", message, "remove one, or make two transitions of it", at=["action"])
         return self
 
 

@@ -71,9 +71,9 @@ def _arcs(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
     failure = transition.get("on_failure")
     if failure is not None:
         scene.known("place", failure, (*path, "on_failure"))
-        if "agent_execution" not in written:
-            message = "on_failure belongs to a transition that runs an agent"
-            report.add((*path, "on_failure"), message, "add agent_execution, or remove it", key=True)
+        if not {"agent_execution", "action"} & set(written):
+            message = "on_failure belongs to a transition that runs an agent or an action"
+            report.add((*path, "on_failure"), message, "add agent_execution or action, or remove it", key=True)
 
 
 def _guard(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:
@@ -163,14 +163,18 @@ def _token_part(scene: Scene, path: PathTuple, segments: tuple[str, ...], inputs
 
 
 def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:
-    execution: Mapping[str, Any] | None = transition.get("agent_execution")
+    key = "agent_execution" if "agent_execution" in transition else "action"
+    execution: Mapping[str, Any] | None = transition.get(key)
     if execution is None:
         return
     report = scene.report
-    here = (*path, "agent_execution")
-    found = scene.known("agent", execution["agent_id"], (*here, "agent_id"))
+    here = (*path, key)
+    agent: str | None = execution.get("agent_id")
+    found = agent is not None and scene.known("agent", agent, (*here, "agent_id"))
     if execution["timeout_seconds"] <= 0:
         report.add((*here, "timeout_seconds"), "timeout_seconds must be more than 0", "leave it out for 300 seconds")
+    if execution.get("heartbeat_seconds", 1) <= 0:
+        report.add((*here, "heartbeat_seconds"), "heartbeat_seconds must be more than 0", "leave it out for no limit")
     for name, value in execution.get("input_mapping", {}).items():
         where = (*here, "input_mapping", name)
         _token_path(scene, _path_of(where, value), _text_of(value), inputs, bare=False)
@@ -179,7 +183,7 @@ def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs
         if code not in known:
             where = (*here, "retry_config", "retry_on_errors", index)
             report.add(where, f"there is no error code {code!r}", suggestion(code, known, "codes"))
-    outputs = _outputs(scene, execution["agent_id"]) if found else None
+    outputs = _outputs(scene, agent) if agent is not None and found else None
     manual = (transition.get("trigger") or {}).get("type") == "manual"
     for target, value in execution.get("output_mapping", {}).items():
         where = (*here, "output_mapping", target)
@@ -190,7 +194,6 @@ def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs
         if first == "form" and manual:
             _form_field(scene, path, _path_of(where, value), source, transition)
         elif outputs is not None and first not in outputs and not _forgives(value):
-            agent = execution["agent_id"]
             report.add(
                 _path_of(where, value), f"agent {agent} has no output {first!r}", suggestion(first, outputs, "outputs")
             )
@@ -249,9 +252,9 @@ def _manual(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Non
     if not mapping or not report.intact(*path, "trigger", "type"):
         return
     if trigger["type"] == "auto":
-        runs = "agent_execution" in transition
+        runs = next((key for key in ("agent_execution", "action") if key in transition), None)
         message = "output_mapping here is for manual transitions"
-        hint = "move it into agent_execution" if runs else "add trigger: {type: manual}, or data: on the output arc"
+        hint = f"move it into {runs}" if runs else "add trigger: {type: manual}, or data: on the output arc"
         report.add((*path, "output_mapping"), message, hint, key=True)
         return
     for target, value in mapping.items():

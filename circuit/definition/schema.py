@@ -28,9 +28,9 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of workflow files, short and long forms."""
     schema = Document.model_json_schema(schema_generator=_Generator)
     definitions: dict[str, Any] = schema["$defs"]
-    for model in _kinds(Part):
+    for model in parts():
         described = schema if model is Document else definitions.get(model.__name__)
-        if described is not None:
+        if described is not None:  # else it is only what several kinds have in common
             _explain(model, described["properties"])
     _close(schema)
     # A rule has exactly one test; the model checks it, and an editor should know it.
@@ -42,11 +42,11 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _kinds(part: type[Part]) -> Iterator[type[Part]]:
-    """All kinds of mappings, those of kinds included."""
-    for kind in part.__subclasses__():
-        yield kind
-        yield from _kinds(kind)
+def parts(model: type[Part] = Part) -> Iterator[type[Part]]:
+    """All kinds of mappings of the format."""
+    for part in model.__subclasses__():
+        yield part
+        yield from parts(part)
 
 
 def _explain(model: type[Part], properties: dict[str, Any]) -> None:

@@ -19,13 +19,27 @@ from circuit.value import dataclass
 LONGEST_WAIT_SECONDS = 10 * 366 * 86_400.0
 LONGEST_KEY = 200
 
+_LASTING = ("step:", "tool:")
+
+
+def lasting_step(name: str) -> str:
+    """The journal's name for the step `name` of an action, whose result outlives a retry."""
+    return f"step:{name}"
+
+
+def lasting(step: str) -> bool:
+    """Whether what the journal holds under `step` also counts in later attempts: what was done stays done, while an
+    answer that came to nothing is asked for again."""
+    return step.startswith(_LASTING)
+
 
 @dataclass(frozen=True, slots=True)
 class ActionCall:
     """One start of one attempt of a firing: everything that its action may know, frozen when the firing began.
 
     `attempt` counts tries after failures and keys the journal; `start` counts starts (every retry and every resume)
-    and is the `attempt` of the stream. `recorded` is the journal of this attempt: step name to value.
+    and is the `attempt` of the stream. `recorded` is the journal of this attempt, and what lasts of earlier ones: step
+    name to value.
     """
 
     key: CaseKey

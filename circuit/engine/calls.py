@@ -31,7 +31,7 @@ def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[st
     """The action's configuration. An agent's comes with its definition and with the model that this case asked for."""
     agent_id = spec.config.get("agent_id")
     if agent_id is None:
-        return dict(spec.config)
+        return {"action": spec.kind, **spec.config}
     agent = workflow.agents[agent_id]
     provider = provider_of(agent, row.parameters)
     config: dict[str, Any] = {"agent_id": agent_id, "agent": agent_json(agent, provider)}
@@ -115,7 +115,7 @@ def descriptor(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the execution's row keeps of who ran: versions, provider, model and parameters, and nothing secret."""
     agent = config.get("agent")
     if agent is None:
-        return {}
+        return {name: config[name] for name in ("action", "name") if name in config}
     return {
         "agent_id": agent["id"],
         "agent_hash": agent["hash"],

@@ -334,4 +334,4 @@ def _ended(ended: Ended, owner: Owner, now: datetime) -> Step:
     if ended.output is not None:
         return owner.completed(ended.firing, ended.start, ended.output, ended.sequence, now)
     assert ended.error is not None
-    return owner.failed(ended.firing, ended.start, ended.error, ended.sequence, now)
+    return owner.failed(ended.firing, ended.start, ended.error, ended.sequence, now, ended.recorded)

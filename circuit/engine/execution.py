@@ -13,16 +13,16 @@ from dataclasses import field
 from datetime import datetime
 from typing import Any
 
-from circuit.engine.action import LONGEST_KEY, Action, ActionCall, ActionOutput, Suspended, Woken
+from circuit.engine.action import LONGEST_KEY, Action, ActionCall, ActionOutput, Suspended, Woken, lasting
 from circuit.engine.owner import Start
-from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.engine.payload import PAYLOAD_LIMIT, PayloadFault, PayloadOversize, storable
 from circuit.engine.suspension import WAIT
 from circuit.errors import ActionFailed, Cancelled, CircuitError, ExecutionTimeout, InvalidOutput, StorageError
 from circuit.events import StreamDelta, StreamType
 from circuit.ids import CaseKey
 from circuit.net.colour import Colour
 from circuit.security.redaction import excerpt, redact
-from circuit.storage.records import JournalRow, LogWrite
+from circuit.storage.records import ALL_ATTEMPTS, JournalRow, LogWrite
 from circuit.streams.publisher import Outlet, Publisher
 from circuit.value import dataclass
 
@@ -43,7 +43,8 @@ def no_fault(point: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a start ended. Exactly one of `output`, `error`, `suspended` and `interrupted` is set; `sequence` is the last
-    frame. A suspended one tells what it has `recorded`, for the start that follows the wait."""
+    frame. A suspended one tells what it has `recorded`, for the start that follows the wait, and a failed one what of
+    that counts in later attempts too."""
 
     key: CaseKey
     firing: int
@@ -97,6 +98,7 @@ class Context:
         self._around = around
         self._cutoff = cutoff
         self._journal = dict(call.recorded)
+        self._lasting = {step: value for step, value in call.recorded.items() if lasting(step)}
         self._answering = False
 
     async def emit(self, delta: StreamDelta) -> None:
@@ -113,7 +115,11 @@ class Context:
         stored = _stored(value, f"the journal entry {step}")
         self._around.fault("after_answer")
         call = self._call
-        await self._around.log(LogWrite(call.key, journal=[JournalRow(call.firing, call.attempt, step, stored)]))
+        attempt = call.attempt
+        if lasting(step):
+            # Noted before it is stored: the write goes on when the action is cancelled, and then it counts.
+            attempt, self._lasting[step] = ALL_ATTEMPTS, stored
+        await self._around.log(LogWrite(call.key, journal=[JournalRow(call.firing, attempt, step, stored)]))
         self._journal[step] = stored
         self._around.fault("after_journal")
         return stored
@@ -141,6 +147,11 @@ class Context:
 
     def now(self) -> datetime:
         return self._around.now()
+
+    @property
+    def lasting(self) -> Mapping[str, Any]:
+        """What the journal holds for later attempts too."""
+        return self._lasting
 
     def _require_wanted(self) -> None:
         if self._cutoff.cut:
@@ -170,7 +181,7 @@ async def execute(start: Start, around: Surroundings, cutoff: Cutoff | None = No
         outlet.abandon()
         raise
     if isinstance(result, CircuitError):
-        return Ended(call.key, call.firing, call.start, sequence, error=result)
+        return Ended(call.key, call.firing, call.start, sequence, error=result, recorded=context.lasting)
     if isinstance(result, Suspended):
         return Ended(call.key, call.firing, call.start, sequence, suspended=result, recorded=context.recorded)
     return Ended(call.key, call.firing, call.start, sequence, output=result)
@@ -217,13 +228,16 @@ def _told(error: BaseException) -> str:
 
 
 def _sane(output: ActionOutput) -> ActionOutput:
-    """`output` as it reads back from the database; the owner thus works on what the next one would read."""
+    """`output` as it reads back from the database; the owner thus works on what the next one would read.
+
+    What stands in its outputs by names, as a whole and as text is not too large for being said so often."""
     if not isinstance(output, ActionOutput):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidOutput(f"the action returned {type(output).__name__}, not an ActionOutput")
-    outputs, text, usage, model = _stored(
-        [dict(output.outputs), output.text, dict(output.usage), output.model], "the output"
-    )
     value = None if output.output is None else _stored(output.output, "the structured output")
+    limit = PAYLOAD_LIMIT if value is None else 3 * PAYLOAD_LIMIT
+    outputs, text, usage, model = _stored(
+        [dict(output.outputs), output.text, dict(output.usage), output.model], "the output", limit
+    )
     return ActionOutput(outputs, text, value, usage, model)
 
 
@@ -242,9 +256,9 @@ def _sane_wait(wait: Suspended) -> Suspended:
     return Suspended(kind, key, payload, wait.timeout_seconds, roles=roles, form=form)
 
 
-def _stored(value: Any, what: str) -> Any:
+def _stored(value: Any, what: str, limit: int = PAYLOAD_LIMIT) -> Any:
     try:
-        return storable(value)
+        return storable(value, limit)
     except PayloadFault as fault:
         raise InvalidOutput(excerpt(f"{what} cannot be stored: {fault}", LONGEST_MESSAGE)) from None
     except PayloadOversize as oversize:

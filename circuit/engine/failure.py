@@ -21,7 +21,8 @@ NO_FIRING = 0
 
 
 def try_again_later(memory: Memory, live: LiveFiring, error: CircuitError, draft: Draft) -> bool:
-    """Offer the firing again for a later time, if its policy allows. The next attempt has a journal of its own."""
+    """Offer the firing again for a later time, if its policy allows. The next attempt has a journal of its own,
+    but for what lasts."""
     row = live.row
     policy = memory.workflow.actions[row.transition].retry
     at = retry_at(policy, error, key=memory.key, firing=row.number, attempt=row.attempt, now=draft.now)

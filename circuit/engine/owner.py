@@ -131,12 +131,22 @@ class Owner:
             self.memory.frame(live, sequence + 1, StreamDelta(StreamType.COMPLETED, fields), draft)
         return self._finish(draft)
 
-    def failed(self, number: int, start: int, error: CircuitError, sequence: int, now: datetime) -> Step:
-        """An action failed. A failure of another start is dropped."""
+    def failed(
+        self,
+        number: int,
+        start: int,
+        error: CircuitError,
+        sequence: int,
+        now: datetime,
+        lasting: Mapping[str, Any] | None = None,
+    ) -> Step:
+        """An action failed. A failure of another start is dropped. `lasting` is what its journal holds for later
+        attempts too."""
         live = self._running(number, start)
         if live is None:
             return NOTHING
         draft = self._draft(now)
+        self.memory.journal.setdefault(number, {}).update(lasting or {})
         self._attempt_failed(live, error, sequence, draft)
         return self._finish(draft)
 

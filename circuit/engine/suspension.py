@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from circuit.engine.action import lasting
 from circuit.engine.draft import Draft
 from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from circuit.events import FiringSuspended
@@ -114,11 +115,14 @@ def signal(
 
 
 def take_along(memory: Memory, live: LiveFiring, draft: Draft) -> None:
-    """The firing has a new attempt, whose journal begins with the waits and signals of the one before."""
+    """The firing has a new attempt, whose journal begins with the waits and signals of the one before, and with the
+    steps that count in every attempt."""
     before = memory.journal.pop(live.row.number, {})
     for step, value in before.items():
         if step.startswith((WAIT, SIGNAL)):
             _record(memory, live, step, value, draft)
+        elif lasting(step):
+            memory.journal.setdefault(live.row.number, {})[step] = value
 
 
 def _kept(journal: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:

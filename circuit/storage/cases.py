@@ -250,11 +250,11 @@ _JOURNAL = (
     "SELECT t.tenant_id, t.case_id, t.firing, t.step, t.value "
     + _OF_CASES.format(table="circuit.journal")
     + " JOIN circuit.firing f ON f.tenant_id = i.tenant_id AND f.case_id = i.case_id AND f.number = t.firing"
-    " WHERE f.state IN ('offered', 'running', 'suspended') AND f.attempt = t.attempt"
+    " WHERE f.state IN ('offered', 'running', 'suspended') AND t.attempt IN (0, f.attempt)"
 )
 _RECORDED = """
 SELECT step, value FROM circuit.journal
-WHERE tenant_id = $1 AND case_id = $2 AND firing = $3 AND attempt = $4
+WHERE tenant_id = $1 AND case_id = $2 AND firing = $3 AND attempt IN (0, $4)
 """
 
 

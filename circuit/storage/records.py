@@ -118,6 +118,10 @@ class ExecutionRow:
     error: Mapping[str, Any] | None = None
 
 
+ALL_ATTEMPTS = 0
+"""The attempt of the journal's rows that count in every attempt of their firing."""
+
+
 @dataclass(frozen=True, slots=True)
 class JournalRow:
     firing: int

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from circuit.definition import load_workflow
-from circuit.definition.field import Part
+from circuit.definition.schema import parts
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "workflow-file.md"
 TEXT = PAGE.read_text()
@@ -16,13 +16,7 @@ EXAMPLES = [block for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
 def keys() -> set[str]:
-    found: set[str] = set()
-    models = Part.__subclasses__()
-    while models:
-        model = models.pop()
-        models += model.__subclasses__()
-        found |= {info.alias or name for name, info in model.model_fields.items()}
-    return found
+    return {info.alias or name for model in parts() for name, info in model.model_fields.items()}
 
 
 def test_every_key_of_the_format_is_named() -> None:

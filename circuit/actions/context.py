@@ -1,0 +1,141 @@
+"""What a function may do while it runs: `Context` in asynchronous ones, `BlockingContext` in the others."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from circuit.actions.result import as_json
+from circuit.engine.action import ActionCall, ActionContext, lasting_step
+from circuit.errors import ActionFailed, Cancelled
+from circuit.events import StreamDelta
+from circuit.ids import idempotency_key
+
+LONGEST_STEP_NAME = 200
+
+_Result = TypeVar("_Result")
+
+
+class Context:
+    """The context of one start of one call.
+
+    `attempt` counts tries after failures. `idempotency_key` is the same for every resume and every retry of the same
+    firing, and another one for every other: hand it to whatever must do a thing once.
+    """
+
+    def __init__(self, call: ActionCall, context: ActionContext, name: str, beat: Callable[[], None]) -> None:
+        self.case_id = str(call.key)
+        self.execution_id = call.execution_id
+        self.workflow_id = call.workflow_id
+        self.transition = call.transition
+        self.attempt = call.attempt
+        self.tokens: Sequence[Mapping[str, Any]] = call.tokens
+        self.idempotency_key = idempotency_key(call.execution_id, name, call.inputs)
+        self._name = name
+        self._call = call
+        self._context = context
+        self._beat = beat
+        self._asked: set[str] = set()
+        self._over = False
+
+    async def step(self, name: str, function: Callable[[], Awaitable[Any] | Any]) -> Any:
+        """Do `function` once: its result (JSON) is kept under `name`, and a later start or attempt of this firing
+        gets it from there instead of doing it again. Returns what is kept; of two results, the first.
+
+        If the process dies between the deed and the record, the step is done again: give `idempotency_key` along.
+        """
+        found, kept = await self.recall(name)
+        if found:
+            return kept
+        value = function()
+        if inspect.isawaitable(value):
+            value = await value
+        return await self.keep(name, value)
+
+    async def recall(self, name: str) -> tuple[bool, Any]:
+        """Whether the result of the step `name` is kept, and the result."""
+        self._go_on()
+        if not 0 < len(name) <= LONGEST_STEP_NAME or not name.isprintable():
+            raise ActionFailed(f"{self._name}: the name of a step has 1 to {LONGEST_STEP_NAME} printable characters")
+        if name in self._asked:
+            raise ActionFailed(
+                f"{self._name}: the step {name!r} was asked for twice in one run; give each step a name of its own"
+            )
+        self._asked.add(name)
+        step = lasting_step(name)
+        return step in self._call.recorded, self._call.recorded.get(step)
+
+    async def keep(self, name: str, value: Any) -> Any:
+        """Keep the result of the step `name`, and return what is kept."""
+        self._go_on()
+        kept = await self._context.record(lasting_step(name), as_json(f"the step {name} of {self._name}", value))
+        self._go_on()
+        return kept
+
+    async def emit(self, content: str) -> None:
+        """Send text to the readers of this execution's stream."""
+        self._go_on()
+        await self._context.emit(StreamDelta.content(content))
+
+    async def heartbeat(self, note: str | None = None) -> None:
+        """Say that the work goes on, with a note for people. Raises `Cancelled` where it is not wanted any more."""
+        self._go_on()
+        if note:
+            await self._context.emit(StreamDelta.thinking(note))
+
+    def now(self) -> datetime:
+        """The present instant, by the database's clock."""
+        return self._context.now()
+
+    def end(self) -> None:
+        """Nothing more is taken from here: the call has ended, whatever of it still runs."""
+        self._over = True
+
+    def _go_on(self) -> None:
+        if self._over:
+            raise Cancelled(f"execution {self.execution_id} of {self._name} has ended: what it does counts no more")
+        self._beat()
+
+
+class BlockingContext:
+    """The same for functions that run in a thread: each method waits until it is done."""
+
+    def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
+        self._loop = loop
+        self.case_id = context.case_id
+        self.execution_id = context.execution_id
+        self.workflow_id = context.workflow_id
+        self.transition = context.transition
+        self.attempt = context.attempt
+        self.tokens = context.tokens
+        self.idempotency_key = context.idempotency_key
+
+    def step(self, name: str, function: Callable[[], Any]) -> Any:
+        """Do `function` once, as `Context.step` does."""
+        found, kept = self._wait(self._context.recall(name))
+        return kept if found else self._wait(self._context.keep(name, function()))
+
+    def emit(self, content: str) -> None:
+        """Send text to the readers of this execution's stream."""
+        self._wait(self._context.emit(content))
+
+    def heartbeat(self, note: str | None = None) -> None:
+        """Say that the work goes on, with a note for people. Raises `Cancelled` where it is not wanted any more: a
+        thread cannot be ended from outside, so a long function should ask often."""
+        self._wait(self._context.heartbeat(note))
+
+    def now(self) -> datetime:
+        """The present instant, by the database's clock."""
+        return self._context.now()
+
+    def _wait(self, doing: Coroutine[Any, Any, _Result]) -> _Result:
+        try:
+            return asyncio.run_coroutine_threadsafe(doing, self._loop).result()
+        except (concurrent.futures.CancelledError, RuntimeError) as error:
+            doing.close()
+            raise Cancelled(f"execution {self.execution_id} has ended: its worker has stopped") from error
