@@ -32,12 +32,15 @@ from circuit.actions.agent import AgentAction
 from circuit.actions.function import KIND as FUNCTION
 from circuit.actions.function import FunctionAction
 from circuit.actions.functions import Function, Source, collect
+from circuit.actions.request import KIND as HTTP
+from circuit.actions.request import HttpAction
 from circuit.actions.tools import Toolbox
 from circuit.clock import Clock
 from circuit.definition import load_workflow
 from circuit.definition.admission import admit
 from circuit.definition.compiler import required_function
 from circuit.definition.workflow import Workflow
+from circuit.egress import Egress
 from circuit.engine.action import Action
 from circuit.engine.calls import provider_of
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
@@ -227,12 +230,16 @@ class Circuit:
             functions = collect([*chosen.actions, *actions])
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
+            http = Http(Timeouts(connect=chosen.connection_timeout))
+            stack.push_async_callback(http.aclose)
+            egress = Egress(chosen.http_hosts, private=chosen.http_private)
             clock = SystemClock()
             toolbox = Toolbox(chosen.home / "workspaces", registry.http, chosen.environment, functions=tuple(tools))
             stack.push_async_callback(toolbox.aclose)
             performing: dict[str, Action] = {
                 AGENT: AgentAction(registry, toolbox=toolbox),
                 FUNCTION: FunctionAction(functions, chosen.max_concurrent_executions),
+                HTTP: HttpAction(egress, http, chosen.environment),
             }
             engine = Engine(
                 database,

@@ -22,6 +22,8 @@
     │   ├── Cancelled              cancelled
     │   ├── Crashed                crashed
     │   ├── Livelock               livelock
+    │   ├── HostRefused            host_refused
+    │   ├── UnexpectedStatus       unexpected_status
     │   └── ActionFailed           action_failed
     ├── ProviderError              a model provider, or its set-up
     │   ├── ProviderMisconfigured  provider_misconfigured
@@ -242,6 +244,18 @@ class Livelock(FiringError):
     """Immediate transitions that only repeat what they did before."""
 
     code = "livelock"
+
+
+class HostRefused(FiringError):
+    """An action may not call this server."""
+
+    code = "host_refused"
+
+
+class UnexpectedStatus(FiringError):
+    """A server answered an action's request with a status that is no success."""
+
+    code = "unexpected_status"
 
 
 class ActionFailed(FiringError):

@@ -119,6 +119,16 @@ class Exchange:
                 body += piece
         return bytes(body[:limit])
 
+    async def read_whole(self, limit: int) -> bytes | None:
+        """The body, or None where it has more than `limit` bytes. Raises what `receive` raises."""
+        body = bytearray()
+        while (piece := await self.receive()) is not None:
+            self.progress()
+            body += piece
+            if len(body) > limit:
+                return None
+        return bytes(body)
+
     async def drain(self) -> None:
         """Wait a moment for the end of the body, so that the connection can be used again."""
         deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
@@ -153,12 +163,21 @@ class Http:
 
     @asynccontextmanager
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> AsyncGenerator[Exchange, None]:
-        """Post `body` and hand over the answer, whatever its status, when its headers are there.
+        """Post `body`, as `request` does."""
+        async with self.request("POST", url, headers=headers, body=body) as exchange:
+            yield exchange
 
-        Raises `ProviderUnavailable` where there is no connection or no answer, `ProviderTimeout` where it takes too
+    @asynccontextmanager
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, address: str | None = None
+    ) -> AsyncGenerator[Exchange, None]:
+        """Send a request and hand over the answer, whatever its status, when its headers are there.
+
+        With `address` the connection goes to that one, whatever the host's name means now, and to no proxy. Raises
+        `ProviderUnavailable` where there is no connection or no answer, `ProviderTimeout` where it takes too
         long, `BadResponse` where the answer is not HTTP, `ProviderMisconfigured` for a URL or header that cannot be.
         """
-        exchange = await self._open(url, headers, body)
+        exchange = await self._open(method, url, headers, body, address)
         try:
             yield exchange
         finally:
@@ -228,16 +247,18 @@ class Http:
         for client in clients:
             await client.aclose()
 
-    async def _open(self, url: str, headers: Mapping[str, str], body: bytes) -> Exchange:
+    async def _open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, address: str | None
+    ) -> Exchange:
         place = origin(url)
         _check_headers(headers)
         limits = self._timeouts
         deadline = asyncio.get_running_loop().time() + limits.connect + limits.first_byte
         fault: ProviderError
         try:
-            client = self._client(place)
+            client = self._client(place, direct=address is not None)
             async with asyncio.timeout_at(deadline):
-                request = client.build_request("POST", url, headers=dict(headers), content=body)
+                request = _request(client, method, url, headers, body, address)
                 response = await client.send(request, stream=True)
             return Exchange(response, place, limits, deadline)
         except httpx.ConnectTimeout:
@@ -265,10 +286,12 @@ class Http:
             self._certificates = httpx.create_ssl_context()
         return self._certificates
 
-    def _client(self, place: str) -> httpx.AsyncClient:
-        client = self._clients.get(place)
+    def _client(self, place: str, *, direct: bool) -> httpx.AsyncClient:
+        named = f"{place} directly" if direct else place
+        client = self._clients.get(named)
         if client is None:
-            client = self._clients[place] = httpx.AsyncClient(
+            client = self._clients[named] = httpx.AsyncClient(
+                trust_env=not direct,
                 verify=self._trust(),
                 # Reading has no limit here: it is measured on content, by `Exchange`.
                 timeout=httpx.Timeout(None, connect=self._timeouts.connect, write=self._timeouts.first_byte),
@@ -278,6 +301,24 @@ class Http:
                 follow_redirects=False,
             )
         return client
+
+
+def _request(
+    client: httpx.AsyncClient, method: str, url: str, headers: Mapping[str, str], body: bytes, address: str | None
+) -> httpx.Request:
+    """The request; to an address, it names the host in its header and for the certificate."""
+    content = body or None
+    if address is None:
+        return client.build_request(method, url, headers=dict(headers), content=content)
+    named = httpx.URL(url)
+    host = {"Host": named.netloc.decode("ascii")}
+    return client.build_request(
+        method,
+        named.copy_with(host=address),
+        headers={**headers, **host},
+        content=content,
+        extensions={"sni_hostname": named.raw_host.decode("ascii")},
+    )
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from circuit.definition.agent_reference import check_headers, check_reference, check_url
 from circuit.definition.execution_document import InputMappingEntries, OutputMappingEntries, RetryConfig
-from circuit.definition.field import Duration, ErrorContext, Line, Part, fault
+from circuit.definition.field import Duration, ErrorContext, Line, Part, by_kind, fault
+
+Status = Annotated[int, Field(ge=100, le=599)]
 
 FUNCTION_NAME = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 
@@ -55,7 +58,73 @@ class FunctionEntry(ActionEntry):
     ] = None
 
 
-ACTIONS = ("function",)
+_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key")
+_HOLE = re.compile(r"(?<!\$)\{[^\W\d]\w*\}")
+
+
+def _check_request_url(value: str) -> str:
+    server = value.partition("://")[2].partition("/")[0].partition("?")[0]
+    if _HOLE.search(server):
+        hint = "write the host, or ${NAME} for one from the environment; inputs may stand in the path and the query"
+        raise fault("url", "the host of a request must stand in the file", hint)
+    return check_url(value)
+
+
+def _check_request_headers(value: dict[str, str]) -> dict[str, str]:
+    check_headers(value)
+    for name, text in value.items():
+        if name.lower() in _SECRET_HEADERS:
+            check_reference(text)
+    return value
+
+
+class HttpEntry(ActionEntry):
+    """Sends one request to a server. In its texts {name} is an input and ${NAME} a variable of the environment."""
+
+    type: Annotated[Literal["http"], Field(description="A request to a server.")]
+    url: Annotated[
+        Line,
+        AfterValidator(_check_request_url),
+        Field(description="The address; inputs in it are escaped, and its host must stand in the file."),
+    ]
+    method: Annotated[
+        Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] | None,
+        Field(description="Default: POST where there is a body, else GET."),
+    ] = None
+    headers: Annotated[
+        dict[str, Line] | None,
+        AfterValidator(lambda value: value if value is None else _check_request_headers(value)),
+        Field(description="HTTP headers. Those that hold secrets must refer to the environment."),
+    ] = None
+    query: Annotated[
+        dict[Line, str | int | float | bool] | None, Field(description="Names and values that are added to the URL.")
+    ] = None
+    body: Annotated[
+        Any,
+        Field(description="What is sent: JSON, or text. Default (POST, PUT, PATCH, DELETE): the inputs as JSON."),
+    ] = None
+    expect: Annotated[
+        Annotated[
+            Annotated[Status, Tag("<number>")] | Annotated[list[Status], Tag("<list>")],
+            by_kind("a status, or a list of them", "number", "list"),
+        ]
+        | None,
+        Field(description="The statuses that are a success. Default: 200 to 299."),
+    ] = None
+    idempotency_header: Annotated[
+        Line | None,
+        AfterValidator(lambda value: value if value is None else next(iter(check_headers({value: value})))),
+        Field(description="The header with the key of the request. Default: Idempotency-Key."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _no_body_without_method(self) -> HttpEntry:
+        if "body" in self.model_fields_set and self.method in ("GET", "HEAD"):
+            raise fault("misplaced", f"a {self.method} has no body", "use query, or method: POST", at=["body"])
+        return self
+
+
+ACTIONS = ("function", "http")
 
 
 def _action_tag(value: Any) -> str | None:
@@ -66,7 +135,9 @@ def _action_tag(value: Any) -> str | None:
 
 
 Action = Annotated[
-    Annotated[FunctionName, Tag("<text>")] | Annotated[FunctionEntry, Tag("<function>")],
+    Annotated[FunctionName, Tag("<text>")]
+    | Annotated[FunctionEntry, Tag("<function>")]
+    | Annotated[HttpEntry, Tag("<http>")],
     Discriminator(
         _action_tag,
         custom_error_type="unknown_type",

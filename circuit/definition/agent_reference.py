@@ -29,7 +29,7 @@ def reference(value: str) -> str:
     raise ValueError("the value must be a reference to the environment")
 
 
-def _check_reference(value: str) -> str:
+def check_reference(value: str) -> str:
     try:
         reference(value)
     except ValueError as error:
@@ -39,7 +39,7 @@ def _check_reference(value: str) -> str:
     return value
 
 
-def _check_url(value: str) -> str:
+def check_url(value: str) -> str:
     if _BRACED.search(value) or _WHOLE.fullmatch(value):
         return value
     hint = "write an address like https://host/v1"
@@ -65,7 +65,7 @@ class EnvironmentReference(Part):
 SecretReference = Annotated[
     Annotated[
         str,
-        AfterValidator(_check_reference),
+        AfterValidator(check_reference),
         Field(
             json_schema_extra={
                 "pattern": rf"(\$\{{{_VARIABLE}\}}|^\${_VARIABLE}$|^env:{_VARIABLE}$)",
@@ -79,17 +79,17 @@ SecretReference = Annotated[
 ]
 
 
-def _check_headers(value: dict[str, Any]) -> dict[str, Any]:
+def check_headers(value: dict[str, Any]) -> dict[str, Any]:
     for name in value:
         if not _HEADER_NAME.fullmatch(name):
             raise fault("header", f"{name!r} is not the name of an HTTP header", at=[name])
     return value
 
 
-Headers = Annotated[dict[str, SecretReference], AfterValidator(_check_headers)]
+Headers = Annotated[dict[str, SecretReference], AfterValidator(check_headers)]
 Url = Annotated[
     str,
-    AfterValidator(_check_url),
+    AfterValidator(check_url),
     Field(json_schema_extra={"examples": ["https://llm.example.org/v1", "${LLM_BASE_URL}"]}),
 ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuit.definition.action_document import ActionEntry, FunctionEntry
+from circuit.definition.action_document import Action, ActionEntry, FunctionEntry, HttpEntry
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
 from circuit.definition.agent_reference import reference, reference_text
 from circuit.definition.document import (
@@ -263,13 +263,32 @@ def _execution(entry: AgentExecution | ActionEntry) -> dict[str, Any]:
     }
 
 
-def _action(entry: str | FunctionEntry | None) -> dict[str, Any] | None:
+def _action(entry: Action | None) -> dict[str, Any] | None:
     if entry is None:
         return None
     if isinstance(entry, str):
         entry = FunctionEntry(type="function", name=entry)
+    own = _request(entry) if isinstance(entry, HttpEntry) else _function(entry)
+    return {"type": entry.type, **_tidy({**own, **_execution(entry)}, keep=("body",) if "body" in own else ())}
+
+
+def _function(entry: FunctionEntry) -> dict[str, Any]:
     heartbeat = None if entry.heartbeat_seconds is None else seconds(entry.heartbeat_seconds)
-    return _tidy({"type": entry.type, "name": entry.name, "heartbeat_seconds": heartbeat, **_execution(entry)})
+    return {"name": entry.name, "heartbeat_seconds": heartbeat}
+
+
+def _request(entry: HttpEntry) -> dict[str, Any]:
+    expect = [entry.expect] if isinstance(entry.expect, int) else entry.expect
+    body = {"body": entry.body} if "body" in entry.model_fields_set else {}
+    return {
+        "method": entry.method or ("POST" if body else "GET"),
+        "url": entry.url,
+        "headers": dict(entry.headers or {}),
+        "query": dict(entry.query or {}),
+        **body,
+        "expect": sorted(set(expect or ())),
+        "idempotency_header": entry.idempotency_header,
+    }
 
 
 def _trigger(entry: TriggerEntry | None) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from circuit.definition.fault_text import shown, suggestion
 from circuit.definition.field import kind_of
+from circuit.definition.lint_action import lint_action
 from circuit.definition.lint_expression import CASE_FIELDS, Inputs, check_expression, check_token_name
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema, properties_of
@@ -173,8 +174,6 @@ def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs
     found = agent is not None and scene.known("agent", agent, (*here, "agent_id"))
     if execution["timeout_seconds"] <= 0:
         report.add((*here, "timeout_seconds"), "timeout_seconds must be more than 0", "leave it out for 300 seconds")
-    if execution.get("heartbeat_seconds", 1) <= 0:
-        report.add((*here, "heartbeat_seconds"), "heartbeat_seconds must be more than 0", "leave it out for no limit")
     for name, value in execution.get("input_mapping", {}).items():
         where = (*here, "input_mapping", name)
         _token_path(scene, _path_of(where, value), _text_of(value), inputs, bare=False)
@@ -183,6 +182,7 @@ def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs
         if code not in known:
             where = (*here, "retry_config", "retry_on_errors", index)
             report.add(where, f"there is no error code {code!r}", suggestion(code, known, "codes"))
+    lint_action(scene, here, execution)
     outputs = _outputs(scene, agent) if agent is not None and found else None
     manual = (transition.get("trigger") or {}).get("type") == "manual"
     for target, value in execution.get("output_mapping", {}).items():
