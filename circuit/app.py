@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import socket
-import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
-from uuid import UUID
 
 import orjson
 
@@ -32,6 +29,8 @@ from circuit.actions.agent import AgentAction
 from circuit.actions.function import KIND as FUNCTION
 from circuit.actions.function import FunctionAction
 from circuit.actions.functions import Function, Source, collect
+from circuit.actions.human import KIND as HUMAN
+from circuit.actions.human import TASK, HumanAction
 from circuit.actions.request import KIND as HTTP
 from circuit.actions.request import HttpAction
 from circuit.actions.tools import Toolbox
@@ -48,12 +47,13 @@ from circuit.engine.engine import Engine
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.outbox import Outbox
 from circuit.engine.requirement import Capabilities
-from circuit.engine.views import CaseSummary, CaseView, CaseWhy
+from circuit.engine.views import CaseSummary, CaseView, CaseWhy, TaskView
 from circuit.engine.worker import WorkerLimits
 from circuit.errors import CircuitError, InvalidRequest, NotFound, Unauthenticated
 from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
 from circuit.http import Http, Timeouts, origin
-from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered, uuid7
+from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered
+from circuit.machine import SystemClock, SystemIds
 from circuit.providers.profiles import misfits
 from circuit.providers.registry import SUPPORTED, ProviderRegistry
 from circuit.security.principal import LOCAL, Principal
@@ -79,36 +79,6 @@ _SHORT_WAIT = timedelta(minutes=1)
 _FIRST_LOOK_SECONDS = 0.05
 _LONGEST_LOOK_SECONDS = 1.0
 """How often a case that says nothing is looked at, to see whether it rests."""
-
-
-class SystemClock:
-    """The clock of this machine."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-
-class SystemIds:
-    """UUIDv7s of this machine's time that only ever grow within a process, also within one millisecond."""
-
-    def __init__(self, clock: SystemClock) -> None:
-        self._clock = clock
-        self._last = 0
-        self._count = 0
-
-    def uuid(self) -> UUID:
-        milliseconds = int(self._clock.now().timestamp() * 1000)
-        if milliseconds > self._last:
-            self._last, self._count = milliseconds, secrets.randbits(73)
-        else:
-            # Within one millisecond, or after the clock was set back, the random part counts on.
-            self._count += 1 + secrets.randbits(32)
-            if self._count >= 1 << 74:
-                self._last, self._count = self._last + 1, secrets.randbits(73)
-        return uuid7(self._last, self._count)
 
 
 @asynccontextmanager
@@ -239,6 +209,7 @@ class Circuit:
             performing: dict[str, Action] = {
                 AGENT: AgentAction(registry, toolbox=toolbox),
                 FUNCTION: FunctionAction(functions, chosen.max_concurrent_executions),
+                HUMAN: HumanAction(),
                 HTTP: HttpAction(egress, http, chosen.environment),
             }
             engine = Engine(
@@ -343,6 +314,28 @@ class Circuit:
         """Send a firing what it waits for (its wait of this key, or whatever it waits for); the outcome says whether
         it goes on with that, or the signal is kept until the firing waits."""
         return await self.commands.signal(self.key(case_id), firing, payload, wait=key, principal=self.principal)
+
+    async def tasks(
+        self,
+        *,
+        workflow_id: str | None = None,
+        case_id: str | None = None,
+        role: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[TaskView]:
+        """Open tasks for people, those of the newest cases first."""
+        case = None if case_id is None else self.key(case_id).case
+        return await self.queries.tasks(
+            tenant=self.principal.tenant, workflow_id=workflow_id, case=case, role=role, limit=limit
+        )
+
+    async def complete(self, task_id: str, form: Mapping[str, Any]) -> CommandOutcome:
+        """Complete a task with its form, filled in; the outcome says whether the case took it."""
+        task = parse_numbered(task_id)
+        if task is None:
+            raise InvalidRequest(f"{task_id!r} is not the id of a task; `circuit tasks` lists them.")
+        key = CaseKey(self.principal.tenant, task.case)
+        return await self.commands.signal(key, task.number, dict(form), wait=TASK, principal=self.principal)
 
     async def retry(self, case_id: str) -> CommandOutcome:
         """Let what the open incidents of a case block be tried again."""

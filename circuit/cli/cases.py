@@ -58,7 +58,7 @@ def cases(
                 terminal.line(one_line(f"{stranded} of these wait for a worker, and none that is running has {lack}"))
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 def show(case_id: CaseArgument, as_json: JsonOption = False) -> int:
@@ -76,7 +76,7 @@ def show(case_id: CaseArgument, as_json: JsonOption = False) -> int:
             _print_case(view, terminal)
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 def why(case_id: CaseArgument, as_json: JsonOption = False) -> int:
@@ -95,7 +95,7 @@ def why(case_id: CaseArgument, as_json: JsonOption = False) -> int:
             print_why(found, terminal)
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 def fire(
@@ -110,7 +110,7 @@ def fire(
     Example: circuit fire 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11 resubmit --form '{"content": "A better text."}'
     """
     values = parse_object(form, "--form") if form is not None else {}
-    return _command(case_id, lambda circuit: circuit.fire(case_id, transition, values), transition, as_json)
+    return ask(case_id, lambda circuit: circuit.fire(case_id, transition, values), transition, as_json)
 
 
 def signal(
@@ -128,7 +128,7 @@ def signal(
     Example: circuit signal 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11 3 --data '{"approved": true}'
     """
     payload = parse_value(data, "--data")
-    return _command(case_id, lambda circuit: circuit.signal(case_id, firing, payload, key=key), "signal", as_json)
+    return ask(case_id, lambda circuit: circuit.signal(case_id, firing, payload, key=key), "signal", as_json)
 
 
 def retry(case_id: CaseArgument, as_json: JsonOption = False) -> int:
@@ -137,7 +137,7 @@ def retry(case_id: CaseArgument, as_json: JsonOption = False) -> int:
     \b
     Example: circuit retry 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11
     """
-    return _command(case_id, lambda circuit: circuit.retry(case_id), "retry", as_json)
+    return ask(case_id, lambda circuit: circuit.retry(case_id), "retry", as_json)
 
 
 def cancel(case_id: CaseArgument, as_json: JsonOption = False) -> int:
@@ -146,15 +146,15 @@ def cancel(case_id: CaseArgument, as_json: JsonOption = False) -> int:
     \b
     Example: circuit cancel 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11
     """
-    return _command(case_id, lambda circuit: circuit.cancel(case_id), "cancel", as_json)
+    return ask(case_id, lambda circuit: circuit.cancel(case_id), "cancel", as_json)
 
 
-def _command(case_id: str, ask: Callable[[Circuit], Awaitable[CommandOutcome]], what: str, as_json: bool) -> int:
+def ask(case_id: str, put: Callable[[Circuit], Awaitable[CommandOutcome]], what: str, as_json: bool) -> int:
     """Ask something of a case. Where no other worker has the case, work on it until it rests again."""
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
         try:
-            outcome = await ask(circuit)
+            outcome = await put(circuit)
         except Conflict as error:
             # The command was well put; it is the case that does not take it.
             report(error, terminal)
@@ -170,7 +170,7 @@ def _command(case_id: str, ask: Callable[[Circuit], Awaitable[CommandOutcome]], 
             terminal.line(one_line(f"case {view.case_id} {standing(view.status)}: {marking_text(view)}"))
         return 1 if state == "refused" else 0
 
-    return _with_circuit(body, as_json=as_json, only=[case_id])
+    return with_circuit(body, as_json=as_json, only=[case_id])
 
 
 def _answer(result: Mapping[str, Any]) -> str:
@@ -182,7 +182,7 @@ def _answer(result: Mapping[str, Any]) -> str:
     return f" {compact(said, 300)}" if said else ""
 
 
-def _with_circuit(
+def with_circuit(
     body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool, only: Sequence[str] | None = None
 ) -> int:
     """Run `body` on an open Circuit, with a worker for the cases in `only`, or without one."""

@@ -21,6 +21,7 @@ from circuit.cli import (
     run,
     serve,
     simulation,
+    tasks,
     workers,
     workflows,
 )
@@ -54,6 +55,8 @@ app.command("show")(cases.show)
 app.command("why")(cases.why)
 app.command("fire")(cases.fire)
 app.command("signal")(cases.signal)
+app.command("tasks")(tasks.tasks)
+app.command("complete")(tasks.complete)
 app.command("retry")(cases.retry)
 app.command("cancel")(cases.cancel)
 app.command("fsck")(audit.fsck)

@@ -187,6 +187,19 @@ def assignments(given: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def put_together(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """An object with fields set by `FIELD=VALUE`, where FIELD is a dotted path."""
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise InvalidRequest(f"--set {assignment!r} has no '='; write --set FIELD=VALUE.")
+        try:
+            data = assign(data, DottedPath.parse(name), _value(text))
+        except ValueError as error:
+            raise InvalidRequest(f"--set {name!r}: {error}") from error
+    return data
+
+
 def _value(text: str) -> Any:
     try:
         return exact_json(text)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from circuit.definition.agent_reference import check_headers, check_reference, check_url
 from circuit.definition.execution_document import InputMappingEntries, OutputMappingEntries, RetryConfig
-from circuit.definition.field import Duration, ErrorContext, Line, Part, by_kind, fault
+from circuit.definition.field import Duration, ErrorContext, JsonObject, Line, Part, Text, by_kind, fault
 
 Status = Annotated[int, Field(ge=100, le=599)]
 
@@ -42,7 +42,8 @@ class ActionEntry(Part):
         Field(description="false: if the action fails the token moves on without its output. Default: true."),
     ] = None
     timeout_seconds: Annotated[
-        Duration | None, Field(description="The longest one attempt may take. Default: 300.")
+        Duration | None,
+        Field(description="The longest one attempt may take, a wait included. Default: 300, and for what waits none."),
     ] = None
     retry_config: Annotated[RetryConfig | None, Field(description="How often a failure is tried again.")] = None
 
@@ -124,7 +125,17 @@ class HttpEntry(ActionEntry):
         return self
 
 
-ACTIONS = ("function", "http")
+class HumanEntry(ActionEntry):
+    """A task for a person. The firing waits, without a worker, until somebody has completed it."""
+
+    type: Annotated[Literal["human"], Field(description="A task for a person.")]
+    title: Annotated[Line | None, Field(description="What is to be done, in a line; {name} is an input.")] = None
+    instructions: Annotated[Text | None, Field(description="How it is done; {name} is an input.")] = None
+    form: Annotated[JsonObject | None, Field(description="JSON Schema of what the person fills in.")] = None
+    roles: Annotated[list[Line] | None, Field(description="Roles that may complete it. Default: everyone.")] = None
+
+
+ACTIONS = ("function", "http", "human")
 
 
 def _action_tag(value: Any) -> str | None:
@@ -137,7 +148,8 @@ def _action_tag(value: Any) -> str | None:
 Action = Annotated[
     Annotated[FunctionName, Tag("<text>")]
     | Annotated[FunctionEntry, Tag("<function>")]
-    | Annotated[HttpEntry, Tag("<http>")],
+    | Annotated[HttpEntry, Tag("<http>")]
+    | Annotated[HumanEntry, Tag("<human>")],
     Discriminator(
         _action_tag,
         custom_error_type="unknown_type",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuit.definition.action_document import Action, ActionEntry, FunctionEntry, HttpEntry
+from circuit.definition.action_document import Action, ActionEntry, FunctionEntry, HttpEntry, HumanEntry
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
 from circuit.definition.agent_reference import reference, reference_text
 from circuit.definition.document import (
@@ -253,7 +253,8 @@ def _agent_execution(entry: str | AgentExecution | None) -> dict[str, Any] | Non
 
 def _execution(entry: AgentExecution | ActionEntry) -> dict[str, Any]:
     """What running an agent and running an action have in common."""
-    timeout = DEFAULT_TIMEOUT_SECONDS if entry.timeout_seconds is None else seconds(entry.timeout_seconds)
+    default = None if isinstance(entry, HumanEntry) else DEFAULT_TIMEOUT_SECONDS
+    timeout = default if entry.timeout_seconds is None else seconds(entry.timeout_seconds)
     return {
         "input_mapping": _mapping(entry.input_mapping),
         "output_mapping": _mapping(entry.output_mapping),
@@ -268,8 +269,22 @@ def _action(entry: Action | None) -> dict[str, Any] | None:
         return None
     if isinstance(entry, str):
         entry = FunctionEntry(type="function", name=entry)
-    own = _request(entry) if isinstance(entry, HttpEntry) else _function(entry)
+    if isinstance(entry, FunctionEntry):
+        own = _function(entry)
+    elif isinstance(entry, HttpEntry):
+        own = _request(entry)
+    else:
+        own = _task(entry)
     return {"type": entry.type, **_tidy({**own, **_execution(entry)}, keep=("body",) if "body" in own else ())}
+
+
+def _task(entry: HumanEntry) -> dict[str, Any]:
+    return {
+        "title": entry.title,
+        "instructions": entry.instructions or None,
+        "form": entry.form,
+        "roles": list(dict.fromkeys(entry.roles or ())),
+    }
 
 
 def _function(entry: FunctionEntry) -> dict[str, Any]:

@@ -36,7 +36,8 @@ from circuit.net.structure import (
 
 AGENT = "agent"
 FUNCTION = "function"
-"""Kinds of actions of which the compiler knows more than the name."""
+WAITING = ("human",)
+"""Kinds of actions of which the compiler knows more than the name; those that wait do it without a worker."""
 
 _OF_ANY_ACTION = ("type", "input_mapping", "output_mapping", "required", "timeout_seconds", "retry_config")
 """Keys that the engine sees to; the others are the action's own configuration."""
@@ -57,7 +58,7 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
     compiled = {name: Colour(name, bundle(schema, colours, name)) for name, schema in colours.items()}
     agents = {name: _agent(name, value, colours) for name, value in (plain.get("agents") or {}).items()}
     transitions: Mapping[str, Any] = plain["transitions"]
-    actions = {name: action for name, value in transitions.items() if (action := _action(value))}
+    actions = {name: action for name, value in transitions.items() if (action := _action(value, colours))}
     # By name, not by place in the file: the order in which the net looks at transitions belongs to the version.
     net = Net.build(
         plain["workflow"],
@@ -153,16 +154,26 @@ def _execution(transition: Mapping[str, Any]) -> Mapping[str, Any]:
     return transition.get("agent_execution") or transition.get("action") or {}
 
 
-def _action(transition: Mapping[str, Any]) -> ActionSpec | None:
+def _action(transition: Mapping[str, Any], colours: Mapping[str, Any]) -> ActionSpec | None:
     execution = _execution(transition)
     if not execution:
         return None
     retry: Mapping[str, Any] = execution.get("retry_config") or {}
+    kind: str = execution.get("type", AGENT)
+    config = {name: value for name, value in execution.items() if name not in _OF_ANY_ACTION}
+    if "form" in config:
+        config["form"] = bundle(config["form"], colours)
+    limit: float | None = execution.get("timeout_seconds")
+    if kind in WAITING:
+        # The limit is that of the wait, and each start has another, for it only begins or ends a wait.
+        if limit is not None:
+            config["wait_seconds"] = limit
+        limit = None
     return ActionSpec(
-        kind=execution.get("type", AGENT),
-        config={name: value for name, value in execution.items() if name not in _OF_ANY_ACTION},
+        kind=kind,
+        config=config,
         required=execution.get("required", True),
-        timeout_seconds=execution.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS),
+        timeout_seconds=DEFAULT_TIMEOUT_SECONDS if limit is None else limit,
         retry=RetryPolicy(
             retry.get("max_attempts", 1),
             retry.get("backoff_seconds", 1.0),

@@ -7,7 +7,7 @@ from typing import Any
 
 from circuit.definition.fault_text import shown, suggestion
 from circuit.definition.field import kind_of
-from circuit.definition.lint_action import lint_action
+from circuit.definition.lint_action import action_outputs, lint_action
 from circuit.definition.lint_expression import CASE_FIELDS, Inputs, check_expression, check_token_name
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema, properties_of
@@ -172,7 +172,7 @@ def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs
     here = (*path, key)
     agent: str | None = execution.get("agent_id")
     found = agent is not None and scene.known("agent", agent, (*here, "agent_id"))
-    if execution["timeout_seconds"] <= 0:
+    if execution.get("timeout_seconds", 1) <= 0:
         report.add((*here, "timeout_seconds"), "timeout_seconds must be more than 0", "leave it out for 300 seconds")
     for name, value in execution.get("input_mapping", {}).items():
         where = (*here, "input_mapping", name)
@@ -183,7 +183,7 @@ def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs
             where = (*here, "retry_config", "retry_on_errors", index)
             report.add(where, f"there is no error code {code!r}", suggestion(code, known, "codes"))
     lint_action(scene, here, execution)
-    outputs = _outputs(scene, agent) if agent is not None and found else None
+    outputs = _outputs(scene, agent) if agent is not None and found else action_outputs(scene, execution)
     manual = (transition.get("trigger") or {}).get("type") == "manual"
     for target, value in execution.get("output_mapping", {}).items():
         where = (*here, "output_mapping", target)
@@ -194,9 +194,8 @@ def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs
         if first == "form" and manual:
             _form_field(scene, path, _path_of(where, value), source, transition)
         elif outputs is not None and first not in outputs and not _forgives(value):
-            report.add(
-                _path_of(where, value), f"agent {agent} has no output {first!r}", suggestion(first, outputs, "outputs")
-            )
+            who = f"agent {agent}" if agent is not None else f"the action {execution['type']}"
+            report.add(_path_of(where, value), f"{who} has no output {first!r}", suggestion(first, outputs, "outputs"))
 
 
 def error_codes() -> tuple[str, ...]:

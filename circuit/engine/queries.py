@@ -25,6 +25,7 @@ from circuit.engine.views import (
     ExecutionView,
     IncidentEntry,
     IncidentView,
+    TaskView,
     TokenView,
     WorkflowView,
 )
@@ -36,6 +37,7 @@ from circuit.storage.database import Database
 from circuit.storage.records import CaseRow, CaseState, CaseStatus, ExecutionRow, FiringRow, FiringState, IncidentRow
 
 MOST_CASES = 1_000
+TASK_KIND = "human"
 PAGE_EVENTS = 1_000
 
 
@@ -124,6 +126,24 @@ class Queries:
             DeadLetterEntry(key, workflow, token.number, _token_view(key, token, None))
             for key, workflow, token in found
         ]
+
+    async def tasks(
+        self,
+        *,
+        tenant: int,
+        workflow_id: str | None = None,
+        case: UUID | None = None,
+        role: str | None = None,
+        limit: int = 50,
+    ) -> list[TaskView]:
+        """Open tasks for people, those of the youngest cases first. Raises `InvalidRequest`."""
+        if not 1 <= limit <= MOST_CASES:
+            raise InvalidRequest(f"a page of tasks has 1 to {MOST_CASES} tasks, not {limit}")
+        async with self._database.transaction(tenant) as connection:
+            found = await listing.waiting(
+                connection, tenant, TASK_KIND, workflow_id=workflow_id, case=case, role=role, limit=limit
+            )
+        return [_task_view(key, row, firing) for (key, row), firing in found]
 
     async def case(self, key: CaseKey) -> CaseView | None:
         """A case with its tokens, history, incidents and executions."""
@@ -282,6 +302,24 @@ def _incident_view(key: CaseKey, incident: IncidentRow) -> IncidentView:
         _execution_id(key, incident.firing),
         incident.resolved_at,
         incident.resolved_by,
+    )
+
+
+def _task_view(key: CaseKey, row: CaseRow, firing: FiringRow) -> TaskView:
+    awaits = firing.awaits or {}
+    payload: Mapping[str, Any] = awaits.get("payload") or {}
+    return TaskView(
+        str(Numbered(key.case, firing.number)),
+        key,
+        row.workflow_id,
+        firing.transition,
+        str(payload.get("title", "")),
+        str(payload.get("instructions", "")),
+        payload.get("inputs") or {},
+        tuple(awaits.get("roles") or ()),
+        awaits.get("form") or {},
+        datetime.fromisoformat(awaits["since"]),
+        firing.wake_at,
     )
 
 

@@ -186,6 +186,38 @@ class DeadLetterEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task that waits for a person: who may complete it, what it asks for, and what it is about."""
+
+    id: str
+    key: CaseKey
+    workflow_id: str
+    transition: str
+    title: str
+    instructions: str
+    inputs: Mapping[str, Any]
+    roles: tuple[str, ...]
+    form: Mapping[str, Any]
+    since: datetime
+    due_at: datetime | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "task": self.id,
+            "case_id": str(self.key),
+            "workflow": self.workflow_id,
+            "transition": self.transition,
+            "title": self.title,
+            "instructions": self.instructions,
+            "inputs": dict(self.inputs),
+            "roles": list(self.roles),
+            "form": dict(self.form),
+            "since": instant(self.since),
+            "due_at": instant(self.due_at) if self.due_at else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionView:
     """One run of an action inside a firing: what its stream is addressed by. While it waits without a worker its
     status is `suspended`, and `awaits` says for what."""

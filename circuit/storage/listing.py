@@ -74,6 +74,43 @@ async def firings(conn: AsyncConnection, key: CaseKey) -> list[FiringRow]:
     return [rows.firing(row) for row in await _of_case(conn, tables.firing, key, "number")]
 
 
+async def waiting(
+    conn: AsyncConnection,
+    tenant: int,
+    kind: str,
+    *,
+    workflow_id: str | None = None,
+    case: UUID | None = None,
+    role: str | None = None,
+    limit: int = 50,
+) -> list[tuple[Listed, FiringRow]]:
+    """Up to `limit` firings that wait for something of this kind, those of the youngest cases first; with `role`, those
+    whose end that role may bring, or anybody."""
+    cases, waits = tables.case, tables.firing
+    same = (waits.c.tenant_id == cases.c.tenant_id) & (waits.c.case_id == cases.c.case_id)
+    over = [status.value for status in CaseStatus if status.terminal]
+    query = (
+        select(cases, *(one.label(f"firing_{one.name}") for one in waits.c))
+        .select_from(cases.join(waits, same))
+        .where(cases.c.tenant_id == tenant, cases.c.status.not_in(over))
+        .where(waits.c.state == "suspended", waits.c.awaits["kind"].astext == kind)
+        .order_by(cases.c.case_id.desc(), waits.c.number)
+        .limit(limit)
+    )
+    if workflow_id is not None:
+        query = query.where(cases.c.workflow_id == workflow_id)
+    if case is not None:
+        query = query.where(cases.c.case_id == case)
+    if role is not None:
+        asked = waits.c.awaits["roles"]
+        query = query.where(asked.is_(None) | asked.has_key(role))
+    found: list[tuple[Listed, FiringRow]] = []
+    for row in (await conn.execute(query)).mappings():
+        named = {name.removeprefix("firing_"): value for name, value in row.items() if name.startswith("firing_")}
+        found.append((Listed(rows.key(row), rows.case_row(row)), rows.firing(named)))
+    return found
+
+
 async def executions(conn: AsyncConnection, key: CaseKey) -> list[ExecutionRow]:
     """All executions of a case, by the number of their firing."""
     return [rows.execution(row) for row in await _of_case(conn, tables.execution, key, "firing")]

@@ -22,6 +22,8 @@ COMMANDS = [
     ["why"],
     ["fire"],
     ["signal"],
+    ["tasks"],
+    ["complete"],
     ["retry"],
     ["cancel"],
     ["incidents", "list"],
