@@ -31,6 +31,9 @@ from circuit.actions.function import FunctionAction
 from circuit.actions.functions import Function, Source, collect
 from circuit.actions.human import KIND as HUMAN
 from circuit.actions.human import TASK, HumanAction
+from circuit.actions.job import DEFAULT_BACKEND, JobAction
+from circuit.actions.job import KIND as JOB
+from circuit.actions.processes import ProcessBackend
 from circuit.actions.request import KIND as HTTP
 from circuit.actions.request import HttpAction
 from circuit.actions.tools import Toolbox
@@ -212,6 +215,9 @@ class Circuit:
                 HUMAN: HumanAction(),
                 HTTP: HttpAction(egress, http, chosen.environment),
             }
+            if chosen.jobs:
+                processes = ProcessBackend(chosen.home / "jobs", chosen.environment)
+                performing[JOB] = JobAction({DEFAULT_BACKEND: processes}, chosen.environment)
             engine = Engine(
                 database,
                 actions=performing,
@@ -255,7 +261,12 @@ class Circuit:
             self.registry.check({"type": spec.type, "model": spec.model, "options": spec.options})
 
     def check_actions(self, workflow: Workflow) -> None:
-        """Raise `InvalidRequest` if the workflow calls a function that this process does not have."""
+        """Raise `InvalidRequest` if the workflow calls a function that this process does not have, or runs jobs where
+        they may not be run."""
+        if not self.settings.jobs and any(action.kind == JOB for action in workflow.actions.values()):
+            raise InvalidRequest(
+                f"workflow {workflow.id} runs commands as jobs: set CIRCUIT_JOBS=true where workflow files may do that"
+            )
         called = {action.config["name"] for action in workflow.actions.values() if action.kind == FUNCTION}
         missing = sorted(called - self.functions.keys())
         if missing:

@@ -22,6 +22,8 @@
     │   ├── Cancelled              cancelled
     │   ├── Crashed                crashed
     │   ├── Livelock               livelock
+    │   ├── JobFailed              job_failed
+    │   ├── JobLost                job_lost          (retryable)
     │   ├── HostRefused            host_refused
     │   ├── UnexpectedStatus       unexpected_status
     │   └── ActionFailed           action_failed
@@ -244,6 +246,19 @@ class Livelock(FiringError):
     """Immediate transitions that only repeat what they did before."""
 
     code = "livelock"
+
+
+class JobFailed(FiringError):
+    """A job ended, and not well."""
+
+    code = "job_failed"
+
+
+class JobLost(FiringError):
+    """A job is neither running nor has it said how it ended."""
+
+    code = "job_lost"
+    retryable = True
 
 
 class HostRefused(FiringError):

@@ -45,6 +45,7 @@ class Settings:
     actions: tuple[str, ...] = ()
     http_hosts: tuple[str, ...] = ()
     http_private: bool = False
+    jobs: bool = False
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -63,6 +64,7 @@ class Settings:
             stream_buffer_size=_whole(values, "STREAM_BUFFER_SIZE", 1000, least=1, most=1_000_000),
             connection_timeout=_number(values, "CONNECTION_TIMEOUT", 30.0, least=0.1, most=3600.0),
             actions=_names(values, "CIRCUIT_ACTIONS"),
+            jobs=_choice(values, "CIRCUIT_JOBS", "false", ("true", "false")) == "true",
             http_hosts=_names(values, "CIRCUIT_HTTP_HOSTS"),
             http_private=_choice(values, "CIRCUIT_HTTP_PRIVATE", "false", ("true", "false")) == "true",
             log_level=_choice(values, "CIRCUIT_LOG_LEVEL", "warning", LOG_LEVELS),

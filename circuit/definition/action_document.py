@@ -135,7 +135,34 @@ class HumanEntry(ActionEntry):
     roles: Annotated[list[Line] | None, Field(description="Roles that may complete it. Default: everyone.")] = None
 
 
-ACTIONS = ("function", "http", "human")
+def _check_job_environment(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name.startswith("CIRCUIT_"):
+            raise fault("variable", f"{name!r} is not the name of a variable for a job", "CIRCUIT_* are set by Circuit")
+    return value
+
+
+class JobEntry(ActionEntry):
+    """Runs a command for as long as it takes, while the firing waits without a worker."""
+
+    type: Annotated[Literal["job"], Field(description="A command that may run for days.")]
+    command: Annotated[
+        list[Annotated[str, Field(max_length=10_000)]],
+        Field(min_length=1, max_length=1_000, description="The program and its arguments; {name} is an input."),
+    ]
+    backend: Annotated[Literal["process"] | None, Field(description="What runs it. Default: process.")] = None
+    environment: Annotated[
+        dict[Line, str] | None,
+        AfterValidator(lambda value: value if value is None else _check_job_environment(value)),
+        Field(description="Variables of the command; ${NAME} is one of the worker's own."),
+    ] = None
+    working_directory: Annotated[Line | None, Field(description="Where it runs. Default: a folder of its own.")] = None
+    poll_seconds: Annotated[
+        Duration | None, Field(description="The longest pause between two looks at how it stands. Default: 30.")
+    ] = None
+
+
+ACTIONS = ("function", "http", "human", "job")
 
 
 def _action_tag(value: Any) -> str | None:
@@ -149,7 +176,8 @@ Action = Annotated[
     Annotated[FunctionName, Tag("<text>")]
     | Annotated[FunctionEntry, Tag("<function>")]
     | Annotated[HttpEntry, Tag("<http>")]
-    | Annotated[HumanEntry, Tag("<human>")],
+    | Annotated[HumanEntry, Tag("<human>")]
+    | Annotated[JobEntry, Tag("<job>")],
     Discriminator(
         _action_tag,
         custom_error_type="unknown_type",

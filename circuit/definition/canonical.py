@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuit.definition.action_document import Action, ActionEntry, FunctionEntry, HttpEntry, HumanEntry
+from circuit.definition.action_document import Action, ActionEntry, FunctionEntry, HttpEntry, HumanEntry, JobEntry
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
 from circuit.definition.agent_reference import reference, reference_text
 from circuit.definition.document import (
@@ -253,7 +253,7 @@ def _agent_execution(entry: str | AgentExecution | None) -> dict[str, Any] | Non
 
 def _execution(entry: AgentExecution | ActionEntry) -> dict[str, Any]:
     """What running an agent and running an action have in common."""
-    default = None if isinstance(entry, HumanEntry) else DEFAULT_TIMEOUT_SECONDS
+    default = None if isinstance(entry, HumanEntry | JobEntry) else DEFAULT_TIMEOUT_SECONDS
     timeout = default if entry.timeout_seconds is None else seconds(entry.timeout_seconds)
     return {
         "input_mapping": _mapping(entry.input_mapping),
@@ -273,9 +273,21 @@ def _action(entry: Action | None) -> dict[str, Any] | None:
         own = _function(entry)
     elif isinstance(entry, HttpEntry):
         own = _request(entry)
+    elif isinstance(entry, JobEntry):
+        own = _job(entry)
     else:
         own = _task(entry)
     return {"type": entry.type, **_tidy({**own, **_execution(entry)}, keep=("body",) if "body" in own else ())}
+
+
+def _job(entry: JobEntry) -> dict[str, Any]:
+    return {
+        "command": list(entry.command),
+        "backend": entry.backend if entry.backend != "process" else None,
+        "environment": dict(entry.environment or {}),
+        "working_directory": entry.working_directory,
+        "poll_seconds": None if entry.poll_seconds is None else seconds(entry.poll_seconds),
+    }
 
 
 def _task(entry: HumanEntry) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from circuit.net.structure import (
 
 AGENT = "agent"
 FUNCTION = "function"
-WAITING = ("human",)
+WAITING = ("human", "job")
 """Kinds of actions of which the compiler knows more than the name; those that wait do it without a worker."""
 
 _OF_ANY_ACTION = ("type", "input_mapping", "output_mapping", "required", "timeout_seconds", "retry_config")

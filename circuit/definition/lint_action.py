@@ -21,6 +21,8 @@ def lint_action(scene: Scene, path: PathTuple, action: Mapping[str, Any]) -> Non
     if action.get("heartbeat_seconds", 1) <= 0:
         message = "heartbeat_seconds must be more than 0"
         scene.report.add((*path, "heartbeat_seconds"), message, "leave it out for no limit")
+    if action.get("poll_seconds", 1) <= 0:
+        scene.report.add((*path, "poll_seconds"), "poll_seconds must be more than 0", "leave it out for 30 seconds")
     if "form" in action:
         check_schema(scene.report, (*path, "form"), action["form"], scene.section("colours"))
     # Without a mapping the inputs are whatever the token holds.
@@ -30,14 +32,14 @@ def lint_action(scene: Scene, path: PathTuple, action: Mapping[str, Any]) -> Non
 
 def action_outputs(scene: Scene, action: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The names of an action's outputs, or None if they are not known."""
-    if action["type"] != "human" or "form" not in action:
+    if action.get("type") != "human" or "form" not in action:
         return None
     fields = properties_of(action["form"], scene.section("colours"))
     return None if fields is None else (*fields, *TASK_OUTPUTS)
 
 
 def _templates(scene: Scene, path: PathTuple, action: Mapping[str, Any], inputs: tuple[str, ...]) -> None:
-    for key in ("url", "query", "headers", "body", "title", "instructions"):
+    for key in ("url", "query", "headers", "body", "title", "instructions", "command"):
         for where, text in _texts(action.get(key), (*path, key)):
             for hole in _HOLE.finditer(text):
                 if hole[1] is not None and hole[1] not in inputs:

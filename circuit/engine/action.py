@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from circuit.events import StreamDelta
 from circuit.ids import CaseKey
@@ -145,8 +145,17 @@ class ActionContext(Protocol):
         ...
 
 
+@runtime_checkable
+class Abandonable(Protocol):
+    """An action whose work may go on elsewhere when nobody waits for it any more."""
+
+    async def abandon(self, call: ActionCall) -> None:
+        """The firing of `call` ended without its action (it was cancelled, or given up): end what runs of it."""
+        ...
+
+
 class Action(Protocol):
-    """Performs one kind of call."""
+    """Performs one kind of call. One that is also `Abandonable` is told of firings that ended without it."""
 
     async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
         """Do the work. Raises `Suspended`, `FiringError` or `ProviderError`; else it counts as `action_failed`."""

@@ -225,6 +225,8 @@ class Desk:
             self._tell(held.key, write)
             for firing in step.cancels:
                 self.slots.cancel(held.key, firing)
+            for call in step.abandoned:
+                self.slots.end_elsewhere(call)
             if write.release:
                 self._release(held)
                 return

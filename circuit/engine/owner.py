@@ -73,12 +73,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one input led to. `starts` and `cancels` wait for the commit of `write`; `again` asks for another `wake`
-    after it, because the owner stopped in the middle to let others have their turn."""
+    """What one input led to. `starts`, `cancels` and `abandoned` (firings that ended without their actions) wait for
+    the commit of `write`; `again` asks for another `wake` after it, because the owner stopped in the middle to let
+    others have their turn."""
 
     write: CaseWrite | None
     starts: tuple[Start, ...] = ()
     cancels: tuple[int, ...] = ()
+    abandoned: tuple[ActionCall, ...] = ()
     again: bool = False
 
 
@@ -95,6 +97,7 @@ class Owner:
         self._lost = {live.row.number for live in self.memory.firings.values() if live.running}
         self._starts: list[Start] = []
         self._cancels: list[int] = []
+        self._abandoned: list[ActionCall] = []
 
     # Inputs
 
@@ -363,9 +366,7 @@ class Owner:
         memory.change(live, draft, state=FiringState.RUNNING, start=start, retry_at=None, wake_at=None, awaits=None)
         execution = memory.execution_id(row.number)
         draft.record(FiringResumed(row.transition, row.number, execution, start, reason, principal))
-        config = performer(memory, row.transition).config
-        alone = row.crashes >= QUARANTINE_CRASHES
-        self._starts.append(Start(action_call(memory, live, config), reason, alone))
+        self._starts.append(Start(self._call(live), reason, row.crashes >= QUARANTINE_CRASHES))
 
     def _give_up_on(self, live: LiveFiring, draft: Draft) -> None:
         """A firing whose process was lost too often ends here. Its stream gets a last start, to say so."""
@@ -374,10 +375,15 @@ class Owner:
         self.memory.change(live, draft, start=row.start + 1)
         restarted = StreamDelta(StreamType.RESTARTED, {"reason": error.message})
         self.memory.frame(live, 1, restarted, draft)
+        self._abandoned.append(self._call(live))
         self._failed_for_good(live, error, 1, draft)
+
+    def _call(self, live: LiveFiring) -> ActionCall:
+        return action_call(self.memory, live, performer(self.memory, live.row.transition).config)
 
     def _cancel(self, live: LiveFiring, draft: Draft) -> None:
         memory, row = self.memory, live.row
+        self._abandoned.append(self._call(live))
         rule.abort(memory.net, memory.marking, live.binding)
         memory.touch_held(live.binding, draft)
         memory.end_execution(live, ExecutionStatus.CANCELLED, draft)
@@ -412,9 +418,11 @@ class Owner:
             memory.row = write.row
         starts = tuple([start for start in self._starts if start.call.firing in memory.firings])
         cancels = tuple(self._cancels)
+        abandoned = tuple(self._abandoned)
         self._starts.clear()
         self._cancels.clear()
-        return Step(write, starts, cancels, again)
+        self._abandoned.clear()
+        return Step(write, starts, cancels, abandoned, again)
 
     def _counts(self, draft: Draft) -> Mapping[str, int] | None:
         """The counts of firings, where it is time to write them down: of a case that goes on, now and then."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from circuit.engine.action import Abandonable, ActionCall
 from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
 from circuit.engine.owner import Start
 from circuit.engine.quarantine import Blame, Quarantine, nobody
@@ -76,6 +77,7 @@ class Slots:
         self._waiting = Turns()
         self._quarantine = Quarantine(blame)
         self._running: set[Running] = set()
+        self._elsewhere: set[asyncio.Task[None]] = set()
         self._closed = False
         self.submitted = 0
         """How many executions were asked for in all."""
@@ -124,6 +126,14 @@ class Slots:
                 return running.key, running.firing
         return None
 
+    def end_elsewhere(self, call: ActionCall) -> None:
+        """The firing of `call` ended without its action: let the action end what goes on of it elsewhere."""
+        action = self._around.actions.get(call.kind)
+        if isinstance(action, Abandonable):
+            task = asyncio.create_task(_abandon(action, call), name=f"{call.execution_id} elsewhere")
+            self._elsewhere.add(task)
+            task.add_done_callback(self._elsewhere.discard)
+
     def close(self) -> None:
         """Start nothing more, and forget what waits."""
         self._closed = True
@@ -133,8 +143,9 @@ class Slots:
     async def drain(self, seconds: float) -> None:
         """Close, and give what runs `seconds` to end."""
         self.close()
-        if self._running:
-            await asyncio.wait([running.task for running in self._running], timeout=seconds)
+        going = [*(running.task for running in self._running), *self._elsewhere]
+        if going:
+            await asyncio.wait(going, timeout=seconds)
 
     async def abandon(self, seconds: float = 1.0) -> None:
         """Close and cancel everything; an action that does not heed it within `seconds` is left behind."""
@@ -194,3 +205,10 @@ class Slots:
             self._broken(running.key, error)
         else:
             self._ended(task.result())
+
+
+async def _abandon(action: Abandonable, call: ActionCall) -> None:
+    try:
+        await action.abandon(call)
+    except Exception:
+        logger.exception("what execution %s has elsewhere could not be ended", call.execution_id)
