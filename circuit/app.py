@@ -15,8 +15,8 @@ import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -53,7 +53,9 @@ from circuit.engine.requirement import Capabilities
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, TaskView
 from circuit.engine.worker import WorkerLimits
 from circuit.errors import CircuitError, InvalidRequest, NotFound, Unauthenticated
-from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
+from circuit.happenings import CaseUpdate as CaseUpdate
+from circuit.happenings import Happening, happenings
+from circuit.happenings import StreamUpdate as StreamUpdate
 from circuit.http import Http, Timeouts, origin
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered
 from circuit.machine import SystemClock, SystemIds
@@ -73,15 +75,9 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str], None]
 
 _NO_CASE = "there is no case {}; `circuit cases` lists them"
-_QUEUE = 1000
 _KEY_SET_SECONDS = 10.0
 _LARGEST_KEY_SET = 1024 * 1024
-_LAST_FRAMES_SECONDS = 3.0
-"""How long the event that ends an execution waits for the last of its frames."""
 _SHORT_WAIT = timedelta(minutes=1)
-_FIRST_LOOK_SECONDS = 0.05
-_LONGEST_LOOK_SECONDS = 1.0
-"""How often a case that says nothing is looked at, to see whether it rests."""
 
 
 @asynccontextmanager
@@ -110,26 +106,6 @@ def _is_new(home: Path) -> bool:
         return not cluster.data_directory(home).exists()
     except OSError:
         return False  # whoever starts the server says what is wrong with the directory
-
-
-@dataclass(frozen=True, slots=True)
-class CaseUpdate:
-    """An event of a case. `seq` counts the case's events from 1."""
-
-    seq: int
-    at: datetime
-    event: CaseEvent
-
-
-@dataclass(frozen=True, slots=True)
-class StreamUpdate:
-    """A frame of the stream of one execution of a case."""
-
-    execution_id: str
-    frame: Frame
-
-
-Happening = CaseUpdate | StreamUpdate
 
 
 class Circuit:
@@ -464,67 +440,8 @@ class Circuit:
         await schema.require_current(self.database)
         return {"revision": await self.database.revision()}
 
-    async def _happenings(self, case_id: str, silent: Collection[str] | None) -> AsyncGenerator[Happening]:
-        """The events of a case and the frames of its executions but those in `silent` (of none at all if None)."""
-        key = self.key(case_id)
-        queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue(_QUEUE)
-        streams: dict[str, asyncio.Task[None]] = {}
-
-        async def listen(execution_id: str) -> None:
-            execution = parse_numbered(execution_id)
-            if execution is None:
-                return
-            try:
-                async for frame in self.streams.subscribe(execution, key.tenant):
-                    await queue.put(StreamUpdate(execution_id, frame))
-            except CircuitError as error:
-                # What an execution says is worth less than what happens: the case is followed all the same.
-                logger.warning("the stream of execution %s ended early: %s", execution_id, error)
-
-        async def follow() -> None:
-            async for seq, at, event in self.streams.follow(key):
-                if isinstance(event, FiringBegun) and silent is not None and event.execution_id not in silent:
-                    streams[event.execution_id] = asyncio.create_task(listen(event.execution_id))
-                elif isinstance(event, TransitionFired | FiringFailed | FiringCancelled) and event.execution_id:
-                    listener = streams.pop(event.execution_id, None)
-                    if listener is not None:
-                        # The event that ends an execution comes after the last of its frames, if they come at all.
-                        await asyncio.wait([listener], timeout=_LAST_FRAMES_SECONDS)
-                        listener.cancel()
-                await queue.put(CaseUpdate(seq, at, event))
-
-        async def run() -> None:
-            try:
-                await follow()
-            except Exception as error:
-                await queue.put(error)
-            else:
-                await queue.put(None)
-
-        following = asyncio.create_task(run())
-        seen, pause = 0, _FIRST_LOOK_SECONDS
-        try:
-            while True:
-                try:
-                    item = await asyncio.wait_for(queue.get(), pause)
-                except TimeoutError:
-                    view = await self.case(case_id)
-                    if self.rests(view) and not view.status.terminal and seen >= view.history[-1].seq and queue.empty():
-                        return
-                    pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
-                    continue
-                if item is None:
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                if isinstance(item, CaseUpdate):
-                    seen = item.seq
-                pause = _FIRST_LOOK_SECONDS
-                yield item
-        finally:
-            for task in (following, *streams.values()):
-                task.cancel()
-            await asyncio.gather(following, *streams.values(), return_exceptions=True)
+    def _happenings(self, case_id: str, silent: Collection[str] | None) -> AsyncGenerator[Happening]:
+        return happenings(self.streams, self.key(case_id), lambda: self.case(case_id), self.rests, silent)
 
 
 def _loaded(source: str | Path, unsound: bool) -> Workflow:

@@ -485,45 +485,8 @@ class InvalidCursor(StreamError):
     code = "invalid_cursor"
 
 
-@dataclass(frozen=True, slots=True)
-class Surface:
-    """How an error shows outside: HTTP status, WebSocket close code, exit code of the CLI."""
-
-    http: int
-    websocket: int
-    exit: int
-
-
-_DEFAULT_SURFACE = Surface(500, 1011, 1)
-_SURFACES: dict[str, Surface] = {
-    DefinitionError.code: Surface(422, 4422, 2),
-    RequestError.code: Surface(400, 4400, 2),
-    InvalidRequest.code: Surface(400, 4400, 2),
-    NotFound.code: Surface(404, 4404, 2),
-    Conflict.code: Surface(409, 4409, 2),
-    Unauthenticated.code: Surface(401, 4401, 2),
-    Forbidden.code: Surface(403, 4403, 2),
-    TooManyRequests.code: Surface(429, 4429, 1),
-    TokenRefused.code: Surface(422, 4422, 2),
-    PayloadTooLarge.code: Surface(413, 1009, 2),
-    RateLimited.code: Surface(429, 4429, 1),
-    ProviderUnavailable.code: Surface(503, 1013, 1),
-    DatabaseUnreachable.code: Surface(503, 1013, 1),
-    SchemaMismatch.code: Surface(503, 1013, 1),
-    DatabaseMisconfigured.code: Surface(503, 1013, 2),
-    HomeNotWritable.code: Surface(503, 1013, 2),
-    ProviderMisconfigured.code: Surface(500, 1011, 2),
-    InvalidCursor.code: Surface(400, 4400, 2),
-}
-
-
 def refused(code: str, message: str) -> RequestError:
     """The error that a row holds as `{code, message}`, as its caller is to get it. What is none of a caller's errors
     becomes a `Conflict`."""
     kinds: dict[str, type[RequestError]] = {kind.code: kind for kind in RequestError.__subclasses__()}
     return kinds.get(code, Conflict)(message)
-
-
-def surface(code: str) -> Surface:
-    """How the error `code` shows outside; an unknown code shows as an internal error."""
-    return _SURFACES.get(code, _DEFAULT_SURFACE)

@@ -23,10 +23,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from circuit.api.problems import Problems
 from circuit.clock import Clock
-from circuit.errors import CircuitError, Unauthenticated, surface
+from circuit.errors import CircuitError, Unauthenticated
 from circuit.security import credentials
 from circuit.security.access import Access
 from circuit.security.principal import Principal
+from circuit.surface import surface
 
 PRINCIPAL = "circuit.principal"
 """Where a scope holds who asks: a `Principal`, or None on a GraphQL connection that has yet to say it."""

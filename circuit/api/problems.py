@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from circuit.clock import Clock
-from circuit.errors import CircuitError, InvalidRequest, NotFound, PayloadTooLarge, surface
+from circuit.errors import CircuitError, InvalidRequest, NotFound, PayloadTooLarge
+from circuit.surface import surface
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,10 @@ from starlette.types import Receive, Scope, Send
 from circuit.api.authentication import asking
 from circuit.api.problems import INTERNAL_CODE
 from circuit.api.readers import Readers, origin_allowed
-from circuit.errors import CircuitError, surface
+from circuit.errors import CircuitError
 from circuit.events import Frame
 from circuit.streams.reader import Reader
+from circuit.surface import surface
 
 NORMAL = 1000
 RESTARTING = 1012

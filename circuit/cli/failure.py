@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from circuit.cli.terminal import Terminal, clean
-from circuit.errors import CircuitError, DefinitionError, Fault, surface
+from circuit.errors import CircuitError, DefinitionError, Fault
+from circuit.surface import surface
 
 USAGE = 2
 _SOURCE_LIMIT = 4 * 1024 * 1024

@@ -62,12 +62,12 @@ async def test_a_task_is_listed_and_completed_once(database_url: str) -> None:
 
         refused = await circuit.complete(task.id, {"approved": "perhaps"})
         assert refused.state is OutcomeState.REFUSED and "approved" in refused.result["error"]["message"]
-        circuit.principal = Principal("eve", roles=frozenset({"author"}))
+        circuit.principal = Principal("eve", roles=frozenset({"author", "operator"}))
         stranger = await circuit.complete(task.id, {"approved": True})
         assert stranger.result["error"]["code"] == "forbidden"
 
         async def by(name: str) -> str:
-            circuit.principal = Principal(name, roles=frozenset({"accountant"}))
+            circuit.principal = Principal(name, roles=frozenset({"accountant", "operator"}))
             try:
                 outcome = await circuit.complete(task.id, {"approved": True, "note": name})
             except Conflict:

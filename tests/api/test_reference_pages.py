@@ -24,6 +24,7 @@ from circuit.api.graphql import endpoint, queries, schema
 from circuit.api.sse import HEARTBEAT_SECONDS, RETRY_MILLISECONDS
 from circuit.engine import figures
 from circuit.events import StreamDelta, StreamType, encode_frame
+from circuit.surface import surface
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
@@ -74,7 +75,7 @@ def test_every_error_is_listed_as_it_shows() -> None:
     listed = [tuple(cell.strip("`") for cell in row[:7]) for row in rows(page("errors.md"), 8)]
     expected: list[tuple[str, ...]] = []
     for cls in _tree(errors.CircuitError):
-        shown = errors.surface(cls.code)
+        shown = surface(cls.code)
         line = [base for base in inspect.getmro(cls) if issubclass(base, errors.CircuitError)]
         group = line[-2].__name__ if len(line) > 1 else ""
         retryable = "yes" if cls.retryable else "no"

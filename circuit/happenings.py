@@ -1,0 +1,112 @@
+"""A case as it is followed: its events and what its executions say, live, to where nothing more happens by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from circuit.engine.views import CaseView
+from circuit.errors import CircuitError
+from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
+from circuit.ids import CaseKey, parse_numbered
+from circuit.streams.subscription import Streams
+
+logger = logging.getLogger(__name__)
+
+_QUEUE = 1000
+_LAST_FRAMES_SECONDS = 3.0
+"""How long the event that ends an execution waits for the last of its frames."""
+_FIRST_LOOK_SECONDS = 0.05
+_LONGEST_LOOK_SECONDS = 1.0
+"""How often a case that says nothing is looked at, to see whether it rests."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseUpdate:
+    """An event of a case. `seq` counts the case's events from 1."""
+
+    seq: int
+    at: datetime
+    event: CaseEvent
+
+
+@dataclass(frozen=True, slots=True)
+class StreamUpdate:
+    """A frame of the stream of one execution of a case."""
+
+    execution_id: str
+    frame: Frame
+
+
+Happening = CaseUpdate | StreamUpdate
+
+
+async def happenings(
+    source: Streams,
+    key: CaseKey,
+    look: Callable[[], Awaitable[CaseView]],
+    rests: Callable[[CaseView], bool],
+    silent: Collection[str] | None,
+) -> AsyncGenerator[Happening]:
+    """The events of a case and the frames of its executions but those in `silent` (of none at all if None)."""
+    queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue(_QUEUE)
+    streams: dict[str, asyncio.Task[None]] = {}
+
+    async def listen(execution_id: str) -> None:
+        execution = parse_numbered(execution_id)
+        if execution is None:
+            return
+        try:
+            async for frame in source.subscribe(execution, key.tenant):
+                await queue.put(StreamUpdate(execution_id, frame))
+        except CircuitError as error:
+            # What an execution says is worth less than what happens: the case is followed all the same.
+            logger.warning("the stream of execution %s ended early: %s", execution_id, error)
+
+    async def follow() -> None:
+        async for seq, at, event in source.follow(key):
+            if isinstance(event, FiringBegun) and silent is not None and event.execution_id not in silent:
+                streams[event.execution_id] = asyncio.create_task(listen(event.execution_id))
+            elif isinstance(event, TransitionFired | FiringFailed | FiringCancelled) and event.execution_id:
+                listener = streams.pop(event.execution_id, None)
+                if listener is not None:
+                    # The event that ends an execution comes after the last of its frames, if they come at all.
+                    await asyncio.wait([listener], timeout=_LAST_FRAMES_SECONDS)
+                    listener.cancel()
+            await queue.put(CaseUpdate(seq, at, event))
+
+    async def run() -> None:
+        try:
+            await follow()
+        except Exception as error:
+            await queue.put(error)
+        else:
+            await queue.put(None)
+
+    following = asyncio.create_task(run())
+    seen, pause = 0, _FIRST_LOOK_SECONDS
+    try:
+        while True:
+            try:
+                item = await asyncio.wait_for(queue.get(), pause)
+            except TimeoutError:
+                view = await look()
+                if rests(view) and not view.status.terminal and seen >= view.history[-1].seq and queue.empty():
+                    return
+                pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            if isinstance(item, CaseUpdate):
+                seen = item.seq
+            pause = _FIRST_LOOK_SECONDS
+            yield item
+    finally:
+        for task in (following, *streams.values()):
+            task.cancel()
+        await asyncio.gather(following, *streams.values(), return_exceptions=True)
