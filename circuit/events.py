@@ -102,6 +102,17 @@ class FiringSuspended:
 
 
 @dataclass(frozen=True, slots=True)
+class FiringGranted:
+    """A firing that waited for shared places holds them now: its action starts when this is committed."""
+
+    kind: ClassVar[str] = "firing_granted"
+    transition: str
+    firing: int
+    execution_id: str
+    holds: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class FiringResumed:
     """A new start of the same attempt, after the process that ran it was lost or what it waited for came. The journal
     is kept. `principal` is who sent what it waited for."""
@@ -189,6 +200,7 @@ CaseEvent = (
     | TransitionFired
     | FiringBegun
     | FiringSuspended
+    | FiringGranted
     | FiringResumed
     | FiringRetried
     | FiringFailed
@@ -205,6 +217,7 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
         TransitionFired,
         FiringBegun,
         FiringSuspended,
+        FiringGranted,
         FiringResumed,
         FiringRetried,
         FiringFailed,

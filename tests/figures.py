@@ -113,7 +113,28 @@ async def i7_counters(connection: Connection) -> list[str]:
             ON h.tenant_id = f.tenant_id AND h.case_id = f.case_id AND h.firing = f.number
             AND h.kind IN ('firing_begun', 'firing_resumed')
         GROUP BY f.tenant_id, f.case_id, f.number, f.start
-        HAVING f.start NOT IN (count(h.seq), count(h.seq) + 1) OR f.start < count(h.seq)
+        HAVING (f.start NOT IN (count(h.seq), count(h.seq) + 1) OR f.start < count(h.seq))
+            AND NOT (f.start = 0 AND f.state IN ('offered', 'cancelled'))
+        """,
+    )
+    faults += await found(
+        connection,
+        "I7: firing {case_id}.{firing} has ended and holds {amount} of {place}",
+        """
+        SELECT h.case_id, h.firing, h.amount, h.place
+        FROM circuit.hold h LEFT JOIN circuit.firing f
+            ON f.tenant_id = h.tenant_id AND f.case_id = h.case_id AND f.number = h.firing
+        WHERE h.held_until IS NULL AND coalesce(f.state, 'cancelled') IN ('completed', 'failed', 'cancelled')
+        """,
+    )
+    faults += await found(
+        connection,
+        "I7: {amount} of {place} are held, and there are {capacity}",
+        """
+        SELECT r.place, r.capacity, sum(h.amount) AS amount
+        FROM circuit.resource r JOIN circuit.hold h USING (tenant_id, workflow_id, place)
+        WHERE h.granted_at > r.updated_at AND coalesce(h.held_until > now(), true)
+        GROUP BY r.tenant_id, r.workflow_id, r.place, r.capacity HAVING sum(h.amount) > r.capacity
         """,
     )
     faults += await found(

@@ -100,12 +100,14 @@ async def i1_arc_weights(connection: Connection) -> list[str]:
         """
     )
     for row in rows:
-        transition = documents[(row["tenant_id"], row["workflow_hash"])]["transitions"][row["transition"]]
+        document = documents[(row["tenant_id"], row["workflow_hash"])]
+        transition = document["transitions"][row["transition"]]
+        shared = {name for name, place in document["places"].items() if place.get("shared")}
         body = json.loads(row["body"])
         for side, arcs in (("consumed", transition["from_places"]), ("produced", transition["to_places"])):
             asked: Counter[str] = Counter()
             for arc in arcs:
-                if arc.get("mode", "consume") == "consume":
+                if arc.get("mode", "consume") == "consume" and arc["place"] not in shared:
                     asked[arc["place"]] += arc.get("weight", 1)
             moved = Counter(token["place"] for token in body[side])
             if moved != asked:

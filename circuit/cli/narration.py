@@ -21,6 +21,7 @@ from circuit.events import (
     FiringBegun,
     FiringCancelled,
     FiringFailed,
+    FiringGranted,
     FiringResumed,
     FiringRetried,
     FiringSuspended,
@@ -97,6 +98,9 @@ class Narrator:
                 key = f" {one_line(event.key)}" if event.key else ""
                 until = f" for at most {max(0.0, (event.wake_at - at).total_seconds()):g} s" if event.wake_at else ""
                 return [Line(f"{one_line(event.transition)} waits for {one_line(event.awaits)}{key}{until}", "yellow")]
+            case FiringGranted():
+                held = ", ".join(f"{amount} x {one_line(place, 60)}" for place, amount in event.holds.items())
+                return [Line(f"{one_line(event.transition)} has what it waited for: {held}", "cyan")]
             case FiringResumed():
                 by = f" by {one_line(event.principal)}" if event.principal else ""
                 whats = {"retry": "is tried again", "woken": f"is woken{by}"}

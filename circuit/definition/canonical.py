@@ -87,6 +87,7 @@ def _place(entry: PlaceEntry | None) -> dict[str, Any]:
             "capacity": entry.capacity,
             "tokens": [{"data": token.data or {}, "metadata": token.metadata or {}} for token in entry.tokens or ()],
             "shared": entry.shared or None,
+            "interval": None if entry.interval is None else seconds(entry.interval),
         }
     )
 

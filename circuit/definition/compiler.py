@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from circuit.definition.canonical import DEFAULT_TIMEOUT_SECONDS
@@ -15,6 +16,7 @@ from circuit.definition.workflow import (
     InitialToken,
     Prompts,
     ProviderSpec,
+    Resource,
     RetryPolicy,
     Workflow,
 )
@@ -57,14 +59,18 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
     colours: Mapping[str, Any] = plain.get("colours") or {}
     compiled = {name: Colour(name, bundle(schema, colours, name)) for name, schema in colours.items()}
     agents = {name: _agent(name, value, colours) for name, value in (plain.get("agents") or {}).items()}
-    transitions: Mapping[str, Any] = plain["transitions"]
+    # A shared place holds no tokens: it is no part of the net, but of what its actions hold while they run.
+    resources = {name: _resource(value) for name, value in plain["places"].items() if value.get("shared")}
+    transitions = {name: _apart(value, resources) for name, value in plain["transitions"].items()}
+    holds = {name: _holds(value, resources) for name, value in plain["transitions"].items()}
     actions = {name: action for name, value in transitions.items() if (action := _action(value, colours))}
     # By name, not by place in the file: the order in which the net looks at transitions belongs to the version.
     net = Net.build(
         plain["workflow"],
-        [_place(name, value, compiled) for name, value in plain["places"].items()],
+        [_place(name, value, compiled) for name, value in plain["places"].items() if name not in resources],
         [_transition(name, transitions[name], colours) for name in sorted(transitions)],
     )
+    actions = {name: replace(action, holds=holds[name]) if holds[name] else action for name, action in actions.items()}
     used = {action.config["agent_id"] for action in actions.values() if action.kind == AGENT}
     providers = [agents[name].provider for name in sorted(used)]
     return Workflow(
@@ -89,6 +95,7 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
         ),
         pool=plain.get("pool", DEFAULT_POOL),
         outbox=frozenset(plain.get("outbox", ())),
+        resources=resources,
     )
 
 
@@ -98,6 +105,26 @@ def _sorted(entries: Mapping[str, Any]) -> dict[str, Any]:
     So `data.review` is written before `data.review.score`, and the latter has the last word on its own part.
     """
     return {name: entries[name] for name in sorted(entries)}
+
+
+def _resource(value: Mapping[str, Any]) -> Resource:
+    return Resource(value["capacity"], value.get("interval"))
+
+
+def _apart(transition: Mapping[str, Any], resources: Mapping[str, Resource]) -> Mapping[str, Any]:
+    """The transition without its arcs from shared places."""
+    if not resources:
+        return transition
+    return {**transition, "from_places": [arc for arc in transition["from_places"] if arc["place"] not in resources]}
+
+
+def _holds(transition: Mapping[str, Any], resources: Mapping[str, Resource]) -> dict[str, int]:
+    """What a firing of the transition takes from shared places, in the order of their names."""
+    amounts: dict[str, int] = {}
+    for arc in transition["from_places"]:
+        if arc["place"] in resources:
+            amounts[arc["place"]] = amounts.get(arc["place"], 0) + arc["weight"]
+    return _sorted(amounts)
 
 
 def _place(name: str, value: Mapping[str, Any], colours: Mapping[str, Colour]) -> Place:

@@ -56,9 +56,11 @@ class PlaceEntry(Part):
         list[InitialToken] | None, Field(max_length=1_000, description="Tokens that lie here when a case starts.")
     ] = None
     shared: Annotated[
-        bool | None,
-        Planned("a shared place"),
-        Field(description="A counted resource of all cases of the workflow; `capacity` is its amount."),
+        bool | None, Field(description="A counted resource of all cases of the workflow; `capacity` is its amount.")
+    ] = None
+    interval: Annotated[
+        Duration | None,
+        Field(description="Of a shared place: what was taken is there again after this time, as a rate has it."),
     ] = None
 
 

@@ -9,6 +9,7 @@ from circuit.definition.lint_agent import ModelCheck, lint_agents
 from circuit.definition.lint_transition import lint_transitions
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema
+from circuit.definition.tree import PathTuple
 from circuit.definition.validation import Report
 from circuit.net.colour import Colour
 
@@ -46,6 +47,7 @@ def _places(scene: Scene) -> None:
             message = "outcome belongs to a terminal place"
             report.add((*path, "outcome"), message, "add terminal: true", key=True)
         tokens: list[Any] = place.get("tokens", [])
+        _shared(scene, path, place)
         if "capacity" in place and len(tokens) > place["capacity"]:
             message = f"the place holds {place['capacity']} tokens at most, but {len(tokens)} lie in it from the start"
             report.add((*path, "capacity"), message, "raise capacity, or remove tokens")
@@ -56,6 +58,25 @@ def _places(scene: Scene) -> None:
             if name in written[:index]:
                 report.add(("places", index), f"the place {name!r} stands twice", "remove one of them")
     _initial(scene)
+
+
+def _shared(scene: Scene, path: PathTuple, place: Mapping[str, Any]) -> None:
+    """A shared place is an amount of something, and holds no tokens."""
+    report = scene.report
+    if not place.get("shared"):
+        if "interval" in place:
+            message = "interval belongs to a shared place"
+            report.add((*path, "interval"), message, "add shared: true, or remove it", key=True)
+        return
+    if "capacity" not in place and report.intact(*path, "capacity"):
+        hint = "add capacity: how much of it there is"
+        report.add((*path, "shared"), "a shared place needs a capacity", hint, key=True)
+    for key in ("colour", "initial", "terminal", "outcome", "dead_letter", "tokens"):
+        if key in place:
+            message = f"a shared place holds no tokens: {key} means nothing here"
+            report.add((*path, key), message, f"remove {key}, or remove shared", key=True)
+    if place.get("interval") == 0:
+        report.add((*path, "interval"), "an interval is longer than nothing", "give a time, as in 60s")
 
 
 def _tokens(scene: Scene, name: str, place: Mapping[str, Any], tokens: list[Any]) -> None:

@@ -58,13 +58,16 @@ def _arcs(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
     for key in ("from_places", "from_any", "to_places"):
         for index, arc in enumerate(transition.get(key, ())):
             scene.known("place", arc["place"], (*path, key, index, "place"))
+    _shared(scene, path, transition)
     node = report.tree.node(path)
     written = node.children if node is not None else {}
     # An input arc that is at fault is an input all the same.
     whole = report.intact(*path, "from_places") and "from_any" not in written
     planned = any(arc["mode"] not in ("consume", "read") for arc in transition["from_places"])
-    if whole and not planned and not any(arc["mode"] == "consume" for arc in transition["from_places"]):
-        message = "the transition has no inputs" + (" but read arcs" if transition["from_places"] else "")
+    own = [arc for arc in transition["from_places"] if arc["place"] not in scene.shared]
+    if whole and not planned and not any(arc["mode"] == "consume" for arc in own):
+        but = " but read arcs" if own else " but shared places" if transition["from_places"] else ""
+        message = "the transition has no inputs" + but
         report.add(path, f"{message}: it would fire for ever", "add from_places: [PLACE]", key=True)
     if not {"to_place", "to_places"} & set(written) and report.intact(*path, "to_place"):
         message = "the transition has no target: its token would vanish"
@@ -75,6 +78,32 @@ def _arcs(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
         if not {"agent_execution", "action"} & set(written):
             message = "on_failure belongs to a transition that runs an agent or an action"
             report.add((*path, "on_failure"), message, "add agent_execution or action, or remove it", key=True)
+
+
+def _shared(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
+    """What is done with shared places: an acting transition takes from them, and that is all."""
+    report, places = scene.report, scene.section("places")
+    for key in ("from_places", "from_any", "to_places"):
+        for index, arc in enumerate(transition.get(key, ())):
+            name = arc["place"]
+            if name not in scene.shared:
+                continue
+            here = (*path, key, index)
+            capacity = places[name].get("capacity")
+            if key == "to_places":
+                message = f"{name} is a shared place: what a firing took is given back by itself when it ends"
+                report.add(here, message, f"remove {name} from the targets")
+            elif key == "from_any" or arc["mode"] != "consume":
+                message = f"{name} is a shared place: a firing can only take from it"
+                report.add(here, message, f"write it under from_places, as {{place: {name}, weight: 1}}")
+            elif not {"agent_execution", "action"} & set(transition):
+                message = f"{name} is a shared place, and this transition runs no action that could hold anything of it"
+                report.add(here, message, f"add agent_execution or action, or remove {name}")
+            elif capacity is not None and arc["weight"] > capacity:
+                message = f"{name} has {capacity} in all, and this takes {arc['weight']}: it would never fire"
+                report.add(here, message, "lower weight, or raise the capacity")
+    if transition.get("on_failure") in scene.shared:
+        report.add((*path, "on_failure"), "a shared place takes no tokens", "name another place")
 
 
 def _guard(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:

@@ -43,6 +43,11 @@ class Scene:
         """A section of the canonical document, empty where the file has none."""
         return self.plain.get(name) or {}
 
+    @property
+    def shared(self) -> set[str]:
+        """The names of the shared places."""
+        return {name for name, place in self.section("places").items() if place.get("shared")}
+
     def known(self, kind: str, name: str, path: PathTuple) -> bool:
         """Whether the file declares the place, agent, colour or transition `name`; if not, a fault at `path`."""
         names: tuple[str, ...] = getattr(self, f"{kind}s")

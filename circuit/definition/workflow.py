@@ -28,13 +28,15 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ActionSpec:
-    """What an acting transition does. `kind` names a registered action, `config` is that action's own (JSON)."""
+    """What an acting transition does. `kind` names a registered action, `config` is that action's own (JSON). `holds`
+    are the amounts of shared places that a firing holds from its begin to its end."""
 
     kind: str
     config: Mapping[str, Any]
     required: bool = True
     timeout_seconds: float = 300.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    holds: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,15 @@ class AgentDefinition:
 
 
 @dataclass(frozen=True, slots=True)
+class Resource:
+    """A shared place: how much of it there is for all cases of the workflow together. With an interval it is *paced*:
+    what was taken is there again after so many seconds."""
+
+    capacity: int
+    interval_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InitialToken:
     """A token that lies in its place when a case starts, beside the one that the case is started with."""
 
@@ -104,4 +115,5 @@ class Workflow:
     initial_tokens: tuple[InitialToken, ...] = ()
     pool: str = DEFAULT_POOL
     outbox: frozenset[str] = frozenset()
+    resources: Mapping[str, Resource] = field(default_factory=dict[str, Resource])
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -87,6 +87,14 @@ def _put_back(owner: Owner, payload: Mapping[str, Any], principal: Principal, dr
     return {"tokens": put_back(owner.memory, payload.get("token"), payload.get("place"), principal.subject, draft)}
 
 
+def _granted(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    """What a firing asked of shared places is its own now. One that has ended meanwhile has given it back."""
+    number = payload.get("firing")
+    if not isinstance(number, int) or not owner.granted(number, draft):
+        raise Conflict(f"firing {number} of case {owner.memory.key} does not wait for a shared place (any more)")
+    return {"firing": number}
+
+
 def _cancel(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
     owner.end(CaseStatus.CANCELLED, str(payload.get("reason", "")), draft, principal.subject)
     return {"status": CaseStatus.CANCELLED.value}
@@ -98,5 +106,6 @@ _RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[st
     "retry": _retry,
     "resolve": _resolve,
     "put_back": _put_back,
+    "granted": _granted,
     "cancel": _cancel,
 }

@@ -50,13 +50,15 @@ class Held:
 class Reports:
     """Whom the desk tells: `lost` of a case that had to be dropped, `released` of one that was given up (and whether
     a command came too late to be applied), `landed` when nothing of a case that is not held is in flight any more,
-    `announce` of terminal frames, `changed` of a case with new events."""
+    `announce` of terminal frames, `changed` of a case with new events, `resources` of a tenant's workflow whose shared
+    places are asked for or given back."""
 
     lost: Callable[[CaseKey, BaseException], None]
     released: Callable[[CaseKey, bool], None]
     landed: Callable[[CaseKey], None]
     announce: Callable[[CaseKey, int, Frame], None]
     changed: Callable[[CaseKey], None]
+    resources: Callable[[int, str], None] = lambda tenant, workflow_id: None
 
 
 class Desk:
@@ -223,6 +225,8 @@ class Desk:
             self._fault("after_commit")
         try:
             self._tell(held.key, write)
+            if write.holds is not None:
+                self.reports.resources(held.key.tenant, write.row.workflow_id)
             for firing in step.cancels:
                 self.slots.cancel(held.key, firing)
             for call in step.abandoned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from circuit.definition.workflow import Workflow
@@ -11,25 +11,27 @@ from circuit.engine.views import CaseWhy, Obstacle, TransitionWhy, instant
 from circuit.net.diagnosis import Reason, ReasonKind, why
 from circuit.net.structure import Trigger
 from circuit.storage.records import CaseState, CaseStatus
+from circuit.storage.resources import Standing
 
 
-def explain(workflow: Workflow, state: CaseState, now: datetime) -> CaseWhy:
-    """What each transition of a case waits for: its arcs, guard, room, role, its firings and its incidents."""
+def explain(workflow: Workflow, state: CaseState, now: datetime, standings: Sequence[Standing] = ()) -> CaseWhy:
+    """What each transition of a case waits for: its arcs, guard, room, role, its firings and its incidents, and the
+    shared places that its firings wait for, as `standings` has them."""
     row = state.row
     if row.status.terminal:
         ended = f" since {instant(row.finished_at)}" if row.finished_at is not None else ""
         return CaseWhy(state.key, row.status, f"The case is {row.status.value}{ended}: nothing fires any more.", ())
     memory = Memory(workflow, state)
-    transitions = tuple(_transition(memory, name, now) for name in memory.net.transitions)
+    transitions = tuple(_transition(memory, name, now, standings) for name in memory.net.transitions)
     return CaseWhy(state.key, row.status, _summary(memory, transitions), transitions)
 
 
-def _transition(memory: Memory, name: str, now: datetime) -> TransitionWhy:
+def _transition(memory: Memory, name: str, now: datetime, standings: Sequence[Standing]) -> TransitionWhy:
     found = why(memory.net, memory.marking, name, memory.case, now, memory.blocked)
     obstacles = [_obstacle(reason) for reason in found.reasons]
     for live in memory.firings.values():
         if live.row.transition == name:
-            obstacles.insert(0, _of_firing(memory, live))
+            obstacles[:0] = _of_firing(memory, live, standings)
     obstacles += _of_incidents(memory, name)
     return TransitionWhy(name, found.enabled, tuple(obstacles))
 
@@ -38,7 +40,26 @@ def _obstacle(reason: Reason) -> Obstacle:
     return Obstacle(reason.kind.value, reason.subject, reason.have, reason.need, reason.message)
 
 
-def _of_firing(memory: Memory, live: LiveFiring) -> Obstacle:
+def _of_firing(memory: Memory, live: LiveFiring, standings: Sequence[Standing]) -> list[Obstacle]:
+    queued = [standing for standing in standings if standing.firing == live.row.number]
+    if live.row.start == 0 and queued:
+        return [_of_resource(memory, standing) for standing in queued]
+    return [_of_attempt(memory, live)]
+
+
+def _of_resource(memory: Memory, standing: Standing) -> Obstacle:
+    free = max(0, standing.capacity - standing.held)
+    holders = f", held by {', '.join(standing.holders)}" if standing.holders else ""
+    ahead = f"; {standing.ahead} wait before it" if standing.ahead else ""
+    again = f"; more is there at {instant(standing.due_at)}" if standing.due_at is not None else ""
+    message = (
+        f"execution {memory.execution_id(standing.firing)} waits for {standing.amount} of {standing.place}:"
+        f" {free} of {standing.capacity} are free{holders}{ahead}{again}"
+    )
+    return Obstacle("resource", standing.place, free, standing.amount, message)
+
+
+def _of_attempt(memory: Memory, live: LiveFiring) -> Obstacle:
     row = live.row
     execution = memory.execution_id(row.number)
     if live.running:
@@ -82,7 +103,7 @@ def _summary(memory: Memory, transitions: tuple[TransitionWhy, ...]) -> str:
         obstacle.message
         for transition in transitions
         for obstacle in transition.obstacles
-        if obstacle.kind in ("running", "retry", "suspended")
+        if obstacle.kind in ("running", "retry", "suspended", "resource")
     ]
     people = [
         f"{transition.transition} {obstacle.message}"

@@ -18,6 +18,8 @@ from circuit.storage.records import (
     CommandResult,
     ExecutionRow,
     FiringRow,
+    HoldRow,
+    Holds,
     IncidentRow,
     JournalRow,
     StreamRow,
@@ -36,6 +38,7 @@ class Draft:
         "_executions_changed",
         "_executions_opened",
         "_frames",
+        "_holds",
         "_incidents_changed",
         "_incidents_opened",
         "_journal",
@@ -64,6 +67,7 @@ class Draft:
         self._frames: list[StreamRow] = []
         self._journal: list[JournalRow] = []
         self._settled: list[CommandResult] = []
+        self._holds: Holds | None = None
 
     def record(self, event: CaseEvent) -> None:
         self._events.append((self.now, event))
@@ -96,6 +100,19 @@ class Draft:
 
     def journal(self, row: JournalRow) -> None:
         self._journal.append(row)
+
+    def ask_holds(self, firing: int, amounts: Mapping[str, int]) -> None:
+        """A firing asks for what it holds of shared places."""
+        self._holds = self._holds or Holds()
+        self._holds.asked += [HoldRow(place, firing, amount, self.now) for place, amount in amounts.items()]
+
+    def free_holds(self, firing: int, amounts: Mapping[str, int]) -> None:
+        """A firing that asked for it has ended: what it held is there again, and it waits for nothing any more."""
+        holds = self._holds = self._holds or Holds()
+        asked = [row for row in holds.asked if row.firing != firing]
+        if len(asked) == len(holds.asked):
+            holds.freed += [HoldRow(place, firing, amount, self.now) for place, amount in amounts.items()]
+        holds.asked = asked
 
     def settle(self, result: CommandResult) -> None:
         self._settled.append(result)
@@ -155,4 +172,5 @@ class Draft:
             else (),
             release=release,
             due_at=due_at,
+            holds=self._holds,
         )

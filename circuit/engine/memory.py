@@ -24,6 +24,9 @@ from circuit.storage.records import (
 from circuit.streams.encoding import encode
 from circuit.value import dataclass, replace
 
+HOLDS = "holds"
+"""Where the request of a firing says what it holds of shared places: amounts by their names."""
+
 
 @dataclass(slots=True)
 class LiveFiring:
@@ -60,6 +63,8 @@ class Memory:
         self.journal = {number: dict(steps) for number, steps in state.journal.items()}
         self.agenda = Agenda(self.net)
         self.blocked: Blocked = frozenset()
+        # Firings that have not been granted yet what they ask of shared places.
+        self.waiting = set(state.waiting)
         self.case: dict[str, Any] = {
             "id": str(self.key.case),
             "workflow_id": self.row.workflow_id,
@@ -129,6 +134,9 @@ class Memory:
     ) -> None:
         """A firing ends."""
         self.change(live, draft, state=state, retry_at=None, wake_at=None, awaits=None, error=error)
+        if HOLDS in live.row.request:
+            draft.free_holds(live.row.number, live.row.request[HOLDS])
+            self.waiting.discard(live.row.number)
         del self.firings[live.row.number]
         self.journal.pop(live.row.number, None)
         self.agenda.changed(live.binding.transition)

@@ -25,12 +25,13 @@ from circuit.engine.command_rule import answer
 from circuit.engine.draft import Draft
 from circuit.engine.failure import fail_begin, fail_firing, give_up, resolve, supersede, try_again_later
 from circuit.engine.livelock import LivelockWatch
-from circuit.engine.memory import LiveFiring, Memory
+from circuit.engine.memory import HOLDS, LiveFiring, Memory
 from circuit.errors import ActionFailed, CircuitError, Conflict, Crashed, FiringError, Livelock
 from circuit.events import (
     CaseEnded,
     FiringBegun,
     FiringCancelled,
+    FiringGranted,
     FiringResumed,
     StreamDelta,
     StreamType,
@@ -197,6 +198,14 @@ class Owner:
             resolve(self.memory, found, "retried", draft, principal)
         return numbers
 
+    def granted(self, number: int, draft: Draft) -> bool:
+        """Start a firing that waited for shared places. False if it does not wait (any more)."""
+        live = self.memory.firings.get(number)
+        if live is None or live.row.start != 0:
+            return False
+        self._start_first(live, draft)
+        return True
+
     def end(self, status: CaseStatus, reason: str, draft: Draft, principal: str | None = None) -> None:
         """The case ends: what still runs is cancelled, and what is open closed, in the same commit."""
         for live in list(self.memory.firings.values()):
@@ -273,6 +282,13 @@ class Owner:
             request["form"] = form
         who = performer(memory, transition.name)
         row = FiringRow(number, transition.name, FiringState.RUNNING, 1, 1, request, begun_at=draft.now)
+        holds = memory.workflow.actions[transition.name].holds
+        if holds:
+            # It starts when somebody has granted it what it asks for; until then it has not had a start.
+            request[HOLDS] = dict(holds)
+            row = replace(row, state=FiringState.OFFERED, start=0)
+            draft.ask_holds(number, holds)
+            memory.waiting.add(number)
         execution = ExecutionRow(number, ExecutionStatus.RUNNING, who.descriptor, draft.now)
         live = memory.firings[number] = LiveFiring(row, execution, binding)
         draft.open_firing(row, execution)
@@ -287,7 +303,8 @@ class Owner:
             )
         )
         memory.agenda.changed(transition.name)
-        self._starts.append(Start(action_call(memory, live, who.config), None))
+        if live.running:
+            self._starts.append(Start(action_call(memory, live, who.config), None))
         return number
 
     def _inputs(self, transition: Transition, binding: Binding) -> dict[str, Any]:
@@ -358,6 +375,10 @@ class Owner:
                 return
             reason = "woken"
             principal = (suspension.how_it_ended(memory, live) or {})["principal"]
+        elif row.start == 0:
+            if row.number not in memory.waiting:
+                self._start_first(live, draft)
+            return
         elif row.retry_at is not None and row.retry_at > draft.now:
             return
         else:
@@ -367,6 +388,16 @@ class Owner:
         execution = memory.execution_id(row.number)
         draft.record(FiringResumed(row.transition, row.number, execution, start, reason, principal))
         self._starts.append(Start(self._call(live), reason, row.crashes >= QUARANTINE_CRASHES))
+
+    def _start_first(self, live: LiveFiring, draft: Draft) -> None:
+        """Start what waited for shared places and holds them now."""
+        memory, row = self.memory, live.row
+        memory.waiting.discard(row.number)
+        memory.change(live, draft, state=FiringState.RUNNING, start=1)
+        holds: Mapping[str, int] = row.request[HOLDS]
+        draft.record(FiringGranted(row.transition, row.number, memory.execution_id(row.number), holds))
+        config = performer(memory, row.transition).config
+        self._starts.append(Start(action_call(memory, live, config), None))
 
     def _give_up_on(self, live: LiveFiring, draft: Draft) -> None:
         """A firing whose process was lost too often ends here. Its stream gets a last start, to say so."""

@@ -32,7 +32,7 @@ from circuit.engine.views import (
 from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey, Numbered
 from circuit.net.marking import Token
-from circuit.storage import feedback, history, incidents, listing, streams, tokens, workflows
+from circuit.storage import feedback, history, incidents, listing, resources, streams, tokens, workflows
 from circuit.storage.database import Database
 from circuit.storage.records import CaseRow, CaseState, CaseStatus, ExecutionRow, FiringRow, FiringState, IncidentRow
 
@@ -214,6 +214,8 @@ class Queries:
             raised = await listing.incidents(connection, key)
             fired = await history.fired(connection, key)
             lacks = await listing.unserved(connection, {row.bucket} if _wants_worker(row) else set())
+            waits = any(firing.state.live and firing.start == 0 for firing in firings)
+            standings = await resources.standing(connection, key, row.workflow_id) if waits else ()
         try:
             workflow = await self._workflow(key.tenant, row)
         except VersionUnusable as error:
@@ -229,7 +231,7 @@ class Queries:
             fired=fired,
             journal={},
         )
-        explained = explain(workflow, state, self._now())
+        explained = explain(workflow, state, self._now(), standings)
         if row.bucket in lacks:
             asked = needs(lacks[row.bucket])
             summary = f"No worker that is running has what the case needs: {asked}. {explained.summary}"

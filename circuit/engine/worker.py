@@ -29,6 +29,7 @@ from circuit.engine.requirement import Capabilities
 from circuit.engine.service import Service
 from circuit.engine.slots import Slots
 from circuit.engine.sweep import Sweep
+from circuit.engine.turnstile import Turnstile
 from circuit.engine.versions import Versions
 from circuit.errors import CircuitError
 from circuit.ids import CaseKey, IdSource
@@ -200,7 +201,10 @@ class Worker(Service):
         # A publisher of the tenure's own: what an execution says goes into the log under the incarnation that began
         # it, or nowhere.
         publisher = Publisher(desk.log, self._broker, self._clock, self._notify)
-        desk.reports = Reports(claims.lost, claims.released, claims.landed, publisher.announce, publisher.changed)
+        turnstile = Turnstile(self._database, self._limits.lease_seconds, now=lease.now, granted=self._granted(claims))
+        desk.reports = Reports(
+            claims.lost, claims.released, claims.landed, publisher.announce, publisher.changed, turnstile.touch
+        )
         around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault)
         desk.slots = Slots(
             self._limits.executions,
@@ -223,7 +227,7 @@ class Worker(Service):
             every_seconds=self._limits.poll_seconds,
         )
         logger.info("worker %s begins", incarnation.id)
-        return Tenure(incarnation, lease, writer, desk, claims, sweep, attendance)
+        return Tenure(incarnation, lease, writer, desk, claims, sweep, turnstile, attendance)
 
     async def _until_over(self, tenure: Tenure) -> None:
         """Serve until the lease is lost or the worker is stopped."""
@@ -290,6 +294,15 @@ class Worker(Service):
         except (CircuitError, TimeoutError, OSError) as error:
             logger.warning("worker %s could not retire (%s); its lease will expire", worker, error)
 
+    def _granted(self, claims: Claims) -> Callable[[], None]:
+        """Cases have become due, here or elsewhere."""
+
+        def tell() -> None:
+            claims.wake()
+            self._work()
+
+        return tell
+
     async def _blame(self, worker: UUID, key: CaseKey | None, firing: int | None) -> None:
         """Say which firing runs alone, or that none does any more. Raises `StorageError`."""
         async with connected(self._database) as connection:
@@ -321,9 +334,10 @@ class Tenure:
     desk: Desk
     claims: Claims
     sweep: Sweep
+    turnstile: Turnstile
     attendance: Attendance
 
     @property
     def services(self) -> tuple[Service, ...]:
         """The loops that feed it."""
-        return self.claims, self.sweep, self.attendance
+        return self.claims, self.sweep, self.turnstile, self.attendance

@@ -16,7 +16,8 @@ from uuid import UUID
 import orjson
 
 from circuit.events import encode_event
-from circuit.storage.records import CaseWrite, FiringState, JournalRow, LogWrite, StreamRow
+from circuit.ids import CaseKey
+from circuit.storage.records import CaseWrite, FiringState, Holds, JournalRow, LogWrite, StreamRow
 from circuit.storage.statements import BY_NAME, ORDER
 
 LARGEST_STATEMENT = 32 * 1024 * 1024
@@ -177,6 +178,8 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         _frames(rows, tenant, case, write.frames)
     if write.incidents_opened or write.incidents_changed or write.commands_settled or write.journal:
         _seldom(rows, write)
+    if write.holds is not None:
+        _holds(rows, write.key, row.workflow_id, write.holds)
     if write.release and write.due_at is not None:
         _rows(rows, "ready").append((tenant, case, row.bucket, write.due_at))
     elif write.release or write.commands_settled:
@@ -267,6 +270,16 @@ def _seldom(rows: Rows, write: CaseWrite) -> None:
         _rows(rows, "commands_settled").append((tenant, case, result.id, result.state, _json(result.result)))
     if write.journal:
         _journal(rows, tenant, case, write.journal)
+
+
+def _holds(rows: Rows, key: CaseKey, workflow_id: str, holds: Holds) -> None:
+    tenant, case = key
+    if holds.asked:
+        _rows(rows, "holds_asked").extend(
+            (tenant, case, workflow_id, one.place, one.firing, one.amount, one.asked_at) for one in holds.asked
+        )
+    if holds.freed:
+        _rows(rows, "holds_freed").extend((tenant, case, workflow_id, one.place, one.firing) for one in holds.freed)
 
 
 def _frames(rows: Rows, tenant: int, case: Any, frames: Iterable[StreamRow]) -> None:

@@ -30,7 +30,7 @@ from uuid import UUID
 import orjson
 
 from circuit.ids import CaseKey
-from circuit.storage import rows
+from circuit.storage import resources, rows
 from circuit.storage.driver import Connection, Record
 from circuit.storage.records import CaseState, CommandRow
 from circuit.storage.statements import FENCE
@@ -372,11 +372,12 @@ async def load_page(conn: Connection, keys: Sequence[CaseKey], worker: UUID | No
         journal=await read(_JOURNAL, touched),
         commands=await read(_COMMANDS, keys),
     )
+    waiting = await _waiting(conn, cases, found.firings)
     for key in keys:
         if key not in cases or (worker is not None and cases[key][0]["owner"] != worker):
             continue
         try:
-            loaded.states.append(_state(key, cases[key][0], found))
+            loaded.states.append(_state(key, cases[key][0], found, waiting.get(key, frozenset())))
         except (ValueError, TypeError, LookupError) as error:
             loaded.unreadable[key] = error
     return loaded
@@ -395,7 +396,24 @@ class _Rows:
     commands: Mapping[CaseKey, list[Record]]
 
 
-def _state(key: CaseKey, case: Record, found: _Rows) -> CaseState:
+async def _waiting(
+    conn: Connection, cases: Mapping[CaseKey, list[Record]], firings: Mapping[CaseKey, list[Record]]
+) -> dict[CaseKey, frozenset[int]]:
+    """The firings that have never started, for they wait for shared places still. Most cases have none such."""
+    asked = [
+        (key, cases[key][0]["workflow_id"], place, row["number"])
+        for key, found in firings.items()
+        for row in found
+        if row["start"] == 0 and key in cases
+        for place in orjson.loads(row["request"]).get("holds", ())
+    ]
+    waiting: dict[CaseKey, frozenset[int]] = {}
+    for key, firing in await resources.still_waiting(conn, asked):
+        waiting[key] = waiting.get(key, frozenset()) | {firing}
+    return waiting
+
+
+def _state(key: CaseKey, case: Record, found: _Rows, waiting: frozenset[int]) -> CaseState:
     journal: dict[int, dict[str, Any]] = {}
     for row in found.journal.get(key, ()):
         journal.setdefault(row["firing"], {})[row["step"]] = orjson.loads(row["value"])
@@ -413,6 +431,7 @@ def _state(key: CaseKey, case: Record, found: _Rows) -> CaseState:
         fired=fired,
         journal=journal,
         fired_seq=case["fired_seq"],
+        waiting=waiting,
     )
 
 

@@ -181,6 +181,24 @@ class TokenMove:
     reserved_by: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class HoldRow:
+    """What one firing asks of one shared place of its workflow."""
+
+    place: str
+    firing: int
+    amount: int
+    asked_at: datetime
+
+
+@dataclass(slots=True)
+class Holds:
+    """What a step asks of shared places, and the holds that it ends."""
+
+    asked: list[HoldRow] = field(default_factory=list[HoldRow])
+    freed: list[HoldRow] = field(default_factory=list[HoldRow])
+
+
 @dataclass(slots=True)
 class CaseWrite:
     """One step of one case. `row` is the case's row after it; `events` take the numbers from `expected_seq + 1`.
@@ -209,6 +227,7 @@ class CaseWrite:
     outbox: Sequence[int] = ()
     release: bool = False
     due_at: datetime | None = None
+    holds: Holds | None = None
 
 
 @dataclass(slots=True)
@@ -224,7 +243,8 @@ class LogWrite:
 class CaseState:
     """A case as its new owner reads it: live firings only, their executions, and the journal of their present
     attempts (firing, then step). `fired` counts the completed firings by transition, as far as the event `fired_seq`
-    without looking at the history; `incidents` are the open ones."""
+    without looking at the history; `incidents` are the open ones, `waiting` the firings
+    that were not yet granted what they ask of shared places."""
 
     key: CaseKey
     row: CaseRow
@@ -236,3 +256,4 @@ class CaseState:
     fired: Mapping[str, int]
     journal: Mapping[int, Mapping[str, Any]]
     fired_seq: int = 0
+    waiting: frozenset[int] = frozenset()

@@ -63,7 +63,7 @@ class Section:
     """What a batch does to one table. `columns` are the arrays that it brings, `sql` uses them as the rows `{rows}`.
 
     `guards` says that each row of the arrays must meet one row of the table; then their number is a parameter before
-    the arrays. The sections of stage 1 go first.
+    the arrays. The sections of stage 1 go first, those of stage 3 after the ones that touch `ready`.
     """
 
     name: str
@@ -232,8 +232,21 @@ SECTIONS: tuple[Section, ...] = (
         " AND k.state = 'pending') FOR UPDATE OF t SKIP LOCKED) done"
         " WHERE r.tenant_id = done.tenant_id AND r.case_id = done.case_id",
     ),
+    _insert("holds_asked", tables.hold, "workflow_id place firing amount asked_at"),
+    # What is paced is there again when its time is over, and not before. A grant locks rows of `ready` before holds
+    # (`circuit.storage.resources`), and so does this.
+    Section(
+        "holds_freed",
+        _columns(tables.hold, "workflow_id place firing"),
+        f"DELETE FROM {_named(tables.hold)} t USING {{rows}}"
+        f" WHERE {{gate}} AND {_SAME_CASE} AND t.workflow_id = i.workflow_id AND t.place = i.place"
+        " AND t.firing = i.firing AND t.held_until IS NULL",
+        stage=3,
+    ),
 )
 
+MEETING = ("ready", "ready_done")
+"""The sections that touch `ready`, where strangers meet."""
 BY_NAME = {section.name: section for section in SECTIONS}
 ORDER = {section.name: place for place, section in enumerate(SECTIONS)}
 
@@ -247,8 +260,10 @@ def compose(names: tuple[str, ...]) -> str:
         "alive AS MATERIALIZED (SELECT circuit.require(EXISTS (SELECT 1 FROM fence),"
         f" '{FENCED}', 'this worker is fenced') AS ok)",
     ]
-    stages: dict[int, list[str]] = {1: [], 2: []}
+    stages: dict[int, list[str]] = {1: [], 2: [], 3: []}
     checks: dict[int, list[str]] = {1: [], 2: []}
+    last = any(BY_NAME[name].stage == 3 for name in names)
+    strangers = [name for name in names if name in MEETING] if last else []
     numbers = count(2)
     for name in names:
         section = BY_NAME[name]
@@ -260,10 +275,12 @@ def compose(names: tuple[str, ...]) -> str:
         arrays = ", ".join(f"${next(numbers)}::text::{kind}[]" for _, kind in section.columns)
         columns = ", ".join(column for column, _ in section.columns)
         gate = "(SELECT ok FROM alive)" if section.stage == 1 else "(SELECT ok FROM held)"
+        if section.stage == 3:
+            gate = " AND ".join([gate, *(f"(SELECT count(*) FROM {name}) >= 0" for name in strangers)])
         sql = section.sql.format(rows=f"unnest({arrays}) AS i({columns})", gate=gate)
-        if section.guards and not sql.startswith("SELECT"):
+        if (section.guards and not sql.startswith("SELECT")) or name in strangers:
             sql += " RETURNING 1"
         stages[section.stage].append(f"{name} AS ({sql})")
     held = f"held AS MATERIALIZED (SELECT {' AND '.join(checks[1])} AS ok)"
     answer = " AND ".join(["(SELECT ok FROM held)", *checks[2]])
-    return "WITH " + ",\n".join([*fence, *stages[1], held, *stages[2]]) + f"\nSELECT {answer} AS ok"
+    return "WITH " + ",\n".join([*fence, *stages[1], held, *stages[2], *stages[3]]) + f"\nSELECT {answer} AS ok"

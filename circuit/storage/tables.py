@@ -434,6 +434,44 @@ feedback = Table(
     postgresql_partition_by="RANGE (case_id)",
 )
 
+resource = Table(
+    "resource",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("workflow_id", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("capacity", Integer, nullable=False),
+    Column("interval_seconds", Double),
+    Column("updated_at", Instant, nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("tenant_id", "workflow_id", "place"),
+)
+
+# What is free of a resource is its capacity less the holds that were granted; there is no counter.
+hold = Table(
+    "hold",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("workflow_id", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("case_id", Uuid, nullable=False),
+    Column("firing", Integer, nullable=False),
+    Column("amount", Integer, nullable=False),
+    Column("asked_at", Instant, nullable=False),
+    Column("granted_at", Instant),
+    Column("held_until", Instant),
+    PrimaryKeyConstraint("tenant_id", "workflow_id", "place", "case_id", "firing"),
+    Index(
+        "hold_waiting",
+        "tenant_id",
+        "workflow_id",
+        "asked_at",
+        "case_id",
+        "firing",
+        postgresql_where=text("granted_at IS NULL"),
+    ),
+    Index("hold_paced", "held_until", postgresql_where=text("held_until IS NOT NULL")),
+)
+
 PARTITIONED = tuple(
     table.name for table in metadata.tables.values() if table.dialect_options["postgresql"].get("partition_by")
 )

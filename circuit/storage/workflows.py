@@ -14,7 +14,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from circuit.storage.tables import agent_version, prompt_version, workflow, workflow_version
+from circuit.storage.tables import agent_version, prompt_version, resource, workflow, workflow_version
 
 _Selected = Select[Any, Any, Any, Any, Any, Any]
 
@@ -47,6 +47,15 @@ class AgentVersion(Protocol):
     def prompts(self) -> PromptText: ...
 
 
+class Amount(Protocol):
+    """How much there is of a shared place."""
+
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def interval_seconds(self) -> float | None: ...
+
+
 class CompiledWorkflow(Protocol):
     """What is stored of a compiled workflow; storage knows no more of it than this."""
 
@@ -60,6 +69,8 @@ class CompiledWorkflow(Protocol):
     def requires(self) -> Mapping[str, Any]: ...
     @property
     def agents(self) -> Mapping[str, AgentVersion]: ...
+    @property
+    def resources(self) -> Mapping[str, Amount]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,8 @@ async def publish(connection: AsyncConnection, tenant: int, published: CompiledW
         .on_conflict_do_nothing()
         .returning(workflow_version.c.hash)
     )
+    for place in sorted(published.resources):
+        await _set_capacity(connection, tenant, published.id, place, published.resources[place])
     pointer = insert(workflow).values(tenant_id=tenant, workflow_id=published.id, hash=published.hash)
     await connection.execute(
         pointer.on_conflict_do_update(
@@ -150,6 +163,30 @@ async def list_current(
         .where(workflow.c.tenant_id == tenant, workflow.c.workflow_id > after)
         .order_by(workflow.c.workflow_id)
         .limit(limit),
+    )
+
+
+async def _set_capacity(connection: AsyncConnection, tenant: int, workflow_id: str, place: str, amount: Amount) -> None:
+    """Publishing says how much there is of a shared place, for the cases of every version."""
+    statement = insert(resource).values(
+        tenant_id=tenant,
+        workflow_id=workflow_id,
+        place=place,
+        capacity=amount.capacity,
+        interval_seconds=amount.interval_seconds,
+    )
+    given = statement.excluded
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["tenant_id", "workflow_id", "place"],
+            set_={
+                "capacity": given.capacity,
+                "interval_seconds": given.interval_seconds,
+                "updated_at": func.now(),
+            },
+            where=(resource.c.capacity != given.capacity)
+            | resource.c.interval_seconds.is_distinct_from(given.interval_seconds),
+        )
     )
 
 

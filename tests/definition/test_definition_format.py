@@ -154,7 +154,6 @@ def test_a_time_limit_is_more_than_nothing() -> None:
 @pytest.mark.parametrize(
     ("places", "agent", "step", "top", "name"),
     [
-        ("more: {«shared: true, capacity: 2}", "", "", "", "a shared place"),
         ("", "tools: [{«hand_over: helper}]", "", "", "hand_over"),
         ("", "prompts: {engine: «jinja}", "", "", "prompts.engine jinja"),
         ("", "", "trigger: {type: «timer, after: 14d}", "", "trigger type timer"),

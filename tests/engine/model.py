@@ -56,6 +56,8 @@ class ModelCase:
     commands: dict[Any, CommandRow] = field(default_factory=dict)
     results: dict[Any, CommandResult] = field(default_factory=dict)
     fired_seq: int = 0
+    holds: dict[tuple[int, str], int] = field(default_factory=dict)
+    granted: set[int] = field(default_factory=set)
 
     @classmethod
     def start(cls, key: CaseKey, workflow_id: str, tokens: list[Token], now: datetime) -> ModelCase:
@@ -86,6 +88,13 @@ class ModelCase:
             self.incidents[row.number] = row
         for entry in write.journal:
             self.journal.setdefault((entry.firing, entry.attempt, entry.step), through_json(entry.value))
+        if write.holds is not None:
+            for row in write.holds.freed:
+                del self.holds[row.firing, row.place]
+                self.granted.discard(row.firing)
+            for row in write.holds.asked:
+                assert (row.firing, row.place) not in self.holds, "a firing asked twice"
+                self.holds[row.firing, row.place] = row.amount
         for stored in write.frames:
             self.frames.setdefault(stored.firing, []).append(stored.frame)
         for result in write.commands_settled:
@@ -156,6 +165,18 @@ class ModelCase:
             self.owner = None
             self.due_at = now
 
+    def asking(self) -> dict[int, dict[str, int]]:
+        """What firings have asked for and were not granted, in the order of asking."""
+        asked: dict[int, dict[str, int]] = {}
+        for (firing, place), amount in self.holds.items():
+            if firing not in self.granted:
+                asked.setdefault(firing, {})[place] = amount
+        return asked
+
+    def held(self, place: str) -> int:
+        """How much of a shared place this case holds."""
+        return sum(amount for (firing, name), amount in self.holds.items() if name == place and firing in self.granted)
+
     def state(self) -> CaseState:
         """What a worker reads when it claims the case."""
         live = [row for row in self.firings.values() if row.state.live]
@@ -175,6 +196,7 @@ class ModelCase:
             self.fired(),
             journal,
             self.fired_seq,
+            frozenset(self.asking()),
         )
 
     def fired(self) -> dict[str, int]:

@@ -55,6 +55,7 @@ def _transition(random: Random, places: Shape, near: str) -> Shape:
         "above": random.choice([None, None, None, random.randint(0, 9)]),
         "required": random.random() < 0.7,
         "attempts": random.randint(1, 3),
+        "holds": random.choice([{}, {}, {}, {"desk": 1}, {"desk": 2, "press": 1}]),
     }
 
 
@@ -74,7 +75,11 @@ def build(shape: Shape) -> Workflow:
     transitions = [_build(name, part) for name, part in shape["transitions"].items()]
     actions = {
         name: ActionSpec(
-            "test", {}, required=part["required"], retry=RetryPolicy(part["attempts"], backoff_seconds=1.0)
+            "test",
+            {},
+            required=part["required"],
+            retry=RetryPolicy(part["attempts"], backoff_seconds=1.0),
+            holds=part["holds"],
         )
         for name, part in shape["transitions"].items()
         if part["acting"]

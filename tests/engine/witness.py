@@ -120,12 +120,25 @@ class Witness:
         assert stored == expected
         live = {number for number, row in self.case.firings.items() if row.state.live}
         assert live == set(self.marking["firings"]), "a live firing holds nothing, or a dead one does"
+        self.compare_holds(live)
         for number, execution in self.case.executions.items():
             assert (execution.status is ExecutionStatus.RUNNING) == (number in live)
         for number, frames in self.case.frames.items():
             terminal = [frame.terminal for frame in frames]
             assert terminal == [False] * (len(frames) - 1) + [True], "a stream ended twice, or not at its end"
             assert number not in live, "a stream ended too early"
+
+    def compare_holds(self, live: set[int]) -> None:
+        """Who lives has asked for what it needs, who runs has it, and who has ended has given it back."""
+        asked: dict[int, dict[str, int]] = {}
+        for (firing, place), amount in self.case.holds.items():
+            asked.setdefault(firing, {})[place] = amount
+        rows = self.case.firings
+        needs = {number: self.shape["transitions"][rows[number].transition]["holds"] for number in live}
+        assert asked == {number: need for number, need in needs.items() if need}
+        for number in live:
+            if rows[number].start > 0 and needs[number]:
+                assert number in self.case.granted, "it started before it had what it needs"
 
     def at_rest(self) -> None:
         """The faults have stopped: the status says what the oracle sees."""

@@ -20,12 +20,14 @@ from typing import Any
 from uuid import UUID
 
 from circuit.engine.action import ActionOutput, Suspended
+from circuit.engine.allocation import allocate
 from circuit.engine.owner import Owner, Start, Step
 from circuit.engine.suspension import SIGNAL, WAIT
 from circuit.errors import ActionFailed, ProviderUnavailable
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
 from circuit.storage.records import CommandRow, FiringState
+from circuit.storage.resources import Wanted
 from tests.engine.model import ModelCase, RefusedWrite
 from tests.engine.shapes import Shape, build, random_shape
 from tests.engine.witness import Witness
@@ -36,6 +38,8 @@ MOST_EVENTS = 150
 MOST_TOKENS = 12
 MOST_COMMANDS = 9
 WORKERS = 2
+SHARED = {"desk": 2, "press": 1}
+"""The shared places of every workflow, and how much there is of each."""
 NOBODY = 0
 """No incarnation has this number."""
 WAIT_KEY = "k"
@@ -107,6 +111,8 @@ class World:
         self.workers = [self.new_worker() for _ in range(WORKERS)]
         self.asked: dict[tuple[int, int, str], int] = {}
         self.commands = 0
+        # What cases other than this one hold of every shared place.
+        self.elsewhere = 0
 
     def new_worker(self) -> Worker:
         self.incarnations += 1
@@ -121,6 +127,7 @@ class World:
 
     def settle(self) -> None:
         """Faults stop: whatever can still happen does, and then the case must be somewhere that has a name."""
+        self.elsewhere = 0
         for _ in range(3 * MOST_STEPS):
             if self.case.row.status.terminal:
                 break
@@ -145,6 +152,9 @@ class World:
             if not self.counts(worker):
                 self.replace(worker)
                 return True
+        if self.grantable():
+            self.grant()
+            return True
         worker = next((one for one in self.workers if one.owner is not None and self.counts(one)), None)
         if worker is None:
             assert self.case.owner is None, "the case belongs to nobody who works for it"
@@ -185,7 +195,9 @@ class World:
 
     def possible(self) -> list[Happening]:
         """What may happen next; what stands there several times happens as much more often."""
-        options: list[Happening] = [self.tick, self.ask]
+        options: list[Happening] = [self.tick, self.ask, self.others_take]
+        if self.grantable():
+            options += [self.grant] * 3
         for worker in self.workers:
             options += self.possible_to(worker)
         return options
@@ -214,7 +226,33 @@ class World:
                 options += [partial(self.suspend, worker, running)]
         return options
 
+    def free(self) -> dict[str, int]:
+        """What of the shared places neither this case nor others hold."""
+        return {place: amount - self.case.held(place) - self.elsewhere for place, amount in SHARED.items()}
+
+    def grantable(self) -> list[Wanted]:
+        """The firings that would be granted what they ask for now."""
+        waiting = [Wanted(self.case.key, firing, amounts) for firing, amounts in self.case.asking().items()]
+        return allocate(self.free(), waiting)
+
     # What may happen
+
+    def others_take(self) -> None:
+        """Other cases take of the shared places, or give back."""
+        most = min(amount - self.case.held(place) for place, amount in SHARED.items())
+        self.elsewhere = self.random.randint(0, most)
+
+    def grant(self) -> None:
+        """Somebody lets in those that wait: a command tells the owner, and nothing else does."""
+        for request in self.grantable():
+            self.case.granted.add(request.firing)
+            self.commands += 1
+            payload = {"firing": request.firing}
+            command = CommandRow(UUID(int=1000 + self.commands), "granted", payload, {"subject": "circuit"})
+            self.case.commands[command.id] = command
+        if self.case.owner is None:
+            self.case.due_at = self.now
+        assert all(amount >= 0 for amount in self.free().values()), "more is held than there is"
 
     def tick(self) -> None:
         self.now += timedelta(seconds=self.random.choice([0.1, 1, 5]))

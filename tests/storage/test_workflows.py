@@ -38,6 +38,7 @@ class Compiled:
     document: Mapping[str, Any] = field(default_factory=lambda: {"z": 1, "a": {"nul": "\0", "big": 2**53 + 1}})
     requires: Mapping[str, Any] = field(default_factory=dict)
     agents: Mapping[str, Agent] = field(default_factory=lambda: {"reviewer": Agent()})
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def publish(database: Database, compiled: Compiled, tenant: int = 1) -> bool:

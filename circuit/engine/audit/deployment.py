@@ -6,12 +6,16 @@ from collections.abc import Iterator
 
 from circuit.engine.audit.fault import RECLAIM, Fault
 from circuit.ids import CaseKey
-from circuit.storage import audit
+from circuit.storage import audit, resources
 from circuit.storage.driver import Connection
 from circuit.storage.rows import plain
 
 GRACE_SECONDS = 60.0
 """How long after its lease a dead worker may keep its cases while others live: a lease of 15 s and two sweeps."""
+
+
+MOST_FAULTS = 1_000
+"""How many faulty holds are named."""
 
 
 async def check(conn: Connection) -> tuple[list[Fault], list[str]]:
@@ -37,10 +41,25 @@ async def check(conn: Connection) -> tuple[list[Fault], list[str]]:
     for worker in await audit.stray_leases(conn):
         told = "there is no such worker"
         faults.append(_of_worker("I10", "worker_lease", str(worker), told))
+    faults += await _holds(conn)
     for row in await audit.dead_rows(conn):
         told = f"{row['dead']} dead rows for {row['live']} living ones"
         notes.append(f"I10: table {row['table']}: {told}; see whether autovacuum runs")
     return faults, notes
+
+
+async def _holds(conn: Connection) -> list[Fault]:
+    """I7: what is free of a shared place is its capacity less what living firings hold."""
+    faults: list[Fault] = []
+    for row in await resources.stray(conn, MOST_FAULTS):
+        key = {name: row[name] for name in ("tenant_id", "workflow_id", "place", "case_id", "firing")}
+        told = "its firing does not live: what it holds is never given back"
+        faults.append(Fault("I7", "hold", key, told, "delete the row"))
+    for row in await resources.overdrawn(conn, MOST_FAULTS):
+        key = {name: row[name] for name in ("tenant_id", "workflow_id", "place")}
+        told = f"{row['amount']} of it are granted, and there are {row['capacity']}"
+        faults.append(Fault("I7", "resource", key, told, "wait until firings end, and report it as a fault of Circuit"))
+    return faults
 
 
 def strays(page: audit.Page) -> Iterator[Fault]:

@@ -21,6 +21,7 @@ from circuit.events import (
     FiringBegun,
     FiringCancelled,
     FiringFailed,
+    FiringGranted,
     FiringResumed,
     FiringRetried,
     FiringSuspended,
@@ -102,6 +103,9 @@ class Replay:
             case FiringSuspended():
                 if self._live(event.firing) is None:
                     yield self._fault("I2", seq, f"firing {event.firing} is suspended and does not live")
+            case FiringGranted():
+                if self._live(event.firing) is None:
+                    yield self._fault("I2", seq, f"firing {event.firing} is granted something and does not live")
             case FiringResumed():
                 live = self._live(event.firing)
                 if live is None or event.start != live.start + 1:
