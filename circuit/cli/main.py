@@ -46,6 +46,8 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("validate")(workflows.validate)
 app.command("load")(workflows.load)
+app.command("retire")(workflows.retire)
+app.command("unretire")(workflows.unretire)
 app.command("analyse")(analysis.analyse)
 app.command("draw")(drawing.draw)
 app.command("simulate")(simulation.simulate)

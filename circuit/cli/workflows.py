@@ -133,6 +133,49 @@ def load(
     return run_session(body, settings)
 
 
+WorkflowArgument = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The id of a published workflow.")]
+
+
+def retire(workflow: WorkflowArgument, as_json: JsonOption = False) -> int:
+    """Let no new cases of a workflow begin. Those that run go on to their end.
+
+    \b
+    Example: circuit retire hello
+    """
+    return _retired(workflow, True, as_json)
+
+
+def unretire(workflow: WorkflowArgument, as_json: JsonOption = False) -> int:
+    """Let cases of a retired workflow begin again.
+
+    \b
+    Example: circuit unretire hello
+    """
+    return _retired(workflow, False, as_json)
+
+
+def _retired(workflow: str, retired: bool, as_json: bool) -> int:
+    from circuit.cli.session import run_session
+
+    terminal = Terminal(json=as_json)
+    settings = Settings.from_environment()
+
+    async def body() -> int:
+        from circuit.app import Circuit
+
+        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
+            changed = await circuit.commands.retire(workflow, circuit.principal, retired=retired)
+        if as_json:
+            terminal.result({"workflow": workflow, "retired": retired, "changed": changed})
+        else:
+            already = "" if changed else " already"
+            what = "retired: its cases go on, and no new ones begin" if retired else "in use: new cases can begin"
+            terminal.line(clean(f"workflow {workflow} is{already} {what}"))
+        return 0
+
+    return run_session(body, settings)
+
+
 def schema() -> int:
     """Print the JSON Schema of workflow files, for editors.
 

@@ -40,7 +40,12 @@ DEFAULT_WAIT_SECONDS = 10.0
 LONGEST_KEY = 200
 LONGEST_REASON = 1_000
 
-_NEEDS = {"retry": Permission.OPERATE, "cancel": Permission.OPERATE}
+_NEEDS: dict[str, Permission] = {
+    "retry": Permission.OPERATE,
+    "resolve": Permission.OPERATE,
+    "put_back": Permission.OPERATE,
+    "cancel": Permission.OPERATE,
+}
 """What a command takes, by its kind; every other takes the permission to run cases."""
 
 
@@ -106,6 +111,16 @@ class Commands:
             new = await workflows.publish(connection, principal.tenant, workflow, principal.subject)
         return Published(workflow.id, workflow.hash, new)
 
+    async def retire(self, workflow_id: str, principal: Principal, *, retired: bool = True) -> bool:
+        """Let no new cases of a workflow begin (those that run go on), or with `retired=False` let them begin again.
+        Returns whether that changed anything. Raises `NotFound`, `Forbidden`."""
+        principal.require(Permission.EDIT)
+        async with self._database.transaction(principal.tenant) as connection:
+            changed = await workflows.retire(connection, principal.tenant, workflow_id, retired=retired)
+        if changed is None:
+            raise await self._no_workflow(principal.tenant, workflow_id)
+        return changed
+
     async def start_case(
         self,
         workflow_id: str,
@@ -118,15 +133,26 @@ class Commands:
         """Start a case of the current version of a workflow; with an idempotency `key`, at most once.
 
         `parameters` may hold `models`: `{agent id or "*": {"type", "model", "options"?}}`. Raises `NotFound`,
-        `TokenRefused` with every fault of the token, `PayloadTooLarge`, `InvalidRequest`, `Forbidden`.
+        `Conflict` for a workflow that is retired, `TokenRefused` with every fault of the token, `PayloadTooLarge`,
+        `InvalidRequest`, `Forbidden`.
         """
         principal.require(Permission.RUN)
         _check_key(key)
         wanted = _parameters(parameters)
         async with self._database.transaction(principal.tenant) as connection:
             current = await workflows.current(connection, principal.tenant, workflow_id)
+            if current is not None and current.retired_at is not None and key is not None:
+                # Asked again: the answer is what it was.
+                before = await commands.started_with(connection, principal.tenant, key)
+                if before is not None:
+                    return before
         if current is None:
             raise await self._no_workflow(principal.tenant, workflow_id)
+        if current.retired_at is not None:
+            raise Conflict(
+                f"workflow {workflow_id} is retired: its cases go on, and no new ones begin;"
+                " `circuit unretire` lets them begin again"
+            )
         workflow = self._compiled(VersionKey(principal.tenant, workflow_id, current.hash), current.document)
         now = self._now()
         tokens = opening_tokens(workflow, token, now)

@@ -94,6 +94,15 @@ async def insert_case(
     return key
 
 
+async def started_with(conn: AsyncConnection, tenant: int, idempotency_key: str) -> CaseKey | None:
+    """The case that was started with this idempotency key, if one was."""
+    table = tables.case_key
+    found = await conn.scalar(
+        select(table.c.case_id).where(table.c.tenant_id == tenant, table.c.key == idempotency_key)
+    )
+    return None if found is None else CaseKey(tenant, rows.plain(found))
+
+
 async def bucket_of(conn: AsyncConnection, requires: Mapping[str, Any]) -> int:
     """The bucket of the cases that need this of a worker; it is made if it is new."""
     found = await conn.scalar(

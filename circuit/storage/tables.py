@@ -101,6 +101,7 @@ workflow = Table(
     Column("workflow_id", Text, nullable=False),
     Column("hash", Text, nullable=False),
     Column("updated_at", Instant, nullable=False, server_default=text("now()")),
+    Column("retired_at", Instant),
     PrimaryKeyConstraint("tenant_id", "workflow_id"),
     ForeignKeyConstraint(
         ["tenant_id", "workflow_id", "hash"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -75,7 +75,8 @@ class CompiledWorkflow(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a workflow. `document` keeps the order of its keys."""
+    """One version of a workflow. `document` keeps the order of its keys. `retired_at` is known of the current one:
+    since then no cases begin."""
 
     workflow_id: str
     hash: str
@@ -83,6 +84,7 @@ class Version:
     requires: Mapping[str, Any]
     published_at: datetime
     published_by: str
+    retired_at: datetime | None = None
 
 
 async def publish(connection: AsyncConnection, tenant: int, published: CompiledWorkflow, published_by: str) -> bool:
@@ -166,6 +168,19 @@ async def list_current(
     )
 
 
+async def retire(connection: AsyncConnection, tenant: int, workflow_id: str, *, retired: bool) -> bool | None:
+    """Let no new cases of a workflow begin, or let them begin again. Returns whether that changed anything, or None if
+    there is no such workflow."""
+    mine = (workflow.c.tenant_id == tenant) & (workflow.c.workflow_id == workflow_id)
+    other = workflow.c.retired_at.is_(None) if retired else workflow.c.retired_at.is_not(None)
+    done = await connection.execute(
+        update(workflow).where(mine, other).values(retired_at=func.now() if retired else None)
+    )
+    if done.rowcount:
+        return True
+    return None if await connection.scalar(select(workflow.c.hash).where(mine)) is None else False
+
+
 async def _set_capacity(connection: AsyncConnection, tenant: int, workflow_id: str, place: str, amount: Amount) -> None:
     """Publishing says how much there is of a shared place, for the cases of every version."""
     statement = insert(resource).values(
@@ -204,15 +219,19 @@ def _versions() -> _Selected:
     return select(table.workflow_id, table.hash, table.document, table.requires, table.published_at, table.published_by)
 
 
-def _current() -> _Selected:
+def _current() -> Any:
     pointed = workflow_version.c
-    return _versions().join(
-        workflow,
-        (workflow.c.tenant_id == pointed.tenant_id)
-        & (workflow.c.workflow_id == pointed.workflow_id)
-        & (workflow.c.hash == pointed.hash),
+    return (
+        _versions()
+        .add_columns(workflow.c.retired_at)
+        .join(
+            workflow,
+            (workflow.c.tenant_id == pointed.tenant_id)
+            & (workflow.c.workflow_id == pointed.workflow_id)
+            & (workflow.c.hash == pointed.hash),
+        )
     )
 
 
-async def _rows(connection: AsyncConnection, query: _Selected) -> list[Version]:
+async def _rows(connection: AsyncConnection, query: Any) -> list[Version]:
     return [Version(*row) for row in await connection.execute(query)]

@@ -255,3 +255,23 @@ async def test_an_incident_is_retried_on_command(database: Database) -> None:
         assert outcome.state is OutcomeState.APPLIED
         case = await until(running, key, "completed")
         assert [incident.open for incident in case.incidents] == [False]
+
+
+async def test_a_retired_workflow_starts_nothing_and_its_cases_go_on(database: Database) -> None:
+    async with engine(database, worker=False) as asking:
+        await publish(asking, MANUAL)
+        running = await asking.commands.start_case("manual", None, principal=LOCAL, key="first")
+        assert await asking.commands.retire("manual", LOCAL)
+        assert not await asking.commands.retire("manual", LOCAL), "twice changes nothing"
+        with pytest.raises(Conflict, match=r"retired.*circuit unretire"):
+            await asking.commands.start_case("manual", None, principal=LOCAL)
+        # Who asks again gets the answer that he got.
+        assert await asking.commands.start_case("manual", None, principal=LOCAL, key="first") == running
+        with pytest.raises(NotFound, match="no workflow 'manul'"):
+            await asking.commands.retire("manul", LOCAL)
+        async with engine(database) as working:
+            fired = await working.commands.fire(running, "publish", {"title": "T"}, principal=LOCAL)
+            assert fired.state == "applied"
+            await until(working, running, "completed")
+        assert await asking.commands.retire("manual", LOCAL, retired=False)
+        assert await start(asking, "manual") != running
