@@ -24,7 +24,7 @@ from circuit.engine.payload import PayloadFault, PayloadOversize, storable
 from circuit.engine.provenance import FeedbackView, check_feedback
 from circuit.engine.requirement import requirement
 from circuit.engine.versions import VersionKey, Versions
-from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, PayloadTooLarge
+from circuit.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
 from circuit.events import CaseStarted, TokenImage
 from circuit.ids import CaseKey, IdSource
 from circuit.net.structure import Transition, Trigger
@@ -335,7 +335,9 @@ class Commands:
         wait_seconds: float,
         check: Callable[[CaseRow], Any] | None = None,
     ) -> CommandOutcome:
-        principal.require(_NEEDS.get(kind, Permission.RUN))
+        # What a person may do where a workflow asks for him depends on what it asks: `check` says.
+        if check is None:
+            principal.require(_NEEDS.get(kind, Permission.RUN))
         _check_key(idempotency_key)
         if key.tenant != principal.tenant:
             raise NotFound(f"there is no case {key}")
@@ -390,10 +392,9 @@ def _check_fire(workflow: Workflow, name: str, form: Mapping[str, Any], principa
 
 def _check_person(transition: Transition, form: Mapping[str, Any], principal: Principal) -> None:
     manual = transition.manual
+    principal.require_task(manual.roles if manual is not None else (), f"transition {transition.name}")
     if manual is None:
         return
-    if not principal.may(manual.roles):
-        raise Forbidden(f"transition {transition.name} asks for one of the roles {', '.join(sorted(manual.roles))}")
     if manual.form is not None and (faults := manual.form.faults(form)):
         raise InvalidRequest(
             f"the form of transition {transition.name} is not filled in as it asks: {'; '.join(faults)}",

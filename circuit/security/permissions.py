@@ -1,6 +1,7 @@
 """What a principal may do: five permissions, and the four roles that bring them.
 
-Any other name among a principal's roles is one that workflows ask for (`trigger.roles`), and brings no permission.
+Any other name among a principal's roles is one that workflows ask for (`trigger.roles`): it brings no permission, but
+what the workflow asks of that role.
 """
 
 from __future__ import annotations

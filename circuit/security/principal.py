@@ -44,6 +44,21 @@ class Principal:
                 " credential that is not limited to other scopes"
             )
 
+    def require_task(self, roles: Collection[str], what: str) -> None:
+        """Raise `Forbidden` where `what`, which asks for one of `roles`, is not for this principal.
+
+        Whoever holds a role that a workflow asks for may do what it asks of that role. Where it asks for none, it takes
+        the permission to run cases.
+        """
+        if not roles:
+            self.require(Permission.RUN)
+        elif not self.may(roles):
+            raise Forbidden(f"{what} asks for one of the roles {', '.join(sorted(roles))}")
+        elif self.execution is not None or (self.scopes is not None and Permission.RUN not in self.scopes):
+            raise Forbidden(
+                f"{self.subject} may do {what}, but not with this credential: it is limited to other scopes"
+            )
+
     def require_stream(self, execution: str) -> None:
         """Raise `Forbidden` where the stream of `execution` is not this principal's to read."""
         if self.execution is None:

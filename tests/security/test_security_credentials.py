@@ -136,6 +136,20 @@ def test_roles_bring_permissions_and_scopes_limit_them() -> None:
     assert ROLES["viewer"] < ROLES["operator"] < ROLES["editor"] < ROLES["admin"]
 
 
+def test_a_role_that_a_workflow_asks_for_is_enough_for_what_it_asks() -> None:
+    author = Principal("a", roles=frozenset({"author"}))
+    author.require_task(["author", "editor"], "t")
+    for principal, roles in (
+        (author, ()),
+        (author, ["boss"]),
+        (Principal("s", roles=frozenset({"author"}), scopes=frozenset({"read"})), ["author"]),
+        (Principal("e", roles=frozenset({"author"}), execution="case.1"), ["author"]),
+    ):
+        with pytest.raises(Forbidden):
+            principal.require_task(roles, "t")
+    Principal("o", roles=frozenset({"operator"})).require_task((), "t")
+
+
 def test_secrets_do_not_show() -> None:
     access = Access(service_token="hidden-1", jwt_secret="hidden-2", stream_secret="hidden-3")
     assert "hidden" not in repr(access)
