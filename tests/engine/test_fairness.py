@@ -17,7 +17,7 @@ from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.engine import Engine
 from circuit.engine.requirement import Capabilities
 from circuit.ids import CaseKey
-from circuit.security.principal import Principal
+from circuit.security.principal import LOCAL, Principal
 from circuit.storage.database import Database
 
 WIDE = REVIEW.replace("workflow: review", "workflow: wide").replace(
@@ -62,7 +62,7 @@ async def test_a_huge_case_leaves_room_for_the_others(database: Database, asking
     await publish(asking, REVIEW)
     gate = Gate()
     async with engine(database, {"agent": gate}, limits=replace(LIMITS, executions=8)):
-        huge = await asking.commands.start_case("wide", None, principal=Principal("tests", 1))
+        huge = await asking.commands.start_case("wide", None, principal=LOCAL)
         await eventually(lambda: gate.count == 6, what="the huge case takes its part of the slots")
         small = [await start(asking, "review") for _ in range(2)]
         await eventually(lambda: all(gate.running[key] for key in small), what="others get the rest")
@@ -94,7 +94,7 @@ async def test_a_tenant_with_many_cases_does_not_hold_up_another(database: Datab
     connection = await database.raw()
     await connection.execute("INSERT INTO circuit.tenant (tenant_id, name) VALUES (2, 'small')")
     await connection.close()
-    many, few = Principal("many", 1), Principal("few", 2)
+    many, few = (Principal(name, tenant, LOCAL.roles) for name, tenant in (("many", 1), ("few", 2)))
     for principal in (many, few):
         await asking.commands.publish(await publish(asking, REVIEW), principal)
     for _ in range(30):
@@ -132,7 +132,7 @@ async def test_a_case_that_was_started_with_another_model_needs_that_ones_provid
     has = Capabilities(("agent",), ("scripted",))
     plain = await start(asking, "review")
     models = {"models": {"*": {"type": "scripted", "model": "any"}}}
-    replaced = await asking.commands.start_case("review", None, principal=Principal("tests", 1), parameters=models)
+    replaced = await asking.commands.start_case("review", None, principal=LOCAL, parameters=models)
     async with engine(database, {"agent": Doing(at_once)}, capabilities=has):
         await until(asking, replaced, "completed")
         why = await asking.queries.why(plain)
