@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, clean
 from circuit.definition.field import seconds
-from circuit.engine.keys import KeyRow
 from circuit.errors import InvalidRequest
 from circuit.settings import Settings
+
+if TYPE_CHECKING:
+    from circuit.engine.keys import KeyRow
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
 TenantOption = Annotated[int | None, typer.Option("--tenant", min=1, help="The tenant [default: 1].")]
