@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -20,13 +20,22 @@ from circuit.agents.toolbox.root import DEFAULT_LIMIT, Root
 from circuit.agents.toolbox.shell import MEGABYTE, Bounds, shell_tool
 from circuit.agents.tools import Tool, Toolset, table
 from circuit.errors import ToolsMisconfigured
-from circuit.http import Http
 from circuit.security.secrets import UnresolvedReference, resolve
 from circuit.value import dataclass
+
+if TYPE_CHECKING:
+    from circuit.http import Http
 
 SHELL = ("shell.run", "shell.*")
 DOORS = ("mcp",)
 """The kinds of tools that extensions bring."""
+
+
+def _http() -> Http:
+    """Loaded when the first tool asks a server: its library is large."""
+    from circuit.http import Http
+
+    return Http()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,7 @@ class Toolbox:
     """What tools a process has. Each case has a directory of its own below `workspaces` for what its agents write."""
 
     workspaces: Path
-    http: Callable[[], Http] = field(default=Http)
+    http: Callable[[], Http] = field(default=_http)
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     functions: Sequence[Callable[..., Any]] = ()
     """Python functions that agents may name, by their own names."""

@@ -177,6 +177,8 @@ async def test_a_case_that_cannot_be_read_does_not_stop_the_others(
             strange.tenant,
             strange.case,
         )
+        # Of a case in which nothing has happened yet, nothing is read but its tokens.
+        await plain.execute('UPDATE circuit."case" SET seq = 2 WHERE case_id = $1', strange.case)
         good = await start(asking, "chain")
         async with engine(database) as running:
             await until(asking, good, "completed")

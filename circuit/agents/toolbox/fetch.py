@@ -12,7 +12,7 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urljoin, urlsplit
 
 from pydantic import Field
@@ -20,8 +20,10 @@ from pydantic import Field
 from circuit.agents.function import function_tool
 from circuit.agents.tools import Tool
 from circuit.errors import ToolDenied, ToolFailed
-from circuit.http import Http
 from circuit.value import dataclass
+
+if TYPE_CHECKING:
+    from circuit.http import Http
 
 NAME = "http.fetch"
 MOST_REDIRECTS = 5

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import orjson
@@ -19,9 +19,11 @@ from circuit.agents.policy import matches
 from circuit.agents.toolbox.fetch import Gate, Resolve, resolved, text_of
 from circuit.agents.tools import RESULT_LIMIT, Tool, ToolContext
 from circuit.errors import ToolFailed, ToolsMisconfigured
-from circuit.http import Http
 from circuit.providers.provider import ToolSpec
 from circuit.value import dataclass
+
+if TYPE_CHECKING:
+    from circuit.http import Http
 
 METHODS = ("get", "put", "post", "delete", "patch")
 MOST_OPERATIONS = 500
