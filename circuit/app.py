@@ -45,7 +45,7 @@ from circuit.definition.compiler import required_function
 from circuit.definition.workflow import Workflow
 from circuit.egress import Egress
 from circuit.engine.action import Action
-from circuit.engine.calls import provider_of
+from circuit.engine.calls import providers_of
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.engine import Engine
 from circuit.engine.execution import FaultHook, no_fault
@@ -233,8 +233,7 @@ class Circuit:
     def check_models(self, workflow: Workflow, models: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise `ProviderMisconfigured` if an agent's provider cannot be used: its type is not known, or it lacks a
         key. No request is sent."""
-        for agent in workflow.agents.values():
-            spec = provider_of(agent, {"models": models})
+        for spec in providers_of(workflow, {"models": models}):
             self.registry.check({"type": spec.type, "model": spec.model, "options": spec.options})
 
     def check_actions(self, workflow: Workflow) -> None:
@@ -352,7 +351,7 @@ class Circuit:
         for a time that is more than a minute away. (While a retry is to come it does not rest.)"""
         if view.status.terminal:
             return True
-        if view.status is CaseStatus.RUNNING or any(execution.retry_at is not None for execution in view.executions):
+        if view.owned or view.status is CaseStatus.RUNNING or any(one.retry_at is not None for one in view.executions):
             return False
         return view.due_at is None or view.due_at - self.clock.now() > _SHORT_WAIT
 

@@ -61,7 +61,8 @@ class CaseStarted:
 class TransitionFired:
     """A transition consumed and produced: an immediate one at once, an acting one when its action was done.
 
-    `skipped` holds the error of an agent that was not `required` and failed for good.
+    `skipped` holds the error of an agent that was not `required` and failed for good; `superseded` says that the token
+    which an agent ran on had moved on, so that nothing came of it.
     """
 
     kind: ClassVar[str] = "transition_fired"
@@ -73,6 +74,7 @@ class TransitionFired:
     execution_id: str | None = None
     principal: str | None = None
     skipped: Mapping[str, Any] | None = None
+    superseded: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,7 @@ class Run:
         await self.settle()
         while (due := self._next_due()) is not None and due <= until:
             self._clock.move(due)
+            await self._apply(self._owner.wake(due))
             await self.settle()
         self._clock.move(until)
         await self.settle()
@@ -289,7 +290,7 @@ class Run:
                 self._said.setdefault(row.firing, []).append(orjson.loads(row.frame.body)["content"])
 
     def _next_due(self) -> datetime | None:
-        return None if self._owner.memory.row.status.terminal else self._owner.memory.due_at()
+        return None if self._owner.memory.row.status.terminal else self._owner.due_at(self.now)
 
     def _due(self) -> bool:
         due = self._next_due()

@@ -101,9 +101,16 @@ async def i1_arc_weights(connection: Connection) -> list[str]:
     )
     for row in rows:
         document = documents[(row["tenant_id"], row["workflow_hash"])]
-        transition = document["transitions"][row["transition"]]
         shared = {name for name, place in document["places"].items() if place.get("shared")}
         body = json.loads(row["body"])
+        if body.get("superseded"):
+            continue
+        if "@" in row["transition"]:
+            # An agent that runs on the tokens of a place takes one and puts it back.
+            place = row["transition"].partition("@")[2].partition("#")[0]
+            transition: Any = {"from_places": [{"place": place}], "to_places": [{"place": place}]}
+        else:
+            transition = document["transitions"][row["transition"]]
         for side, arcs in (("consumed", transition["from_places"]), ("produced", transition["to_places"])):
             asked: Counter[str] = Counter()
             for arc in arcs:

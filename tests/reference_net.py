@@ -9,11 +9,16 @@ A net:
                            "priority": 0, "acting": False, "auto": True, "on_failure": None or place,
                            "guard": None or a function of (consumed tokens, read tokens)}}}
 The keys after `produce` may be left out. A guard says True or False; one that raises says that it has no answer.
+Time is counted in milliseconds. A transition with `after` takes its tokens so long after the last of them came. One
+with `refresh` ({"delay", "interval", "most", "missed"}) runs on the token of its one place and patches it there.
 
 A marking:
     {"tokens": {number: {"place": "p", "version": 1, "data": {...}, "later": False}}, "next": next token number,
      "firings": {firing: (transition, consumed numbers, read numbers)},    begun and neither completed nor aborted
-     "blocked": {(transition, ((number, version), ...)), ...}}             tokens that open incidents are about
+     "refreshes": {firing: (transition, number, version)},                 the same, of those that hold nothing
+     "blocked": {(transition, ((number, version), ...)), ...},             tokens that open incidents are about
+     "clock": 0}
+Each token has `entered`, when it came, and `runs`: {transition: (how often it ran, when the last was due, its firing)}.
 `later` is a token that is not available yet. Where several tokens are consumed their data is merged, the last one
 winning (`merge: last`).
 """
@@ -26,14 +31,32 @@ import itertools
 def marking(tokens=(), start=1):
     """A marking of (place, data) pairs, numbered from `start` in their order."""
     lying = {
-        number: {"place": place, "version": 1, "data": data, "later": False}
+        number: {"place": place, "version": 1, "data": data, "later": False, "entered": 0, "runs": {}}
         for number, (place, data) in enumerate(tokens, start)
     }
-    return {"tokens": lying, "next": start + len(lying), "firings": {}, "blocked": set()}
+    empty = {"firings": {}, "refreshes": {}, "blocked": set(), "clock": 0}
+    return {"tokens": lying, "next": start + len(lying), **empty}
 
 
 def bindings(net, now, name):
     """All bindings of a transition, as (consumed numbers, read numbers), in the order in which they are tried."""
+    return [found for found, due in _possible(net, now, name) if due is not None and due <= now["clock"]]
+
+
+def next_due(net, now):
+    """When time alone enables a transition next, or None."""
+    times = [
+        due
+        for name, transition in net["transitions"].items()
+        if transition.get("auto", True)
+        for _, due in _possible(net, now, name)
+        if due is not None and due > now["clock"]
+    ]
+    return min(times, default=None)
+
+
+def _possible(net, now, name):
+    """All bindings of a transition but for the time, each with the time from which it may fire."""
     transition = net["transitions"][name]
     if not has_room(net, now, name):
         return []
@@ -55,8 +78,38 @@ def bindings(net, now, name):
         if twice or (name, _versions(now, consumed)) in now["blocked"]:
             continue
         if _guard_holds(transition, now, consumed, seen):
-            found.append((consumed, seen))
-    return sorted(found, key=lambda binding: binding[0] + binding[1])
+            found.append(((consumed, seen), _due(transition, name, now, consumed)))
+    return sorted(found, key=lambda possible: possible[0][0] + possible[0][1])
+
+
+def _due(transition, name, now, consumed):
+    if transition.get("refresh"):
+        return _refresh_due(transition["refresh"], name, now, now["tokens"][consumed[0]])
+    after = transition.get("after")
+    return now["clock"] if after is None else max(now["tokens"][number]["entered"] for number in consumed) + after
+
+
+def _refresh_due(rhythm, name, now, token):
+    """The time of the next run, found by counting up from the first."""
+    if any(firing is not None for _, _, firing in token["runs"].values()):
+        return None
+    count, last, _ = token["runs"].get(name, (0, None, None))
+    interval = rhythm["interval"]
+    most = 1 if interval is None else rhythm["most"]
+    if most is not None and count >= most:
+        return None
+    due = token["entered"] + rhythm["delay"]
+    if interval is None:
+        return due
+    while last is not None and due <= last:
+        due += interval
+    if due > now["clock"] or rhythm["missed"] == "all":
+        return due
+    while due + interval <= now["clock"]:
+        due += interval
+    if rhythm["missed"] == "skip" and now["clock"] - due > 60_000:
+        due += interval
+    return due
 
 
 def choose(net, now):
@@ -81,6 +134,13 @@ def begin(net, now, name, consumed, seen, firing):
     """Reserve the consumed tokens, and room for what may come of it."""
     _assert_binding(net, now, name, consumed, seen)
     after = _copy(now)
+    if net["transitions"][name].get("refresh"):
+        token = after["tokens"][consumed[0]]
+        due = _due(net["transitions"][name], name, now, consumed)
+        count = token["runs"].get(name, (0, None, None))[0]
+        token["runs"] = {**token["runs"], name: (count + 1, due, firing)}
+        after["refreshes"][firing] = (name, consumed[0], token["version"])
+        return after
     after["firings"][firing] = (name, tuple(consumed), tuple(seen))
     return after
 
@@ -88,19 +148,55 @@ def begin(net, now, name, consumed, seen, firing):
 def complete(net, now, firing, outputs=None):
     """The action of a firing is done: consume and produce. `outputs` are written into the data of every new token."""
     after = _copy(now)
+    if firing in after["refreshes"]:
+        return _patch(after, firing, outputs)
     name, consumed, _ = after["firings"].pop(firing)
     return _exchange(net, after, name, consumed, outputs)
+
+
+def superseded(now, firing):
+    """Whether the token of a refresh does not lie there any more as it was read, or is held by somebody."""
+    _, number, version = now["refreshes"][firing]
+    held = {one for _, consumed, _ in now["firings"].values() for one in consumed}
+    token = now["tokens"].get(number)
+    return token is None or token["version"] != version or number in held
+
+
+def _patch(after, firing, outputs):
+    over = superseded(after, firing)
+    name, number, _ = after["refreshes"].pop(firing)
+    token = after["tokens"].get(number)
+    _run_over(token, name, firing)
+    if not over:
+        token["version"] += 1
+        token["data"] = {**token["data"], **(outputs or {})}
+    return after
+
+
+def _run_over(token, name, firing, undone=False):
+    """A run ends on the token that has it, if one has."""
+    if token is None or token["runs"].get(name, (0, None, None))[2] != firing:
+        return
+    count, due, _ = token["runs"][name]
+    rest = {one: run for one, run in token["runs"].items() if one != name}
+    token["runs"] = rest if undone else {**rest, name: (count, due, None)}
 
 
 def abort(now, firing):
     """Undo a begin."""
     after = _copy(now)
+    if firing in after["refreshes"]:
+        name, number, _ = after["refreshes"].pop(firing)
+        _run_over(after["tokens"].get(number), name, firing)
+        return after
     del after["firings"][firing]
     return after
 
 
 def fail(net, now, firing):
     """A firing failed for good: its tokens move to `on_failure`, or stay and are blocked for this transition."""
+    if firing in now["refreshes"]:
+        return _fail_refresh(net, now, firing)
     after = abort(now, firing)
     name, consumed, _ = now["firings"][firing]
     place = net["transitions"][name].get("on_failure")
@@ -108,8 +204,19 @@ def fail(net, now, firing):
         after["blocked"].add((name, _versions(now, consumed)))
         return after
     for number in consumed:
-        after["tokens"][number]["place"] = place
-        after["tokens"][number]["version"] += 1
+        token = after["tokens"][number]
+        after["tokens"][number] = _token(after, place, token["version"] + 1, token["data"])
+    return after
+
+
+def _fail_refresh(net, now, firing):
+    """One that runs once is blocked until somebody says that it may try again; any other has its next time."""
+    after = _copy(now)
+    name, number, version = after["refreshes"].pop(firing)
+    once = net["transitions"][name]["refresh"]["interval"] is None
+    _run_over(after["tokens"].get(number), name, firing, undone=once)
+    if once:
+        after["blocked"].add((name, ((number, version),)))
     return after
 
 
@@ -148,6 +255,8 @@ def _copy(now):
         "tokens": {number: dict(token) for number, token in now["tokens"].items()},
         "next": now["next"],
         "firings": dict(now["firings"]),
+        "refreshes": dict(now["refreshes"]),
+        "clock": now["clock"],
         "blocked": set(now["blocked"]),
     }
 
@@ -162,12 +271,16 @@ def _exchange(net, now, name, consumed, outputs=None):
     data.update(outputs or {})
     if len(old) == 1 and len(targets) == 1:
         version = old[0]["version"] + 1
-        after["tokens"][consumed[0]] = {"place": targets[0], "version": version, "data": data, "later": False}
+        after["tokens"][consumed[0]] = _token(after, targets[0], version, data)
         return after
     for place in targets:
-        after["tokens"][after["next"]] = {"place": place, "version": 1, "data": dict(data), "later": False}
+        after["tokens"][after["next"]] = _token(after, place, 1, dict(data))
         after["next"] += 1
     return after
+
+
+def _token(now, place, version, data):
+    return {"place": place, "version": version, "data": data, "later": False, "entered": now["clock"], "runs": {}}
 
 
 def _guard_holds(transition, now, consumed, seen):

@@ -85,6 +85,8 @@ class Narrator:
                 self._finish(event.execution_id)
                 path = self._path(event.consumed, event.produced)
                 by = f" by {one_line(event.principal, 60)}" if event.principal else ""
+                if event.superseded:
+                    return [Line(f"{one_line(event.transition)} is done too late: its token has moved on", "yellow")]
                 lines = [Line(f"{one_line(event.transition)} fired{by}: {path}", "green")]
                 if event.skipped:
                     lines.append(Line(f"  without its output: {_error(event.skipped)}", "yellow"))

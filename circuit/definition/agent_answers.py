@@ -31,6 +31,8 @@ def agent_answers(workflow: Workflow) -> Verdict:
     count = 0
     for name in workflow.actions:
         transition = workflow.net.transitions[name]
+        if transition.refresh:
+            continue
         for place in dict.fromkeys(arc.place for arc in transition.outputs):
             for answer in islice(_answers(workflow, name, place), _MOST_ANSWERS):
                 count += 1
@@ -52,7 +54,12 @@ def agent_failures(workflow: Workflow) -> Verdict:
     """Whether each agent that fails for good (a refusal, a timeout, an answer that is invalid again and again) has a
     way on: an `on_failure` place, or `required: false`. Else the case waits for a person."""
     ways = {name: workflow.net.transitions[name].on_failure for name in workflow.actions}
-    missing = [name for name, place in ways.items() if place is None and workflow.actions[name].required]
+    # An agent that runs on a place holds up nobody: where it fails, its token may go another way.
+    missing = [
+        name
+        for name, place in ways.items()
+        if place is None and workflow.actions[name].required and not workflow.net.transitions[name].refresh
+    ]
     led = {name: place for name, place in ways.items() if place is not None}
     if missing:
         reason = f"if {', '.join(missing)} fails for good, an incident is raised and a person has to act"
@@ -158,8 +165,8 @@ def asked_paths(guard: Guard) -> list[str]:
 def answered_paths(workflow: Workflow) -> set[str]:
     """Every path that an agent of the workflow writes."""
     found: set[str] = set()
-    for name in workflow.actions:
-        execution: Mapping[str, Any] = workflow.document["transitions"][name].get("agent_execution") or {}
+    runs = [workflow.document["transitions"].get(name, {}).get("agent_execution") or {} for name in workflow.actions]
+    for execution in [*runs, *workflow.document.get("place_agents", ())]:
         for path in execution.get("output_mapping") or {}:
             found.add(path.split(".", 2)[2] if path.startswith("to.") and path.count(".") > 1 else path)
     return found

@@ -31,6 +31,12 @@ class _Loop:
     cycle: list[str]
 
 
+def _on_places(workflow: Workflow) -> str:
+    """Why the runs of a case cannot be counted: how often an agent runs on a place depends on how long tokens stay."""
+    names = [name for name in workflow.actions if workflow.net.transitions[name].refresh]
+    return f"how often {', '.join(names)} run depends on how long tokens stay" if names else ""
+
+
 class AgentCost:
     """The verdicts on the agent calls of one workflow. `net` is what it was translated to."""
 
@@ -38,6 +44,7 @@ class AgentCost:
         self.workflow = workflow
         self.net = _bounded(workflow, net)
         self.limits = limits
+        self.placed = _on_places(workflow)
         self.acting: dict[int, str] = {}
         for number, step in enumerate(net.steps):
             name = step.name.removesuffix(" (begin)")
@@ -73,6 +80,8 @@ class AgentCost:
 
     def agent_calls(self) -> Verdict:
         """How many agents run at worst in one case, and how many attempts that is."""
+        if self.placed:
+            return unknown(_METHOD, self.placed)
         if not self.graph.complete:
             return self._undecided()
         endless = self._cycles(lambda number: number in self.acting, ", which runs an agent each time")
@@ -86,6 +95,8 @@ class AgentCost:
 
     def agent_budget(self) -> Verdict:
         """How many tokens the models write at worst in one case."""
+        if self.placed:
+            return unknown(_METHOD, self.placed)
         if not self.graph.complete:
             return self._undecided()
         most: dict[int, int] = {}

@@ -18,6 +18,7 @@ from circuit.definition.document import (
     InputArcEntry,
     OutputArcEntry,
     PlaceAgent,
+    PlaceAgentSchedule,
     PlaceEntry,
     RuleEntry,
     TransitionEntry,
@@ -332,6 +333,7 @@ def _trigger(entry: TriggerEntry | None) -> dict[str, Any] | None:
                 "after": after,
                 "at": entry.at,
                 "cron": entry.cron,
+                "interrupt": entry.interrupt or None,
                 "message": entry.message,
                 "correlate": entry.correlate,
             }
@@ -339,8 +341,22 @@ def _trigger(entry: TriggerEntry | None) -> dict[str, Any] | None:
     }
 
 
+def _schedule(schedule: PlaceAgentSchedule | None) -> dict[str, Any]:
+    if schedule is None:
+        return {}
+    spans = {"initial_delay_seconds": schedule.initial_delay_seconds, "interval_seconds": schedule.interval_seconds}
+    return _tidy(
+        {
+            **{name: None if span is None else seconds(span) for name, span in spans.items()},
+            "max_executions": schedule.max_executions,
+            "cron": schedule.cron,
+            "missed": schedule.missed if schedule.missed != "once" else None,
+        }
+    )
+
+
 def _place_agent(entry: PlaceAgent) -> dict[str, Any]:
-    schedule = entry.schedule.model_dump(exclude_none=True) if entry.schedule else None
+    schedule = _schedule(entry.schedule) | ({"cron": entry.cron} if entry.cron is not None else {})
     return _tidy(
         {
             "place_id": entry.place_id,
@@ -352,7 +368,6 @@ def _place_agent(entry: PlaceAgent) -> dict[str, Any]:
             "output_mapping": _mapping(entry.output_mapping),
             "auto_transition": entry.auto_transition,
             "schedule": schedule,
-            "cron": entry.cron,
             "retry_config": _retry(entry.retry_config),
         }
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from circuit.definition.canonical import DEFAULT_TIMEOUT_SECONDS
+from circuit.definition.place_agent import compile_place_agents
 from circuit.definition.schemas import bundle
 from circuit.definition.versions import content_hash
 from circuit.definition.workflow import (
@@ -21,9 +23,11 @@ from circuit.definition.workflow import (
     Workflow,
 )
 from circuit.expressions.cel import compile_expression
+from circuit.expressions.schedule import Cron
 from circuit.net.colour import Colour
 from circuit.net.guard import Guard, Rule
 from circuit.net.mapping import InputMapping, OutputData, OutputMapping
+from circuit.net.scope import ScopePath
 from circuit.net.structure import (
     InputArc,
     Manual,
@@ -35,6 +39,7 @@ from circuit.net.structure import (
     Transition,
     Trigger,
 )
+from circuit.net.timing import Timer, instant_of
 
 AGENT = "agent"
 FUNCTION = "function"
@@ -64,15 +69,18 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
     transitions = {name: _apart(value, resources) for name, value in plain["transitions"].items()}
     holds = {name: _holds(value, resources) for name, value in plain["transitions"].items()}
     actions = {name: action for name, value in transitions.items() if (action := _action(value, colours))}
+    actions = {name: replace(action, holds=holds[name]) if holds[name] else action for name, action in actions.items()}
+    place_agents = list(compile_place_agents(plain.get("place_agents", ())))
+    actions |= {transition.name: action for transition, action in place_agents}
+    called = {transition.then for transition, _ in place_agents}
     # By name, not by place in the file: the order in which the net looks at transitions belongs to the version.
     net = Net.build(
         plain["workflow"],
         [_place(name, value, compiled) for name, value in plain["places"].items() if name not in resources],
-        [_transition(name, transitions[name], colours) for name in sorted(transitions)],
+        [_transition(name, transitions[name], colours, called=name in called) for name in sorted(transitions)]
+        + sorted((transition for transition, _ in place_agents), key=lambda transition: transition.name),
     )
-    actions = {name: replace(action, holds=holds[name]) if holds[name] else action for name, action in actions.items()}
-    used = {action.config["agent_id"] for action in actions.values() if action.kind == AGENT}
-    providers = [agents[name].provider for name in sorted(used)]
+    providers = [action.provider(agents) for action in actions.values() if action.kind == AGENT]
     return Workflow(
         id=plain["workflow"],
         name=plain["name"],
@@ -185,7 +193,6 @@ def _action(transition: Mapping[str, Any], colours: Mapping[str, Any]) -> Action
     execution = _execution(transition)
     if not execution:
         return None
-    retry: Mapping[str, Any] = execution.get("retry_config") or {}
     kind: str = execution.get("type", AGENT)
     config = {name: value for name, value in execution.items() if name not in _OF_ANY_ACTION}
     if "form" in config:
@@ -201,16 +208,21 @@ def _action(transition: Mapping[str, Any], colours: Mapping[str, Any]) -> Action
         config=config,
         required=execution.get("required", True),
         timeout_seconds=DEFAULT_TIMEOUT_SECONDS if limit is None else limit,
-        retry=RetryPolicy(
-            retry.get("max_attempts", 1),
-            retry.get("backoff_seconds", 1.0),
-            tuple(retry.get("retry_on_errors", ())),
-            retry.get("max_crashes", 10),
-        ),
+        retry=RetryPolicy.of_json(execution.get("retry_config")),
     )
 
 
-def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any]) -> Transition:
+def timer(trigger: Mapping[str, Any]) -> Timer:
+    """The timer of a trigger. Raises `ValueError` for an instant, a path or a cron line that is none."""
+    at: datetime | ScopePath | None = None
+    if "at" in trigger:
+        at = instant_of(trigger["at"]) or ScopePath.parse(trigger["at"])
+    cron = Cron.parse(trigger["cron"]) if "cron" in trigger else None
+    return Timer(trigger.get("after"), at, cron, interrupt=trigger.get("interrupt", False))
+
+
+def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any], *, called: bool) -> Transition:
+    """`called` says that an agent fires it which is done with a token."""
     known = variables(value["from_places"])
     rules = tuple(Rule.parse(rule) for rule in value.get("rules", ()))
     conditions = tuple(compile_expression(source, known) for source in value.get("conditions", ()))
@@ -221,6 +233,7 @@ def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any])
     if trigger["type"] == "manual":
         form = Colour(f"{name} form", bundle(trigger["form"], colours)) if "form" in trigger else None
         manual = Manual(form, frozenset(trigger.get("roles", ())))
+    kind = Trigger.AGENT if called and trigger["type"] == "auto" else Trigger(trigger["type"])
     return Transition(
         name=name,
         inputs=tuple(InputArc(arc["place"], arc["weight"], Mode(arc["mode"])) for arc in value["from_places"]),
@@ -232,8 +245,9 @@ def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any])
         ),
         guard=Guard(rules, conditions) if rules or conditions else None,
         priority=value.get("priority", 0),
-        trigger=Trigger(trigger["type"]),
+        trigger=kind,
         manual=manual,
+        timing=timer(trigger) if kind is Trigger.TIMER else None,
         acting=bool(execution),
         merge=Merge(value.get("merge", "refuse")),
         input_mapping=InputMapping.parse(_sorted(execution["input_mapping"])) if "input_mapping" in execution else None,

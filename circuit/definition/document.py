@@ -155,19 +155,33 @@ class OutputArcEntry(Part):
     ] = None
 
 
+_CRON = (
+    "Five fields (minute hour day month weekday) in UTC, or in the zone that the line begins with: "
+    "CRON_TZ=Europe/Berlin 0 8 * * 1-5."
+)
+
+
 class TriggerEntry(Part):
     """Who fires the transition."""
 
     type: Annotated[
         Literal["auto", "manual", "timer", "message"],
-        Planned("trigger type", ("timer", "message")),
-        Field(description="auto fires by itself, manual by a person."),
+        Planned("trigger type", ("message",)),
+        Field(description="auto fires by itself, manual by a person, timer when its time has come."),
     ]
     form: Annotated[JsonObject | None, Field(description="JSON Schema of what the person fills in (manual).")] = None
     roles: Annotated[list[Line] | None, Field(description="Roles that may fire it (manual). Default: everyone.")] = None
-    after: Annotated[Duration | None, Field(description="Timer: counted from the token's arrival.")] = None
-    at: Annotated[Line | None, Field(description="Timer: an instant, or the path of one.")] = None
-    cron: Annotated[Line | None, Field(description="Timer: a cron expression.")] = None
+    after: Annotated[
+        Duration | None, Field(description="Timer: so long after the token (the last, of several) came to its place.")
+    ] = None
+    at: Annotated[
+        Line | None, Field(description="Timer: an instant (ISO 8601), or the path of one, such as data.deadline.")
+    ] = None
+    cron: Annotated[Line | None, Field(description=f"Timer: the first time after the token came. {_CRON}")] = None
+    interrupt: Annotated[
+        bool | None,
+        Field(description="Timer: also take tokens that a firing holds, which is cancelled then. Default: false."),
+    ] = None
     message: Annotated[Line | None, Field(description="Message: its name.")] = None
     correlate: Annotated[Line | None, Field(description="Message: the path of the key by which it finds its case.")] = (
         None
@@ -175,12 +189,20 @@ class TriggerEntry(Part):
 
     @model_validator(mode="after")
     def _own_keys(self) -> TriggerEntry:
-        owners = {"form": "manual", "roles": "manual", "after": "timer", "at": "timer", "cron": "timer"}
+        owners = {"form": "manual", "roles": "manual"}
+        owners |= dict.fromkeys(("after", "at", "cron", "interrupt"), "timer")
         owners |= {"message": "message", "correlate": "message"}
         for key, owner in owners.items():
             if key in self.model_fields_set and owner != self.type:
                 message = f"{key!r} belongs to a trigger of type {owner}, not {self.type}"
                 raise fault("misplaced", message, f"write type: {owner}, or remove {key!r}", at=[key])
+        times = [key for key in ("after", "at", "cron") if getattr(self, key) is not None]
+        hint = "write after: 14d, at: data.deadline or cron: ..."
+        if self.type == "timer" and not times:
+            raise fault("incomplete", "a timer needs one of after, at and cron", hint)
+        if self.type == "timer" and len(times) > 1:
+            message = f"a timer needs one of after, at and cron, not {' and '.join(times)}"
+            raise fault("several", message, hint, at=[times[1]])
         return self
 
 
@@ -274,26 +296,58 @@ class PlaceAgentSchedule(Part):
     initial_delay_seconds: Annotated[Duration | None, Field(description="Wait before the first run.")] = None
     interval_seconds: Annotated[Duration | None, Field(description="Time between runs.")] = None
     max_executions: Annotated[int | None, Field(ge=1, description="Runs for each stay of a token.")] = None
-    cron: Annotated[Line | None, Field(description="A cron expression.")] = None
+    cron: Annotated[Line | None, Field(description=f"The times of runs, instead of an interval. {_CRON}")] = None
     missed: Annotated[
-        Literal["skip", "once", "all"] | None, Field(description="What becomes of runs that were missed.")
+        Literal["skip", "once", "all"] | None,
+        Field(
+            description="What becomes of runs whose time passed while no worker was there or the agent still ran: none "
+            "(skip), one for all of them (once, the default), or each (all)."
+        ),
     ] = None
+
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> PlaceAgentSchedule:
+        if self.cron is not None and self.interval_seconds is not None:
+            raise fault("several", "cron and interval_seconds exclude each other", "remove one of them", at=["cron"])
+        return self
 
 
 class PlaceAgent(Part):
     """An agent that runs on the tokens of a place."""
 
     place_id: Annotated[Identifier, Field(description="The place.")]
-    agent_id: Annotated[Identifier, Field(description="The agent.")]
+    agent_id: Annotated[Identifier, Field(description="The agent (under `agents`).")]
     llm_config: Annotated[LlmConfig | None, Field(description="Merged key by key over the agent's.")] = None
     llm_provider: Annotated[LlmProvider | None, Field(description="In place of the agent's.")] = None
-    trigger_conditions: Annotated[list[RuleEntry] | None, Field(description="Rules that must hold.")] = None
-    input_mapping: Annotated[InputMappingEntries | None, Field(description="What the agent gets.")] = None
-    output_mapping: Annotated[OutputMappingEntries | None, Field(description="What the token gets.")] = None
-    auto_transition: Annotated[Identifier | None, Field(description="Fires when the agent is done.")] = None
-    schedule: Annotated[PlaceAgentSchedule | None, Field(description="When it runs.")] = None
-    cron: Annotated[Line | None, Field(description="A cron expression.")] = None
+    trigger_conditions: Annotated[
+        list[RuleEntry] | None, Field(description="Rules that must hold of the token; it waits until they do.")
+    ] = None
+    input_mapping: Annotated[
+        InputMappingEntries | None, Field(description="What the agent gets. Default: the token's data.")
+    ] = None
+    output_mapping: Annotated[
+        OutputMappingEntries | None, Field(description="What of the agent's output the token gets, where it lies.")
+    ] = None
+    auto_transition: Annotated[
+        Identifier | None,
+        Field(description="A transition that takes the token when the agent is done with it, and only then."),
+    ] = None
+    schedule: Annotated[
+        PlaceAgentSchedule | None, Field(description="When it runs. Default: once, as soon as a token comes.")
+    ] = None
+    cron: Annotated[Line | None, Field(description=f"The times of runs; the same as schedule.cron. {_CRON}")] = None
     retry_config: Annotated[RetryConfig | None, Field(description="How often a failure is tried again.")] = None
+
+    @model_validator(mode="after")
+    def _one_cron(self) -> PlaceAgent:
+        if (
+            self.cron is not None
+            and self.schedule is not None
+            and (self.schedule.cron or self.schedule.interval_seconds)
+        ):
+            message = "cron and the rhythm of schedule exclude each other"
+            raise fault("several", message, "keep one of them", at=["cron"])
+        return self
 
 
 def _check_event(kind: str) -> str:
@@ -334,5 +388,6 @@ class Document(Part):
         Field(description="The kinds of case events that consumers outside get (`circuit outbox tail`)."),
     ] = None
     place_agents: Annotated[
-        list[PlaceAgent] | None, Planned("place_agents"), Field(description="Agents that run on the tokens of a place.")
+        list[PlaceAgent] | None,
+        Field(description="Agents that run on tokens while they lie in a place, and patch them there."),
     ] = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from circuit.definition.lint_agent import ModelCheck, lint_agents
+from circuit.definition.lint_place_agent import lint_place_agents
 from circuit.definition.lint_transition import lint_transitions
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema
@@ -21,6 +22,7 @@ def lint(report: Report, plain: Mapping[str, Any], models: ModelCheck | None = N
     _places(scene)
     lint_agents(scene, models)
     lint_transitions(scene)
+    lint_place_agents(scene)
 
 
 def _colours(scene: Scene) -> None:

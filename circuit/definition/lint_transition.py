@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from circuit.definition.fault_text import shown, suggestion
@@ -13,9 +13,11 @@ from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema, properties_of
 from circuit.definition.tree import PathTuple
 from circuit.errors import AgentError, CircuitError, FiringError, ProviderError
+from circuit.expressions.schedule import Cron, ScheduleFault
 from circuit.net.guard import COMPARISONS, Rule
 from circuit.net.mapping import OutputMapping
 from circuit.net.scope import ScopePath
+from circuit.net.timing import instant_of
 
 BUILT_IN_OUTPUTS = ("agent_id", "execution_id", "model", "timestamp", "usage", "text", "output")
 
@@ -32,6 +34,7 @@ def lint_transitions(scene: Scene) -> None:
                 check_expression(scene, (*path, "to_places", index, "data", key), source, inputs, condition=False)
         _action(scene, path, transition, inputs)
         _manual(scene, path, transition)
+        _timer(scene, path, transition, inputs)
         _merge(scene, path, transition, inputs)
 
 
@@ -109,11 +112,16 @@ def _shared(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Non
 def _guard(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:
     for index, source in enumerate(transition.get("conditions", ())):
         check_expression(scene, (*path, "conditions", index), source, inputs, condition=True)
-    for index, rule in enumerate(transition.get("rules", ())):
-        here = (*path, "rules", index)
+    check_rules(scene, (*path, "rules"), transition.get("rules", ()), inputs)
+
+
+def check_rules(scene: Scene, path: PathTuple, rules: Sequence[Mapping[str, Any]], inputs: Inputs) -> None:
+    """Report what is wrong with the rules of the list at `path`."""
+    for index, rule in enumerate(rules):
+        here = (*path, index)
         before = len(scene.report.faults)
         for where, text in _rule_paths(rule, here):
-            _token_path(scene, where, text, inputs, bare=True)
+            check_path(scene, where, text, inputs, bare=True)
         for where, kind, value in _comparisons(rule, here):
             if kind_of(value) not in ("number", "text"):
                 message = f"{kind} compares numbers or texts, not {shown(value)}"
@@ -148,7 +156,7 @@ def _rule_parts(rule: Mapping[str, Any], path: PathTuple) -> Iterator[tuple[Mapp
         yield rule["not"], (*path, "not")
 
 
-def _token_path(scene: Scene, path: PathTuple, text: str, inputs: Inputs, *, bare: bool) -> None:
+def check_path(scene: Scene, path: PathTuple, text: str, inputs: Inputs, *, bare: bool) -> None:
     """A path into what a binding shows: it must be one, and begin with something that is there."""
     report = scene.report
     try:
@@ -197,15 +205,29 @@ def _action(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs
     execution: Mapping[str, Any] | None = transition.get(key)
     if execution is None:
         return
-    report = scene.report
     here = (*path, key)
+    if execution.get("timeout_seconds", 1) <= 0:
+        message = "timeout_seconds must be more than 0"
+        scene.report.add((*here, "timeout_seconds"), message, "leave it out for 300 seconds")
+    check_execution(scene, path, here, execution, transition, inputs)
+
+
+def check_execution(
+    scene: Scene,
+    path: PathTuple,
+    here: PathTuple,
+    execution: Mapping[str, Any],
+    transition: Mapping[str, Any],
+    inputs: Inputs,
+) -> None:
+    """Report what is wrong with the agent or action, the mappings and the retries at `here`, which belong to
+    `transition`."""
+    report = scene.report
     agent: str | None = execution.get("agent_id")
     found = agent is not None and scene.known("agent", agent, (*here, "agent_id"))
-    if execution.get("timeout_seconds", 1) <= 0:
-        report.add((*here, "timeout_seconds"), "timeout_seconds must be more than 0", "leave it out for 300 seconds")
     for name, value in execution.get("input_mapping", {}).items():
         where = (*here, "input_mapping", name)
-        _token_path(scene, _path_of(where, value), _text_of(value), inputs, bare=False)
+        check_path(scene, _path_of(where, value), _text_of(value), inputs, bare=False)
     known = error_codes()
     for index, code in enumerate(execution.get("retry_config", {}).get("retry_on_errors", ())):
         if code not in known:
@@ -297,6 +319,32 @@ def _manual(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Non
             report.add(
                 _path_of(where, value), message, f"write form.{source}" if "." not in source else "write form.NAME"
             )
+
+
+def _timer(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:
+    trigger: Mapping[str, Any] = transition.get("trigger") or {}
+    here = (*path, "trigger")
+    if trigger.get("type") != "timer":
+        return
+    if "at" in trigger and instant_of(trigger["at"]) is None:
+        if trigger["at"][:1].isdigit():
+            message = f"{trigger['at']!r} is not an instant"
+            scene.report.add((*here, "at"), message, "write 2026-12-31T18:00:00Z, or a path such as data.deadline")
+        else:
+            check_path(scene, (*here, "at"), trigger["at"], inputs, bare=True)
+    if trigger.get("interrupt") and (len(transition["from_places"]) != 1 or not inputs.one):
+        message = "a timer that interrupts takes one token from one place"
+        scene.report.add((*here, "interrupt"), message, "remove the other inputs, or interrupt", key=True)
+    if "cron" in trigger:
+        check_cron(scene, (*here, "cron"), trigger["cron"])
+
+
+def check_cron(scene: Scene, path: PathTuple, line: str) -> None:
+    """Report a cron line that is none, or that never comes."""
+    try:
+        Cron.parse(line)
+    except ScheduleFault as fault:
+        scene.report.add(path, str(fault), "write minute hour day month weekday, as in 0 8 * * 1-5")
 
 
 def _form_field(scene: Scene, path: PathTuple, where: PathTuple, source: str, transition: Mapping[str, Any]) -> None:

@@ -25,6 +25,17 @@ class RetryPolicy:
     retry_on_errors: tuple[str, ...] = ()
     max_crashes: int = 10
 
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any] | None) -> RetryPolicy:
+        """The policy of a `retry_config` in canonical form."""
+        given = value or {}
+        return cls(
+            given.get("max_attempts", 1),
+            given.get("backoff_seconds", 1.0),
+            tuple(given.get("retry_on_errors", ())),
+            given.get("max_crashes", 10),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ActionSpec:
@@ -37,6 +48,13 @@ class ActionSpec:
     timeout_seconds: float = 300.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     holds: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def provider(self, agents: Mapping[str, AgentDefinition]) -> ProviderSpec:
+        """The provider of an agent's action: the one that it names itself, or the agent's."""
+        own: Mapping[str, Any] | None = self.config.get("llm_provider")
+        if own is None:
+            return agents[self.config["agent_id"]].provider
+        return ProviderSpec(own["type"], own["model"], own.get("options") or {})
 
 
 @dataclass(frozen=True, slots=True)

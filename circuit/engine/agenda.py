@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from circuit.net.binding import Binding, Blocked, first_binding
+from circuit.net.binding import Binding, Blocked, first_binding, next_look
 from circuit.net.marking import Marking
 from circuit.net.structure import Net
 
@@ -19,6 +19,7 @@ class Agenda:
         self._net = net
         self._stale: set[str] = set(net.ranks)
         self._found: dict[str, Binding] = {}
+        self._later: dict[str, datetime] = {}
 
     def changed(self, transition: str) -> None:
         """A firing of `transition` moved or reserved its tokens, or gave them back."""
@@ -34,13 +35,26 @@ class Agenda:
         self._found.clear()
         self._stale |= self._net.ranks.keys()
 
+    @property
+    def due_at(self) -> datetime | None:
+        """When time alone may enable a transition, as far as the last look could tell."""
+        return min(self._later.values(), default=None) if self._later else None
+
     def next(self, marking: Marking, case: Mapping[str, Any], now: datetime, blocked: Blocked) -> Binding | None:
         """The binding that fires next, or None if nothing is enabled."""
         net = self._net
+        if self._later:
+            self._stale.update([name for name, at in self._later.items() if at <= now])
         for name in self._stale:
+            if self._later:
+                self._later.pop(name, None)
             binding = first_binding(net, marking, name, case, now, blocked=blocked)
             if binding is not None:
                 self._found[name] = binding
+            elif marking.delayed or net.transitions[name].timing is not None:
+                at = next_look(net, marking, name, case, now, blocked)
+                if at is not None:
+                    self._later[name] = at
         self._stale.clear()
         if not self._found:
             return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from circuit.definition.workflow import ActionSpec, AgentDefinition, ProviderSpec, Workflow
 from circuit.engine.action import ActionCall
 from circuit.engine.memory import LiveFiring, Memory
+from circuit.net.binding import Binding
+from circuit.net.mapping import map_inputs, merge_inputs
 from circuit.net.marking import Token
+from circuit.net.structure import Transition
 from circuit.storage.records import CaseRow
 
 AGENT_EXTRAS = ("fallback", "capabilities", "tools", "policies", "context_tokens")
@@ -27,14 +30,27 @@ def token_image(token: Token) -> dict[str, Any]:
     }
 
 
+def inputs_of(memory: Memory, transition: Transition, binding: Binding) -> dict[str, Any]:
+    """What the action of a firing that begins with this binding gets."""
+    mapping = transition.input_mapping
+    if mapping is not None and mapping.entries:
+        return map_inputs(mapping, binding.scope(memory.case))
+    if len(binding.consumed) == 1:
+        return dict(binding.consumed[0].data)
+    merged, _ = merge_inputs(binding.consumed, transition.merge)
+    return dict(merged)
+
+
 def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[str, Any]:
     """The action's configuration. An agent's comes with its definition and with the model that this case asked for."""
     agent_id = spec.config.get("agent_id")
     if agent_id is None:
         return {"action": spec.kind, **spec.config}
     agent = workflow.agents[agent_id]
-    provider = provider_of(agent, row.parameters)
-    config: dict[str, Any] = {"agent_id": agent_id, "agent": agent_json(agent, provider)}
+    provider = provider_of(agent, row.parameters, spec.provider(workflow.agents))
+    described = agent_json(agent, provider)
+    described["parameters"] = {**agent.parameters, **spec.config.get("llm_config", {})}
+    config: dict[str, Any] = {"agent_id": agent_id, "agent": described}
     colleagues = [workflow.agents[name] for name in _colleagues(workflow, agent)]
     if colleagues:
         config["colleagues"] = {one.id: agent_json(one, provider_of(one, row.parameters)) for one in colleagues}
@@ -75,18 +91,20 @@ def agent_json(agent: AgentDefinition, provider: ProviderSpec) -> dict[str, Any]
     }
 
 
-def provider_of(agent: AgentDefinition, parameters: Mapping[str, Any]) -> ProviderSpec:
-    """The agent's provider, or what the start of the case put in its place (`models`: by agent id, or `*`).
+def provider_of(agent: AgentDefinition, parameters: Mapping[str, Any], own: ProviderSpec | None = None) -> ProviderSpec:
+    """The agent's provider (or the one that its action names, its `own`), or what the start of the case put in the
+    place of either (`models`: by agent id, or `*`).
 
     A replacement of the same type keeps the options of the original (a base URL, headers) that it does not name.
     """
+    original = own or agent.provider
     models: Mapping[str, Any] = parameters.get("models") or {}
     chosen = models.get(agent.id) or models.get("*")
     if chosen is None:
-        return agent.provider
+        return original
     options = dict(chosen.get("options") or {})
-    if chosen["type"] == agent.provider.type:
-        options = {**agent.provider.options, **options}
+    if chosen["type"] == original.type:
+        options = {**original.options, **options}
     return ProviderSpec(chosen["type"], chosen["model"], options)
 
 
@@ -109,6 +127,16 @@ def performer(memory: Memory, transition: str) -> Performer:
     if not row.parameters:
         workflow.derived[transition] = made
     return made
+
+
+def providers_of(workflow: Workflow, parameters: Mapping[str, Any]) -> Iterator[ProviderSpec]:
+    """Every provider that a case with these parameters may speak to: those of the agents, and those that their actions
+    name in their place."""
+    for agent in workflow.agents.values():
+        yield provider_of(agent, parameters)
+    for spec in workflow.actions.values():
+        if "llm_provider" in spec.config:
+            yield provider_of(workflow.agents[spec.config["agent_id"]], parameters, spec.provider(workflow.agents))
 
 
 def descriptor(config: Mapping[str, Any]) -> dict[str, Any]:

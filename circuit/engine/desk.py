@@ -246,7 +246,7 @@ class Desk:
             self.slots.submit(start)
         if step.again:
             held.inbox.append((Owner.wake, False))
-        due_at = held.owner.memory.due_at()
+        due_at = held.owner.due_at(self._now())
         if due_at is not None or held.timer is not None:
             self._set_timer(held, due_at)
 

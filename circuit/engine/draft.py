@@ -44,6 +44,7 @@ class Draft:
         "_journal",
         "_key",
         "_leaving",
+        "_not_before",
         "_opened",
         "_settled",
         "_stored",
@@ -65,6 +66,7 @@ class Draft:
         self._incidents_opened: dict[int, IncidentRow] = {}
         self._incidents_changed: dict[int, IncidentRow] = {}
         self._frames: list[StreamRow] = []
+        self._not_before: datetime | None = None
         self._journal: list[JournalRow] = []
         self._settled: list[CommandResult] = []
         self._holds: Holds | None = None
@@ -97,6 +99,11 @@ class Draft:
 
     def frame(self, firing: int, frame: Frame) -> None:
         self._frames.append(StreamRow(firing, frame))
+
+    def rely(self, due: datetime) -> None:
+        """This step does something that is due since `due`."""
+        if self._not_before is None or due > self._not_before:
+            self._not_before = due
 
     def journal(self, row: JournalRow) -> None:
         self._journal.append(row)
@@ -173,4 +180,5 @@ class Draft:
             release=release,
             due_at=due_at,
             holds=self._holds,
+            not_before=self._not_before,
         )

@@ -13,6 +13,7 @@ from circuit.errors import CircuitError
 from circuit.events import FiringFailed, FiringRetried, IncidentResolved
 from circuit.net import firing as rule
 from circuit.net.binding import Binding
+from circuit.net.timing import Rhythm
 from circuit.storage.records import FiringState, IncidentRow
 from circuit.value import replace
 
@@ -38,13 +39,18 @@ def try_again_later(memory: Memory, live: LiveFiring, error: CircuitError, draft
 
 def fail_firing(memory: Memory, live: LiveFiring, error: CircuitError, draft: Draft) -> None:
     """A begun firing failed for good: its tokens go to `on_failure`, or stay with an incident."""
-    memory.touch_held(live.binding, draft)
-    if memory.net.transitions[live.binding.transition].on_failure is not None:
+    transition = memory.net.transitions[live.binding.transition]
+    if isinstance(transition.timing, Rhythm) and not transition.timing.once:
+        # The next run comes at its time.
+        memory.give_back(live, draft)
+        _record(memory, live.binding, error, draft, live=live)
+    elif transition.on_failure is not None:
+        memory.touch_held(live.binding, draft)
         effect = rule.divert(memory.net, memory.marking, live.binding, _note(error), draft.now)
         memory.settle(live.binding.transition, effect, draft)
         _record(memory, live.binding, error, draft, live=live, effect=effect)
     else:
-        rule.abort(memory.net, memory.marking, live.binding)
+        memory.give_back(live, draft, undone=True)
         _raise_incident(memory, live.binding, error, draft, live=live)
     memory.leave(live, FiringState.FAILED, draft, error=error.as_dict())
 

@@ -12,7 +12,7 @@ from circuit.engine.draft import Draft
 from circuit.events import StreamDelta
 from circuit.net import firing as rule
 from circuit.net.binding import Binding, Blocked
-from circuit.net.marking import Marking, Token
+from circuit.net.marking import Marking, Run, Token
 from circuit.storage.records import (
     CaseState,
     ExecutionRow,
@@ -78,7 +78,8 @@ class Memory:
         for row in state.firings:
             binding = Binding(
                 row.transition,
-                tuple(self._held(number) for number, _ in row.request["consumed"]),
+                tuple(self._held(number) for number, _ in row.request["consumed"])
+                + tuple(_token(image) for image in row.request.get("refreshed", ())),
                 tuple(_token(image) for image in row.request["read"]),
             )
             rule.reinstate(self.net, self.marking, binding, row.number)
@@ -97,7 +98,10 @@ class Memory:
 
     def due_at(self) -> datetime | None:
         """When something of the case goes on by itself, if nothing happens before."""
-        return min((at for live in self.firings.values() if (at := live.due_at) is not None), default=None)
+        due = [at for live in self.firings.values() if (at := live.due_at) is not None]
+        if (at := self.agenda.due_at) is not None:
+            due.append(at)
+        return min(due, default=None)
 
     def count(self, transition: str) -> None:
         """`transition` fired once more."""
@@ -118,6 +122,17 @@ class Memory:
             draft.touch(token.number, from_version)
         for token in effect.puts:
             draft.touch(token.number, None)
+
+    def run_of(self, binding: Binding) -> Run:
+        """The run that has begun on the token of a refresh."""
+        token = self.marking.get(binding.consumed[0].number)
+        assert token is not None and token.runs is not None
+        return token.runs[binding.transition]
+
+    def give_back(self, live: LiveFiring, draft: Draft, *, undone: bool = False) -> None:
+        """A firing lets go of its tokens without a result."""
+        for token in rule.abort(self.net, self.marking, live.binding, live.row.number, undone=undone):
+            draft.touch(token.number, token.version)
 
     def touch_held(self, binding: Binding, draft: Draft) -> None:
         """The reservations of these tokens change."""

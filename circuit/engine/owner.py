@@ -20,12 +20,14 @@ from typing import Any
 from circuit.definition.workflow import Workflow
 from circuit.engine import suspension
 from circuit.engine.action import ActionCall, ActionOutput, Suspended
-from circuit.engine.calls import action_call, performer, token_image
+from circuit.engine.calls import action_call, inputs_of, performer, token_image
 from circuit.engine.command_rule import answer
+from circuit.engine.deadline import due_interruptions, next_interruption
 from circuit.engine.draft import Draft
 from circuit.engine.failure import fail_begin, fail_firing, give_up, resolve, supersede, try_again_later
 from circuit.engine.livelock import LivelockWatch
 from circuit.engine.memory import HOLDS, LiveFiring, Memory
+from circuit.engine.rest import is_complete, status_at_rest
 from circuit.errors import ActionFailed, CircuitError, Conflict, Crashed, FiringError, Livelock
 from circuit.events import (
     CaseEnded,
@@ -39,8 +41,7 @@ from circuit.events import (
 )
 from circuit.net import firing as rule
 from circuit.net.binding import Binding, bindings
-from circuit.net.mapping import map_inputs, merge_inputs, produce
-from circuit.net.structure import Transition, Trigger
+from circuit.net.mapping import produce
 from circuit.security.principal import Principal
 from circuit.storage.records import (
     QUARANTINE_CRASHES,
@@ -242,6 +243,9 @@ class Owner:
         """Fire an immediate transition, or begin an acting one and return its firing."""
         memory = self.memory
         transition = memory.net.transitions[binding.transition]
+        if transition.timing is not None:
+            due = transition.timing.due(binding.consumed, binding.read, memory.case, draft.now)
+            draft.rely(due or draft.now)
         try:
             if transition.acting:
                 return self._begin(binding, draft, form, principal)
@@ -266,18 +270,21 @@ class Owner:
         """Reserve tokens and room, and freeze the request. The action starts when this is committed."""
         memory = self.memory
         transition = memory.net.transitions[binding.transition]
-        inputs = self._inputs(transition, binding)
+        inputs = inputs_of(memory, transition, binding)
         number = memory.row.next_firing
-        rule.begin(memory.net, memory.marking, binding, number)
+        rule.begin(memory.net, memory.marking, binding, number, draft.now)
         memory.row = replace(memory.row, next_firing=number + 1)
         memory.touch_held(binding, draft)
         request: dict[str, Any] = {
-            "consumed": [[token.number, token.version] for token in binding.consumed],
+            "consumed": [] if transition.refresh else [[token.number, token.version] for token in binding.consumed],
             "read": [token_image(token) for token in binding.read],
             "inputs": inputs,
             "history_count": memory.firings_ended,
             "occurrence": memory.fired[transition.name],
         }
+        if transition.refresh:
+            request["refreshed"] = [token_image(token) for token in binding.consumed]
+            request["due"] = memory.run_of(binding).due.isoformat()
         if form is not None:
             request["form"] = form
         who = performer(memory, transition.name)
@@ -297,8 +304,8 @@ class Owner:
                 transition.name,
                 number,
                 memory.execution_id(number),
-                binding.consumed_refs,
-                binding.read_refs,
+                () if transition.refresh else binding.consumed_refs,
+                binding.consumed_refs if transition.refresh else binding.read_refs,
                 principal,
             )
         )
@@ -306,15 +313,6 @@ class Owner:
         if live.running:
             self._starts.append(Start(action_call(memory, live, who.config), None))
         return number
-
-    def _inputs(self, transition: Transition, binding: Binding) -> dict[str, Any]:
-        mapping = transition.input_mapping
-        if mapping is not None and mapping.entries:
-            return map_inputs(mapping, binding.scope(self.memory.case))
-        if len(binding.consumed) == 1:
-            return dict(binding.consumed[0].data)
-        merged, _ = merge_inputs(binding.consumed, transition.merge)
-        return dict(merged)
 
     def _complete(
         self, live: LiveFiring, outputs: Mapping[str, Any], draft: Draft, *, skipped: CircuitError | None = None
@@ -324,7 +322,8 @@ class Owner:
         transition = memory.net.transitions[live.binding.transition]
         values = {**outputs, "form": live.row.request["form"]} if "form" in live.row.request else outputs
         drafts = produce(transition, live.binding, values, memory.case, mapped=skipped is None)
-        effect = rule.complete(memory.net, memory.marking, live.binding, drafts, memory.numbers(), draft.now)
+        number = live.row.number
+        effect = rule.complete(memory.net, memory.marking, live.binding, drafts, memory.numbers(), draft.now, number)
         memory.settle(transition.name, effect, draft)
         error = skipped.as_dict() if skipped is not None else None
         draft.record(
@@ -336,10 +335,21 @@ class Owner:
                 firing=live.row.number,
                 execution_id=memory.execution_id(live.row.number),
                 skipped=error,
+                superseded=effect.superseded or None,
             )
         )
         memory.leave(live, FiringState.COMPLETED, draft, error=error)
         memory.count(transition.name)
+        if transition.then is not None and not effect.superseded:
+            self._fire_next(transition.then, live.binding.consumed[0].number, draft)
+
+    def _fire_next(self, transition: str, number: int, draft: Draft) -> None:
+        """Fire what an agent names that is done with token `number`, if it is enabled with that token."""
+        memory = self.memory
+        found = bindings(memory.net, memory.marking, transition, memory.case, draft.now, blocked=memory.blocked)
+        binding = next((one for one in found if number in one.numbers), None)
+        if binding is not None:
+            self._fire(binding, draft)
 
     def _attempt_failed(self, live: LiveFiring, error: CircuitError, sequence: int, draft: Draft) -> None:
         """An attempt failed: another one later, or the end of the firing."""
@@ -396,8 +406,7 @@ class Owner:
         memory.change(live, draft, state=FiringState.RUNNING, start=1)
         holds: Mapping[str, int] = row.request[HOLDS]
         draft.record(FiringGranted(row.transition, row.number, memory.execution_id(row.number), holds))
-        config = performer(memory, row.transition).config
-        self._starts.append(Start(action_call(memory, live, config), None))
+        self._starts.append(Start(self._call(live), None))
 
     def _give_up_on(self, live: LiveFiring, draft: Draft) -> None:
         """A firing whose process was lost too often ends here. Its stream gets a last start, to say so."""
@@ -415,8 +424,7 @@ class Owner:
     def _cancel(self, live: LiveFiring, draft: Draft) -> None:
         memory, row = self.memory, live.row
         self._abandoned.append(self._call(live))
-        rule.abort(memory.net, memory.marking, live.binding)
-        memory.touch_held(live.binding, draft)
+        memory.give_back(live, draft)
         memory.end_execution(live, ExecutionStatus.CANCELLED, draft)
         memory.leave(live, FiringState.CANCELLED, draft)
         self._cancels.append(row.number)
@@ -428,6 +436,19 @@ class Owner:
 
     # The end of a step
 
+    def due_at(self, now: datetime) -> datetime | None:
+        """When something of the case goes on by itself, if nothing happens before."""
+        found = self.memory.due_at()
+        if not self.memory.net.interrupting:
+            return found
+        return min(filter(None, (found, next_interruption(self.memory, now))), default=None)
+
+    def _interrupt(self, draft: Draft) -> None:
+        """Timers take tokens that firings hold: these are cancelled, and no late result of theirs counts."""
+        for live, binding in due_interruptions(self.memory, draft.now):
+            self._cancel(live, draft)
+            self._fire(binding, draft)
+
     def _draft(self, now: datetime) -> Draft:
         return Draft(self.memory.key, self.memory.row, now, self.memory.workflow.outbox)
 
@@ -435,15 +456,17 @@ class Owner:
         """Fire to quiescence, see where that leaves the case, and give it all as one step."""
         memory = self.memory
         again = False
+        if memory.net.interrupting and not memory.row.status.terminal:
+            self._interrupt(draft)
         if not memory.row.status.terminal and not self._ended(draft):
             again = self._quiesce(draft)
             supersede(memory, draft)
         busy = again or any(live.running for live in memory.firings.values())
         if not memory.row.status.terminal:
-            status = CaseStatus.RUNNING if busy else self._rests(draft.now)
+            status = CaseStatus.RUNNING if busy else status_at_rest(memory, draft.now)
             if status is not memory.row.status:
                 memory.row = replace(memory.row, status=status)
-        due_at = None if busy else memory.due_at()
+        due_at = None if busy else self.due_at(draft.now)
         write = draft.write(memory.row, memory.marking, fired=self._counts(draft), release=not busy, due_at=due_at)
         if write is not None:
             memory.row = write.row
@@ -471,24 +494,7 @@ class Owner:
             if marking.count(name):
                 self.end(CaseStatus.FAILED, f"a token lies in {name}", draft)
                 return True
-        if not memory.firings and all(net.places[name].terminal for name in marking.places()):
+        if is_complete(memory):
             self.end(CaseStatus.COMPLETED, "", draft)
             return True
         return False
-
-    def _rests(self, now: datetime) -> CaseStatus:
-        """The status of a case of which nothing runs."""
-        memory = self.memory
-        if memory.firings or self._person_awaited(now):
-            return CaseStatus.WAITING
-        if memory.incidents or any(memory.net.places[name].dead_letter for name in memory.marking.places()):
-            return CaseStatus.ATTENTION
-        return CaseStatus.STUCK
-
-    def _person_awaited(self, now: datetime) -> bool:
-        memory = self.memory
-        return any(
-            next(bindings(memory.net, memory.marking, transition.name, memory.case, now, blocked=memory.blocked), None)
-            for transition in memory.net.transitions.values()
-            if transition.trigger is Trigger.MANUAL
-        )

@@ -5,7 +5,7 @@ Every query runs in a transaction of its tenant, under the database's row securi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -148,6 +148,8 @@ class Queries:
     async def case(self, key: CaseKey) -> CaseView | None:
         """A case with its tokens, history, incidents and executions."""
         async with self._database.transaction(key.tenant) as connection:
+            # Before its status: a case that goes on meanwhile must not look as if it rested.
+            owned, ready_at = await listing.attended(connection, key)
             row = await listing.find_case(connection, key)
             if row is None:
                 return None
@@ -169,14 +171,12 @@ class Queries:
             row.workflow_hash,
             row.started_at,
             row.finished_at,
-            min(
-                (at for firing in firings if firing.state.live and (at := firing.retry_at or firing.wake_at)),
-                default=None,
-            ),
+            _due_at(row, firings, ready_at),
             [_token_view(key, token, holder) for token, holder in laid],
             events,
             [_incident_view(key, incident) for incident in raised],
             [_execution_view(key, execution, by_number) for execution in executions],
+            owned,
         )
 
     async def execution(self, key: CaseKey, firing: int) -> ExecutionRecord | None:
@@ -245,6 +245,14 @@ class Queries:
         async with self._database.transaction(tenant) as connection:
             found = await workflows.by_hash(connection, tenant, row.workflow_id, row.workflow_hash)
         return self._versions.add(version, None if found is None else found.document)
+
+
+def _due_at(row: CaseRow, firings: Sequence[FiringRow], ready_at: datetime | None) -> datetime | None:
+    """When a case goes on by itself: a retry, a wait whose time is up, a timer."""
+    found = [at for firing in firings if firing.state.live and (at := firing.retry_at or firing.wake_at) is not None]
+    if row.status is CaseStatus.WAITING and ready_at is not None:
+        found.append(ready_at)
+    return min(found, default=None)
 
 
 def _status(status: CaseStatus | str | None) -> CaseStatus | None:

@@ -32,11 +32,13 @@ class Capabilities:
 
 def requirement(workflow: Workflow, parameters: Mapping[str, Any]) -> dict[str, list[str]]:
     """What a case of `workflow` needs that was started with these parameters, which may name other providers."""
-    used = {spec.config["agent_id"] for spec in workflow.actions.values() if "agent_id" in spec.config}
+    agents = workflow.agents
+    used = [spec for spec in workflow.actions.values() if "agent_id" in spec.config]
+    providers = (provider_of(agents[spec.config["agent_id"]], parameters, spec.provider(agents)) for spec in used)
     return {
         "actions": sorted(workflow.requires.get("actions", ())),
         "pools": [workflow.pool],
-        "providers": sorted({provider_of(workflow.agents[name], parameters).type for name in used}),
+        "providers": sorted({provider.type for provider in providers}),
     }
 
 

@@ -69,6 +69,7 @@ def over(memory: Memory, live: LiveFiring, draft: Draft) -> bool:
         return True
     if row.wake_at is None or row.wake_at > draft.now:
         return False
+    draft.rely(row.wake_at)
     _end(memory, live, {"payload": None, "principal": None, "timed_out": True}, draft)
     return True
 

@@ -254,7 +254,8 @@ class ExecutionView:
 
 @dataclass(frozen=True, slots=True)
 class CaseView:
-    """A case with all that is to be seen of it. `due_at` is when it does something next by itself, if it waits."""
+    """A case with all that is to be seen of it. `due_at` is when it does something next by itself, if it waits;
+    `owned` says that a worker has it."""
 
     key: CaseKey
     status: CaseStatus
@@ -267,6 +268,7 @@ class CaseView:
     history: Sequence[EventView]
     incidents: Sequence[IncidentView]
     executions: Sequence[ExecutionView]
+    owned: bool = False
 
     @property
     def case_id(self) -> str:

@@ -57,7 +57,8 @@ class Binding:
 
 @dataclass(slots=True)
 class Look:
-    """What a search for bindings came across. `examined` counts against `MAX_BINDINGS`."""
+    """What a search for bindings came across. `examined` counts against `MAX_BINDINGS`. `early` sets would fire, but
+    for the time: the first of them at `due`, if time alone is lacking."""
 
     examined: int = 0
     blocked: int = 0
@@ -65,6 +66,8 @@ class Look:
     reasons: tuple[str, ...] = ()
     faulty: bool = False
     limited: bool = False
+    early: int = 0
+    due: datetime | None = None
 
 
 def bindings(
@@ -85,7 +88,7 @@ def bindings(
     what = net.transitions[transition]
     if not has_room(net, marking, transition) or not _supplied(what, marking, now):
         return
-    guard, examined = what.guard, 0
+    guard, timing, examined = what.guard, what.timing, 0
     for consumed, read in _sets(what, marking, now):
         if examined == MAX_BINDINGS:
             if look is not None:
@@ -106,6 +109,16 @@ def bindings(
                     look.refused += 1
                     if look.refused == 1:
                         look.reasons, look.faulty = verdict.reasons, verdict.faulty
+                continue
+        if timing is not None:
+            due = timing.due(consumed, read, case, now)
+            if due is None or due > now:
+                if look is not None:
+                    look.early += 1
+                    look.due = min(filter(None, (look.due, due)), default=None)
+                if what.keeps_identity and not read:
+                    # One token a set: however many are early, the next one is found by going on.
+                    examined -= 1
                 continue
         yield binding
 
@@ -151,6 +164,27 @@ def first_binding(
     # The common case by far, spared the generators.
     token = marking.first(single, now)
     return Binding(transition, (token,)) if token is not None and has_room(net, marking, transition) else None
+
+
+def next_look(
+    net: Net,
+    marking: Marking,
+    transition: str,
+    case: Mapping[str, Any],
+    now: datetime,
+    blocked: Blocked = frozenset(),
+) -> datetime | None:
+    """When a transition without a binding may have one although nothing else has happened: a token of its places is
+    available then, or a time has come. None if never."""
+    what = net.transitions[transition]
+    found = [at for arc in what.inputs if (at := marking.available_next(arc.place, now)) is not None]
+    if what.timing is not None:
+        look = Look()
+        for _ in bindings(net, marking, transition, case, now, blocked=blocked, look=look):
+            break
+        if look.due is not None:
+            found.append(look.due)
+    return min(found, default=None)
 
 
 def has_room(net: Net, marking: Marking, transition: str) -> bool:

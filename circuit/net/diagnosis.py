@@ -16,8 +16,8 @@ from circuit.net.structure import Net, Transition, Trigger
 class ReasonKind(StrEnum):
     """`TOKENS` too few lie there; `RESERVED` enough lie there, but firings hold them; `TIME` enough lie there, but
     later; `CAPACITY` a target is full; `GUARD` and `GUARD_FAULT` the guard is false or has no answer; `INCIDENT` an
-    open incident is about these tokens; `BINDING_LIMIT` too many sets of tokens were tried; `PERSON` it is enabled
-    and somebody must fire it."""
+    open incident is about these tokens; `BINDING_LIMIT` too many sets of tokens were tried; `TIMER` it is not due yet;
+    `PERSON` it is enabled and somebody must fire it; `AGENT` an agent must be done with a token first."""
 
     TOKENS = "tokens"
     RESERVED = "reserved"
@@ -27,7 +27,9 @@ class ReasonKind(StrEnum):
     GUARD_FAULT = "guard_fault"
     INCIDENT = "incident"
     BINDING_LIMIT = "binding_limit"
+    TIMER = "timer"
     PERSON = "person"
+    AGENT = "agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def why(
     if not reasons:
         look = Look()
         if next(bindings(net, marking, transition, case, now, blocked=blocked, look=look), None) is not None:
-            return Diagnosis(transition, True, _waits_for(what))
+            return Diagnosis(transition, True, _waits_for(net, what))
         reasons = _refusals(transition, look)
     return Diagnosis(transition, False, tuple(reasons))
 
@@ -124,13 +126,20 @@ def _refusals(transition: str, look: Look) -> list[Reason]:
     if look.blocked:
         message = "an open incident keeps it from these tokens: retry or resolve it"
         reasons.append(Reason(ReasonKind.INCIDENT, transition, look.blocked, None, message))
+    if look.early:
+        when = f"is due at {look.due.isoformat()}" if look.due is not None else "no time makes it due"
+        reasons.append(Reason(ReasonKind.TIMER, transition, look.early, None, when))
     if look.limited:
         message = f"more than {MAX_BINDINGS} sets of tokens would have to be tried; make the guard's places smaller"
         reasons.append(Reason(ReasonKind.BINDING_LIMIT, transition, look.examined, None, message))
     return reasons
 
 
-def _waits_for(transition: Transition) -> tuple[Reason, ...]:
+def _waits_for(net: Net, transition: Transition) -> tuple[Reason, ...]:
+    if transition.trigger is Trigger.AGENT:
+        agents = [one.name for one in net.transitions.values() if one.then == transition.name]
+        message = f"fires when {' or '.join(agents)} is done with a token"
+        return (Reason(ReasonKind.AGENT, transition.name, None, None, message),)
     if transition.trigger is not Trigger.MANUAL:
         return ()
     roles = sorted(transition.manual.roles) if transition.manual else []

@@ -29,7 +29,7 @@ def mermaid(net: Net, marking: Marking | None = None, agents: Mapping[str, str] 
     for transition in net.transitions.values():
         node = ids["t", transition.name]
         for arc in transition.inputs:
-            arrow = "-.->" if arc.mode is Mode.READ else "-->"
+            arrow = "-->" if arc.mode is Mode.CONSUME else "-.->"
             lines.append(f"  {ids['p', arc.place]} {arrow}{_mermaid_weight(arc.weight)} {node}")
         lines += [f"  {node} -->{_mermaid_weight(arc.weight)} {ids['p', arc.place]}" for arc in transition.outputs]
         if transition.on_failure:
@@ -56,7 +56,7 @@ def dot(net: Net, marking: Marking | None = None, agents: Mapping[str, str] | No
     for transition in net.transitions.values():
         node = ids["t", transition.name]
         for arc in transition.inputs:
-            style = ["style=dashed"] if arc.mode is Mode.READ else []
+            style = [] if arc.mode is Mode.CONSUME else ["style=dashed"]
             lines.append(f"  {ids['p', arc.place]} -> {node}{_attributes(style, arc.weight)};")
         lines += [f"  {node} -> {ids['p', arc.place]}{_attributes([], arc.weight)};" for arc in transition.outputs]
         if transition.on_failure:
@@ -81,7 +81,8 @@ def _place_label(place: Place, marking: Marking | None) -> list[str]:
 
 
 def _transition_label(transition: Transition, agents: Mapping[str, str] | None) -> list[str]:
-    sign = "⚙ " if transition.acting else "✋ " if transition.trigger is Trigger.MANUAL else ""
+    signs = {Trigger.MANUAL: "✋ ", Trigger.TIMER: "⏲ "}
+    sign = "⚙ " if transition.acting else signs.get(transition.trigger, "")
     agent = (agents or {}).get(transition.name)
     return [sign + transition.name] + ([f"agent {agent}"] if agent else [])
 

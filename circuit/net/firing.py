@@ -12,6 +12,7 @@ from typing import Any
 
 from circuit.errors import ColourMismatch, NetError
 from circuit.events import TokenImage, TokenRef
+from circuit.net import refresh
 from circuit.net.binding import Binding, has_room
 from circuit.net.mapping import Draft
 from circuit.net.marking import Marking, Token
@@ -24,6 +25,7 @@ class Effect:
     """What a firing did to the marking: for the history (`consumed`, `produced`) and for the rows of the tokens.
 
     `moves` holds tokens that kept their number, with the version that they had before; `takes` holds (number, version).
+    `superseded` is a refresh whose token was not there any more as it had been read.
     """
 
     consumed: tuple[TokenRef, ...]
@@ -31,6 +33,7 @@ class Effect:
     puts: tuple[Token, ...] = ()
     moves: tuple[tuple[Token, int], ...] = ()
     takes: tuple[tuple[int, int], ...] = ()
+    superseded: bool = False
 
     @property
     def made(self) -> list[Token]:
@@ -38,11 +41,16 @@ class Effect:
         return [*self.puts, *(token for token, _ in self.moves)]
 
 
-def begin(net: Net, marking: Marking, binding: Binding, firing: int) -> None:
-    """Reserve the binding's consumed tokens for the firing, and room in its targets. Raises `NetError` where a token
-    is not there any more as it was bound, is reserved, or there is no room."""
+def begin(net: Net, marking: Marking, binding: Binding, firing: int, now: datetime | None = None) -> None:
+    """Reserve the binding's consumed tokens for the firing, and room in its targets; a refresh only notes that it runs.
+    Raises `NetError` where a token is not there any more as it was bound, is reserved, or there is no room."""
     _check_free(marking, binding.consumed)
     _check_free(marking, binding.read)
+    transition = net.transitions[binding.transition]
+    if transition.refresh:
+        assert now is not None
+        refresh.begin(transition, marking, binding, firing, now)
+        return
     if not has_room(net, marking, binding.transition):
         raise NetError(f"{binding.transition} has no room in a target")
     _reserve(net, marking, binding, firing)
@@ -51,19 +59,29 @@ def begin(net: Net, marking: Marking, binding: Binding, firing: int) -> None:
 def reinstate(net: Net, marking: Marking, binding: Binding, firing: int) -> None:
     """Reserve again what a live firing had reserved before its case was loaded. Nothing but the consumed tokens is
     judged anew: the firing began rightly. Raises `NetError` where a token is not there, or is reserved."""
+    if net.transitions[binding.transition].refresh:
+        return
     _check_free(marking, binding.consumed)
     _reserve(net, marking, binding, firing)
 
 
 def complete(
-    net: Net, marking: Marking, binding: Binding, drafts: Sequence[Draft], numbers: Iterator[int], now: datetime
+    net: Net,
+    marking: Marking,
+    binding: Binding,
+    drafts: Sequence[Draft],
+    numbers: Iterator[int],
+    now: datetime,
+    firing: int = 0,
 ) -> Effect:
     """Consume what `begin` reserved and produce the drafts. Raises `ColourMismatch` for a draft that its place refuses.
 
     `numbers` gives the numbers of new tokens; a token that goes through one in, one out keeps its own.
     """
-    _check_reserved(marking, binding)
     transition = net.transitions[binding.transition]
+    if transition.refresh:
+        return _refreshed(net, marking, binding, drafts, firing)
+    _check_reserved(marking, binding)
     _check_drafts(net, transition, binding, drafts)
     _release_room(net, marking, binding.transition)
     return _exchange(transition, marking, binding, drafts, numbers, now)
@@ -83,12 +101,18 @@ def fire(
     return _exchange(transition, marking, binding, drafts, numbers, now)
 
 
-def abort(net: Net, marking: Marking, binding: Binding) -> None:
-    """Undo a `begin`: the tokens are free again and the room is given back."""
+def abort(net: Net, marking: Marking, binding: Binding, firing: int = 0, *, undone: bool = False) -> tuple[Token, ...]:
+    """Undo a `begin`: the tokens are free again and the room is given back. A refresh has run, unless it is `undone`.
+    Returns the tokens that changed."""
+    transition = net.transitions[binding.transition]
+    if transition.refresh:
+        changed = refresh.end(transition, marking, binding.consumed[0], firing, undone=undone)
+        return () if changed is None else (changed,)
     _check_reserved(marking, binding)
     _release_room(net, marking, binding.transition)
     for token in binding.consumed:
         marking.release(token.number)
+    return binding.consumed
 
 
 def divert(net: Net, marking: Marking, binding: Binding, failure: Mapping[str, Any], now: datetime) -> Effect:
@@ -145,9 +169,22 @@ def change(net: Net, marking: Marking, changed: Token, now: datetime) -> Effect:
         changed.metadata,
         old.entered_at if stays else now,
         old.available_at if stays else None,
+        old.runs if stays else None,
     )
     marking.move(token)
     return Effect((TokenRef(number, old.version, old.place),), (_image(token),), moves=((token, old.version),))
+
+
+def _refreshed(net: Net, marking: Marking, binding: Binding, drafts: Sequence[Draft], firing: int) -> Effect:
+    transition = net.transitions[binding.transition]
+    token = refresh.lying(transition, marking, binding)
+    if token is None:
+        changed = refresh.end(transition, marking, binding.consumed[0], firing)
+        moves = () if changed is None else ((changed, changed.version),)
+        return Effect((), (), moves=moves, superseded=True)
+    _check_drafts(net, transition, binding, drafts)
+    patched = refresh.patch(transition, marking, token, drafts[0], firing)
+    return Effect(binding.consumed_refs, (_image(patched),), moves=((patched, token.version),))
 
 
 def _exchange(

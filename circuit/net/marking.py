@@ -19,11 +19,28 @@ _NONE: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """What an agent did on one stay of a token: how often it ran, the time of the last run, and the firing that runs
+    now, if one does."""
+
+    count: int
+    due: datetime
+    firing: int | None = None
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> Run:
+        return cls(value["count"], datetime.fromisoformat(value["due"]), value["firing"])
+
+    def as_json(self) -> dict[str, Any]:
+        return {"count": self.count, "due": self.due.isoformat(), "firing": self.firing}
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """One version of one token. Its `data` and `metadata` are JSON objects that nobody changes in place.
 
     `number` counts the tokens of a case in the order in which they were made. Before `available_at` the token can be
-    neither consumed nor read.
+    neither consumed nor read. `runs` is what the agents of its place did during this stay, by their transitions.
     """
 
     number: int
@@ -33,13 +50,14 @@ class Token:
     metadata: Mapping[str, Any]
     entered_at: datetime
     available_at: datetime | None = None
+    runs: Mapping[str, Run] | None = None
 
 
 class Marking:
     """The tokens of one case. Changes in place; every method that cannot do what it is asked raises `NetError`
     and has changed nothing."""
 
-    __slots__ = ("_free", "_held", "_reserved", "_room", "_tokens")
+    __slots__ = ("_delayed", "_free", "_held", "_reserved", "_room", "_tokens")
 
     def __init__(self, tokens: Iterable[Token] = ()) -> None:
         self._tokens: dict[int, Token] = {}
@@ -47,6 +65,7 @@ class Marking:
         self._held: dict[str, list[int]] = {}
         self._reserved: dict[int, int] = {}
         self._room: dict[str, int] = {}
+        self._delayed: set[int] = set()
         for token in tokens:
             self.put(token)
 
@@ -55,6 +74,8 @@ class Marking:
         if token.number in self._tokens:
             raise NetError(f"token {token.number} lies already in {self._tokens[token.number].place}")
         self._tokens[token.number] = token
+        if token.available_at is not None:
+            self._delayed.add(token.number)
         _add(self._free, token.place, token.number)
 
     def take(self, number: int) -> Token:
@@ -65,12 +86,20 @@ class Marking:
         else:
             _drop(self._held, token.place, number)
         del self._tokens[number]
+        if self._delayed:
+            self._delayed.discard(number)
         return token
 
     def move(self, token: Token) -> None:
         """Put `token` in the stead of the token of its number; a reservation ends."""
         self.take(token.number)
         self.put(token)
+
+    def replace(self, token: Token) -> None:
+        """Put `token` in the stead of the token of its number, in the same place; a reservation stays."""
+        if self._known(token.number).place != token.place:
+            raise NetError(f"token {token.number} does not lie in {token.place}")
+        self._tokens[token.number] = token
 
     def get(self, number: int) -> Token | None:
         """The token of this number."""
@@ -167,6 +196,17 @@ class Marking:
                 count -= 1
         return count == 0
 
+    @property
+    def delayed(self) -> bool:
+        """Whether some token is, or was, not available from the moment at which it came."""
+        return bool(self._delayed)
+
+    def available_next(self, place: str, now: datetime) -> datetime | None:
+        """When the next token of the place is available that is not so yet."""
+        tokens = (self._tokens[number] for number in self._delayed)
+        later = (token.available_at for token in tokens if token.place == place and not _ready(token, now))
+        return min((at for at in later if at is not None), default=None)
+
     def places(self) -> list[str]:
         """The places in which tokens lie, in order of their names."""
         return sorted({*self._free, *self._held})
@@ -179,6 +219,7 @@ class Marking:
         other._held = {place: list(numbers) for place, numbers in self._held.items()}
         other._reserved = dict(self._reserved)
         other._room = dict(self._room)
+        other._delayed = set(self._delayed)
         return other
 
     def __len__(self) -> int:

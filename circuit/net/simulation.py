@@ -86,17 +86,19 @@ class Simulation:
 
     def _step(self, binding: Binding) -> Step:
         transition = self.net.transitions[binding.transition]
-        begun = False
+        begun = 0
         try:
             outputs: Mapping[str, Any] = {}
             if transition.acting:
                 inputs = self._inputs(transition, binding)
-                begin(self.net, self.marking, binding, next(self._firings))
-                begun = True
+                begun = next(self._firings)
+                begin(self.net, self.marking, binding, begun, self.now)
                 outputs = self.act(transition, inputs)
             drafts = produce(transition, binding, outputs, self.case)
-            rule = complete if begun else fire
-            effect = rule(self.net, self.marking, binding, drafts, self._numbers, self.now)
+            if begun:
+                effect = complete(self.net, self.marking, binding, drafts, self._numbers, self.now, begun)
+            else:
+                effect = fire(self.net, self.marking, binding, drafts, self._numbers, self.now)
         except FiringError as error:
             return Step(binding.transition, binding, self._fail(transition, binding, error, begun), error)
         self.fired[binding.transition] += 1
@@ -108,10 +110,10 @@ class Simulation:
             merged, _ = merge_inputs(binding.consumed, transition.merge)
         return map_inputs(transition.input_mapping, binding.scope(self.case), merged=merged)
 
-    def _fail(self, transition: Transition, binding: Binding, error: FiringError, begun: bool) -> Effect | None:
+    def _fail(self, transition: Transition, binding: Binding, error: FiringError, begun: int) -> Effect | None:
         if begun and transition.on_failure is not None:
             return divert(self.net, self.marking, binding, error.as_dict(), self.now)
         if begun:
-            abort(self.net, self.marking, binding)
+            abort(self.net, self.marking, binding, begun, undone=True)
         self._blocked.add((binding.transition, binding.blocks))
         return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from circuit.net.colour import Colour
     from circuit.net.guard import Guard
     from circuit.net.mapping import InputMapping, OutputData, OutputMapping
+    from circuit.net.timing import Timing
 
 
 def _derived() -> Any:
@@ -31,13 +32,16 @@ class Mode(StrEnum):
 
     CONSUME = "consume"
     READ = "read"
+    REFRESH = "refresh"
 
 
 class Trigger(StrEnum):
-    """Who fires a transition."""
+    """Who fires a transition: nobody but itself, a person, time, or an agent that is done with a token of a place."""
 
     AUTO = "auto"
     MANUAL = "manual"
+    TIMER = "timer"
+    AGENT = "agent"
 
 
 class Merge(StrEnum):
@@ -92,11 +96,13 @@ class Manual:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """`acting` transitions perform an action between begin and complete; the others are immediate and pure.
+    """`acting` transitions perform an action between begin and complete; the others are immediate and pure. `timing`
+    says when bound tokens may be taken, `then` what a refresh fires with its token when it is done.
 
     Derived: `keeps_identity` says whether the one token that goes in is the one that comes out; `produced` is how many
-    tokens come out; `demand` is how many free tokens the arcs ask of each place in all, since no token is bound by two
-    arcs; `single` is the place of the only arc, where one token of any kind is all that is asked.
+    tokens come out; `refresh` says that its one token is neither reserved nor moved, and is patched where it lies if it
+    still lies there unchanged; `demand` is how many free tokens the arcs ask of each place in all, since no token is
+    bound by two arcs; `single` is the place of the only arc, where one token of any kind is all that is asked.
     """
 
     name: str
@@ -107,19 +113,22 @@ class Transition:
     trigger: Trigger = Trigger.AUTO
     manual: Manual | None = None
     acting: bool = False
+    timing: Timing | None = None
+    then: str | None = None
     merge: Merge = Merge.REFUSE
     input_mapping: InputMapping | None = None
     output_mapping: OutputMapping | None = None
     on_failure: str | None = None
     consumes: tuple[InputArc, ...] = _derived()
     reads: tuple[InputArc, ...] = _derived()
+    refresh: bool = _derived()
     keeps_identity: bool = _derived()
     produced: int = _derived()
     demand: tuple[tuple[str, int], ...] = _derived()
     single: str | None = _derived()
 
     def __post_init__(self) -> None:
-        consumes = tuple(arc for arc in self.inputs if arc.mode is Mode.CONSUME)
+        consumes = tuple(arc for arc in self.inputs if arc.mode is not Mode.READ)
         consumed = sum(arc.weight for arc in consumes)
         demand: dict[str, int] = {}
         for arc in self.inputs:
@@ -127,7 +136,8 @@ class Transition:
         _derive(self, "consumes", consumes)
         _derive(self, "reads", tuple(arc for arc in self.inputs if arc.mode is Mode.READ))
         produced = sum(arc.weight for arc in self.outputs)
-        plain = consumed == 1 and len(self.inputs) == 1 and self.guard is None
+        plain = consumed == 1 and len(self.inputs) == 1 and self.guard is None and self.timing is None
+        _derive(self, "refresh", any(arc.mode is Mode.REFRESH for arc in self.inputs))
         _derive(self, "keeps_identity", consumed == 1 and produced == 1)
         _derive(self, "produced", produced)
         _derive(self, "demand", tuple(demand.items()))
@@ -150,7 +160,7 @@ class Net:
     order of choice (immediate before acting, then by priority; equals share a rank); `affects` names, for each
     transition, the automatic ones that a firing of it may enable or disable by the tokens that it moves or reserves;
     `counting` are those whose guard reads `case`, and so may change its mind without any token moving; `failing` are
-    the places in which a case fails.
+    the places in which a case fails; `interrupting` are the timers that take what a firing holds.
     """
 
     name: str
@@ -162,10 +172,13 @@ class Net:
     affects: Mapping[str, tuple[str, ...]] = _derived()
     counting: frozenset[str] = _derived()
     failing: tuple[str, ...] = _derived()
+    interrupting: tuple[str, ...] = _derived()
 
     def __post_init__(self) -> None:
+        interrupting = [one.name for one in self.transitions.values() if getattr(one.timing, "interrupt", False)]
+        _derive(self, "interrupting", tuple(interrupting))
         _derive(self, "rooms", {name: self._rooms_of(one) for name, one in self.transitions.items()})
-        automatic = [one for one in self.transitions.values() if one.trigger is Trigger.AUTO]
+        automatic = [one for one in self.transitions.values() if one.trigger in (Trigger.AUTO, Trigger.TIMER)]
         order = sorted({(one.acting, -one.priority) for one in automatic})
         _derive(self, "ranks", {one.name: order.index((one.acting, -one.priority)) for one in automatic})
         _derive(self, "affects", {name: self._affected_by(one) for name, one in self.transitions.items()})

@@ -119,7 +119,9 @@ class Timeline:
             said = {} if transition.trigger is Trigger.AUTO else self.act(transition, {})
             self._finish(transition, binding, said, begun=False)
             return
-        begin(self.net, self.marking, binding, len(self._route) + self._running + 1)
+        # The run of an agent on a place is known by its token alone: no two are on one at once.
+        firing = 0 if transition.refresh else len(self._route) + self._running + 1
+        begin(self.net, self.marking, binding, firing, self._now)
         self._running += 1
         self._schedule(transition, binding)
 

@@ -17,6 +17,7 @@ import orjson
 
 from circuit.events import encode_event
 from circuit.ids import CaseKey
+from circuit.net.marking import Token
 from circuit.storage.records import CaseWrite, FiringState, Holds, JournalRow, LogWrite, StreamRow
 from circuit.storage.statements import BY_NAME, ORDER
 
@@ -123,6 +124,8 @@ def _case(rows: Rows, write: CaseWrite) -> None:
             write.release,
         )
     )
+    if write.not_before is not None:
+        _rows(rows, "timed").append((tenant, case, write.not_before))
     if write.events:
         history = _rows(rows, "history")
         for seq, (at, event) in enumerate(write.events, write.expected_seq + 1):
@@ -132,9 +135,9 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         if write.outbox:
             _rows(rows, "outbox").extend((tenant, case, seq) for seq in write.outbox)
     if write.tokens_moved:
-        moved = _rows(rows, "tokens_moved")
         for move in write.tokens_moved:
             token = move.token
+            moved = _rows(rows, "tokens_moved" if token.runs is None else "tokens_running")
             data = metadata = None
             if token.version != move.from_version:
                 data, metadata = _json(token.data), _json(token.metadata)
@@ -151,11 +154,12 @@ def _case(rows: Rows, write: CaseWrite) -> None:
                     token.entered_at,
                     token.available_at,
                     move.reserved_by,
+                    *_runs(token),
                 )
             )
     if write.tokens_put:
-        put = _rows(rows, "tokens_put")
         for token, reserved_by in write.tokens_put:
+            put = _rows(rows, "tokens_put" if token.runs is None else "tokens_put_running")
             put.append(
                 (
                     tenant,
@@ -168,6 +172,7 @@ def _case(rows: Rows, write: CaseWrite) -> None:
                     token.entered_at,
                     token.available_at,
                     reserved_by,
+                    *_runs(token),
                 )
             )
     if write.tokens_taken:
@@ -184,6 +189,13 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         _rows(rows, "ready").append((tenant, case, row.bucket, write.due_at))
     elif write.release or write.commands_settled:
         _rows(rows, "ready_done").append((tenant, case, len(write.commands_settled)))
+
+
+def _runs(token: Token) -> tuple[str, ...]:
+    """What agents did on a token, for the sections that take it."""
+    if token.runs is None:
+        return ()
+    return (_json({name: run.as_json() for name, run in token.runs.items()}),)
 
 
 def _firings(rows: Rows, write: CaseWrite) -> None:

@@ -65,8 +65,19 @@ async def find_case(conn: AsyncConnection, key: CaseKey) -> CaseRow | None:
 
 async def due_at(conn: AsyncConnection, key: CaseKey) -> datetime | None:
     """When a case that has no owner comes up next by itself, or None."""
-    table = tables.ready
-    return await conn.scalar(select(table.c.due_at).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case))
+    return (await attended(conn, key))[1]
+
+
+async def attended(conn: AsyncConnection, key: CaseKey) -> tuple[bool, datetime | None]:
+    """Whether somebody owns a case, and when it comes up next by itself; both as of one moment."""
+    case, ready = tables.case, tables.ready
+    found = await conn.execute(
+        select(case.c.owner, ready.c.due_at)
+        .outerjoin_from(case, ready, (ready.c.tenant_id == case.c.tenant_id) & (ready.c.case_id == case.c.case_id))
+        .where(case.c.tenant_id == key.tenant, case.c.case_id == key.case)
+    )
+    row = found.mappings().one_or_none()
+    return (False, None) if row is None else (row["owner"] is not None, row["due_at"])
 
 
 async def firings(conn: AsyncConnection, key: CaseKey) -> list[FiringRow]:

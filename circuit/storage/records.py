@@ -87,8 +87,9 @@ class FiringRow:
     """One firing. `attempt` counts tries after failures, `start` counts starts, `crashes` counts lost processes.
 
     `request` is what was frozen at the begin: `consumed` and `read` (token refs), `inputs`, `tokens`,
-    `history_count`, `form`, `principal`. `awaits` is what a suspended firing waits for (`kind`, `key`, `payload`,
-    `since`, and `roles` and `form` of who may say it and how), `wake_at` when it goes on without it.
+    `history_count`, `form`, `principal`, `refreshed` (the token that is refreshed) and `due` (since when). `awaits` is
+    what a suspended firing waits for (`kind`, `key`, `payload`, `since`, and `roles` and `form` of who may say it and
+    how), `wake_at` when it goes on without it.
     """
 
     number: int
@@ -205,7 +206,8 @@ class CaseWrite:
 
     `tokens_put` are new rows, each with the firing that reserves it already, if one does; `outbox` are the numbers of
     the events that leave Circuit. `fired`, where it is given, is how often each transition has fired up to and with
-    this step: who reads the case later counts on from there."""
+    this step: who reads the case later counts on from there. The step counts only if it is not before `not_before` by
+    the database's clock: something in it was due then."""
 
     key: CaseKey
     expected_seq: int
@@ -228,6 +230,7 @@ class CaseWrite:
     release: bool = False
     due_at: datetime | None = None
     holds: Holds | None = None
+    not_before: datetime | None = None
 
 
 @dataclass(slots=True)

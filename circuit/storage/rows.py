@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 
 from circuit.ids import CaseKey
-from circuit.net.marking import Token
+from circuit.net.marking import Run, Token
 from circuit.storage.records import (
     CaseRow,
     CaseStatus,
@@ -65,6 +65,7 @@ def case_row(row: Row) -> CaseRow:
 
 
 def token(row: Row) -> Token:
+    runs: Mapping[str, Any] | None = document(row["runs"])
     return Token(
         number=row["number"],
         version=row["version"],
@@ -73,6 +74,7 @@ def token(row: Row) -> Token:
         metadata=document(row["metadata"]),
         entered_at=row["entered_at"],
         available_at=row["available_at"],
+        runs=None if runs is None else {name: Run.of_json(run) for name, run in runs.items()},
     )
 
 

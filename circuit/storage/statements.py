@@ -115,6 +115,9 @@ def _named(table: Table) -> str:
 _OWNED = "t.owner IS NOT DISTINCT FROM $1"
 _LIVE = "t.state IN ('offered', 'running', 'suspended')"
 _TOKEN = "number version place data metadata entered_at available_at reserved_by"
+_MOVED = "version place entered_at available_at reserved_by"
+_MOVED_DATA = "data = coalesce(i.data, t.data), metadata = coalesce(i.metadata, t.metadata)"
+_AS_KNOWN = "t.number = i.number AND t.version = i.from_version"
 
 SECTIONS: tuple[Section, ...] = (
     _update(
@@ -136,16 +139,34 @@ SECTIONS: tuple[Section, ...] = (
         guards=True,
         stage=1,
     ),
+    # What was due by the worker's reckoning must be so by the database's clock, or it is not done yet.
+    Section(
+        "timed",
+        (*_columns(tables.case, ""), ("not_before", "timestamptz")),
+        "SELECT 1 FROM {rows} WHERE {gate} AND i.not_before <= clock_timestamp()",
+        guards=True,
+        stage=1,
+    ),
     _insert("history", tables.history, "seq kind at transition firing body"),
     _insert("tokens_put", tables.token, _TOKEN),
-    # A move that is only another reservation brings no data.
+    _insert("tokens_put_running", tables.token, f"{_TOKEN} runs"),
+    # A move that is only another reservation brings no data. Any other begins a stay, on which no agent has run.
     _update(
         "tokens_moved",
         tables.token,
         f"from_version:int4 {_TOKEN}",
-        "version place entered_at available_at reserved_by",
-        "t.number = i.number AND t.version = i.from_version",
-        also="data = coalesce(i.data, t.data), metadata = coalesce(i.metadata, t.metadata)",
+        _MOVED,
+        _AS_KNOWN,
+        also=f"{_MOVED_DATA}, runs = CASE WHEN t.version = i.version THEN t.runs END",
+    ),
+    # Tokens on which agents run, or have run.
+    _update(
+        "tokens_running",
+        tables.token,
+        f"from_version:int4 {_TOKEN} runs",
+        f"{_MOVED} runs",
+        _AS_KNOWN,
+        also=_MOVED_DATA,
     ),
     Section(
         "tokens_taken",

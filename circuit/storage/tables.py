@@ -276,6 +276,7 @@ token = Table(
     Column("entered_at", Instant, nullable=False),
     Column("available_at", Instant),
     Column("reserved_by", Integer),
+    Column("runs", Document),
     PrimaryKeyConstraint("tenant_id", "case_id", "number"),
     postgresql_partition_by="RANGE (case_id)",
 )

@@ -156,9 +156,7 @@ def test_a_time_limit_is_more_than_nothing() -> None:
     [
         ("", "tools: [{«hand_over: helper}]", "", "", "hand_over"),
         ("", "prompts: {engine: «jinja}", "", "", "prompts.engine jinja"),
-        ("", "", "trigger: {type: «timer, after: 14d}", "", "trigger type timer"),
         ("", "", "trigger: {type: «message, message: paid, correlate: data.order}", "", "trigger type message"),
-        ("", "", "", "place_agents:\n  - {place_id: start, agent_id: helper}", "place_agents"),
     ],
 )
 def test_what_is_not_run_yet_is_refused_by_name(places: str, agent: str, step: str, top: str, name: str) -> None:

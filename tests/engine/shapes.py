@@ -9,6 +9,7 @@ from circuit.definition.workflow import ActionSpec, RetryPolicy, Workflow
 from circuit.net.guard import Guard, Rule
 from circuit.net.mapping import OutputMapping
 from circuit.net.structure import InputArc, Manual, Merge, Mode, Net, OutputArc, Place, Transition, Trigger
+from circuit.net.timing import Missed, Rhythm, Timer, Timing
 
 Shape = dict[str, Any]
 
@@ -29,7 +30,45 @@ def random_shape(random: Random) -> Shape:
     if random.random() < 0.2:
         places["ruin"] = {"capacity": None, "terminal": True, "failed": True, "dead_letter": False}
     transitions = {f"t{index}": _transition(random, places, f"p{index}") for index in range(random.randint(2, 6))}
+    if random.random() < 0.3:
+        for index in range(random.choice([1, 1, 2])):
+            transitions[f"r{index}"] = _place_agent(random, places, transitions)
     return {"places": places, "transitions": transitions}
+
+
+def _place_agent(random: Random, places: Shape, transitions: Shape) -> Shape:
+    """An agent that runs on the tokens of a place; sometimes it names a transition that takes them then."""
+    place = random.choice([name for name, one in places.items() if not one["terminal"] and not one["dead_letter"]])
+    takers = [name for name, one in transitions.items() if "refresh" not in one and _takes(one, place)]
+    then = random.choice(takers) if takers and random.random() < 0.4 else None
+    if then is not None:
+        transitions[then]["called"] = True
+    interval = random.choice([None, None, 1.0, 4.0])
+    return {
+        "consume": [(place, 1)],
+        "read": [],
+        "produce": [(place, 1)],
+        "priority": 0,
+        "acting": True,
+        "manual": False,
+        "on_failure": None,
+        "above": random.choice([None, None, random.randint(0, 9)]),
+        "required": True,
+        "attempts": random.randint(1, 2),
+        "holds": {},
+        "after": None,
+        "then": then,
+        "refresh": {
+            "delay": random.choice([0.0, 0.0, 0.5, 2.0]),
+            "interval": interval,
+            "most": random.randint(1, 3) if interval is not None else None,
+            "missed": random.choice(["skip", "once", "all"]),
+        },
+    }
+
+
+def _takes(part: Shape, place: str) -> bool:
+    return not part["manual"] and part["after"] is None and any(name == place for name, _ in part["consume"])
 
 
 def _transition(random: Random, places: Shape, near: str) -> Shape:
@@ -56,6 +95,8 @@ def _transition(random: Random, places: Shape, near: str) -> Shape:
         "required": random.random() < 0.7,
         "attempts": random.randint(1, 3),
         "holds": random.choice([{}, {}, {}, {"desk": 1}, {"desk": 2, "press": 1}]),
+        "after": random.choice([0.5, 2.0, 6.0]) if not manual and random.random() < 0.15 else None,
+        "called": False,
     }
 
 
@@ -93,17 +134,35 @@ def _build(name: str, part: Shape) -> Transition:
     guard = None
     if part["above"] is not None and single:
         guard = Guard((Rule.parse({"field_greater_than": {"field": "data.n", "value": part["above"]}}),), ())
+    mode = Mode.REFRESH if "refresh" in part else Mode.CONSUME
     return Transition(
         name,
-        tuple(InputArc(place, weight) for place, weight in part["consume"])
+        tuple(InputArc(place, weight, mode) for place, weight in part["consume"])
         + tuple(InputArc(place, weight, Mode.READ) for place, weight in part["read"]),
         tuple(OutputArc(place, weight) for place, weight in part["produce"]),
         guard=guard,
         priority=part["priority"],
-        trigger=Trigger.MANUAL if part["manual"] else Trigger.AUTO,
+        trigger=_trigger(part),
+        timing=_timing(name, part),
+        then=part.get("then"),
         manual=Manual() if part["manual"] else None,
         acting=part["acting"],
         merge=Merge.LAST,
         output_mapping=OutputMapping.parse({"data.n": {"path": "n", "optional": True}}) if part["acting"] else None,
         on_failure=part["on_failure"],
     )
+
+
+def _trigger(part: Shape) -> Trigger:
+    if part["manual"]:
+        return Trigger.MANUAL
+    if part.get("called"):
+        return Trigger.AGENT
+    return Trigger.TIMER if part.get("after") is not None else Trigger.AUTO
+
+
+def _timing(name: str, part: Shape) -> Timing | None:
+    if "refresh" in part:
+        rhythm = part["refresh"]
+        return Rhythm(name, rhythm["delay"], rhythm["interval"], None, rhythm["most"], Missed(rhythm["missed"]))
+    return Timer(part["after"]) if part.get("after") is not None else None

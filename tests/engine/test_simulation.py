@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from circuit.engine import agenda, livelock, owner, suspension
+from circuit.engine import agenda, livelock, memory, owner, suspension
+from circuit.net import refresh
 from tests.engine import model, seeds
 from tests.engine.world import World
 
@@ -68,12 +69,21 @@ def _what_was_recorded_is_forgotten(memory: Any, live: Any, wait: Any, recorded:
     _SUSPEND(memory, live, wait, {}, draft)
 
 
+def _nothing_is_due(self: memory.Memory) -> None:
+    return None
+
+
+def _a_run_leaves_no_trace(*arguments: Any, undone: bool = False) -> object:
+    return _END(*arguments, undone=True)
+
+
 def _nothing_is_stale(self: agenda.Agenda, places: object) -> None:
     return None
 
 
 _NEXT = agenda.Agenda.next
 _TAKE_OVER: Callable[..., None] = model.ModelCase.take_over
+_END = refresh.end
 _STATE = model.ModelCase.state
 _SUSPEND = suspension.suspend
 
@@ -86,6 +96,8 @@ _SUSPEND = suspension.suspend
         (agenda.Agenda, "changed", _nothing_is_stale),
         (model.ModelCase, "state", _the_journal_is_lost),
         (suspension, "suspend", _what_was_recorded_is_forgotten),
+        (memory.Memory, "due_at", _nothing_is_due),
+        (refresh, "end", _a_run_leaves_no_trace),
         (model.ModelCase, "refuses", _nobody_is_fenced),
         (model.ModelCase, "take_over", _nobody_looks),
     ],
@@ -95,6 +107,8 @@ _SUSPEND = suspension.suspend
         "nothing is looked at again",
         "the journal is forgotten",
         "a wait forgets what was recorded before it",
+        "a timer is forgotten",
+        "an agent runs on a token again",
         "nobody is fenced",
         "what was taken over is not looked at",
     ],

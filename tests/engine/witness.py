@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from circuit.events import (
@@ -12,6 +13,7 @@ from circuit.events import (
     IncidentResolved,
     TransitionFired,
 )
+from circuit.net.marking import Token
 from circuit.storage.records import CaseStatus, ExecutionStatus, FiringState
 from tests import reference_net as oracle
 from tests.engine.model import ModelCase
@@ -36,10 +38,21 @@ def _oracle_transition(part: Shape) -> dict[str, Any]:
         "produce": part["produce"],
         "priority": part["priority"],
         "acting": part["acting"],
-        "auto": not part["manual"],
+        "auto": not part["manual"] and not part.get("called"),
+        "after": _milliseconds(part.get("after")),
+        "refresh": _oracle_rhythm(part["refresh"]) if "refresh" in part else None,
         "on_failure": part["on_failure"],
         "guard": guard,
     }
+
+
+def _oracle_rhythm(rhythm: Shape) -> dict[str, Any]:
+    spans = {name: _milliseconds(rhythm[name]) for name in ("delay", "interval")}
+    return {**spans, "most": rhythm["most"], "missed": rhythm["missed"]}
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 class Witness:
@@ -51,30 +64,58 @@ class Witness:
         self.case = case
         self.marking = oracle.marking([(token.place, dict(token.data)) for token, _ in case.tokens.values()])
         self.read = 1
+        self.called: tuple[str, tuple[int, ...], tuple[int, ...]] | None = None
 
-    def committed(self, again: bool) -> None:
-        """A write was committed: its events must be what the oracle would have done, and lead where it leads."""
-        for seq, _, event in self.case.history[self.read :]:
+    def clock(self, at: datetime) -> int:
+        """The oracle's time."""
+        return round((at - self.case.row.started_at).total_seconds() * 1000)
+
+    def committed(self, again: bool, decided_at: datetime | None = None) -> None:
+        """A write was committed: its events must be what the oracle would have done, and lead where it leads. Where
+        time matters, `decided_at` is when the owner worked it out."""
+        for seq, at, event in self.case.history[self.read :]:
             assert seq == self.read + 1, "history has a gap"
             self.read = seq
-            self.follow(event)
+            self.marking["clock"] = self.clock(at)
+            called, self.called = self.called, None
+            self.follow(event, called)
+            assert called is None or isinstance(event, TransitionFired | FiringBegun), (
+                "what an agent fires did not fire"
+            )
+        assert self.called is None, "what an agent fires did not fire"
         assert self.case.row.seq == self.read
         self.compare()
         if not again and not self.case.row.status.terminal:
+            if decided_at is not None:
+                self.marking["clock"] = self.clock(decided_at)
             assert oracle.choose(self.net, self.marking) is None, "an enabled transition was left lying"
+            self.compare_due()
 
-    def follow(self, event: Any) -> None:
+    def compare_due(self) -> None:
+        """A case that was given up comes up again when time enables something of it."""
+        due = oracle.next_due(self.net, self.marking)
+        if self.case.owner is None and due is not None:
+            assert self.case.due_at is not None, "a timer was forgotten"
+            assert self.clock(self.case.due_at) <= due, "a case comes up too late"
+
+    def follow(self, event: Any, called: Any) -> None:
         if isinstance(event, TransitionFired) and event.firing is None:
-            consumed = self.chosen(event.transition, event.consumed, event.read, event.principal)
+            consumed = self.chosen(event.transition, event.consumed, event.read, event.principal, called)
             self.marking = oracle.fire(self.net, self.marking, event.transition, *consumed)
         elif isinstance(event, FiringBegun):
-            consumed = self.chosen(event.transition, event.reserved, event.read, event.principal)
+            refresh = self.net["transitions"][event.transition]["refresh"]
+            tokens = (event.read, ()) if refresh else (event.reserved, event.read)
+            consumed = self.chosen(event.transition, *tokens, event.principal, called)
             self.marking = oracle.begin(self.net, self.marking, event.transition, *consumed, event.firing)
+        elif isinstance(event, TransitionFired) and event.firing in self.marking["refreshes"]:
+            self.refreshed(event)
         elif isinstance(event, TransitionFired):
             outputs = None if event.skipped is not None else {"n": event.produced[0].data["n"]}
             self.marking = oracle.complete(self.net, self.marking, event.firing, outputs)
         elif isinstance(event, FiringFailed) and event.firing is not None:
-            assert (event.incident is None) == (self.shape["transitions"][event.transition]["on_failure"] is not None)
+            part = self.shape["transitions"][event.transition]
+            again = "refresh" in part and part["refresh"]["interval"] is not None
+            assert (event.incident is None) == (part["on_failure"] is not None or again)
             self.marking = oracle.fail(self.net, self.marking, event.firing)
         elif isinstance(event, FiringFailed):
             assert event.error["code"] == "livelock"
@@ -87,12 +128,28 @@ class Witness:
         elif isinstance(event, CaseEnded):
             self.ended(event)
 
+    def refreshed(self, event: TransitionFired) -> None:
+        """An agent is done with the token of a place: it is patched, or the result comes too late."""
+        firing = event.firing
+        name, number, _ = self.marking["refreshes"][firing]
+        over = oracle.superseded(self.marking, firing)
+        assert bool(event.superseded) == over
+        assert over == (event.produced == ())
+        outputs = {"n": event.produced[0].data["n"]} if event.produced else None
+        self.marking = oracle.complete(self.net, self.marking, firing, outputs)
+        then = self.shape["transitions"][name]["then"]
+        if then is not None and not over:
+            found = [one for one in oracle.bindings(self.net, self.marking, then) if number in one[0] + one[1]]
+            self.called = (then, *found[0]) if found else None
+
     def chosen(
-        self, transition: str, consumed: Any, read: Any, principal: str | None
+        self, transition: str, consumed: Any, read: Any, principal: str | None, called: Any
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What the engine bound must be what the oracle would bind."""
         tokens = tuple(ref.number for ref in consumed), tuple(ref.number for ref in read)
-        if principal is None:
+        if called is not None:
+            assert called == (transition, *tokens)
+        elif principal is None:
             assert oracle.choose(self.net, self.marking) == (transition, *tokens)
         else:
             assert oracle.bindings(self.net, self.marking, transition)[0] == tokens
@@ -110,16 +167,17 @@ class Witness:
         """The rows of the tokens against the oracle's marking."""
         held = {number: firing for firing, (_, consumed, _) in self.marking["firings"].items() for number in consumed}
         expected = {
-            number: (token["place"], token["version"], token["data"], held.get(number))
+            number: (token["place"], token["version"], token["data"], held.get(number), token["runs"])
             for number, token in self.marking["tokens"].items()
         }
         stored = {
-            number: (token.place, token.version, dict(token.data), firing)
+            number: (token.place, token.version, dict(token.data), firing, self.runs_of(token))
             for number, (token, firing) in self.case.tokens.items()
         }
         assert stored == expected
         live = {number for number, row in self.case.firings.items() if row.state.live}
-        assert live == set(self.marking["firings"]), "a live firing holds nothing, or a dead one does"
+        known = set(self.marking["firings"]) | set(self.marking["refreshes"])
+        assert live == known, "a live firing holds nothing, or a dead one does"
         self.compare_holds(live)
         for number, execution in self.case.executions.items():
             assert (execution.status is ExecutionStatus.RUNNING) == (number in live)
@@ -140,6 +198,9 @@ class Witness:
             if rows[number].start > 0 and needs[number]:
                 assert number in self.case.granted, "it started before it had what it needs"
 
+    def runs_of(self, token: Token) -> dict[str, tuple[int, int, int | None]]:
+        return {name: (run.count, self.clock(run.due), run.firing) for name, run in (token.runs or {}).items()}
+
     def at_rest(self) -> None:
         """The faults have stopped: the status says what the oracle sees."""
         row = self.case.row
@@ -148,6 +209,7 @@ class Witness:
             return
         if self.cut_off:
             return
+        assert oracle.next_due(self.net, self.marking) is None, "a timer is still to come"
         places = self.shape["places"]
         lying = [places[token["place"]] for token in self.marking["tokens"].values()]
         manual = [name for name, part in self.shape["transitions"].items() if part["manual"]]

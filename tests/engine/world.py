@@ -90,6 +90,7 @@ class Worker:
     alive: bool = True
     owner: Owner | None = None
     step: Step | None = None
+    decided_at: datetime = BEGAN_AT
     running: list[Running] = field(default_factory=list)
 
 
@@ -271,6 +272,7 @@ class World:
             return
         assert worker.step is None
         worker.step = step
+        worker.decided_at = self.now
 
     def commit(self, worker: Worker) -> None:
         """The database has the step, or refuses it because the worker is fenced."""
@@ -282,7 +284,7 @@ class World:
             assert not self.counts(worker), "the owner's write was refused"
             self.replace(worker)
             return
-        self.witness.committed(step.again)
+        self.witness.committed(step.again, worker.decided_at)
         worker.running = [running for running in worker.running if running.start.call.firing not in step.cancels]
         for start in step.starts:
             self.check_recorded(start)
@@ -329,7 +331,7 @@ class World:
         if worker.step is not None and self.counts(worker) and self.random.random() < 0.5:
             assert worker.step.write is not None
             self.case.apply(worker.step.write, worker.incarnation)
-            self.witness.committed(worker.step.again)
+            self.witness.committed(worker.step.again, worker.decided_at)
         worker.alive = False
         worker.step = None
         worker.owner = None

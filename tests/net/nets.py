@@ -145,6 +145,8 @@ def as_plain(marking: Marking) -> dict[int, Any]:
             "version": token.version,
             "data": dict(token.data),
             "later": token.available_at is not None and token.available_at > NOW,
+            "entered": round((token.entered_at - NOW).total_seconds() * 1000),
+            "runs": {name: (run.count, run.due, run.firing) for name, run in (token.runs or {}).items()},
         }
         for token in marking.all()
     }

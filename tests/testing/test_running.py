@@ -128,6 +128,19 @@ async def test_people_answer_or_do_not() -> None:
         assert run.places() == {"escalated": 1}
 
 
+async def test_a_deadline_interrupts_a_task_at_its_instant() -> None:
+    late = "  late: {from_places: asked, to_place: missed, trigger: {type: timer, after: 1h, interrupt: true}}"
+    text = TASK.rstrip().replace("escalated]", "escalated, missed]") + f"\n{late}\n"
+    async with running(text) as run:
+        begun = run.now
+        await run.advance(minutes=59)
+        assert "approve" in run.waits()
+        await run.advance(hours=2)
+        assert run.places() == {"missed": 1} and run.waits() == {}
+        (token,) = run.tokens()
+        assert (token.entered_at - begun).total_seconds() == 3600
+
+
 async def test_functions_are_called_and_their_steps_are_kept_over_retries() -> None:
     done: list[str] = []
 

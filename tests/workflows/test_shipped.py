@@ -15,7 +15,7 @@ from circuit.cli.main import main
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 DOCUMENT = WORKFLOWS / "documents" / "group_commit.md"
-TESTED = {"hello", "document_review", "research_fork_join", "debate", "plan_and_delegate", "critic_loop"}
+TESTED = {"hello", "document_review", "research_fork_join", "debate", "plan_and_delegate", "critic_loop", "triage"}
 
 Run = Callable[..., dict[str, Any]]
 
@@ -173,3 +173,50 @@ def test_a_critic_that_is_never_content_ends_the_loop(database_url: str) -> None
     case = asyncio.run(review())
     assert (case["status"], case["marking"]) == ("failed", {"given_up": 1})
     assert fired(case).count("write") == 3
+
+
+def test_triage(run: Run) -> None:
+    case = run("triage", "--set", "data.content=The invoice of May was charged twice.")
+    assert case["status"] == "completed"
+    assert case["marking"] == {"answered": 1}
+    (token,) = case["tokens"]
+    assert (token["data"]["classification"], token["data"]["confidence"]) == ("billing", 0.94)
+    assert token["data"]["reply"].startswith("Thank you. We look at the invoice")
+    assert (token["metadata"]["classifier"], token["metadata"]["writer"]) == ("content-classifier", "reply-writer")
+    assert fired(case) == [
+        "receive",
+        "content-classifier@pending_classification",
+        "move_to_categorized",
+        "reply-writer@categorized",
+        "send",
+    ]
+    classifier, writer = case["executions"]
+    assert (classifier["agent_id"], writer["agent_id"]) == ("content-classifier", "reply-writer")
+    # What an agent names fires in the commit in which the agent is done.
+    at = {event["transition"]: event["at"] for event in case["history"] if event["kind"] == "transition_fired"}
+    assert at["content-classifier@pending_classification"] == at["move_to_categorized"]
+
+
+@pytest.mark.parametrize(
+    ("content", "marking"),
+    [("You have won the lottery!", {"set_aside": 1}), ("How do I sign in?", {"answered": 1})],
+)
+def test_triage_goes_by_what_the_classifier_says(run: Run, content: str, marking: dict[str, int]) -> None:
+    assert run("triage", "--set", f"data.content={content}")["marking"] == marking
+
+
+def test_a_classification_that_fails_waits_for_a_person(database_url: str) -> None:
+    async def triage() -> tuple[dict[str, Any], str]:
+        broken = {"type": "scripted", "model": "broken", "options": {"responses": [{"error": "provider_refused"}]}}
+        async with Circuit.open(database_url) as circuit:
+            workflow = await circuit.load(WORKFLOWS / "triage.yaml")
+            case_id = await circuit.start(workflow.id, {"content": "A text."}, models={"*": broken})
+            view = await circuit.wait(case_id)
+            return view.as_dict(), (await circuit.why(case_id)).summary
+
+    case, summary = asyncio.run(triage())
+    # The deadline is still to come: the case waits for it, and the incident is there to see.
+    assert case["status"] == "waiting"
+    assert case["marking"] == {"pending_classification": 1}
+    assert [incident["transition"] for incident in case["incidents"]] == ["content-classifier@pending_classification"]
+    assert "due_at" in case, summary

@@ -6,8 +6,9 @@ from typing import Any
 
 from circuit.engine.audit.case import AuditedCase, Faults
 from circuit.engine.audit.fault import RECLAIM
-from circuit.net.binding import bindings
+from circuit.net.binding import bindings, next_look
 from circuit.net.structure import Trigger
+from circuit.net.timing import Timer
 from circuit.storage import rows
 from circuit.storage.records import CaseStatus, FiringState
 
@@ -70,7 +71,14 @@ def _enabled(case: AuditedCase) -> Faults:
         "fired": {name: case.replay.fired[name] for name in net.transitions},
     }
     for name, transition in net.transitions.items():
-        if transition.acting or transition.trigger is not Trigger.AUTO:
+        if transition.acting or transition.trigger not in (Trigger.AUTO, Trigger.TIMER):
             continue
         if next(bindings(net, marking, name, about, case.now, blocked=blocked), None) is not None:
             yield case.fault("I4", "case", f"{name} is enabled and nobody will fire it", WAKE)
+    for name, transition in net.transitions.items():
+        if not isinstance(transition.timing, Timer):
+            continue
+        due = next_look(net, marking, name, about, case.now, blocked)
+        if due is not None:
+            told = f"{name} is due at {due.isoformat()} and nobody will look at it then"
+            yield case.fault("I4", "case", told, WAKE)

@@ -141,7 +141,8 @@ class Replay:
         if transition is not None:
             if not transition.acting:
                 yield self._fault("I1", seq, f"{event.transition} is immediate and has a firing")
-            yield from self._arcs(seq, "reserves", event.transition, event.reserved, _asked(transition))
+            asked = Counter[str]() if transition.refresh else _asked(transition)
+            yield from self._arcs(seq, "reserves", event.transition, event.reserved, asked)
         self.firings[event.firing] = Replayed(event.firing, event.transition, event.reserved, at)
         for ref in event.reserved:
             problem = self._missing(ref)
@@ -157,13 +158,18 @@ class Replay:
         if transition is not None:
             if transition.acting and event.firing is None:
                 yield self._fault("I2", seq, f"{event.transition} is acting and fired without a firing")
-            yield from self._arcs(seq, "consumes", event.transition, event.consumed, _asked(transition))
-            yield from self._arcs(seq, "produces", event.transition, event.produced, _given(transition))
+            if not event.superseded:
+                yield from self._arcs(seq, "consumes", event.transition, event.consumed, _asked(transition))
+                yield from self._arcs(seq, "produces", event.transition, event.produced, _given(transition))
         self.fired[event.transition] += 1
         if event.firing is not None:
             execution = ExecutionStatus.COMPLETED if event.skipped is None else ExecutionStatus.FAILED
             yield from self._end(seq, event.firing, event, FiringState.COMPLETED, execution)
-        yield from self._exchange(seq, at, event.consumed, event.produced)
+        # An agent that runs on a place patches its token where it lies: that is no arrival.
+        refresh = transition is not None and transition.refresh and bool(event.consumed)
+        lying = self.marking.get(event.consumed[0].number) if refresh else None
+        came = lying.entered_at if lying is not None else at
+        yield from self._exchange(seq, came, event.consumed, event.produced)
 
     def _fail(self, seq: int, at: datetime, event: FiringFailed) -> Iterator[Fault]:
         if event.incident is not None:
@@ -194,7 +200,9 @@ class Replay:
             return
         if found.transition != event.transition:
             yield self._fault("I2", seq, f"firing {number} is one of {found.transition}, not of {event.transition}")
-        if event.consumed and event.consumed != found.reserved:
+        transition = self._transition(event.transition)
+        refresh = transition is not None and transition.refresh
+        if event.consumed and event.consumed != found.reserved and not refresh:
             yield self._fault("I1", seq, f"firing {number} consumes other tokens than it had reserved")
         error = event.error if isinstance(event, FiringFailed) else event.skipped
         found.crashed = error is not None and error.get("code") == Crashed.code

@@ -40,7 +40,7 @@ EFFECTS: Mapping[str, Effect] = {
 }
 """Each mode of an input arc. A mode that is missing here is an error, never passed over."""
 
-TRIGGERS = frozenset({"auto", "manual", "timer", "message"})
+TRIGGERS = frozenset({"auto", "manual", "timer", "message", "agent"})
 """The triggers that are known to mean: may fire once it is enabled, sooner or later, or never."""
 
 
@@ -78,8 +78,11 @@ class _Translation:
     def __init__(self, net: Net, tokens: Mapping[str, int]) -> None:
         self.net, self.tokens = net, tokens
         self.letters = {place.name for place in net.places.values() if place.dead_letter}
+        # A refresh moves no token: it is left out, and data is taken to be arbitrary anyway.
         self.used = [
-            one for one in net.transitions.values() if not any(arc.place in self.letters for arc in one.inputs)
+            one
+            for one in net.transitions.values()
+            if not one.refresh and not any(arc.place in self.letters for arc in one.inputs)
         ]
         inputs = [(arc.place, EFFECTS[arc.mode.value]) for one in self.used for arc in one.inputs]
         self.barred = {place for place, effect in inputs if effect is Effect.BAR}
