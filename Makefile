@@ -5,9 +5,8 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
-.PHONY: help demo install install-dev test check format bench bench-growth bench-load bench-streams bench-analysis simulate chaos clean
-.PHONY: help demo install install-dev test check format bench bench-streams bench-analysis simulate chaos clean
-.PHONY: help demo install install-dev test check format bench bench-streams simulate chaos tags clean
+.PHONY: help demo install install-dev test check format bench bench-growth bench-load bench-streams bench-analysis \
+	simulate chaos tags clean
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -74,7 +73,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	@echo "Installing Circuit and what its benchmarks need into $(VENV) (once)"
-	@$(call pip_install,--editable '.[dev,bench]')
+	@$(call pip_install,--editable '.[dev$(comma)bench]')
 	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed
 
 # Some systems ship venv without pip: then the pip of PYTHON installs into the environment.
@@ -82,6 +81,9 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Circuit needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(VENV)
+
+# A comma by itself would end the argument of a call.
+comma := ,
 
 pip_install = if $(BIN)/python -m pip --version >/dev/null 2>&1; \
 	then $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); \

@@ -1,4 +1,4 @@
-"""The composition root: the only file that knows every layer. `Circuit` is the Python API.
+"""`Circuit`, the Python API.
 
 async with Circuit.open() as circuit:
     workflow = await circuit.load("workflows/hello.yaml")
@@ -11,40 +11,25 @@ async with Circuit.open() as circuit:
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from typing import Any
 
-import orjson
-
-from circuit.actions.agent import KIND as AGENT
-from circuit.actions.agent import AgentAction
 from circuit.actions.function import KIND as FUNCTION
-from circuit.actions.function import FunctionAction
 from circuit.actions.functions import Function, Source, collect
-from circuit.actions.human import KIND as HUMAN
-from circuit.actions.human import TASK, HumanAction
-from circuit.actions.job import DEFAULT_BACKEND, JobAction
+from circuit.actions.human import TASK
 from circuit.actions.job import KIND as JOB
-from circuit.actions.processes import ProcessBackend
-from circuit.actions.request import KIND as HTTP
-from circuit.actions.request import HttpAction
-from circuit.actions.tools import Toolbox
+from circuit.app.home import Progress, database_url
+from circuit.app.performers import performers
 from circuit.clock import Clock
 from circuit.definition import load_workflow
 from circuit.definition.admission import admit
 from circuit.definition.compiler import required_function
 from circuit.definition.workflow import Workflow
-from circuit.egress import Egress
-from circuit.engine.action import Action
 from circuit.engine.calls import providers_of
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.engine import Engine
@@ -53,60 +38,22 @@ from circuit.engine.outbox import Outbox
 from circuit.engine.requirement import Capabilities
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, TaskView
 from circuit.engine.worker import WorkerLimits
-from circuit.errors import CircuitError, InvalidRequest, NotFound, Unauthenticated
+from circuit.errors import InvalidRequest, NotFound
 from circuit.happenings import CaseUpdate as CaseUpdate
 from circuit.happenings import Happening, happenings
 from circuit.happenings import StreamUpdate as StreamUpdate
-from circuit.http import Http, Timeouts, origin
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered
 from circuit.machine import SystemClock, SystemIds
 from circuit.providers.profiles import misfits
 from circuit.providers.registry import SUPPORTED, ProviderRegistry
 from circuit.security.principal import LOCAL, Principal
-from circuit.settings import LOOPBACK_HOSTS, Settings, check_database_url
-from circuit.storage import cluster, embedded, schema
+from circuit.settings import Settings, check_database_url
+from circuit.storage import schema
 from circuit.storage.database import Database
 from circuit.storage.records import CaseStatus
 
-if TYPE_CHECKING:
-    from circuit.api.authentication import Gate
-
-logger = logging.getLogger(__name__)
-
-Progress = Callable[[str], None]
-
 _NO_CASE = "there is no case {}; `circuit cases` lists them"
-_KEY_SET_SECONDS = 10.0
-_LARGEST_KEY_SET = 1024 * 1024
 _SHORT_WAIT = timedelta(minutes=1)
-
-
-@asynccontextmanager
-async def database_url(settings: Settings, progress: Progress | None = None) -> AsyncGenerator[str]:
-    """The URL of the database that the settings name; the embedded server runs while the block does."""
-    if settings.database_url is not None:
-        yield settings.database_url
-        return
-    if progress is not None and _is_new(settings.home):
-        progress(f"making the embedded database in {settings.home} (once, a few seconds)")
-    starting = asyncio.ensure_future(asyncio.to_thread(embedded.start, settings.home))
-    try:
-        server = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        # The thread cannot be interrupted: what it started is stopped as soon as it is there.
-        await asyncio.to_thread((await starting).stop)
-        raise
-    try:
-        yield server.url
-    finally:
-        await asyncio.to_thread(server.stop)
-
-
-def _is_new(home: Path) -> bool:
-    try:
-        return not cluster.data_directory(home).exists()
-    except OSError:
-        return False  # whoever starts the server says what is wrong with the directory
 
 
 class Circuit:
@@ -180,21 +127,8 @@ class Circuit:
             functions = collect([*chosen.actions, *actions])
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
-            http = Http(Timeouts(connect=chosen.connection_timeout))
-            stack.push_async_callback(http.aclose)
-            egress = Egress(chosen.http_hosts, private=chosen.http_private)
             clock = SystemClock()
-            toolbox = Toolbox(chosen.home / "workspaces", registry.http, chosen.environment, functions=tuple(tools))
-            stack.push_async_callback(toolbox.aclose)
-            performing: dict[str, Action] = {
-                AGENT: AgentAction(registry, toolbox=toolbox),
-                FUNCTION: FunctionAction(functions, chosen.max_concurrent_executions),
-                HUMAN: HumanAction(),
-                HTTP: HttpAction(egress, http, chosen.environment),
-            }
-            if chosen.jobs:
-                processes = ProcessBackend(chosen.home / "jobs", chosen.environment)
-                performing[JOB] = JobAction({DEFAULT_BACKEND: processes}, chosen.environment)
+            performing = performers(chosen, registry, functions, tools, stack)
             engine = Engine(
                 database,
                 actions=performing,
@@ -388,57 +322,9 @@ class Circuit:
         Raises `Conflict` where the port is in use, and `InvalidRequest` for a host that others can reach while no
         authentication is configured.
         """
-        from circuit.api.application import Services, create_application
-        from circuit.api.server import serve
+        from circuit.app.serving import serve
 
-        services = Services(
-            commands=self.commands,
-            queries=self.queries,
-            streams=self.streams,
-            load=partial(load_workflow, models=misfits),
-            gate=await self._gate(host),
-            ready=self._health,
-            clock=self.clock,
-            figures=self.engine.figures,
-        )
-        await serve(create_application(services), host, port, ready=ready)
-
-    async def _gate(self, host: str) -> Gate:
-        """Who is let in: everybody as this machine's own principal, unless credentials are configured or exist."""
-        from circuit.api.authentication import Gate, Verifiers
-
-        required = self.settings.access.configured or await self.engine.keys.any()
-        if not required and host not in LOOPBACK_HOSTS:
-            raise InvalidRequest(
-                f"circuit serve listens on loopback addresses only, not on {host!r}: no authentication is configured,"
-                " and who reaches the port may start and fire anything. Make a key first (`circuit keys create`), or"
-                " set AGENT_ACCESS_TOKEN, CIRCUIT_JWT_SECRET or CIRCUIT_JWKS_URL."
-            )
-        verifiers = Verifiers(self.engine.keys.principal, self._key_set)
-        return Gate(self.settings.access, verifiers, self.clock, required=required, otherwise=self.principal)
-
-    async def _key_set(self, url: str) -> Mapping[str, Any]:
-        """The JSON Web Key Set at `url`. Raises `Unauthenticated` where there is none to be had."""
-        http = Http(Timeouts(connect=_KEY_SET_SECONDS, first_byte=_KEY_SET_SECONDS, idle=_KEY_SET_SECONDS))
-        found: Any = None
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-            places = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answer = await http.fetch("GET", url, host=host, address=str(places[0][4][0]), limit=_LARGEST_KEY_SET)
-            found = orjson.loads(answer.body) if answer.status == 200 else None
-        except (CircuitError, OSError, ValueError) as error:
-            logger.error("the key set at %s cannot be fetched: %s", origin(url), error)
-        finally:
-            await http.aclose()
-        if not isinstance(found, dict):
-            raise Unauthenticated("the published keys cannot be fetched; the server's log says why")
-        return cast("dict[str, Any]", found)
-
-    async def _health(self) -> Mapping[str, Any]:
-        """What is known of the database, if requests can be served. Raises `StorageError`."""
-        await schema.require_current(self.database)
-        return {"revision": await self.database.revision()}
+        await serve(self, host, port, ready=ready)
 
     def _happenings(self, case_id: str, silent: Collection[str] | None) -> AsyncGenerator[Happening]:
         return happenings(self.streams, self.key(case_id), lambda: self.case(case_id), self.rests, silent)

@@ -1,0 +1,50 @@
+"""The kinds of actions that this process performs, as its settings allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from circuit.actions.agent import KIND as AGENT
+from circuit.actions.agent import AgentAction
+from circuit.actions.function import KIND as FUNCTION
+from circuit.actions.function import FunctionAction
+from circuit.actions.functions import Function
+from circuit.actions.human import KIND as HUMAN
+from circuit.actions.human import HumanAction
+from circuit.actions.job import DEFAULT_BACKEND, JobAction
+from circuit.actions.job import KIND as JOB
+from circuit.actions.processes import ProcessBackend
+from circuit.actions.request import KIND as HTTP
+from circuit.actions.request import HttpAction
+from circuit.actions.tools import Toolbox
+from circuit.egress import Egress
+from circuit.engine.action import Action
+from circuit.http import Http, Timeouts
+from circuit.providers.registry import ProviderRegistry
+from circuit.settings import Settings
+
+
+def performers(
+    settings: Settings,
+    registry: ProviderRegistry,
+    functions: Mapping[str, Function],
+    tools: Sequence[Callable[..., Any]],
+    stack: AsyncExitStack,
+) -> dict[str, Action]:
+    """An action of each kind; `stack` closes what they hold."""
+    http = Http(Timeouts(connect=settings.connection_timeout))
+    stack.push_async_callback(http.aclose)
+    toolbox = Toolbox(settings.home / "workspaces", registry.http, settings.environment, functions=tuple(tools))
+    stack.push_async_callback(toolbox.aclose)
+    performing: dict[str, Action] = {
+        AGENT: AgentAction(registry, toolbox=toolbox),
+        FUNCTION: FunctionAction(functions, settings.max_concurrent_executions),
+        HUMAN: HumanAction(),
+        HTTP: HttpAction(Egress(settings.http_hosts, private=settings.http_private), http, settings.environment),
+    }
+    if settings.jobs:
+        processes = ProcessBackend(settings.home / "jobs", settings.environment)
+        performing[JOB] = JobAction({DEFAULT_BACKEND: processes}, settings.environment)
+    return performing

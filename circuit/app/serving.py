@@ -1,0 +1,85 @@
+"""Serving the API of an open Circuit, and who is let in there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+import orjson
+
+from circuit.api.application import Services, create_application
+from circuit.api.authentication import Gate, Verifiers
+from circuit.api.server import serve as run_server
+from circuit.app.home import Progress
+from circuit.definition import load_workflow
+from circuit.errors import CircuitError, InvalidRequest, Unauthenticated
+from circuit.http import Http, Timeouts, origin
+from circuit.providers.profiles import misfits
+from circuit.settings import LOOPBACK_HOSTS
+from circuit.storage import schema
+
+if TYPE_CHECKING:
+    from circuit.app.circuit import Circuit
+
+logger = logging.getLogger(__name__)
+
+_KEY_SET_SECONDS = 10.0
+_LARGEST_KEY_SET = 1024 * 1024
+
+
+async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | None = None) -> None:
+    """Serve the API of `circuit` as `Circuit.serve` says."""
+    services = Services(
+        commands=circuit.commands,
+        queries=circuit.queries,
+        streams=circuit.streams,
+        load=partial(load_workflow, models=misfits),
+        gate=await _gate(circuit, host),
+        ready=partial(_health, circuit),
+        clock=circuit.clock,
+        figures=circuit.engine.figures,
+    )
+    await run_server(create_application(services), host, port, ready=ready)
+
+
+async def _gate(circuit: Circuit, host: str) -> Gate:
+    """Who is let in: everybody as this machine's own principal, unless credentials are configured or exist."""
+    required = circuit.settings.access.configured or await circuit.engine.keys.any()
+    if not required and host not in LOOPBACK_HOSTS:
+        raise InvalidRequest(
+            f"circuit serve listens on loopback addresses only, not on {host!r}: no authentication is configured,"
+            " and who reaches the port may start and fire anything. Make a key first (`circuit keys create`), or"
+            " set AGENT_ACCESS_TOKEN, CIRCUIT_JWT_SECRET or CIRCUIT_JWKS_URL."
+        )
+    verifiers = Verifiers(circuit.engine.keys.principal, _key_set)
+    return Gate(circuit.settings.access, verifiers, circuit.clock, required=required, otherwise=circuit.principal)
+
+
+async def _key_set(url: str) -> Mapping[str, Any]:
+    """The JSON Web Key Set at `url`. Raises `Unauthenticated` where there is none to be had."""
+    http = Http(Timeouts(connect=_KEY_SET_SECONDS, first_byte=_KEY_SET_SECONDS, idle=_KEY_SET_SECONDS))
+    found: Any = None
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        places = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        answer = await http.fetch("GET", url, host=host, address=str(places[0][4][0]), limit=_LARGEST_KEY_SET)
+        found = orjson.loads(answer.body) if answer.status == 200 else None
+    except (CircuitError, OSError, ValueError) as error:
+        logger.error("the key set at %s cannot be fetched: %s", origin(url), error)
+    finally:
+        await http.aclose()
+    if not isinstance(found, dict):
+        raise Unauthenticated("the published keys cannot be fetched; the server's log says why")
+    return cast("dict[str, Any]", found)
+
+
+async def _health(circuit: Circuit) -> Mapping[str, Any]:
+    """What is known of the database, if requests can be served. Raises `StorageError`."""
+    await schema.require_current(circuit.database)
+    return {"revision": await circuit.database.revision()}
