@@ -1,0 +1,208 @@
+"""Every error that Circuit raises, grouped by who must act.
+
+    CircuitError
+    ├── DefinitionError            the author of a workflow          invalid_definition
+    ├── RequestError               the caller
+    │   ├── InvalidRequest         invalid_request
+    │   ├── NotFound               not_found
+    │   ├── Conflict               conflict
+    │   ├── Unauthenticated        unauthenticated
+    │   ├── Forbidden              forbidden
+    │   ├── TooManyRequests        too_many_requests (retryable)
+    │   ├── TokenRefused           token_refused
+    │   └── PayloadTooLarge        payload_too_large
+    ├── NetError                   whoever wrote the code that calls the net     net_misuse
+    ├── FiringError                decides what becomes of a firing
+    │   ├── MappingError           mapping_error
+    │   ├── MergeConflict          merge_conflict
+    │   ├── ColourMismatch         colour_mismatch
+    │   ├── ExecutionTimeout       timeout           (retryable)
+    │   ├── InvalidInput           invalid_input
+    │   ├── InvalidOutput          invalid_output    (retryable)
+    │   ├── Cancelled              cancelled
+    │   ├── Crashed                crashed
+    │   ├── Livelock               livelock
+    │   ├── JobFailed              job_failed
+    │   ├── JobLost                job_lost          (retryable)
+    │   ├── HostRefused            host_refused
+    │   ├── UnexpectedStatus       unexpected_status
+    │   └── ActionFailed           action_failed
+    ├── ProviderError              a model provider, or its set-up
+    │   ├── ProviderMisconfigured  provider_misconfigured
+    │   ├── AuthenticationRefused  authentication
+    │   ├── ModelRequestRefused    provider_refused
+    │   ├── ModelNotFound          model_not_found
+    │   ├── ContextTooLong         context_too_long
+    │   ├── QuotaExceeded          quota
+    │   ├── RateLimited            rate_limit        (retryable)
+    │   ├── ProviderUnavailable    unavailable       (retryable)
+    │   ├── ProviderTimeout        timeout           (retryable)
+    │   ├── BadResponse            bad_response      (retryable)
+    │   ├── StreamCut              stream_cut        (retryable)
+    │   ├── OutputTruncated        output_truncated
+    │   ├── ContentFiltered        content_filter
+    │   └── ModelRefusal           refusal
+    ├── AgentError                 the author of an agent
+    │   ├── TurnLimit              turn_limit
+    │   ├── ToolLoop               tool_loop
+    │   ├── ToolsMisconfigured     tools_misconfigured
+    │   └── OutputHeld             output_held
+    ├── ToolError                  the model, which is told of it and goes on
+    │   ├── ToolUnknown            tool_unknown
+    │   ├── ToolArgumentsInvalid   tool_arguments
+    │   ├── ToolDenied             tool_denied
+    │   ├── ToolFailed             tool_failed
+    │   ├── ToolTimeout            tool_timeout
+    │   └── ToolOutputInvalid      tool_output
+    ├── StorageError               the database, or its set-up
+    │   ├── DatabaseUnreachable    database_unreachable (retryable)
+    │   ├── DatabaseMisconfigured  database_misconfigured
+    │   ├── SchemaMismatch         schema_mismatch
+    │   ├── HomeNotWritable        home_not_writable
+    │   ├── GuardLost              guard_lost
+    │   └── Fenced                 fenced
+    └── StreamError                a reader of streams
+        └── InvalidCursor          invalid_cursor
+
+A message says what is wrong, with which thing, and what to do. No message holds a secret.
+"""
+
+from circuit.errors.firings import (
+    ActionFailed,
+    Cancelled,
+    ColourMismatch,
+    Crashed,
+    ExecutionTimeout,
+    FiringError,
+    HostRefused,
+    InvalidInput,
+    InvalidOutput,
+    JobFailed,
+    JobLost,
+    Livelock,
+    MappingError,
+    MergeConflict,
+    NetError,
+    UnexpectedStatus,
+)
+from circuit.errors.models import (
+    AgentError,
+    AuthenticationRefused,
+    BadResponse,
+    ContentFiltered,
+    ContextTooLong,
+    ModelNotFound,
+    ModelRefusal,
+    ModelRequestRefused,
+    OutputHeld,
+    OutputTruncated,
+    ProviderError,
+    ProviderMisconfigured,
+    ProviderTimeout,
+    ProviderUnavailable,
+    QuotaExceeded,
+    RateLimited,
+    StreamCut,
+    ToolArgumentsInvalid,
+    ToolDenied,
+    ToolError,
+    ToolFailed,
+    ToolLoop,
+    ToolOutputInvalid,
+    ToolsMisconfigured,
+    ToolTimeout,
+    ToolUnknown,
+    TurnLimit,
+)
+from circuit.errors.requests import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    RequestError,
+    TokenRefused,
+    TooManyRequests,
+    Unauthenticated,
+    refused,
+)
+from circuit.errors.root import CircuitError, DefinitionError, Fault
+from circuit.errors.stores import (
+    DatabaseMisconfigured,
+    DatabaseUnreachable,
+    Fenced,
+    GuardLost,
+    HomeNotWritable,
+    InvalidCursor,
+    SchemaMismatch,
+    StorageError,
+    StreamError,
+)
+
+__all__ = [
+    "ActionFailed",
+    "AgentError",
+    "AuthenticationRefused",
+    "BadResponse",
+    "Cancelled",
+    "CircuitError",
+    "ColourMismatch",
+    "Conflict",
+    "ContentFiltered",
+    "ContextTooLong",
+    "Crashed",
+    "DatabaseMisconfigured",
+    "DatabaseUnreachable",
+    "DefinitionError",
+    "ExecutionTimeout",
+    "Fault",
+    "Fenced",
+    "FiringError",
+    "Forbidden",
+    "GuardLost",
+    "HomeNotWritable",
+    "HostRefused",
+    "InvalidCursor",
+    "InvalidInput",
+    "InvalidOutput",
+    "InvalidRequest",
+    "JobFailed",
+    "JobLost",
+    "Livelock",
+    "MappingError",
+    "MergeConflict",
+    "ModelNotFound",
+    "ModelRefusal",
+    "ModelRequestRefused",
+    "NetError",
+    "NotFound",
+    "OutputHeld",
+    "OutputTruncated",
+    "PayloadTooLarge",
+    "ProviderError",
+    "ProviderMisconfigured",
+    "ProviderTimeout",
+    "ProviderUnavailable",
+    "QuotaExceeded",
+    "RateLimited",
+    "RequestError",
+    "SchemaMismatch",
+    "StorageError",
+    "StreamCut",
+    "StreamError",
+    "TokenRefused",
+    "TooManyRequests",
+    "ToolArgumentsInvalid",
+    "ToolDenied",
+    "ToolError",
+    "ToolFailed",
+    "ToolLoop",
+    "ToolOutputInvalid",
+    "ToolTimeout",
+    "ToolUnknown",
+    "ToolsMisconfigured",
+    "TurnLimit",
+    "Unauthenticated",
+    "UnexpectedStatus",
+    "refused",
+]

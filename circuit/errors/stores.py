@@ -1,0 +1,54 @@
+"""What goes wrong with the database and with streams."""
+
+from __future__ import annotations
+
+from circuit.errors.root import CircuitError
+
+
+class StorageError(CircuitError):
+    """The database did not do what was asked."""
+
+    code = "storage_error"
+
+
+class DatabaseUnreachable(StorageError):
+    code = "database_unreachable"
+    retryable = True
+
+
+class DatabaseMisconfigured(StorageError):
+    code = "database_misconfigured"
+
+
+class SchemaMismatch(StorageError):
+    """The database is at another revision than this release."""
+
+    code = "schema_mismatch"
+
+
+class HomeNotWritable(StorageError):
+    """The directory of the embedded database cannot be written."""
+
+    code = "home_not_writable"
+
+
+class GuardLost(StorageError):
+    """A write found its case in another state than its owner knew."""
+
+    code = "guard_lost"
+
+
+class Fenced(StorageError):
+    """This worker was declared dead: nothing that it writes counts any more."""
+
+    code = "fenced"
+
+
+class StreamError(CircuitError):
+    """A stream cannot be read as asked."""
+
+    code = "stream_error"
+
+
+class InvalidCursor(StreamError):
+    code = "invalid_cursor"
