@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from circuit.api.graphql.plain import PlainSelections, attributes_of
 from circuit.api.graphql.schema import create_schema
-from circuit.api.graphql.types import AgentStreamEvent
+from circuit.api.graphql.streams import AgentStreamEvent
 from circuit.events import StreamDelta, StreamType
 
 SECONDS = 30.0

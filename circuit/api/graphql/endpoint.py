@@ -25,7 +25,7 @@ from circuit.api.graphql.coding import coded
 from circuit.api.graphql.context import Context
 from circuit.api.graphql.plain import Asked, PlainSelections, attributes_of
 from circuit.api.graphql.schema import create_schema
-from circuit.api.graphql.types import AgentStreamEvent
+from circuit.api.graphql.streams import AgentStreamEvent
 from circuit.api.problems import Problems
 from circuit.api.readers import Readers, origin_allowed
 from circuit.api.services import Services

@@ -26,7 +26,7 @@ from graphql import (
 )
 from graphql.execution.values import get_argument_values, get_variable_values
 
-from circuit.api.graphql.types import stream_event
+from circuit.api.graphql.streams import stream_event
 from circuit.events import Frame
 
 ROOT_FIELD = "agentExecutionStream"

@@ -21,10 +21,8 @@ from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
 from circuit.api.graphql.coding import CodedErrors, root
-from circuit.api.graphql.mutations import Mutation
-from circuit.api.graphql.queries import Query
-from circuit.api.graphql.subscriptions import Subscription
-from circuit.api.graphql.types import DateTime
+from circuit.api.graphql.operations import Mutation, Query, Subscription
+from circuit.api.graphql.scalars import DateTime
 from circuit.errors import CircuitError
 
 DEEPEST_QUERY = 12

@@ -1,0 +1,50 @@
+"""The roots of the schema, with the operations of every subject.
+
+A new subject is a line in each root that it has.
+"""
+
+from __future__ import annotations
+
+import strawberry
+
+from circuit.api.graphql.agents import AgentQueries
+from circuit.api.graphql.cases import CaseMutations, CaseQueries
+from circuit.api.graphql.executions import ExecutionQueries
+from circuit.api.graphql.history import HistorySubscriptions
+from circuit.api.graphql.incidents import IncidentMutations
+from circuit.api.graphql.reasons import ReasonQueries
+from circuit.api.graphql.server import ServerQueries
+from circuit.api.graphql.streams import StreamMutations, StreamSubscriptions
+from circuit.api.graphql.tokens import TokenQueries
+from circuit.api.graphql.workflows import WorkflowMutations, WorkflowQueries
+
+
+@strawberry.type
+class Query(
+    WorkflowQueries,
+    AgentQueries,
+    CaseQueries,
+    ReasonQueries,
+    TokenQueries,
+    ExecutionQueries,
+    ServerQueries,
+):
+    pass
+
+
+@strawberry.type
+class Mutation(
+    WorkflowMutations,
+    CaseMutations,
+    IncidentMutations,
+    StreamMutations,
+):
+    pass
+
+
+@strawberry.type
+class Subscription(
+    StreamSubscriptions,
+    HistorySubscriptions,
+):
+    pass

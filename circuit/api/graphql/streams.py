@@ -1,0 +1,111 @@
+"""What agents say, live and again, and the tokens that open their streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import strawberry
+from strawberry.scalars import JSON
+
+from circuit.api.graphql.context import Resolving
+from circuit.api.graphql.scalars import as_json
+from circuit.errors import Conflict, NotFound
+from circuit.events import Frame
+from circuit.ids import parse_numbered
+from circuit.security.credentials import stream_token
+from circuit.security.permissions import Permission
+
+
+@strawberry.type(description="One event of an execution's stream; which fields are set follows from `eventType`.")
+class AgentStreamEvent:
+    execution_id: str
+    event_type: str
+    content: str | None
+    status: str | None
+    tool_name: str | None
+    arguments: JSON | None
+    call_id: str | None
+    result: JSON | None
+    error: str | None = strawberry.field(description="What failed, in words; `failure` has its code too.")
+    failure: JSON | None = strawberry.field(description="`{code, message, retryable}`.")
+    usage: JSON | None
+    output: JSON | None
+    final_response: str | None
+    reason: str | None
+    attempt: int = strawberry.field(description="Counts the starts of the execution.")
+    sequence: int = strawberry.field(description="Counts the events of a start, without a gap.")
+    timestamp: str
+    cursor: str = strawberry.field(description="Give it as `after` to go on behind this event.")
+
+
+@strawberry.type(description="Opens the stream of one execution until it expires.")
+class StreamToken:
+    token: str
+    expires_at: datetime
+
+
+@strawberry.type
+class StreamMutations:
+    @strawberry.mutation(
+        description="A token that opens the stream of one execution for ten minutes, for an `EventSource` or a"
+        " WebSocket of a browser: `/agent-stream/EXECUTION?token=TOKEN`."
+    )
+    async def create_stream_token(self, info: Resolving, execution_id: str) -> StreamToken:
+        principal = info.context.principal
+        principal.require(Permission.READ)
+        secret = info.context.services.gate.access.stream_secret
+        if secret is None:
+            raise Conflict("stream tokens are not configured: set STREAM_AUTH_SECRET")
+        if parse_numbered(execution_id) is None:
+            raise NotFound("there is no such execution; an id looks like CASE.NUMBER")
+        token, until = stream_token(secret, principal, execution_id, info.context.services.clock.now())
+        return StreamToken(token=token, expires_at=until)
+
+
+@strawberry.type
+class StreamSubscriptions:
+    @strawberry.subscription(
+        description="The stream of an execution: from its start, or behind the cursor `after`; then live, to its end."
+    )
+    async def agent_execution_stream(
+        self, info: Resolving, execution_id: str, after: str | None = None
+    ) -> AsyncGenerator[AgentStreamEvent, None]:
+        readers = info.context.readers
+        reader = await readers.open(execution_id, after, info.context.principal)
+        try:
+            while not reader.over:
+                for frame in await reader.read():
+                    yield stream_event(frame)
+        finally:
+            readers.close(reader)
+
+
+@lru_cache(maxsize=512)
+def stream_event(frame: Frame) -> AgentStreamEvent:
+    """The frame's own values. Every subscriber of an execution gets the same object."""
+    said: Mapping[str, Any] = orjson.loads(frame.body)
+    failure = said.get("error")
+    return AgentStreamEvent(
+        execution_id=said["executionId"],
+        event_type=said["eventType"],
+        content=said.get("content"),
+        status=said.get("status"),
+        tool_name=said.get("toolName"),
+        arguments=said.get("arguments"),
+        call_id=said.get("callId"),
+        result=said.get("result"),
+        error=str(failure["message"]) if isinstance(failure, Mapping) else failure,
+        failure=as_json(failure),
+        usage=said.get("usage"),
+        output=said.get("output"),
+        final_response=said.get("final_response"),
+        reason=said.get("reason"),
+        attempt=said["attempt"],
+        sequence=said["sequence"],
+        timestamp=said["timestamp"],
+        cursor=said["cursor"],
+    )
