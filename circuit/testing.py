@@ -34,8 +34,9 @@ from circuit.definition import load_workflow
 from circuit.definition.workflow import Workflow
 from circuit.engine.action import Action, ActionCall, ActionContext, ActionOutput
 from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
+from circuit.engine.firings import Start
 from circuit.engine.opening import TokenInput, opening_tokens
-from circuit.engine.owner import Owner, Start, Step
+from circuit.engine.owner import Owner, Step
 from circuit.errors import InvalidRequest
 from circuit.events import CaseEvent, CaseStarted, FiringBegun, StreamType, TokenImage
 from circuit.ids import CaseKey, uuid7

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from circuit.engine.action import LONGEST_KEY, Action, ActionCall, ActionOutput, Suspended, Woken, lasting
-from circuit.engine.owner import Start
+from circuit.engine.firings import Start
 from circuit.engine.payload import PAYLOAD_LIMIT, PayloadFault, PayloadOversize, storable
 from circuit.engine.suspension import WAIT
 from circuit.errors import ActionFailed, Cancelled, CircuitError, ExecutionTimeout, InvalidOutput, StorageError

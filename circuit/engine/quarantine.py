@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
-from circuit.engine.owner import Start
+from circuit.engine.firings import Start
 from circuit.engine.service import Backoff
 from circuit.ids import CaseKey
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from circuit.engine.action import Abandonable, ActionCall
 from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
-from circuit.engine.owner import Start
+from circuit.engine.firings import Start
 from circuit.engine.quarantine import Blame, Quarantine, nobody
 from circuit.engine.turns import Turns
 from circuit.ids import CaseKey

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from circuit.engine.owner import Start
+from circuit.engine.firings import Start
 from circuit.ids import CaseKey
 
 

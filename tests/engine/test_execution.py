@@ -12,7 +12,7 @@ from parts import Doing, MemoryLog, SystemClock, at_once, call, for_ever
 
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
-from circuit.engine.owner import Start
+from circuit.engine.firings import Start
 from circuit.engine.payload import MOST_DEEP, PayloadFault, storable
 from circuit.errors import Cancelled, DatabaseUnreachable, RateLimited
 from circuit.events import StreamDelta

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from circuit.engine import agenda, livelock, memory, owner, suspension
+from circuit.engine import agenda, firings, livelock, memory, owner, suspension
 from circuit.net import refresh
 from tests.engine import model, seeds
 from tests.engine.world import World
@@ -40,7 +40,7 @@ def test_a_seed_names_a_history() -> None:
     assert first.case.history == second.case.history
 
 
-def _any_start_counts(self: owner.Owner, number: int, start: int) -> object:
+def _any_start_counts(self: firings.Firings, number: int, start: int) -> object:
     live = self.memory.firings.get(number)
     return live if live is not None and live.running else None
 
@@ -91,7 +91,7 @@ _SUSPEND = suspension.suspend
 @pytest.mark.parametrize(
     ("where", "name", "fault"),
     [
-        (owner.Owner, "_running", _any_start_counts),
+        (firings.Firings, "running", _any_start_counts),
         (agenda.Agenda, "next", _the_last_wins),
         (agenda.Agenda, "changed", _nothing_is_stale),
         (model.ModelCase, "state", _the_journal_is_lost),

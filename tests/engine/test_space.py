@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from circuit.engine.owner import Owner
+from circuit.engine.firings import Firings
 from tests.engine.model import ModelCase
 from tests.engine.space import Budget, Space
 
@@ -109,7 +109,7 @@ def _forgets(self: ModelCase, incarnation: int, now: object) -> None:
     [
         pytest.param(ModelCase, "refuses", lambda self, incarnation: False, id="nobody is fenced"),
         pytest.param(ModelCase, "take_over", _forgets, id="what was taken over is not looked at"),
-        pytest.param(Owner, "_cancel", lambda self, live, draft: None, id="a cancel leaves what runs"),
+        pytest.param(Firings, "cancel", lambda self, live, draft: None, id="a cancel leaves what runs"),
     ],
 )
 def test_a_planted_fault_is_found(monkeypatch: pytest.MonkeyPatch, where: type, name: str, fault: Any) -> None:

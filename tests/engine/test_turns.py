@@ -7,7 +7,7 @@ from uuid import UUID
 
 from parts import call
 
-from circuit.engine.owner import Start
+from circuit.engine.firings import Start
 from circuit.engine.turns import Turns
 from circuit.ids import CaseKey
 

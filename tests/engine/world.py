@@ -21,7 +21,8 @@ from uuid import UUID
 
 from circuit.engine.action import ActionOutput, Suspended
 from circuit.engine.allocation import allocate
-from circuit.engine.owner import Owner, Start, Step
+from circuit.engine.firings import Start
+from circuit.engine.owner import Owner, Step
 from circuit.engine.suspension import SIGNAL, WAIT
 from circuit.errors import ActionFailed, ProviderUnavailable
 from circuit.ids import CaseKey
