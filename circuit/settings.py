@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from circuit.security.access import DEFAULT_AUDIENCE, SHORTEST_SECRET, SHORTEST_
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ROOT_HOME = Path("/var/lib/circuit")
+_SPAN = re.compile(r"([1-9]\d{0,5})([mhdw])")
+_SPANS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _POOL = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _LONGEST_POOL = 100
 
@@ -27,6 +30,8 @@ _LONGEST_POOL = 100
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of a process. Spans are in seconds; `environment` holds what providers resolve their keys from.
+
+    `archive_after` and `streams_after` are None where nothing is archived or dropped by itself.
 
     `database_url` is None for the embedded server, whose data lies under `home`.
     """
@@ -46,6 +51,10 @@ class Settings:
     http_hosts: tuple[str, ...] = ()
     http_private: bool = False
     jobs: bool = False
+    archive_after: timedelta | None = None
+    archive_folder: Path | None = None
+    archive_keep_failed: bool = False
+    streams_after: timedelta | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -69,6 +78,10 @@ class Settings:
             http_private=_choice(values, "CIRCUIT_HTTP_PRIVATE", "false", ("true", "false")) == "true",
             log_level=_choice(values, "CIRCUIT_LOG_LEVEL", "warning", LOG_LEVELS),
             access=_access(values),
+            archive_after=_span(values, "CIRCUIT_ARCHIVE_AFTER"),
+            archive_folder=_folder(values, "CIRCUIT_ARCHIVE_DIR"),
+            archive_keep_failed=_choice(values, "CIRCUIT_ARCHIVE_KEEP_FAILED", "no", ("yes", "no")) == "yes",
+            streams_after=_span(values, "CIRCUIT_STREAMS_AFTER"),
             environment=values,
         )
 
@@ -208,6 +221,29 @@ def _whole(values: Mapping[str, str], name: str, default: int, *, least: int, mo
 def _names(values: Mapping[str, str], name: str) -> tuple[str, ...]:
     """The names in a list with commas, each once."""
     return tuple(dict.fromkeys(part.strip() for part in values.get(name, "").split(",") if part.strip()))
+
+
+def _span(values: Mapping[str, str], name: str) -> timedelta | None:
+    text = values.get(name, "").strip()
+    if not text:
+        return None
+    span = parse_span(text)
+    if span is None:
+        raise _refused(name, text, "a span such as 12h, 30d or 8w")
+    return span
+
+
+def parse_span(text: str) -> timedelta | None:
+    """The span in `text`: a whole number and m, h, d or w. None if it is none."""
+    match = _SPAN.fullmatch(text.strip())
+    return None if match is None else int(match[1]) * _SPANS[match[2]]
+
+
+def _folder(values: Mapping[str, str], name: str) -> Path | None:
+    text = values.get(name, "").strip()
+    if "\0" in text:
+        raise _refused(name, text, "a path of a directory")
+    return Path(text).expanduser().absolute() if text else None
 
 
 def _choice(values: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:

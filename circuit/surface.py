@@ -20,6 +20,7 @@ from circuit.errors import (
     RateLimited,
     RequestError,
     SchemaMismatch,
+    StreamRetired,
     TokenRefused,
     TooManyRequests,
     Unauthenticated,
@@ -55,6 +56,7 @@ _SURFACES: dict[str, Surface] = {
     HomeNotWritable.code: Surface(503, 1013, 2),
     ProviderMisconfigured.code: Surface(500, 1011, 2),
     InvalidCursor.code: Surface(400, 4400, 2),
+    StreamRetired.code: Surface(410, 4410, 1),
 }
 
 

@@ -30,6 +30,8 @@ from circuit.definition import load_workflow
 from circuit.definition.admission import admit
 from circuit.definition.compiler import required_function
 from circuit.definition.workflow import Workflow
+from circuit.engine.archive.policy import Policy
+from circuit.engine.archive.round import Archive
 from circuit.engine.calls import providers_of
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.engine import Engine
@@ -80,6 +82,7 @@ class Circuit:
         self.streams = engine.streams
         self.fleet = engine.fleet
         self.outbox = Outbox(database, self.principal.tenant)
+        self.archive = Archive(database, settings.archive_folder or settings.home / "archive")
         self._only: list[CaseKey] | None = None
 
     @classmethod
@@ -144,6 +147,8 @@ class Circuit:
                     exit_when_stuck=exit_when_stuck,
                 ),
                 ring_frames=chosen.stream_buffer_size,
+                policy=Policy(chosen.archive_after, chosen.archive_keep_failed, chosen.streams_after),
+                archive=Archive(database, chosen.archive_folder or chosen.home / "archive"),
                 fault=fault or no_fault,
             )
             stack.push_async_callback(engine.stop)

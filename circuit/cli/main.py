@@ -11,6 +11,7 @@ from circuit.cli import (
     access,
     agents,
     analysis,
+    archive,
     audit,
     cases,
     database,
@@ -70,6 +71,7 @@ app.add_typer(agents.tools_app, name="tools")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(access.keys, name="keys")
 app.add_typer(access.tenants, name="tenants")
+app.add_typer(archive.app, name="archive")
 app.add_typer(executions.app, name="executions")
 app.add_typer(workers.app, name="workers")
 app.add_typer(outbox.app, name="outbox")

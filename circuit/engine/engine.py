@@ -11,6 +11,9 @@ from datetime import datetime
 from circuit.clock import Clock
 from circuit.engine import collector
 from circuit.engine.action import Action
+from circuit.engine.archive.keeper import Keeper
+from circuit.engine.archive.policy import Policy
+from circuit.engine.archive.round import Archive
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.figures import figures
@@ -50,6 +53,8 @@ class Engine:
         capabilities: Capabilities | None = None,
         limits: WorkerLimits | None = None,
         versions: Versions | None = None,
+        policy: Policy | None = None,
+        archive: Archive | None = None,
         ring_frames: int = RING_FRAMES,
         fault: FaultHook = no_fault,
     ) -> None:
@@ -66,6 +71,8 @@ class Engine:
         self.queries = Queries(database, self.versions, self.now)
         self.keys = Keys(database, self.now, clock.monotonic)
         self.fleet = Fleet(database, ids)
+        # Who stays looks after the database too; a command that works on its own cases does not.
+        self.keeper = None if only is not None else Keeper(database, self.now, policy or Policy(), archive)
         self.worker: Worker | None = None
         if worker:
             self.worker = Worker(
@@ -103,9 +110,13 @@ class Engine:
             collector.relax()
             await self.worker.start()
             await self.worker.ready()
+            if self.keeper is not None:
+                await self.keeper.start()
 
     async def stop(self) -> None:
         """End in bounded time: the worker drains and hands its cases back. Stopping twice is fine."""
+        if self.keeper is not None:
+            await self.keeper.stop()
         if self.worker is not None:
             await self.worker.stop()
         await self._listener.stop()

@@ -59,10 +59,12 @@
     │   ├── DatabaseMisconfigured  database_misconfigured
     │   ├── SchemaMismatch         schema_mismatch
     │   ├── HomeNotWritable        home_not_writable
+    │   ├── ArchiveDamaged         archive_damaged
     │   ├── GuardLost              guard_lost
     │   └── Fenced                 fenced
     └── StreamError                a reader of streams
-        └── InvalidCursor          invalid_cursor
+        ├── InvalidCursor          invalid_cursor
+        └── StreamRetired          stream_retired
 
 A message says what is wrong, with which thing, and what to do. No message holds a secret.
 """
@@ -128,6 +130,7 @@ from circuit.errors.requests import (
 )
 from circuit.errors.root import CircuitError, DefinitionError, Fault
 from circuit.errors.stores import (
+    ArchiveDamaged,
     DatabaseMisconfigured,
     DatabaseUnreachable,
     Fenced,
@@ -137,11 +140,13 @@ from circuit.errors.stores import (
     SchemaMismatch,
     StorageError,
     StreamError,
+    StreamRetired,
 )
 
 __all__ = [
     "ActionFailed",
     "AgentError",
+    "ArchiveDamaged",
     "AuthenticationRefused",
     "BadResponse",
     "Cancelled",
@@ -190,6 +195,7 @@ __all__ = [
     "StorageError",
     "StreamCut",
     "StreamError",
+    "StreamRetired",
     "TokenRefused",
     "TooManyRequests",
     "ToolArgumentsInvalid",

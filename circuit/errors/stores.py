@@ -32,6 +32,12 @@ class HomeNotWritable(StorageError):
     code = "home_not_writable"
 
 
+class ArchiveDamaged(StorageError):
+    """A file of the archive is missing, or is not what its manifest says."""
+
+    code = "archive_damaged"
+
+
 class GuardLost(StorageError):
     """A write found its case in another state than its owner knew."""
 
@@ -52,3 +58,9 @@ class StreamError(CircuitError):
 
 class InvalidCursor(StreamError):
     code = "invalid_cursor"
+
+
+class StreamRetired(StreamError):
+    """The frames of an execution that ended long ago were dropped; its answer and its usage stay."""
+
+    code = "stream_retired"

@@ -19,7 +19,8 @@ from uuid import UUID
 import orjson
 
 from circuit.ids import CaseKey
-from circuit.storage import rows
+from circuit.storage import archive, rows
+from circuit.storage.archive import ArchiveRow
 from circuit.storage.driver import Connection, Record
 from circuit.storage.tables import PARTITIONED
 
@@ -48,6 +49,7 @@ LEFT JOIN circuit.worker_lease l ON l.worker_id = t.owner
 LEFT JOIN circuit.ready r ON r.tenant_id = t.tenant_id AND r.case_id = t.case_id
 ORDER BY t.tenant_id, t.case_id
 """
+_STAY = "LOCK TABLE ONLY " + ", ONLY ".join(f"circuit.{table}" for table in PARTITIONED) + " IN ACCESS SHARE MODE"
 _COUNT = """
 SELECT count(*) FROM circuit."case" c WHERE (c.tenant_id, c.case_id) > ($1, $2) AND (c.tenant_id, c.case_id) <= ($3, $4)
 """
@@ -167,9 +169,18 @@ async def prepare(conn: Connection) -> None:
 
 @asynccontextmanager
 async def snapshot(conn: Connection) -> AsyncGenerator[None]:
-    """One snapshot for all that is read within, and no right to write."""
+    """One snapshot for all that is read within, and no right to write.
+
+    The locks come before the snapshot: no partition goes while it lasts, and it sees all that went before.
+    """
     async with conn.transaction(isolation="repeatable_read", readonly=True):
+        await conn.execute(_STAY)
         yield
+
+
+async def leaving(conn: Connection) -> list[ArchiveRow]:
+    """Weeks that are on their way out, or whose streams are gone."""
+    return [row for row in await archive.known(conn) if row.state in ("streams", "closing", "written")]
 
 
 async def count(conn: Connection, scope: Scope) -> int:

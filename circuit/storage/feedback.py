@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from circuit.errors import Conflict
 from circuit.ids import CaseKey
 from circuit.storage import rows, tables
 
@@ -50,6 +51,16 @@ async def insert(
         idempotency_key=idempotency_key,
     )
     await conn.execute(given.on_conflict_do_nothing(index_elements=["tenant_id", "case_id", "idempotency_key"]))
+    # After the insert, which gives this transaction its number: the archive waits for all with smaller numbers than
+    # the one that closed the week.
+    week = tables.archive_week
+    closed = await conn.execute(
+        select(week.c.state).where(
+            week.c.lower_bound <= key.case, week.c.upper_bound > key.case, week.c.state.in_(("closing", "written"))
+        )
+    )
+    if closed.first() is not None:
+        raise Conflict(f"the week of case {key} is being archived at this moment: nothing is added to it")
     which = table.c.feedback_id == feedback
     if idempotency_key is not None:
         which = table.c.idempotency_key == idempotency_key

@@ -15,7 +15,7 @@ from circuit.ids import CaseKey
 from circuit.storage import history, streams
 from circuit.storage.database import Database
 from circuit.storage.records import ExecutionStatus
-from circuit.streams.cursor import Cursor
+from circuit.streams.cursor import BEGINNING, Cursor
 
 PAGE_FRAMES = 500
 PAGE_EVENTS = 500
@@ -27,6 +27,8 @@ class FramePage:
 
     frames: Sequence[Frame]
     ended: bool
+    retired: bool = False
+    """Whether there were frames once, and are none any more."""
 
     @property
     def full(self) -> bool:
@@ -60,7 +62,10 @@ class Log:
             if execution is None:
                 return None
             frames = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)
-        return FramePage(frames, execution.status is not ExecutionStatus.RUNNING)
+        # Whoever completes or fails leaves a last frame.
+        told = execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
+        retired = told and not frames and after == BEGINNING
+        return FramePage(frames, execution.status is not ExecutionStatus.RUNNING, retired)
 
     async def events(self, key: CaseKey, after: int) -> EventPage | None:
         """The events of a case behind the number `after`; None if there is no such case."""

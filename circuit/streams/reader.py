@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from circuit.errors import NotFound, StorageError
+from circuit.errors import NotFound, StorageError, StreamRetired
 from circuit.events import TERMINAL, Frame
 from circuit.streams.broker import Broker, Channel, Look, Waiter, place
 from circuit.streams.cursor import Cursor
@@ -57,7 +57,7 @@ class Reader:
     async def open(self) -> None:
         """Take the first look. Afterwards `over` says whether there is anything to read, now or later.
 
-        Raises `NotFound` and `StorageError`.
+        Raises `NotFound`, `StreamRetired` and `StorageError`.
         """
         try:
             rung = self._channel.rung
@@ -183,6 +183,10 @@ class Reader:
         if channel.feeder is None and page.frames:
             channel.extend(page.frames)
             channel.wake()
+        if page.retired:
+            raise StreamRetired(
+                f"the frames of execution {self.name} were dropped; `circuit executions show` has its end"
+            )
         if not page.full:
             head = place(page.frames[-1]) if page.frames else cursor
             channel.seen = Look(rung, at, head, page.ended)

@@ -17,11 +17,13 @@ from circuit.storage.rows import Row
 
 @dataclass(frozen=True, slots=True)
 class AuditedCase:
-    """`workflow` is None where its version is not stored or this release cannot compile it."""
+    """`workflow` is None where its version is not stored or this release cannot compile it; `streams_gone` says that
+    the frames of the case's week were dropped by policy."""
 
     stored: StoredCase
     replay: Replay
     workflow: Workflow | None
+    streams_gone: bool = False
 
     @property
     def key(self) -> CaseKey:

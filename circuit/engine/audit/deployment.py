@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from circuit.engine.audit.fault import RECLAIM, Fault
 from circuit.ids import CaseKey
 from circuit.storage import audit, resources
+from circuit.storage.archive import ArchiveRow
 from circuit.storage.driver import Connection
 from circuit.storage.rows import plain
 
@@ -62,10 +63,11 @@ async def _holds(conn: Connection) -> list[Fault]:
     return faults
 
 
-def strays(page: audit.Page) -> Iterator[Fault]:
-    """Rows of cases that are not there, between the bounds of a page."""
+def strays(page: audit.Page, leaving: Sequence[ArchiveRow]) -> Iterator[Fault]:
+    """Rows of cases that are not there, between the bounds of a page; not those that the archive is about to drop."""
     for table, key, rows in page.strays:
-        yield _stray(table, key, rows)
+        if not any(week.state == "written" and week.lower <= key.case < week.upper for week in leaving):
+            yield _stray(table, key, rows)
 
 
 def _stray(table: str, key: CaseKey, rows: int) -> Fault:

@@ -132,12 +132,14 @@ async def _within_snapshot(
     loop = asyncio.get_running_loop()
     until = loop.time() + SNAPSHOT_SECONDS
     async with audit.snapshot(conn):
+        leaving = await audit.leaving(conn)
         while loop.time() < until:
             page = await audit.page(conn, scope, after)
-            for fault in deployment.strays(page):
+            for fault in deployment.strays(page, leaving):
                 report.add(fault)
             for stored in page.cases:
-                await _check(conn, page, stored, versions, report)
+                gone = any(week.state == "streams" and week.lower <= stored.key.case < week.upper for week in leaving)
+                await _check(conn, page, stored, versions, report, gone)
             told()
             if page.last:
                 return None
@@ -146,7 +148,12 @@ async def _within_snapshot(
 
 
 async def _check(
-    conn: Connection, page: audit.Page, stored: audit.StoredCase, versions: Versions, report: Report
+    conn: Connection,
+    page: audit.Page,
+    stored: audit.StoredCase,
+    versions: Versions,
+    report: Report,
+    streams_gone: bool,
 ) -> None:
     """Replay one case and compare. What this release cannot read is said, and spoils no other case."""
     report.cases += 1
@@ -166,7 +173,7 @@ async def _check(
             report.events += 1
             event = decode_event(row["kind"], rows.document(row["body"]))
             found += replay.apply(row["seq"], row["at"], event)
-        audited = AuditedCase(stored, replay, workflow)
+        audited = AuditedCase(stored, replay, workflow, streams_gone)
         if replay.started is None:
             found.append(audited.fault("I2", "history", "the case has no first event", LOST, seq=1))
         for fault in (*found, *_compared(audited)):

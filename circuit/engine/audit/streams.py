@@ -27,6 +27,8 @@ def check(case: AuditedCase) -> Faults:
                 told = f"its firing is at start {starts[firing]}"
                 yield case.fault("I5", "stream_event", told, firing=firing, start=row["start"])
     for firing, state in status.items():
+        if case.streams_gone and firing not in by_firing:
+            continue
         yield from _end(case, firing, state, by_firing.get(firing, []))
 
 

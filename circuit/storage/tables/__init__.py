@@ -59,6 +59,7 @@ from circuit.storage.tables.names import (
 )
 from circuit.storage.tables.operation import (
     api_key,
+    archive_week,
     feedback,
     hold,
     outbox,
@@ -88,6 +89,7 @@ __all__ = [
     "Verbatim",
     "agent_version",
     "api_key",
+    "archive_week",
     "bucket",
     "case",
     "case_key",

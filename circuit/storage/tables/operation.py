@@ -6,6 +6,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Double,
     Index,
@@ -157,4 +158,23 @@ hold = Table(
         postgresql_where=text("granted_at IS NULL"),
     ),
     Index("hold_paced", "held_until", postgresql_where=text("held_until IS NOT NULL")),
+)
+
+# Weeks of cases that are, or were, on their way out of the database (`circuit.storage.archive`).
+archive_week = Table(
+    "archive_week",
+    metadata,
+    Column("week", Text, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("lower_bound", Uuid, nullable=False),
+    Column("upper_bound", Uuid, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("folder", Text),
+    Column("cases", BigInteger, nullable=False, server_default=text("0")),
+    Column("kept", Document, nullable=False, server_default=text("'[]'")),
+    Column("manifest", Document, nullable=False, server_default=text("'{}'")),
+    Column("started_at", Instant, nullable=False, server_default=text("now()")),
+    Column("finished_at", Instant),
+    PrimaryKeyConstraint("week", "round"),
+    CheckConstraint("state IN ('streams', 'closing', 'written', 'dropped')", name="archive_week_state"),
 )
