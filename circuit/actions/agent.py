@@ -24,8 +24,10 @@ from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
 from circuit.agents.run import AgentResult, AgentRun, Capability
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.events import StreamDelta
+from circuit.providers.cache import AnswerStore
 from circuit.providers.messages import Message, Role
 from circuit.providers.registry import ProviderRegistry
+from circuit.value import dataclass
 
 KIND = "agent"
 
@@ -65,8 +67,8 @@ class CallJournal:
 
 
 class AgentAction:
-    """Runs agents. `fault` is called at `before_answer`, `after_answer`, `after_journal` and `after_tool`, for crash
-    tests."""
+    """Runs agents. `answers` gives what the agents of a tenant share of earlier answers. `fault` is called at
+    `before_answer`, `after_answer`, `after_journal` and `after_tool`, for crash tests."""
 
     def __init__(
         self,
@@ -74,11 +76,13 @@ class AgentAction:
         *,
         toolbox: Toolbox | None = None,
         interceptors: Sequence[Interceptor] = (),
+        answers: Callable[[int], AnswerStore] | None = None,
         fault: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._registry = registry
         self._toolbox = toolbox or Toolbox(Path(gettempdir()) / "circuit-workspaces")
         self._interceptors = interceptors
+        self._answers = answers
         self._fault = fault
 
     async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
@@ -90,10 +94,9 @@ class AgentAction:
         """
         agent: Mapping[str, Any] = call.config["agent"]
         spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
-        case = str(call.key.case)
-        colleagues: Mapping[str, Any] = call.config.get("colleagues") or {}
+        scene = _Scene(str(call.key.case), call.config.get("colleagues") or {}, self._store(call.key.tenant))
         journal = CallJournal(call, context)
-        result = await self._run(_run(call, agent, spec), agent, spec, journal, case, colleagues, ())
+        result = await self._run(_run(call, agent, spec), agent, spec, journal, scene, ())
         answer = result.answer
         output: Any = result.output
         usage = {**result.usage, **({} if result.cost is None else {"cost_usd": result.cost})}
@@ -117,29 +120,42 @@ class AgentAction:
         agent: Mapping[str, Any],
         spec: Mapping[str, Any],
         journal: Journal,
-        case: str,
-        colleagues: Mapping[str, Any],
+        scene: _Scene,
         askers: tuple[str, ...],
     ) -> AgentResult:
         """Run `agent`; `askers` are those that asked one another to this end."""
-        tools = await self._toolbox.tools(agent, case)
+        tools = await self._toolbox.tools(agent, scene.case)
         asking = (*askers, str(agent["id"]))
 
         async def ask(name: str, messages: tuple[Message, ...], inner: Journal, execution_id: str) -> AgentResult:
-            other: Mapping[str, Any] = colleagues[name]
+            other: Mapping[str, Any] = scene.colleagues[name]
             values = prompt_values(inputs={}, tokens=(), workflow_id="", history_count=0)
             system = tuple(one for one in build_messages(prompt_texts(other), values) if one.role == Role.SYSTEM)
             asked = agent_run(other, other["provider"], (*system, *messages))
             told = replace(asked, execution_id=execution_id, occurrence=run.occurrence, attempt=run.attempt)
-            return await self._run(told, other, other["provider"], inner, case, colleagues, asking)
+            return await self._run(told, other, other["provider"], inner, scene, asking)
 
         for entry in agent.get("tools") or ():
             # Nobody is asked, in however many steps, by whom he asked himself.
             if entry["kind"] == "agent" and entry["name"] not in asking:
-                tool = agent_tool(colleagues[entry["name"]], journal, ask)
+                tool = agent_tool(scene.colleagues[entry["name"]], journal, ask)
                 tools[tool.name] = tool
-        provider = self._registry.fallback([spec, *(agent.get("fallback") or ())])
+        cache: Mapping[str, Any] | None = agent.get("cache")
+        store, kept = (None, 0.0) if cache is None else (scene.answers, cache["ttl"])
+        provider = self._registry.fallback([spec, *(agent.get("fallback") or ())], store, kept)
         return await run_agent(run, provider, journal, self._fault, tools=tools, interceptors=self._interceptors)
+
+    def _store(self, tenant: int) -> AnswerStore | None:
+        return None if self._answers is None else self._answers(tenant)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What all agents of one execution have in common: their case, each other, and the tenant's earlier answers."""
+
+    case: str
+    colleagues: Mapping[str, Any]
+    answers: AnswerStore | None
 
 
 def prompt_texts(agent: Mapping[str, Any]) -> PromptTexts:

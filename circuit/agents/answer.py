@@ -23,7 +23,8 @@ REPLAY_PIECE = 16 * 1024
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A model's whole answer, as the journal keeps it. `at` is when it was whole (ISO 8601, UTC); `cost` is in US
-    dollars, None where no price is known; `note` is what a strategy keeps with it."""
+    dollars, None where no price is known; `note` is what a strategy keeps with it. `cached`: no model was
+    asked for it."""
 
     text: str
     finish: str
@@ -35,6 +36,7 @@ class Answer:
     detail: str = ""
     cost: float | None = None
     note: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cached: bool = False
 
     @property
     def calls(self) -> tuple[ToolCallPart, ...]:
@@ -49,6 +51,7 @@ class Answer:
             "detail": self.detail,
             "cost": self.cost,
             "note": dict(self.note),
+            "cached": self.cached,
         }
         return {
             "text": self.text,
@@ -72,8 +75,9 @@ class Answer:
             parts or ((TextPart(text),) if text else ()),
             value.get("raw_usage", {}),
             value.get("detail", ""),
-            value.get("cost"),
+            value.get("cost", 0.0 if value.get("cached") else None),
             value.get("note", {}),
+            value.get("cached", False),
         )
 
 
@@ -168,6 +172,7 @@ async def hear(
         parts,
         finished.raw_usage,
         finished.detail,
+        cached=finished.cached,
     )
 
 

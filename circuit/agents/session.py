@@ -41,6 +41,7 @@ DONE = "tool:"
 """Begins the journal's name for what a call gave. It outlives a retry: what was done is not done again."""
 REFUSED = "refused:"
 """The same for a call that failed, which a retry may make again."""
+CACHED = "the answer to an identical request was taken from the cache"
 RESERVE = 4_096
 """Tokens that are left for the answer where neither the agent nor the model's profile says how many."""
 
@@ -167,7 +168,10 @@ class Session:
         answer = await passed(self._interceptors, asked, answer)
         if held:
             await voice.again(answer.text)
-        return replace(answer, cost=cost_of(answer.model, answer.usage, self.run.provider))
+        if answer.cached:
+            await self.journal.emit(StreamDelta.thinking(CACHED))
+        cost = 0.0 if answer.cached else cost_of(answer.model, answer.usage, self.run.provider)
+        return replace(answer, cost=cost)
 
     async def _fitted(self) -> tuple[Message, ...]:
         """The conversation as far as the model can hold it; what had to go is summarised once."""

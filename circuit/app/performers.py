@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from circuit.actions.agent import KIND as AGENT
@@ -21,9 +22,11 @@ from circuit.actions.request import HttpAction
 from circuit.actions.tools import Toolbox
 from circuit.egress import Egress
 from circuit.engine.action import Action
+from circuit.engine.answers import Answers
 from circuit.http import Http, Timeouts
 from circuit.providers.registry import ProviderRegistry
 from circuit.settings import Settings
+from circuit.storage.database import Database
 
 
 def performers(
@@ -31,6 +34,7 @@ def performers(
     registry: ProviderRegistry,
     functions: Mapping[str, Function],
     tools: Sequence[Callable[..., Any]],
+    database: Database,
     stack: AsyncExitStack,
 ) -> dict[str, Action]:
     """An action of each kind; `stack` closes what they hold."""
@@ -39,7 +43,7 @@ def performers(
     toolbox = Toolbox(settings.home / "workspaces", registry.http, settings.environment, functions=tuple(tools))
     stack.push_async_callback(toolbox.aclose)
     performing: dict[str, Action] = {
-        AGENT: AgentAction(registry, toolbox=toolbox),
+        AGENT: AgentAction(registry, toolbox=toolbox, answers=partial(Answers, database)),
         FUNCTION: FunctionAction(functions, settings.max_concurrent_executions),
         HUMAN: HumanAction(),
         HTTP: HttpAction(Egress(settings.http_hosts, private=settings.http_private), http, settings.environment),

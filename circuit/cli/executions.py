@@ -96,7 +96,7 @@ def _print(found: ExecutionRecord, terminal: Terminal) -> None:
     if run.error is not None:
         terminal.line(one_line(f"error: {compact(dict(run.error), 500)}"))
     for answer in shown["answers"]:
-        model = answer["model"] or "-"
+        model = (answer["model"] or "-") + ("  cached" if answer["cached"] else "")
         usage = compact(answer["usage"], 300)
         terminal.line(one_line(f"answer {answer['attempt']}/{answer['step']}  {answer['at']}  {model}  {usage}"))
     for one in shown["feedback"]:

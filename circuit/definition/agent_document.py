@@ -117,6 +117,7 @@ class CustomProvider(RemoteProvider):
     ] = None
 
 
+LONGEST_TTL_SECONDS = 366 * 86_400.0
 _RESPONSE_HINT = "write {when: text that the prompt holds, or /a regular expression/, response: text or an object}"
 _MISSPELT = {"when", "respond", "responses", "text", "output", "answer", "reply", "reasoning", "finish", "message"}
 
@@ -142,6 +143,12 @@ def _check_response(value: JsonObject) -> JsonObject:
             raise fault(
                 "response", f"`when` is not a regular expression: {error}", _RESPONSE_HINT, at=["when"]
             ) from None
+    return value
+
+
+def _check_ttl(value: float | str) -> float | str:
+    if not 0 < seconds(value) <= LONGEST_TTL_SECONDS:
+        raise fault("ttl", "an answer is kept for more than nothing and a year at most")
     return value
 
 
@@ -269,6 +276,14 @@ class PromptSet(Part):
     ] = None
 
 
+class ResponseCache(Part):
+    """Identical requests of all agents that say so share one answer for a while."""
+
+    ttl: Annotated[
+        Duration, AfterValidator(lambda value: _check_ttl(value)), Field(description="How long an answer is kept.")
+    ]
+
+
 class Agent(Part):
     """An agent: a model with prompts and parameters. Transitions run it by its id."""
 
@@ -287,6 +302,10 @@ class Agent(Part):
     policies: Annotated[list[PolicyEntry] | None, Field(description="What gates the tools.")] = None
     context_tokens: Annotated[
         int | None, Field(ge=256, description="Most tokens of the conversation. Default: what the model holds.")
+    ] = None
+    cache: Annotated[
+        ResponseCache | None,
+        Field(description="Whether identical requests get the earlier answer. Default: each asks the model."),
     ] = None
     output_schema: Annotated[
         JsonObject | None,

@@ -43,13 +43,15 @@ class FeedbackView:
 
 @dataclass(frozen=True, slots=True)
 class AnswerView:
-    """A recorded answer: of which attempt and step, by which model, with the usage as the provider told it."""
+    """A recorded answer: of which attempt and step, by which model, with the usage as the provider told it.
+    `cached`: no model was asked, for an identical request had been answered before."""
 
     attempt: int
     step: str
     at: datetime
     model: str | None
     usage: Mapping[str, Any]
+    cached: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -58,6 +60,7 @@ class AnswerView:
             "at": instant(self.at),
             "model": self.model,
             "usage": dict(self.usage),
+            "cached": self.cached,
         }
 
 
@@ -100,6 +103,7 @@ def answer_view(attempt: int, step: str, at: datetime, value: Any) -> AnswerView
         at,
         model if isinstance(model, str) else None,
         cast("dict[str, Any]", usage) if isinstance(usage, dict) else {},
+        told.get("cached") is True,
     )
 
 

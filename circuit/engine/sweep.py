@@ -1,4 +1,5 @@
-"""Takes over what dead workers left: at the start of a worker and once every lease. Forgets those long gone.
+"""Takes over what dead workers left: at the start of a worker and once every lease. Forgets those long gone, and
+answers whose time in the cache is over.
 
 A worker is dead when its lease has expired by the database's clock, or, on the same boot of the same host, when its
 process is gone: then nobody has to wait for the lease.
@@ -14,7 +15,7 @@ from circuit.engine.connecting import connected
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.process import alive
 from circuit.engine.service import Service
-from circuit.storage import fleet, workers
+from circuit.storage import answers, fleet, workers
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 from circuit.storage.workers import Incarnation
@@ -49,6 +50,7 @@ class Sweep(Service):
             await fleet.forget(connection)
             while not self.stopping:
                 await self._look(connection)
+                await answers.forget(connection)
                 self._working()
                 await self.pause(self._lease_seconds * self._rng.uniform(0.75, 1.0))
 

@@ -71,7 +71,7 @@ class Finished:
     provider's own word, and `detail` what it says of it. `usage` holds `input_tokens` (those that were read from a
     cache included), `output_tokens` (those of reasoning included) and what else the provider counts, under Circuit's
     names; it is empty where it gave none. `raw_usage` is the provider's own account. `parts` is the whole answer, as
-    it goes back to the model in the next request.
+    it goes back to the model in the next request. `cached` says that no model was asked for it.
     """
 
     reason: str
@@ -80,6 +80,7 @@ class Finished:
     parts: tuple[Part, ...] = ()
     raw_usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
     detail: str = ""
+    cached: bool = False
 
 
 ModelChunk = TextChunk | ReasoningChunk | ToolCallChunk | Restarted | Finished

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from circuit.errors import ProviderMisconfigured
 from circuit.providers.balance import BalancedProvider, Health, Member
+from circuit.providers.cache import AnswerStore, CachedProvider
 from circuit.providers.fallback import Choice, FallbackProvider
 from circuit.providers.limits import Allowance, LimitedProvider, Limits
 from circuit.providers.provider import Provider
@@ -68,13 +69,21 @@ class ProviderRegistry:
             f"the provider type {kind!r} is not supported yet; supported are {', '.join(SUPPORTED)}"
         )
 
-    def fallback(self, specs: Sequence[Mapping[str, Any]]) -> Provider:
-        """The first of the providers that `specs` name, and where it fails the next. Raises `ProviderMisconfigured`."""
+    def fallback(
+        self, specs: Sequence[Mapping[str, Any]], store: AnswerStore | None = None, seconds: float = 0.0
+    ) -> Provider:
+        """The first of the providers that `specs` name, and where it fails the next; with a `store` they share what
+        was answered in the last `seconds`. Raises `ProviderMisconfigured`."""
+
+        def made(spec: Mapping[str, Any]) -> Provider:
+            provider = self.provider(spec)
+            return provider if store is None else CachedProvider(provider, spec, store, seconds)
+
         if len(specs) == 1:
-            return self.provider(specs[0])
+            return made(specs[0])
         return FallbackProvider(
             [
-                Choice(f"{spec.get('type')}:{spec.get('model')}", str(spec.get("model") or ""), self.provider(spec))
+                Choice(f"{spec.get('type')}:{spec.get('model')}", str(spec.get("model") or ""), made(spec))
                 for spec in specs
             ]
         )

@@ -17,6 +17,7 @@ policies:
   - {limit: [fs.*], to: 3}
   - {require: fs.read_file, before: fs.head}
 context_tokens: 9000
+cache: {ttl: 2h}
 prompts: {capabilities: {react: Go.}}
 """
 
@@ -37,6 +38,7 @@ def test_the_canonical_form() -> None:
         {"require": "fs.read_file", "before": ["fs.head"]},
     ]
     assert agent["context_tokens"] == 9000
+    assert agent["cache"] == {"ttl": 7200.0}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,8 @@ def test_the_canonical_form() -> None:
         ("tools: [fs.*]\npolicies: [«{limit: fs.head}]", "limit needs to"),
         ("tools: [fs.read_file]\npolicies: [{deny: «fs.wirte_file}]", "no tool that 'fs.wirte_file' means"),
         ("«policies: [{deny: fs.head}]", "the agent has policies and no tools"),
+        ("cache: {ttl: «0}", "more than nothing and a year at most"),
+        ("cache: «1h", "mapping"),
         ("prompts: {capabilities: {«reakt: x}}", "no capability has a text 'reakt'"),
     ],
 )

@@ -22,6 +22,7 @@ and their pages are half filled, so that updates stay heap-only. All else is ins
 
 from __future__ import annotations
 
+from circuit.storage.tables.agents import cached_answer
 from circuit.storage.tables.cases import (
     bucket,
     case,
@@ -91,6 +92,7 @@ __all__ = [
     "api_key",
     "archive_week",
     "bucket",
+    "cached_answer",
     "case",
     "case_key",
     "command",
