@@ -55,6 +55,7 @@ class Settings:
     archive_folder: Path | None = None
     archive_keep_failed: bool = False
     streams_after: timedelta | None = None
+    default_model: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -73,6 +74,7 @@ class Settings:
             stream_buffer_size=_whole(values, "STREAM_BUFFER_SIZE", 1000, least=1, most=1_000_000),
             connection_timeout=_number(values, "CONNECTION_TIMEOUT", 30.0, least=0.1, most=3600.0),
             actions=_names(values, "CIRCUIT_ACTIONS"),
+            default_model=_text(values, "CIRCUIT_DEFAULT_MODEL"),
             jobs=_choice(values, "CIRCUIT_JOBS", "false", ("true", "false")) == "true",
             http_hosts=_names(values, "CIRCUIT_HTTP_HOSTS"),
             http_private=_choice(values, "CIRCUIT_HTTP_PRIVATE", "false", ("true", "false")) == "true",

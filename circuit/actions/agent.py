@@ -94,12 +94,10 @@ class AgentAction:
         """
         agent: Mapping[str, Any] = call.config["agent"]
         spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
-        scene = _Scene(str(call.key.case), call.config.get("colleagues") or {}, self._store(call.key.tenant))
-        journal = CallJournal(call, context)
-        result = await self._run(_run(call, agent, spec), agent, spec, journal, scene, ())
+        result = await self.run(_run(call, agent, spec), call, CallJournal(call, context))
         answer = result.answer
         output: Any = result.output
-        usage = {**result.usage, **({} if result.cost is None else {"cost_usd": result.cost})}
+        usage = result.counted
         named: dict[str, Any] = cast("dict[str, Any]", output) if isinstance(output, dict) else {}
         outputs: dict[str, Any] = {
             **named,
@@ -113,6 +111,13 @@ class AgentAction:
             **({"reasoning": result.reasoning} if result.reasoning else {}),
         }
         return ActionOutput(outputs, answer.text, output, usage, answer.model)
+
+    async def run(self, run: AgentRun, call: ActionCall, journal: CallJournal) -> AgentResult:
+        """Perform `run`, which is of the agent of `call`."""
+        agent: Mapping[str, Any] = call.config["agent"]
+        spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
+        scene = _Scene(str(call.key.case), call.config.get("colleagues") or {}, self._store(call.key.tenant))
+        return await self._run(run, agent, spec, journal, scene, ())
 
     async def _run(
         self,

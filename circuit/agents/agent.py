@@ -23,10 +23,11 @@ from circuit.agents.strategies.self_reflection import ROUNDS, THRESHOLD, SelfRef
 from circuit.agents.strategies.strategy import Strategy
 from circuit.agents.template import VERSIONS, text_of
 from circuit.agents.tools import Tool
-from circuit.errors import InvalidOutput
-from circuit.events import StreamDelta
+from circuit.errors import InvalidOutput, ToolsMisconfigured
+from circuit.events import StreamDelta, StreamType
 from circuit.providers.messages import Message, Role
 from circuit.providers.provider import Provider
+from circuit.providers.wire import arguments_of
 
 ANSWER_STEP = "answer:0"
 
@@ -65,11 +66,22 @@ async def run_agent(
     Raises `ProviderError` where there is no answer, `InvalidOutput`, `OutputTruncated`, `ContentFiltered` or
     `ModelRefusal` where the answer is of no use, `AgentError` where the agent does not come to one.
     """
+    clash = sorted({function.name for function in run.functions} & set(tools or {}))
+    if clash:
+        raise ToolsMisconfigured(
+            f"the agent has tools of its own called {', '.join(clash)}: name the others differently"
+        )
     session = Session(run, provider, journal, tools or {}, interceptors, fault)
     reasoning: dict[str, Any] = {}
     if run.capabilities:
         reasoning["templates"] = {one.name: VERSIONS[one.name] for one in run.capabilities if one.name in VERSIONS}
     answer = await strategy_of(run.capabilities).answer(session, Voice(journal), reasoning)
+    calls = session.handed_out(answer)
+    if calls:
+        for call in calls:
+            told = {"toolName": call.name, "callId": call.id, "arguments": arguments_of(call)}
+            await journal.emit(StreamDelta(StreamType.TOOL_CALL, told))
+        return AgentResult(answer, None, session.usage, session.cost, reasoning, tuple(session.messages), calls)
     answer, output = await _output(session, answer)
     return AgentResult(answer, output, session.usage, session.cost, reasoning, tuple(session.messages))
 

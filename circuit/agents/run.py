@@ -8,7 +8,8 @@ from typing import Any
 
 from circuit.agents.answer import Answer
 from circuit.agents.policy import Policies
-from circuit.providers.messages import Message
+from circuit.providers.messages import Message, ToolCallPart
+from circuit.providers.provider import ToolSpec
 from circuit.value import dataclass
 
 
@@ -24,7 +25,8 @@ class Capability:
 class AgentRun:
     """What one run asks for. `occurrence` counts the completed runs before it at the same transition of its case,
     `attempt` its own tries from 1. `provider` is the type of the provider, for prices; `context_tokens` bounds the
-    conversation below what the model's profile says."""
+    conversation below what the model's profile says. `functions` are tools of whoever asks: a call of one ends the run,
+    for only he can make it. `tool_choice` says which tool the first answer calls, as in a `ModelRequest`."""
 
     model: str
     messages: tuple[Message, ...]
@@ -40,12 +42,15 @@ class AgentRun:
     policies: Policies = field(default_factory=Policies)
     templates: Mapping[str, str] = field(default_factory=dict[str, str])
     context_tokens: int | None = None
+    functions: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class AgentResult:
     """The final answer and, where a schema asked for it, the structured output in it. `usage` and `cost` are of all
-    that was asked; `reasoning` is what the capabilities kept: steps, reflections, confidence."""
+    that was asked; `reasoning` is what the capabilities kept: steps, reflections, confidence. `calls` are those that
+    whoever asked has to make: then there is no output yet."""
 
     answer: Answer
     output: Any
@@ -53,3 +58,9 @@ class AgentResult:
     cost: float | None = None
     reasoning: Mapping[str, Any] = field(default_factory=dict[str, Any])
     messages: tuple[Message, ...] = ()
+    calls: tuple[ToolCallPart, ...] = ()
+
+    @property
+    def counted(self) -> dict[str, Any]:
+        """The usage, with the cost where it is known."""
+        return {**self.usage, **({} if self.cost is None else {"cost_usd": self.cost})}

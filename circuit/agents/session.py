@@ -85,7 +85,13 @@ class Session:
     @property
     def offered(self) -> tuple[ToolSpec, ...]:
         """The tools that the model sees."""
-        return tuple(self._tools[name].spec for name in self._policies.offered(self._tools))
+        own = (self._tools[name].spec for name in self._policies.offered(self._tools))
+        return (*own, *self.run.functions)
+
+    def handed_out(self, answer: Answer) -> tuple[ToolCallPart, ...]:
+        """The calls of `answer` that only whoever asked can make."""
+        theirs = {function.name for function in self.run.functions}
+        return tuple(call for call in answer.calls if call.name in theirs)
 
     async def ask(
         self,

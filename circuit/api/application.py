@@ -23,6 +23,7 @@ from circuit.api.graphql.endpoint import GraphQLEndpoint
 from circuit.api.health import HealthEndpoint
 from circuit.api.limits import BodyLimit, HostCheck
 from circuit.api.metrics import MetricsEndpoint
+from circuit.api.openai.endpoint import ChatEndpoint
 from circuit.api.problems import JSONAnswer, Problems
 from circuit.api.readers import Readers
 from circuit.api.services import Services as Services
@@ -80,13 +81,24 @@ def create_application(
                     "ready": "/ready",
                     "metrics": "/metrics",
                     "graphql": "/graphql",
+                    **({"chat": "/v1/chat/completions", "models": "/v1/models"} if chat else {}),
                     "stream": f"{STREAM_PATH}{{execution_id}} (server-sent events and WebSocket)",
                 },
             }
         )
 
+    chat: list[Route] = []
+    if services.consultations is not None:
+        endpoint = ChatEndpoint(services)
+        chat = [
+            Route("/v1/chat/completions", endpoint.chat, methods=["POST"]),
+            Route("/v1/completions", endpoint.completions, methods=["POST"]),
+            Route("/v1/models", endpoint.models),
+            Route("/v1/models/{model:path}", endpoint.model),
+        ]
     framework = Starlette(
         routes=[
+            *chat,
             Route("/", index),
             Route("/health", HealthEndpoint(services, circuit.__version__).__call__),
             Route("/ready", HealthEndpoint(services, circuit.__version__).__call__),

@@ -11,6 +11,7 @@ from circuit.api.authentication import Gate
 from circuit.clock import Clock
 from circuit.definition.workflow import Workflow
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
+from circuit.engine.consultations import AgentView, Consultation
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, WorkflowView
 from circuit.ids import CaseKey
 from circuit.observability.metrics import Figure
@@ -90,12 +91,25 @@ class Seeing(Protocol):
     async def why(self, key: CaseKey) -> CaseWhy | None: ...
 
 
+class Consulting(Protocol):
+    """Asking agents outside of workflows; `circuit.engine.consultations.Consultations` does it."""
+
+    async def agents(self, tenant: int) -> list[AgentView]: ...
+
+    async def agent(self, tenant: int, agent_id: str) -> AgentView | None: ...
+
+    async def ask(self, wanted: Consultation, *, principal: Principal, key: str | None = None) -> CaseKey: ...
+
+    async def abandon(self, key: CaseKey, *, principal: Principal) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """`load` makes a workflow of a YAML text and a name for its source, and raises `DefinitionError`.
 
     `ready` returns what `/health` shows of the database (its revision, say) and raises a `CircuitError` when requests
-    cannot be served. `gate` finds out who asks; `figures` are those for `/metrics`.
+    cannot be served. `gate` finds out who asks; `figures` are those for `/metrics`. Without `consultations` there is no
+    `/v1`; `default_model` is the one of requests there that name none.
     """
 
     commands: Asking
@@ -106,3 +120,5 @@ class Services:
     ready: Callable[[], Awaitable[Mapping[str, Any]]]
     clock: Clock
     figures: Figures = no_figures
+    consultations: Consulting | None = None
+    default_model: str | None = None

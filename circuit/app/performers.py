@@ -9,6 +9,8 @@ from typing import Any
 
 from circuit.actions.agent import KIND as AGENT
 from circuit.actions.agent import AgentAction
+from circuit.actions.consultation import KIND as CONSULTATION
+from circuit.actions.consultation import ConsultationAction
 from circuit.actions.function import KIND as FUNCTION
 from circuit.actions.function import FunctionAction
 from circuit.actions.functions import Function
@@ -42,8 +44,10 @@ def performers(
     stack.push_async_callback(http.aclose)
     toolbox = Toolbox(settings.home / "workspaces", registry.http, settings.environment, functions=tuple(tools))
     stack.push_async_callback(toolbox.aclose)
+    agents = AgentAction(registry, toolbox=toolbox, answers=partial(Answers, database))
     performing: dict[str, Action] = {
-        AGENT: AgentAction(registry, toolbox=toolbox, answers=partial(Answers, database)),
+        AGENT: agents,
+        CONSULTATION: ConsultationAction(agents),
         FUNCTION: FunctionAction(functions, settings.max_concurrent_executions),
         HUMAN: HumanAction(),
         HTTP: HttpAction(Egress(settings.http_hosts, private=settings.http_private), http, settings.environment),

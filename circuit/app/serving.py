@@ -43,6 +43,8 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         ready=partial(_health, circuit),
         clock=circuit.clock,
         figures=circuit.engine.figures,
+        consultations=circuit.engine.consultations,
+        default_model=circuit.settings.default_model,
     )
     await run_server(create_application(services), host, port, ready=ready)
 

@@ -42,7 +42,8 @@ def inputs_of(memory: Memory, transition: Transition, binding: Binding) -> dict[
 
 
 def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[str, Any]:
-    """The action's configuration. An agent's comes with its definition and with the model that this case asked for."""
+    """The action's configuration. An agent's comes with its definition, with the model that this case asked for, and
+    with what its start changed of the definition (`agents`: by agent id)."""
     agent_id = spec.config.get("agent_id")
     if agent_id is None:
         return {"action": spec.kind, **spec.config}
@@ -50,6 +51,12 @@ def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[st
     provider = provider_of(agent, row.parameters, spec.provider(workflow.agents))
     described = agent_json(agent, provider)
     described["parameters"] = {**agent.parameters, **spec.config.get("llm_config", {})}
+    changes: Mapping[str, Any] = (row.parameters.get("agents") or {}).get(agent_id) or {}
+    for name, value in changes.items():
+        if name == "llm_config":
+            described["parameters"] |= value
+        else:
+            described[name] = value
     config: dict[str, Any] = {"agent_id": agent_id, "agent": described}
     colleagues = [workflow.agents[name] for name in _colleagues(workflow, agent)]
     if colleagues:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from circuit.definition.consultation import is_consultation
 from circuit.definition.workflow import Workflow
 from circuit.engine.opening import TokenInput as TokenInput
 from circuit.engine.opening import opening_tokens
@@ -154,6 +155,22 @@ class Commands:
                 " `circuit unretire` lets them begin again"
             )
         workflow = self._compiled(VersionKey(principal.tenant, workflow_id, current.hash), current.document)
+        return await self.begin(workflow, token, principal=principal, parameters=wanted, key=key)
+
+    async def begin(
+        self,
+        workflow: Workflow,
+        token: TokenInput | None,
+        *,
+        principal: Principal,
+        parameters: Mapping[str, Any],
+        key: str | None = None,
+    ) -> CaseKey:
+        """Start a case of this very version, which is stored, with parameters that were looked at. Raises as
+        `start_case` does."""
+        principal.require(Permission.RUN)
+        _check_key(key)
+        wanted = _storable(dict(parameters), "the parameters")
         now = self._now()
         tokens = opening_tokens(workflow, token, now)
         case = CaseKey(principal.tenant, self._ids.uuid())
@@ -274,6 +291,16 @@ class Commands:
             raise InvalidRequest(f"the reason has {len(reason)} characters; at most {LONGEST_REASON} are kept")
         payload = _storable({"reason": reason}, "the reason")
         return await self._ask(key, "cancel", payload, principal, idempotency_key, wait_seconds)
+
+    async def abandon(self, key: CaseKey, *, principal: Principal) -> CommandOutcome:
+        """End a consultation for whose answer nobody waits any more: whoever may ask may do that. Returns before it has
+        ended. Raises `NotFound`, `Conflict`, `Forbidden`."""
+        payload = {"reason": "whoever asked went away"}
+
+        async def check(row: CaseRow) -> None:
+            principal.require(Permission.RUN if is_consultation(row.workflow_id) else Permission.OPERATE)
+
+        return await self._ask(key, "cancel", payload, principal, None, 0, check)
 
     async def give_feedback(
         self,

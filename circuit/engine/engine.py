@@ -15,6 +15,7 @@ from circuit.engine.archive.keeper import Keeper
 from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
 from circuit.engine.commands import Commands, Hints
+from circuit.engine.consultations import Consultations
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.figures import figures
 from circuit.engine.fleet import Fleet
@@ -68,6 +69,7 @@ class Engine:
         self.streams = Streams(database, self._broker, self._relay, clock)
         hints = Hints(self._broker, self._relay, self._work)
         self.commands = Commands(database, self.versions, ids, self.now, hints)
+        self.consultations = Consultations(database, self.commands, self.versions)
         self.queries = Queries(database, self.versions, self.now)
         self.keys = Keys(database, self.now, clock.monotonic)
         self.fleet = Fleet(database, ids)

@@ -5,7 +5,7 @@ All of it runs in a transaction of `Database.transaction`, under the row securit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from circuit.storage.tables import agent_version, prompt_version, resource, workflow, workflow_version
+from circuit.storage.tables import agent, agent_version, prompt_version, resource, workflow, workflow_version
 
 _Selected = Select[Any, Any, Any, Any, Any, Any]
 
@@ -100,12 +100,30 @@ async def publish(connection: AsyncConnection, tenant: int, published: CompiledW
             .values([{"tenant_id": tenant, "agent_id": a.id, "hash": a.hash, "document": a.document} for a in agents])
             .on_conflict_do_nothing()
         )
+        await _point(connection, tenant, agents)
         # A prompt belongs to its agent and has its id.
         prompts = [
             {"tenant_id": tenant, "prompt_id": a.id, "hash": a.prompt_hash, "document": _prompt_document(a.prompts)}
             for a in agents
         ]
         await connection.execute(insert(prompt_version).values(prompts).on_conflict_do_nothing())
+    new = await store(connection, tenant, published, published_by)
+    for place in sorted(published.resources):
+        await _set_capacity(connection, tenant, published.id, place, published.resources[place])
+    pointer = insert(workflow).values(tenant_id=tenant, workflow_id=published.id, hash=published.hash)
+    await connection.execute(
+        pointer.on_conflict_do_update(
+            index_elements=["tenant_id", "workflow_id"],
+            set_={"hash": pointer.excluded.hash, "updated_at": func.now()},
+            where=workflow.c.hash != pointer.excluded.hash,
+        )
+    )
+    return new
+
+
+async def store(connection: AsyncConnection, tenant: int, published: CompiledWorkflow, published_by: str) -> bool:
+    """Store this version of a workflow alone, if it is new: it becomes nobody's current one, so that no list shows it.
+    Returns whether it is new."""
     new = await connection.scalar(
         insert(workflow_version)
         .values(
@@ -118,16 +136,6 @@ async def publish(connection: AsyncConnection, tenant: int, published: CompiledW
         )
         .on_conflict_do_nothing()
         .returning(workflow_version.c.hash)
-    )
-    for place in sorted(published.resources):
-        await _set_capacity(connection, tenant, published.id, place, published.resources[place])
-    pointer = insert(workflow).values(tenant_id=tenant, workflow_id=published.id, hash=published.hash)
-    await connection.execute(
-        pointer.on_conflict_do_update(
-            index_elements=["tenant_id", "workflow_id"],
-            set_={"hash": pointer.excluded.hash, "updated_at": func.now()},
-            where=workflow.c.hash != pointer.excluded.hash,
-        )
     )
     return new is not None
 
@@ -179,6 +187,18 @@ async def retire(connection: AsyncConnection, tenant: int, workflow_id: str, *, 
     if done.rowcount:
         return True
     return None if await connection.scalar(select(workflow.c.hash).where(mine)) is None else False
+
+
+async def _point(connection: AsyncConnection, tenant: int, agents: Sequence[AgentVersion]) -> None:
+    """Make these the current versions of their agents."""
+    pointer = insert(agent).values([{"tenant_id": tenant, "agent_id": a.id, "hash": a.hash} for a in agents])
+    await connection.execute(
+        pointer.on_conflict_do_update(
+            index_elements=["tenant_id", "agent_id"],
+            set_={"hash": pointer.excluded.hash, "updated_at": func.now()},
+            where=agent.c.hash != pointer.excluded.hash,
+        )
+    )
 
 
 async def _set_capacity(connection: AsyncConnection, tenant: int, workflow_id: str, place: str, amount: Amount) -> None:

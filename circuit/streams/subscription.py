@@ -5,7 +5,7 @@ Also long after the end, and from another process than the one that writes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 
 from circuit.clock import Clock
@@ -45,7 +45,9 @@ class Streams:
         await reader.open()
         return reader
 
-    async def subscribe(self, execution: Numbered, tenant: int, after: Cursor | None = None) -> AsyncIterator[Frame]:
+    async def subscribe(
+        self, execution: Numbered, tenant: int, after: Cursor | None = None
+    ) -> AsyncGenerator[Frame, None]:
         """The frames of an execution behind `after`, without gap or repeat, to the terminal one and no further.
 
         Raises `NotFound` at the first step.
@@ -58,7 +60,7 @@ class Streams:
         finally:
             reader.close()
 
-    async def follow(self, key: CaseKey, after: int = 0) -> AsyncIterator[tuple[int, datetime, CaseEvent]]:
+    async def follow(self, key: CaseKey, after: int = 0) -> AsyncGenerator[tuple[int, datetime, CaseEvent], None]:
         """The events of a case behind the number `after`, live, to `case_ended` and no further.
 
         Raises `NotFound` at the first step. A database that cannot be reached later on is waited for.

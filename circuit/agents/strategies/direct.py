@@ -1,4 +1,5 @@
-"""`direct`: ask, make the calls that the answer asks for, ask again, until an answer makes none."""
+"""`direct`: ask, make the calls that the answer asks for, ask again, until an answer makes none, or one that only
+whoever asked can make."""
 
 from __future__ import annotations
 
@@ -19,12 +20,14 @@ class Direct:
     turns: int = MOST_TURNS
 
     async def answer(self, session: Session, voice: Voice, reasoning: dict[str, Any]) -> Answer:
+        choice = session.run.tool_choice
         for _ in range(self.turns):
-            answer = await session.ask(voice=voice, schema=session.run.output_schema, tools=True)
+            answer = await session.ask(voice=voice, schema=session.run.output_schema, tools=True, choice=choice)
             if answer.finish == "pause":
                 continue
-            if not answer.calls:
+            if not answer.calls or session.handed_out(answer):
                 return answer
+            choice = "auto"
             await session.act(answer)
             reasoning["calls"] = reasoning.get("calls", 0) + len(answer.calls)
         raise TurnLimit(f"the agent was not done after {self.turns} turns: raise max_turns, or give it less to do")

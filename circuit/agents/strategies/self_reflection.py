@@ -46,6 +46,9 @@ class SelfReflection:
         best, confidence = answer, -1.0
         judged: list[dict[str, Any]] = []
         for round_ in range(self.rounds + 1):
+            if session.handed_out(answer):  # there is no answer yet that could be judged
+                await voice.again(answer.text)
+                return answer
             verdict = await self._judged(session, answer)
             judged.append(verdict)
             if verdict["confidence"] > confidence:

@@ -38,6 +38,7 @@ from circuit.storage.tables.cases import (
     token,
 )
 from circuit.storage.tables.definitions import (
+    agent,
     agent_version,
     compatibility,
     prompt_version,
@@ -88,6 +89,7 @@ __all__ = [
     "Document",
     "Instant",
     "Verbatim",
+    "agent",
     "agent_version",
     "api_key",
     "archive_week",

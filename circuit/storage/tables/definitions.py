@@ -67,6 +67,21 @@ agent_version = Table(
     PrimaryKeyConstraint("tenant_id", "agent_id", "hash"),
 )
 
+agent = Table(
+    "agent",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("updated_at", Instant, nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("tenant_id", "agent_id"),
+    ForeignKeyConstraint(
+        ["tenant_id", "agent_id", "hash"],
+        ["agent_version.tenant_id", "agent_version.agent_id", "agent_version.hash"],
+        name="agent_current_version",
+    ),
+)
+
 prompt_version = Table(
     "prompt_version",
     metadata,

@@ -1,0 +1,51 @@
+"""Which models there are for a chat client: agents, workflows, and the plain models that published agents use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from circuit.api.services import Consulting, Seeing
+from circuit.errors import NotFound
+from circuit.security.permissions import Permission
+from circuit.security.principal import Principal
+
+OWNER = "circuit"
+
+
+class Catalogue:
+    """The models of a tenant."""
+
+    def __init__(self, queries: Seeing, consultations: Consulting) -> None:
+        self._queries = queries
+        self._consultations = consultations
+
+    async def all(self, principal: Principal) -> dict[str, Any]:
+        """The list, by id. Raises `Forbidden`."""
+        entries = await self._entries(principal)
+        return {"object": "list", "data": [entries[name] for name in sorted(entries)]}
+
+    async def one(self, name: str, principal: Principal) -> Mapping[str, Any]:
+        """One of them. Raises `NotFound`, `Forbidden`."""
+        found = (await self._entries(principal)).get(name)
+        if found is None:
+            raise NotFound(f"there is no model {name[:100]!r}; /v1/models lists them", details={"param": "model"})
+        return found
+
+    async def _entries(self, principal: Principal) -> dict[str, Mapping[str, Any]]:
+        principal.require(Permission.READ)
+        entries: dict[str, Mapping[str, Any]] = {}
+        for agent in await self._consultations.agents(principal.tenant):
+            provider: Mapping[str, Any] = agent.document["llm_provider"]
+            plain = f"{provider['type']}:{provider['model']}"
+            entries.setdefault(plain, _entry(plain, agent.updated_at, str(provider["type"])))
+            entries[f"agent:{agent.id}"] = _entry(f"agent:{agent.id}", agent.updated_at, OWNER)
+        for workflow in await self._queries.workflows(principal.tenant):
+            name = f"workflow:{workflow.id}"
+            entries[name] = _entry(name, workflow.published_at, OWNER)
+        return entries
+
+
+def _entry(name: str, at: datetime, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(at.timestamp()), "owned_by": owner}
