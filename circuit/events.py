@@ -49,12 +49,30 @@ class TokenImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a fork comes from: it begins with the marking that case `case_id` had after its event `seq`.
+
+    `entered` is since when each of its tokens counts as lying in its place, in their order; `fired` is how often each
+    transition had fired by then.
+    """
+
+    case_id: str
+    seq: int
+    entered: tuple[datetime, ...]
+    fired: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class CaseStarted:
+    """The first event of a case. With an `origin` the case is a fork, and its tokens keep the numbers that they had
+    there."""
+
     kind: ClassVar[str] = "case_started"
     workflow: str
     workflow_hash: str
     produced: tuple[TokenImage, ...]
     principal: str
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +270,14 @@ def decode_event(kind: str, body: Mapping[str, Any]) -> CaseEvent:
     for name in ("retry_at", "wake_at"):
         if values.get(name) is not None:
             values[name] = datetime.fromisoformat(values[name])
+    if values.get("origin") is not None:
+        values["origin"] = _origin(values["origin"])
     return cls(**values)
+
+
+def _origin(origin: Mapping[str, Any]) -> Origin:
+    entered = tuple(datetime.fromisoformat(at) for at in origin["entered"])
+    return Origin(origin["case_id"], origin["seq"], entered, origin["fired"])
 
 
 def _image(image: Mapping[str, Any]) -> TokenImage:

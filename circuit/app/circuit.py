@@ -34,9 +34,12 @@ from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
 from circuit.engine.calls import providers_of
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
+from circuit.engine.comparison import Difference
 from circuit.engine.engine import Engine
 from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.fork import TokenChange
 from circuit.engine.outbox import Outbox
+from circuit.engine.past import Moment
 from circuit.engine.requirement import Capabilities
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, TaskView
 from circuit.engine.worker import WorkerLimits
@@ -79,6 +82,7 @@ class Circuit:
         self.principal: Principal = LOCAL
         self.commands = engine.commands
         self.queries = engine.queries
+        self.travel = engine.travel
         self.streams = engine.streams
         self.fleet = engine.fleet
         self.outbox = Outbox(database, self.principal.tenant)
@@ -224,6 +228,30 @@ class Circuit:
         """Cases, the newest first."""
         chosen = CaseStatus(status) if status else None
         return await self.queries.cases(self.principal.tenant, workflow_id=workflow_id, status=chosen, limit=limit)
+
+    async def at(self, case_id: str, seq: int | None = None) -> Moment:
+        """A case as it was after its event `seq`, or after its last one. Raises `NotFound`, `InvalidRequest`."""
+        found = await self.travel.at(self.key(case_id), seq)
+        if found is None:
+            raise NotFound(_NO_CASE.format(case_id))
+        return found
+
+    async def fork(
+        self,
+        case_id: str,
+        seq: int | None = None,
+        *,
+        changes: Sequence[TokenChange] = (),
+        models: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> str:
+        """Start a case from where another one stood after its event `seq` (or its last one), and return its id. What
+        was done by then is not done again. `changes` are made to its tokens first, `models` are as for `start`."""
+        key = await self.travel.fork(self.key(case_id), seq, principal=self.principal, changes=changes, models=models)
+        return str(key)
+
+    async def diff(self, first: str, second: str) -> Difference:
+        """How two cases differ: marking, data, path and cost. Raises `NotFound`."""
+        return await self.travel.diff(self.key(first), self.key(second))
 
     async def why(self, case_id: str) -> CaseWhy:
         """What keeps each transition of a case from firing. Raises `NotFound`."""

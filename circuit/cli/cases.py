@@ -14,6 +14,7 @@ from circuit.cli.outcome import marking_text, print_tokens, print_why, standing
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, compact, one_line
 from circuit.cli.token import parse_object, parse_value
+from circuit.cli.travel import print_moment
 from circuit.errors import Conflict, InvalidRequest
 from circuit.settings import Settings
 
@@ -61,14 +62,24 @@ def cases(
     return with_circuit(body, as_json=as_json)
 
 
-def show(case_id: CaseArgument, as_json: JsonOption = False) -> int:
-    """Show a case: its marking, its tokens and its history.
+def show(
+    case_id: CaseArgument,
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="N", min=1, help="As it was after its event N, from its history.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Show a case: its marking, its tokens and its history; or its marking and data as they were.
 
     \b
     Example: circuit show 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11 --json
+    Example: circuit show 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11 --at 5
     """
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
+        if at is not None:
+            print_moment(await circuit.at(case_id, at), terminal)
+            return 0
         view = await circuit.case(case_id)
         if as_json:
             terminal.result(view.as_dict())

@@ -23,6 +23,7 @@ from circuit.cli import (
     serve,
     simulation,
     tasks,
+    travel,
     workers,
     workflows,
 )
@@ -56,6 +57,8 @@ app.command("schema")(workflows.schema)
 app.command("cases")(cases.cases)
 app.command("show")(cases.show)
 app.command("why")(cases.why)
+app.command("fork")(travel.fork)
+app.command("diff")(travel.diff)
 app.command("fire")(cases.fire)
 app.command("signal")(cases.signal)
 app.command("tasks")(tasks.tasks)

@@ -78,7 +78,9 @@ class Narrator:
         match event:
             case CaseStarted():
                 self._put(event.produced)
-                return [Line(f"case started: {self.marking_text()}", "bold")]
+                origin = event.origin
+                fork = f" as a fork of case {origin.case_id} after its event {origin.seq}" if origin else ""
+                return [Line(f"case started{fork}: {self.marking_text()}", "bold")]
             case TransitionFired():
                 self._take(event.consumed)
                 self._put(event.produced)

@@ -89,7 +89,7 @@ async def _start(
     terminal: Terminal,
     settings: Settings,
 ) -> int:
-    async with _opened(settings, terminal) as circuit:
+    async with opened(settings, terminal) as circuit:
         circuit.check_models(workflow, choices)
         circuit.check_actions(workflow)
         scripted = scripted_agents(workflow, choices)
@@ -103,11 +103,11 @@ async def _start(
             models=choices,
         )
         terminal.line(one_line(f"case {case_id} of the workflow {workflow.id}"))
-        return await _follow(circuit, case_id, terminal, places=list(workflow.net.places))
+        return await follow(circuit, case_id, terminal, places=list(workflow.net.places))
 
 
 async def _resume(case_id: str, terminal: Terminal, settings: Settings) -> int:
-    async with _opened(settings, terminal) as circuit:
+    async with opened(settings, terminal) as circuit:
         view = await circuit.case(case_id)
         if circuit.rests(view):
             # Nothing would happen: what is there is the answer.
@@ -120,17 +120,17 @@ async def _resume(case_id: str, terminal: Terminal, settings: Settings) -> int:
         terminal.line(one_line(f"case {view.case_id} of the workflow {view.workflow_id} goes on"))
         # What was said before is in the case's streams; only what is said from now on is shown.
         ended = [execution.id for execution in view.executions if execution.status != "running"]
-        return await _follow(circuit, view.case_id, terminal, silent=ended)
+        return await follow(circuit, view.case_id, terminal, silent=ended)
 
 
-def _opened(settings: Settings, terminal: Terminal) -> AbstractAsyncContextManager[Circuit]:
+def opened(settings: Settings, terminal: Terminal) -> AbstractAsyncContextManager[Circuit]:
     """Circuit with a worker for the cases that it is told to take, and for no other."""
     from circuit.app import Circuit
 
     return Circuit.open(settings=settings, only=[], stop_seconds=_STOP_SECONDS, progress=terminal.note)
 
 
-async def _follow(
+async def follow(
     circuit: Circuit, case_id: str, terminal: Terminal, *, places: Sequence[str] = (), silent: Collection[str] = ()
 ) -> int:
     """Work on the case, if nobody else does, and show what happens until nothing more will."""

@@ -138,8 +138,8 @@ class Commands:
         `InvalidRequest`, `Forbidden`.
         """
         principal.require(Permission.RUN)
-        _check_key(key)
-        wanted = _parameters(parameters)
+        check_idempotency_key(key)
+        wanted = start_parameters(parameters)
         async with self._database.transaction(principal.tenant) as connection:
             current = await workflows.current(connection, principal.tenant, workflow_id)
             if current is not None and current.retired_at is not None and key is not None:
@@ -169,7 +169,7 @@ class Commands:
         """Start a case of this very version, which is stored, with parameters that were looked at. Raises as
         `start_case` does."""
         principal.require(Permission.RUN)
-        _check_key(key)
+        check_idempotency_key(key)
         wanted = _storable(dict(parameters), "the parameters")
         now = self._now()
         tokens = opening_tokens(workflow, token, now)
@@ -314,7 +314,7 @@ class Commands:
     ) -> FeedbackView:
         """Say what an execution was worth; with an idempotency key, once. It asks nothing of the case, so it is written
         at once, also after the end. Raises `NotFound` and `InvalidRequest`."""
-        _check_key(idempotency_key)
+        check_idempotency_key(idempotency_key)
         check_feedback(score, comment)
         async with self._database.transaction(principal.tenant) as connection:
             if key.tenant != principal.tenant or await streams.execution(connection, key, firing) is None:
@@ -365,7 +365,7 @@ class Commands:
         # What a person may do where a workflow asks for him depends on what it asks: `check` says.
         if check is None:
             principal.require(_NEEDS.get(kind, Permission.RUN))
-        _check_key(idempotency_key)
+        check_idempotency_key(idempotency_key)
         if key.tenant != principal.tenant:
             raise NotFound(f"there is no case {key}")
         async with self._database.transaction(key.tenant) as connection:
@@ -429,7 +429,7 @@ def _check_person(transition: Transition, form: Mapping[str, Any], principal: Pr
         )
 
 
-def _parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+def start_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a start may ask for, checked."""
     given = _storable(dict(parameters or {}), "the parameters")
     unknown = sorted(given.keys() - {"models"})
@@ -455,7 +455,8 @@ def _storable(value: dict[str, Any], what: str) -> dict[str, Any]:
         raise PayloadTooLarge(f"{what} is too large: {oversize}") from None
 
 
-def _check_key(key: str | None) -> None:
+def check_idempotency_key(key: str | None) -> None:
+    """Raise `InvalidRequest` for a key that cannot be kept."""
     if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
         raise InvalidRequest(f"an idempotency key has 1 to {LONGEST_KEY} printable characters")
 

@@ -22,6 +22,7 @@ from circuit.engine.fleet import Fleet
 from circuit.engine.keys import Keys
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import Capabilities
+from circuit.engine.travel import Travel
 from circuit.engine.versions import Versions
 from circuit.engine.worker import Worker, WorkerLimits
 from circuit.ids import CaseKey, IdSource
@@ -71,6 +72,7 @@ class Engine:
         self.commands = Commands(database, self.versions, ids, self.now, hints)
         self.consultations = Consultations(database, self.commands, self.versions)
         self.queries = Queries(database, self.versions, self.now)
+        self.travel = Travel(database, self.queries, ids, self.now, hints)
         self.keys = Keys(database, self.now, clock.monotonic)
         self.fleet = Fleet(database, ids)
         # Who stays looks after the database too; a command that works on its own cases does not.

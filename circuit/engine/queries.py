@@ -217,7 +217,7 @@ class Queries:
             waits = any(firing.state.live and firing.start == 0 for firing in firings)
             standings = await resources.standing(connection, key, row.workflow_id) if waits else ()
         try:
-            workflow = await self._workflow(key.tenant, row)
+            workflow = await self.version(VersionKey(key.tenant, row.workflow_id, row.workflow_hash))
         except VersionUnusable as error:
             return CaseWhy(key, row.status, error.message, ())
         state = CaseState(
@@ -238,13 +238,13 @@ class Queries:
             return replace(explained, summary=summary)
         return explained
 
-    async def _workflow(self, tenant: int, row: CaseRow) -> Workflow:
-        version = VersionKey(tenant, row.workflow_id, row.workflow_hash)
-        if self._versions.known(version):
-            return self._versions.get(version)
-        async with self._database.transaction(tenant) as connection:
-            found = await workflows.by_hash(connection, tenant, row.workflow_id, row.workflow_hash)
-        return self._versions.add(version, None if found is None else found.document)
+    async def version(self, key: VersionKey) -> Workflow:
+        """A published version, compiled. Raises `VersionUnusable`."""
+        if self._versions.known(key):
+            return self._versions.get(key)
+        async with self._database.transaction(key.tenant) as connection:
+            found = await workflows.by_hash(connection, *key)
+        return self._versions.add(key, None if found is None else found.document)
 
 
 def _due_at(row: CaseRow, firings: Sequence[FiringRow], ready_at: datetime | None) -> datetime | None:

@@ -31,7 +31,7 @@ def patch_incident(
     if not about:
         which = f"not about token {only}" if only is not None else "about no token"
         raise InvalidRequest(f"incident {number} is {which}: there is no data to change")
-    tokens = [_patched(_present(memory, token), changes) for token in about]
+    tokens = [patched(_present(memory, token), changes) for token in about]
     _change(memory, tokens, "patched", principal, draft, incident=number)
 
 
@@ -64,7 +64,8 @@ def _present(memory: Memory, number: int) -> Token:
     return token
 
 
-def _patched(token: Token, changes: Mapping[str, Any]) -> Token:
+def patched(token: Token, changes: Mapping[str, Any]) -> Token:
+    """The token with other values at these dotted paths. Raises `InvalidRequest`, `PayloadTooLarge`."""
     root: dict[str, Any] = {"data": token.data, "metadata": token.metadata}
     for name, value in changes.items():
         if name.partition(".")[0] not in PARTS or name in PARTS:

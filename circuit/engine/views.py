@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from circuit.events import CaseEvent, TokenImage, TokenRef
+from circuit.events import CaseEvent, Origin, TokenImage, TokenRef
 from circuit.ids import CaseKey, Numbered
 from circuit.storage.records import CaseStatus
 
@@ -104,6 +104,8 @@ class EventView:
     def _shown(self, value: Any) -> Any:
         if isinstance(value, datetime):
             return instant(value)
+        if isinstance(value, Origin):
+            return {"case_id": value.case_id, "seq": value.seq}
         if isinstance(value, tuple):
             return [self._shown(item) for item in value]
         if isinstance(value, TokenRef | TokenImage):

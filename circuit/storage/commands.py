@@ -34,9 +34,10 @@ async def insert_case(
     *,
     idempotency_key: str | None = None,
     leaving: bool = False,
+    fired: Mapping[str, int] | None = None,
 ) -> CaseKey:
     """Write a new case: its row, its tokens, its first event and its claim to attention. With `leaving` the event goes
-    to the outbox.
+    to the outbox. `fired` is how often its transitions count as fired already.
 
     Returns `key`, or, where a case was started with the same idempotency key before, the key of that case, and
     nothing is written. Two that come with one key at the same time meet at the unique index: the second waits until
@@ -66,6 +67,7 @@ async def insert_case(
             parameters=dict(row.parameters),
             started_at=row.started_at,
             bucket=row.bucket,
+            fired=dict(fired or {}),
         )
     )
     if tokens:
@@ -81,6 +83,7 @@ async def insert_case(
                     "metadata": dict(token.metadata),
                     "entered_at": token.entered_at,
                     "available_at": token.available_at,
+                    "runs": None if token.runs is None else {name: run.as_json() for name, run in token.runs.items()},
                 }
                 for token in tokens
             ],

@@ -43,6 +43,18 @@ async def read_events(conn: AsyncConnection, key: CaseKey, after: int = 0, limit
     return [Recorded(seq, at, decode_event(kind, rows.document(body))) for seq, at, kind, body in found]
 
 
+async def path(conn: AsyncConnection, key: CaseKey, upto: int) -> list[str]:
+    """The transitions that a case has fired up to and with its event `upto`, in order."""
+    table = tables.history
+    found = await conn.execute(
+        select(table.c.transition)
+        .where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.seq <= upto)
+        .where(table.c.kind == TransitionFired.kind)
+        .order_by(table.c.seq)
+    )
+    return [transition for (transition,) in found]
+
+
 async def journal(conn: AsyncConnection, key: CaseKey, firing: int) -> list[tuple[int, str, datetime, Any]]:
     """What is recorded of the steps of a firing: attempt, step, when, and the value."""
     table = tables.journal

@@ -20,6 +20,8 @@ COMMANDS = [
     ["cases"],
     ["show"],
     ["why"],
+    ["fork"],
+    ["diff"],
     ["fire"],
     ["signal"],
     ["tasks"],

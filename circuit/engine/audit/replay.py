@@ -39,7 +39,8 @@ from circuit.storage.records import ExecutionStatus, FiringState
 
 @dataclass(slots=True)
 class Replayed:
-    """A firing as its events tell it. `execution` is the status that its execution must have."""
+    """A firing as its events tell it. `execution` is the status that its execution must have; `stands` is how a
+    live one stands, and `incident` says that its end raised one."""
 
     number: int
     transition: str
@@ -50,6 +51,8 @@ class Replayed:
     start: int = 1
     execution: ExecutionStatus = ExecutionStatus.RUNNING
     crashed: bool = False
+    incident: bool = False
+    stands: FiringState = FiringState.RUNNING
 
     @property
     def live(self) -> bool:
@@ -86,8 +89,7 @@ class Replay:
         self.seq = max(seq, self.seq)
         match event:
             case CaseStarted():
-                self.started, self.started_at = event, at
-                yield from self._produce(seq, at, event.produced, kept=())
+                yield from self._start(seq, at, event)
             case FiringBegun():
                 yield from self._begin(seq, at, event)
             case TransitionFired():
@@ -101,8 +103,11 @@ class Replay:
                 else:
                     self._leave(live, FiringState.CANCELLED, ExecutionStatus.CANCELLED)
             case FiringSuspended():
-                if self._live(event.firing) is None:
+                live = self._live(event.firing)
+                if live is None:
                     yield self._fault("I2", seq, f"firing {event.firing} is suspended and does not live")
+                else:
+                    live.stands = FiringState.SUSPENDED
             case FiringGranted():
                 if self._live(event.firing) is None:
                     yield self._fault("I2", seq, f"firing {event.firing} is granted something and does not live")
@@ -111,13 +116,13 @@ class Replay:
                 if live is None or event.start != live.start + 1:
                     yield self._fault("I2", seq, f"firing {event.firing} cannot begin its start {event.start} here")
                 if live is not None:
-                    live.start = event.start
+                    live.start, live.stands = event.start, FiringState.RUNNING
             case FiringRetried():
                 live = self._live(event.firing)
                 if live is None or event.attempt != live.attempt:
                     yield self._fault("I2", seq, f"attempt {event.attempt} of firing {event.firing} cannot fail here")
                 if live is not None:
-                    live.attempt = event.attempt + 1
+                    live.attempt, live.stands = event.attempt + 1, FiringState.OFFERED
             case IncidentResolved():
                 if not self.incidents.get(event.incident, False):
                     yield self._fault("I2", seq, f"incident {event.incident} is resolved and was not open")
@@ -130,6 +135,15 @@ class Replay:
                     yield from self._exchange(seq, since, (ref,), (image,))
             case CaseEnded():
                 self.ended, self.ended_at = event, at
+
+    def _start(self, seq: int, at: datetime, event: CaseStarted) -> Iterator[Fault]:
+        self.started, self.started_at = event, at
+        yield from self._produce(seq, at, event.produced, kept=())
+        if event.origin is not None:
+            # A fork has a past already.
+            self.fired.update(event.origin.fired)
+            for image, entered in zip(event.produced, event.origin.entered, strict=True):
+                self.marking.replace(_token(image, entered))
 
     # -- firings ----------------------------------------------------------------------------------------------------
 
@@ -206,6 +220,7 @@ class Replay:
             yield self._fault("I1", seq, f"firing {number} consumes other tokens than it had reserved")
         error = event.error if isinstance(event, FiringFailed) else event.skipped
         found.crashed = error is not None and error.get("code") == Crashed.code
+        found.incident = isinstance(event, FiringFailed) and event.incident is not None
         self._leave(found, state, execution)
 
     def _leave(self, live: Replayed, state: FiringState, execution: ExecutionStatus) -> None:
@@ -245,7 +260,7 @@ class Replay:
             self.last_token = max(self.last_token, image.number)
             if image.number in self.marking:
                 self.marking.take(image.number)
-            self.marking.put(Token(image.number, image.version, image.place, image.data, image.metadata, at))
+            self.marking.put(_token(image, at))
 
     def _missing(self, ref: TokenRef) -> str | None:
         """Why the token that `ref` names cannot be taken, or None."""
@@ -295,6 +310,10 @@ def _given(transition: Transition) -> Counter[str]:
     for arc in transition.outputs:
         given[arc.place] += arc.weight
     return given
+
+
+def _token(image: TokenImage, entered_at: datetime) -> Token:
+    return Token(image.number, image.version, image.place, image.data, image.metadata, entered_at)
 
 
 def _counted(places: Counter[str]) -> str:
