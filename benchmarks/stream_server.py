@@ -179,6 +179,7 @@ async def run(mode: str, readers: int, events: int) -> None:
             load=cast("Any", None),
             gate=Gate.open(SystemClock(), LOCAL),
             ready=cast("Any", None),
+            conversations=cast("Any", None),
             clock=SystemClock(),
         )
         application = create_application(services)

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, cast
 
+from circuit.actions.conversation import Conversation, Memories
 from circuit.actions.delegate import agent_tool
 from circuit.actions.tools import Toolbox
 from circuit.agents.agent import run_agent
@@ -67,8 +68,9 @@ class CallJournal:
 
 
 class AgentAction:
-    """Runs agents. `answers` gives what the agents of a tenant share of earlier answers. `fault` is called at
-    `before_answer`, `after_answer`, `after_journal` and `after_tool`, for crash tests."""
+    """Runs agents. `answers` gives what the agents of a tenant share of earlier answers, `memories` what their
+    conversations remember. `fault` is called at `before_answer`, `after_answer`, `after_journal` and `after_tool`, for
+    crash tests."""
 
     def __init__(
         self,
@@ -77,12 +79,14 @@ class AgentAction:
         toolbox: Toolbox | None = None,
         interceptors: Sequence[Interceptor] = (),
         answers: Callable[[int], AnswerStore] | None = None,
+        memories: Memories | None = None,
         fault: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._registry = registry
         self._toolbox = toolbox or Toolbox(Path(gettempdir()) / "circuit-workspaces")
         self._interceptors = interceptors
         self._answers = answers
+        self._memories = memories
         self._fault = fault
 
     async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
@@ -94,7 +98,13 @@ class AgentAction:
         """
         agent: Mapping[str, Any] = call.config["agent"]
         spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
-        result = await self.run(_run(call, agent, spec), call, CallJournal(call, context))
+        journal = CallJournal(call, context)
+        run = _run(call, agent, spec)
+        asked = [message for message in run.messages if message.role != Role.SYSTEM]
+        conversation = await self._conversation(agent, call, journal)
+        if conversation is not None:
+            run = replace(run, messages=conversation.before(run.messages), recalled=len(conversation.recalled))
+        result = await self.run(run, call, journal)
         answer = result.answer
         output: Any = result.output
         usage = result.counted
@@ -110,7 +120,13 @@ class AgentAction:
             "output": output,
             **({"reasoning": result.reasoning} if result.reasoning else {}),
         }
-        return ActionOutput(outputs, answer.text, output, usage, answer.model)
+        added = None if conversation is None else conversation.exchange(asked, result)
+        return ActionOutput(outputs, answer.text, output, usage, answer.model, added)
+
+    async def _conversation(self, agent: Mapping[str, Any], call: ActionCall, journal: Journal) -> Conversation | None:
+        if self._memories is None:
+            return None
+        return await Conversation.open(agent, call, journal, self._memories)
 
     async def run(self, run: AgentRun, call: ActionCall, journal: CallJournal) -> AgentResult:
         """Perform `run`, which is of the agent of `call`."""

@@ -83,7 +83,16 @@ async def run_agent(
             await journal.emit(StreamDelta(StreamType.TOOL_CALL, told))
         return AgentResult(answer, None, session.usage, session.cost, reasoning, tuple(session.messages), calls)
     answer, output = await _output(session, answer)
-    return AgentResult(answer, output, session.usage, session.cost, reasoning, tuple(session.messages))
+    return AgentResult(
+        answer,
+        output,
+        session.usage,
+        session.cost,
+        reasoning,
+        tuple(session.messages),
+        said=(*session.said, Message(Role.ASSISTANT, answer.parts)),
+        recap=session.recap,
+    )
 
 
 async def _output(session: Session, answer: Answer) -> tuple[Answer, Any]:

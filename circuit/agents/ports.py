@@ -1,4 +1,5 @@
-"""What an agent needs from outside: somebody who hears it, a journal that remembers for it, and people it may ask."""
+"""What an agent needs from outside: somebody who hears it, a journal that remembers for it, people it may ask, and what
+was said before."""
 
 from __future__ import annotations
 
@@ -7,6 +8,19 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from circuit.events import StreamDelta
+
+
+class Memory(Protocol):
+    """What one conversation remembers of earlier runs. `circuit.engine.conversations` supplies it."""
+
+    async def length(self) -> int:
+        """How many messages there are."""
+        ...
+
+    async def recall(self, upto: int) -> Sequence[tuple[int, Mapping[str, Any]]]:
+        """What an agent is told of the first `upto` messages, as JSON (`role`, `parts`), each with the number of the
+        last message that is known with it. A summary has the role `summary`."""
+        ...
 
 
 class Journal(Protocol):

@@ -25,8 +25,9 @@ class Capability:
 class AgentRun:
     """What one run asks for. `occurrence` counts the completed runs before it at the same transition of its case,
     `attempt` its own tries from 1. `provider` is the type of the provider, for prices; `context_tokens` bounds the
-    conversation below what the model's profile says. `functions` are tools of whoever asks: a call of one ends the run,
-    for only he can make it. `tool_choice` says which tool the first answer calls, as in a `ModelRequest`."""
+    conversation below what the model's profile says. `recalled` says how many of the messages behind the system's were
+    said in earlier runs. `functions` are tools of whoever asks: a call of one ends the run, for only he can make it.
+    `tool_choice` says which tool the first answer calls, as in a `ModelRequest`."""
 
     model: str
     messages: tuple[Message, ...]
@@ -44,13 +45,23 @@ class AgentRun:
     context_tokens: int | None = None
     functions: tuple[ToolSpec, ...] = ()
     tool_choice: str = "auto"
+    recalled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recap:
+    """What a model wrote of the first `recalled` messages that came from earlier runs, in their place."""
+
+    text: str
+    recalled: int
 
 
 @dataclass(frozen=True, slots=True)
 class AgentResult:
     """The final answer and, where a schema asked for it, the structured output in it. `usage` and `cost` are of all
     that was asked; `reasoning` is what the capabilities kept: steps, reflections, confidence. `calls` are those that
-    whoever asked has to make: then there is no output yet."""
+    whoever asked has to make: then there is no output yet. `said` is what a later run should know of this one: the
+    calls with their results, and the answer."""
 
     answer: Answer
     output: Any
@@ -59,6 +70,8 @@ class AgentResult:
     reasoning: Mapping[str, Any] = field(default_factory=dict[str, Any])
     messages: tuple[Message, ...] = ()
     calls: tuple[ToolCallPart, ...] = ()
+    said: tuple[Message, ...] = ()
+    recap: Recap | None = None
 
     @property
     def counted(self) -> dict[str, Any]:

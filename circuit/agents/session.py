@@ -20,9 +20,9 @@ from circuit.agents.interceptor import Interceptor, passed, prepared
 from circuit.agents.invisible import visible
 from circuit.agents.policy import ApprovalRule, Policies, Record
 from circuit.agents.ports import Journal
-from circuit.agents.run import AgentRun
+from circuit.agents.run import AgentRun, Recap
 from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
-from circuit.agents.window import fit, transcript
+from circuit.agents.window import Past, fit, transcript
 from circuit.errors import ToolDenied, ToolError, ToolLoop, ToolUnknown
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart
@@ -57,7 +57,8 @@ SUMMARY = (
 
 
 class Session:
-    """`messages` is the conversation, which grows; `seen` what the run counts for its policies."""
+    """`messages` is the conversation, which grows; `said` what of this run a later one should know; `recap` what stands
+    for messages of earlier runs that had to go."""
 
     def __init__(
         self,
@@ -74,6 +75,9 @@ class Session:
         self.usage: dict[str, Any] = {}
         self.cost: float | None = None
         self.turns = 0
+        self.said: list[Message] = []
+        self.recap: Recap | None = None
+        self._past = Past.of(run.messages, run.recalled)
         self._provider = provider
         self._tools = tools
         self._policies: Policies = run.policies
@@ -137,7 +141,14 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        self.messages.append(Message(Role.TOOL, tuple(results)))
+        self.keep(answer)
+        made = Message(Role.TOOL, tuple(results))
+        self.said.append(made)
+        self.messages.append(made)
+
+    def keep(self, answer: Answer) -> None:
+        """A later run should know this answer, which is not the last."""
+        self.said.append(Message(Role.ASSISTANT, answer.parts))
 
     def note(self, text: str, role: Role = Role.USER) -> None:
         """Say something in the conversation that no model is asked about yet."""
@@ -187,14 +198,15 @@ class Session:
             return tuple(self.messages)
         reserve = int(self.run.parameters.get("max_tokens") or min(profile.max_output or RESERVE, RESERVE))
         room = max(limit - reserve - sum(len(orjson.dumps(tool.parameters)) // 4 + 50 for tool in self.offered), 256)
-        fitted = fit(self.messages, room)
+        fitted = fit(self.messages, room, self._past.task)
         if not fitted.dropped:
             return fitted.messages
         summary = await self._summary(fitted.dropped)
-        at = next((n + 1 for n, message in enumerate(fitted.messages) if message.role == Role.USER), 0)
-        told = Message.text(Role.USER, f"What was said before, in short:\n{summary}")
         # From now on the summary stands in the place of what it is of.
-        self.messages = [*fitted.messages[:at], told, *fitted.messages[at:]]
+        at = self._past.place(fitted.messages)
+        self.messages = [*fitted.messages[:at], recap(summary), *fitted.messages[at:]]
+        if covered := self._past.drop(len(fitted.dropped)):
+            self.recap = Recap(summary, covered)
         return tuple(self.messages)
 
     async def _summary(self, dropped: Sequence[Message]) -> str:
@@ -320,6 +332,11 @@ class _Planned:
     arguments: Mapping[str, Any]
     step: str
     refusal: ToolError | None
+
+
+def recap(summary: str) -> Message:
+    """How a model is told what was said before."""
+    return Message.text(Role.USER, f"What was said before, in short:\n{summary}")
 
 
 def _as_text(value: Any) -> str:

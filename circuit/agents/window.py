@@ -2,7 +2,8 @@
 
 Tokens are estimated, four bytes to one, because the true count is the provider's. What is too long is made shorter in
 this order: old results of tools lose their content, then the oldest turns go, from a call to its results as one; the
-system's messages and the first and the last message of the user stay. `dropped` says what a summary would be of.
+system's messages, the task and the last message of the user stay. The task is the first message of the user in this
+run; what earlier runs said goes before it. `dropped` says what a summary would be of.
 """
 
 from __future__ import annotations
@@ -27,13 +28,43 @@ class Fitted:
     dropped: tuple[Message, ...] = ()
 
 
+@dataclass(slots=True)
+class Past:
+    """What a conversation brings along from earlier runs: the first `left` messages behind the system's, of `whole`.
+    `summarised` says that a summary lies before them."""
+
+    task: Message | None
+    whole: int
+    left: int
+    summarised: bool = False
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], recalled: int) -> Past:
+        """The past of a run that begins with `messages`, `recalled` of which are from earlier ones."""
+        new = [message for message in messages if message.role != Role.SYSTEM][recalled:]
+        return cls(next((message for message in new if message.role == Role.USER), None), recalled, recalled)
+
+    def place(self, messages: Sequence[Message]) -> int:
+        """Where the summary of what went belongs: before what is left of the past, else behind the task."""
+        if self.whole:
+            return next((n for n, message in enumerate(messages) if message.role != Role.SYSTEM), len(messages))
+        return next((n + 1 for n, message in enumerate(messages) if message.role == Role.USER), 0)
+
+    def drop(self, count: int) -> int:
+        """The oldest `count` messages went. How many of earlier runs are gone now, if some of these were."""
+        gone = min(self.left, max(0, count - self.summarised))
+        self.left -= gone
+        self.summarised = True
+        return self.whole - self.left if gone else 0
+
+
 def tokens(messages: Sequence[Message]) -> int:
     """About how many tokens `messages` are."""
     return sum(4 + sum(_size(part) for part in message.parts) for message in messages)
 
 
-def fit(messages: Sequence[Message], limit: int) -> Fitted:
-    """`messages` in at most `limit` tokens, as far as that is possible."""
+def fit(messages: Sequence[Message], limit: int, task: Message | None = None) -> Fitted:
+    """`messages` in at most `limit` tokens, as far as that is possible; `task` stays, or else the user's first one."""
     kept = list(messages)
     if tokens(kept) <= limit:
         return Fitted(tuple(kept))
@@ -42,7 +73,7 @@ def fit(messages: Sequence[Message], limit: int) -> Fitted:
         if tokens(kept) <= limit:
             return Fitted(tuple(kept))
     dropped: list[Message] = []
-    while tokens(kept) > limit and (span := _oldest(kept)) is not None:
+    while tokens(kept) > limit and (span := _oldest(kept, task)) is not None:
         dropped += kept[span]
         del kept[span]
     return Fitted(tuple(kept), tuple(dropped))
@@ -87,10 +118,11 @@ def _emptied(message: Message) -> Message:
     return Message(message.role, parts)
 
 
-def _oldest(messages: Sequence[Message]) -> slice | None:
+def _oldest(messages: Sequence[Message], task: Message | None) -> slice | None:
     """The oldest messages that may go together: one that asks, or an answer with the results of its calls."""
     users = [at for at, message in enumerate(messages) if message.role == Role.USER]
-    firm = {*users[:1], *users[-1:]}
+    tasks = [at for at in users if messages[at] == task]
+    firm = {*(tasks[-1:] or users[:1]), *users[-1:]}
     last = len(messages) - 1
     for at, message in enumerate(messages):
         if message.role in (Role.SYSTEM, Role.TOOL) or at in firm:

@@ -12,6 +12,7 @@ from circuit.clock import Clock
 from circuit.definition.workflow import Workflow
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.consultations import AgentView, Consultation
+from circuit.engine.conversations import Conversations
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, WorkflowView
 from circuit.ids import CaseKey
 from circuit.observability.metrics import Figure
@@ -38,6 +39,7 @@ class Asking(Protocol):
         *,
         principal: Principal,
         parameters: Mapping[str, Any] | None = None,
+        conversations: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> CaseKey: ...
 
@@ -119,6 +121,7 @@ class Services:
     gate: Gate
     ready: Callable[[], Awaitable[Mapping[str, Any]]]
     clock: Clock
+    conversations: Conversations
     figures: Figures = no_figures
     consultations: Consulting | None = None
     default_model: str | None = None

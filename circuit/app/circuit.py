@@ -85,6 +85,7 @@ class Circuit:
         self.travel = engine.travel
         self.streams = engine.streams
         self.fleet = engine.fleet
+        self.conversations = engine.conversations
         self.outbox = Outbox(database, self.principal.tenant)
         self.archive = Archive(database, settings.archive_folder or settings.home / "archive")
         self._only: list[CaseKey] | None = None
@@ -204,15 +205,19 @@ class Circuit:
         *,
         metadata: Mapping[str, Any] | None = None,
         models: Mapping[str, Mapping[str, Any]] | None = None,
+        conversations: Mapping[str, str] | None = None,
     ) -> str:
         """Start a case of the current version of a workflow and return its id.
 
         `models` puts other models in the place of the workflow's: `{"type": ..., "model": ...}` by agent id, or by `*`
-        for every agent. Raises `NotFound`, and `TokenRefused` where the token does not fit its place.
+        for every agent; `conversations` are the ids of those that agents go on with, by agent id: the case gets copies.
+        Raises `NotFound`, and `TokenRefused` where the token does not fit its place.
         """
         token = TokenInput(dict(data or {}), dict(metadata or {})) if data is not None or metadata is not None else None
         parameters = {"models": {name: dict(model) for name, model in models.items()}} if models else {}
-        key = await self.commands.start_case(workflow_id, token, principal=self.principal, parameters=parameters)
+        key = await self.commands.start_case(
+            workflow_id, token, principal=self.principal, parameters=parameters, conversations=conversations
+        )
         return str(key)
 
     async def case(self, case_id: str) -> CaseView:

@@ -25,6 +25,7 @@ from circuit.actions.tools import Toolbox
 from circuit.egress import Egress
 from circuit.engine.action import Action
 from circuit.engine.answers import Answers
+from circuit.engine.conversations import Memory
 from circuit.http import Http, Timeouts
 from circuit.providers.registry import ProviderRegistry
 from circuit.settings import Settings
@@ -44,7 +45,9 @@ def performers(
     stack.push_async_callback(http.aclose)
     toolbox = Toolbox(settings.home / "workspaces", registry.http, settings.environment, functions=tuple(tools))
     stack.push_async_callback(toolbox.aclose)
-    agents = AgentAction(registry, toolbox=toolbox, answers=partial(Answers, database))
+    agents = AgentAction(
+        registry, toolbox=toolbox, answers=partial(Answers, database), memories=partial(Memory, database)
+    )
     performing: dict[str, Action] = {
         AGENT: agents,
         CONSULTATION: ConsultationAction(agents),

@@ -42,6 +42,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         gate=await _gate(circuit, host),
         ready=partial(_health, circuit),
         clock=circuit.clock,
+        conversations=circuit.conversations,
         figures=circuit.engine.figures,
         consultations=circuit.engine.consultations,
         default_model=circuit.settings.default_model,

@@ -14,6 +14,7 @@ from circuit.cli import (
     archive,
     audit,
     cases,
+    conversations,
     database,
     drawing,
     executions,
@@ -75,6 +76,7 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(access.keys, name="keys")
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(archive.app, name="archive")
+app.add_typer(conversations.app, name="conversations")
 app.add_typer(executions.app, name="executions")
 app.add_typer(workers.app, name="workers")
 app.add_typer(outbox.app, name="outbox")

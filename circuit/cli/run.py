@@ -51,6 +51,12 @@ def run(
         list[str] | None,
         typer.Option("--actions", metavar="MODULE", help="A Python module (or .py file) with @action functions."),
     ] = None,
+    conversations: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--conversation", metavar="AGENT=ID", help="A conversation that the agent goes on with a copy of."
+        ),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="CASE", help="Go on with a case instead of starting one.")
     ] = None,
@@ -69,7 +75,7 @@ def run(
     terminal = Terminal(json=as_json)
     settings = with_actions(Settings.from_environment(), actions)
     if resume is not None:
-        if file is not None or token is not None or token_file is not None or assignments or models:
+        if file is not None or token is not None or token_file is not None or assignments or models or conversations:
             raise InvalidRequest("--resume takes a case that exists: no FILE, token or model goes with it.")
         return run_session(lambda: _resume(resume, terminal, settings), settings)
     if file is None:
@@ -79,13 +85,28 @@ def run(
     workflow = read_workflow(file)
     parts = token_parts(token, token_file, assignments or [])
     choices = model_overrides(models or [], workflow)
-    return run_session(lambda: _start(workflow, parts, choices, terminal, settings), settings)
+    told = _conversations(conversations or [])
+    return run_session(lambda: _start(workflow, parts, choices, told, terminal, settings), settings)
+
+
+def _conversations(texts: Sequence[str]) -> dict[str, str]:
+    """Conversations by agent, from `AGENT=ID`. Raises `InvalidRequest`."""
+    found: dict[str, str] = {}
+    for text in texts:
+        agent, equals, conversation = text.partition("=")
+        if not agent or not equals or not conversation:
+            raise InvalidRequest(
+                f"--conversation takes AGENT=ID, not {text!r}; `circuit conversations list` has the ids"
+            )
+        found[agent] = conversation
+    return found
 
 
 async def _start(
     workflow: Workflow,
     parts: TokenParts | None,
     choices: dict[str, dict[str, Any]],
+    conversations: dict[str, str],
     terminal: Terminal,
     settings: Settings,
 ) -> int:
@@ -101,6 +122,7 @@ async def _start(
             parts.data if parts else None,
             metadata=parts.metadata if parts else None,
             models=choices,
+            conversations=conversations,
         )
         terminal.line(one_line(f"case {case_id} of the workflow {workflow.id}"))
         return await follow(circuit, case_id, terminal, places=list(workflow.net.places))

@@ -303,6 +303,13 @@ class Agent(Part):
     context_tokens: Annotated[
         int | None, Field(ge=256, description="Most tokens of the conversation. Default: what the model holds.")
     ] = None
+    conversation: Annotated[
+        Literal["token", "case"] | None,
+        Field(
+            description="What of its earlier runs it is told: those about the same token, or all in the case. Default: "
+            "nothing."
+        ),
+    ] = None
     cache: Annotated[
         ResponseCache | None,
         Field(description="Whether identical requests get the earlier answer. Default: each asks the model."),

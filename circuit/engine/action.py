@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
+from uuid import UUID
 
 from circuit.events import StreamDelta
 from circuit.ids import CaseKey
@@ -59,6 +60,18 @@ class ActionCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a run adds to a conversation of an agent when its firing completes: messages as JSON (`role`, `parts`, and
+    `covers` of a summary: the number of the last message that it stands for). `token` is the one that the conversation
+    is about; None: the whole case."""
+
+    conversation: UUID
+    agent_id: str
+    token: int | None
+    messages: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class ActionOutput:
     """What an action gives back. `outputs` are the names that `output_mapping` maps from."""
 
@@ -67,6 +80,7 @@ class ActionOutput:
     output: Any = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    exchange: Exchange | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from circuit.definition.consultation import is_consultation
 from circuit.definition.workflow import Workflow
+from circuit.engine.conversations import take_along
 from circuit.engine.opening import TokenInput as TokenInput
 from circuit.engine.opening import opening_tokens
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
@@ -129,11 +130,13 @@ class Commands:
         *,
         principal: Principal,
         parameters: Mapping[str, Any] | None = None,
+        conversations: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> CaseKey:
         """Start a case of the current version of a workflow; with an idempotency `key`, at most once.
 
-        `parameters` may hold `models`: `{agent id or "*": {"type", "model", "options"?}}`. Raises `NotFound`,
+        `parameters` may hold `models`: `{agent id or "*": {"type", "model", "options"?}}`. `conversations` are those
+        that agents go on with, by agent id: they are forked for the case, whole. Raises `NotFound`,
         `Conflict` for a workflow that is retired, `TokenRefused` with every fault of the token, `PayloadTooLarge`,
         `InvalidRequest`, `Forbidden`.
         """
@@ -155,7 +158,9 @@ class Commands:
                 " `circuit unretire` lets them begin again"
             )
         workflow = self._compiled(VersionKey(principal.tenant, workflow_id, current.hash), current.document)
-        return await self.begin(workflow, token, principal=principal, parameters=wanted, key=key)
+        return await self.begin(
+            workflow, token, principal=principal, parameters=wanted, conversations=conversations, key=key
+        )
 
     async def begin(
         self,
@@ -164,6 +169,7 @@ class Commands:
         *,
         principal: Principal,
         parameters: Mapping[str, Any],
+        conversations: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> CaseKey:
         """Start a case of this very version, which is stored, with parameters that were looked at. Raises as
@@ -184,6 +190,8 @@ class Commands:
             started = await commands.insert_case(
                 connection, case, row, tokens, event, now, idempotency_key=key, leaving=leaving
             )
+            if started == case:
+                await take_along(connection, case, workflow, conversations or {}, principal)
         self._hints.work()
         return started
 

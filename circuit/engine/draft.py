@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
+from circuit.engine.action import Exchange
 from circuit.events import CaseEvent, Frame
 from circuit.ids import CaseKey
 from circuit.net.marking import Marking, Token
@@ -16,12 +17,14 @@ from circuit.storage.records import (
     CaseRow,
     CaseWrite,
     CommandResult,
+    ExchangeRow,
     ExecutionRow,
     FiringRow,
     HoldRow,
     Holds,
     IncidentRow,
     JournalRow,
+    MessageRow,
     StreamRow,
     TokenMove,
 )
@@ -35,6 +38,7 @@ class Draft:
         "_before",
         "_changed",
         "_events",
+        "_exchanges",
         "_executions_changed",
         "_executions_opened",
         "_frames",
@@ -70,6 +74,7 @@ class Draft:
         self._journal: list[JournalRow] = []
         self._settled: list[CommandResult] = []
         self._holds: Holds | None = None
+        self._exchanges: list[ExchangeRow] = []
 
     def record(self, event: CaseEvent) -> None:
         self._events.append((self.now, event))
@@ -120,6 +125,14 @@ class Draft:
         if len(asked) == len(holds.asked):
             holds.freed += [HoldRow(place, firing, amount, self.now) for place, amount in amounts.items()]
         holds.asked = asked
+
+    def say(self, firing: int, exchange: Exchange) -> None:
+        """What a firing adds to a conversation, for it has completed."""
+        messages = [
+            MessageRow(said["role"], said["parts"], said.get("agent_id"), said.get("covers"))
+            for said in exchange.messages
+        ]
+        self._exchanges.append(ExchangeRow(exchange.conversation, exchange.agent_id, exchange.token, firing, messages))
 
     def settle(self, result: CommandResult) -> None:
         self._settled.append(result)
@@ -180,5 +193,6 @@ class Draft:
             release=release,
             due_at=due_at,
             holds=self._holds,
+            exchanges=self._exchanges,
             not_before=self._not_before,
         )

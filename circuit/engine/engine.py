@@ -16,6 +16,7 @@ from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.consultations import Consultations
+from circuit.engine.conversations import Conversations
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.figures import figures
 from circuit.engine.fleet import Fleet
@@ -75,6 +76,7 @@ class Engine:
         self.travel = Travel(database, self.queries, ids, self.now, hints)
         self.keys = Keys(database, self.now, clock.monotonic)
         self.fleet = Fleet(database, ids)
+        self.conversations = Conversations(database, ids)
         # Who stays looks after the database too; a command that works on its own cases does not.
         self.keeper = None if only is not None else Keeper(database, self.now, policy or Policy(), archive)
         self.worker: Worker | None = None

@@ -24,9 +24,12 @@ from circuit.net.colour import Colour
 from circuit.security.redaction import excerpt, redact
 from circuit.storage.records import ALL_ATTEMPTS, JournalRow, LogWrite
 from circuit.streams.publisher import Outlet, Publisher
-from circuit.value import dataclass
+from circuit.value import dataclass, replace
 
 logger = logging.getLogger(__name__)
+
+EXCHANGE_LIMIT = 4 * PAYLOAD_LIMIT
+"""How many bytes of JSON one run may add to a conversation."""
 
 LONGEST_MESSAGE = 500
 """How many characters of a foreign exception go into the rows; all of it goes to the log."""
@@ -238,7 +241,11 @@ def _sane(output: ActionOutput) -> ActionOutput:
     outputs, text, usage, model = _stored(
         [dict(output.outputs), output.text, dict(output.usage), output.model], "the output", limit
     )
-    return ActionOutput(outputs, text, value, usage, model)
+    exchange = output.exchange
+    if exchange is not None:
+        said = _stored([dict(message) for message in exchange.messages], "what was said", EXCHANGE_LIMIT)
+        exchange = replace(exchange, messages=said)
+    return ActionOutput(outputs, text, value, usage, model, exchange)
 
 
 def _sane_wait(wait: Suspended) -> Suspended:

@@ -96,6 +96,8 @@ class Owner:
             self.memory.end_execution(live, ExecutionStatus.COMPLETED, draft, usage=output.usage)
             fields = {"final_response": output.text, "usage": output.usage, "output": output.output}
             self.memory.frame(live, sequence + 1, StreamDelta(StreamType.COMPLETED, fields), draft)
+            if output.exchange is not None:
+                draft.say(number, output.exchange)
         return self._finish(draft)
 
     def failed(

@@ -183,6 +183,8 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         _frames(rows, tenant, case, write.frames)
     if write.incidents_opened or write.incidents_changed or write.commands_settled or write.journal:
         _seldom(rows, write)
+    if write.exchanges:
+        _exchanges(rows, write)
     if write.holds is not None:
         _holds(rows, write.key, row.workflow_id, write.holds)
     if write.release and write.due_at is not None:
@@ -282,6 +284,27 @@ def _seldom(rows: Rows, write: CaseWrite) -> None:
         _rows(rows, "commands_settled").append((tenant, case, result.id, result.state, _json(result.result)))
     if write.journal:
         _journal(rows, tenant, case, write.journal)
+
+
+def _exchanges(rows: Rows, write: CaseWrite) -> None:
+    tenant, case = write.key
+    for one in write.exchanges:
+        begun = (tenant, case, one.conversation, one.agent_id, write.row.workflow_id, one.token)
+        _rows(rows, "conversations").append(begun)
+        _rows(rows, "messages").extend(
+            (
+                tenant,
+                case,
+                one.conversation,
+                number,
+                said.role,
+                _json(said.parts),
+                said.agent_id,
+                one.firing,
+                said.covers,
+            )
+            for number, said in enumerate(one.messages, 1)
+        )
 
 
 def _holds(rows: Rows, key: CaseKey, workflow_id: str, holds: Holds) -> None:

@@ -200,6 +200,28 @@ class Holds:
     freed: list[HoldRow] = field(default_factory=list[HoldRow])
 
 
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """A message of a conversation. `parts` are typed, as JSON; `agent_id` is who said it, where somebody else than the
+    conversation's agent did; `covers` is the last message that a summary stands for."""
+
+    role: str
+    parts: Any
+    agent_id: str | None = None
+    covers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRow:
+    """What a completed firing adds to a conversation, which begins with it if it is not there."""
+
+    conversation: UUID
+    agent_id: str
+    token: int | None
+    firing: int
+    messages: Sequence[MessageRow]
+
+
 @dataclass(slots=True)
 class CaseWrite:
     """One step of one case. `row` is the case's row after it; `events` take the numbers from `expected_seq + 1`.
@@ -230,6 +252,7 @@ class CaseWrite:
     release: bool = False
     due_at: datetime | None = None
     holds: Holds | None = None
+    exchanges: Sequence[ExchangeRow] = ()
     not_before: datetime | None = None
 
 

@@ -253,6 +253,22 @@ SECTIONS: tuple[Section, ...] = (
         " AND k.state = 'pending') FOR UPDATE OF t SKIP LOCKED) done"
         " WHERE r.tenant_id = done.tenant_id AND r.case_id = done.case_id",
     ),
+    _insert(
+        "conversations",
+        tables.conversation,
+        "conversation_id agent_id workflow_id token",
+        "ON CONFLICT DO NOTHING",
+    ),
+    # A conversation belongs to one case, and a batch holds one step of a case at most: nobody else counts on here.
+    Section(
+        "messages",
+        _columns(tables.message, "conversation_id seq role parts agent_id firing covers"),
+        f"INSERT INTO {_named(tables.message)}"
+        " (tenant_id, case_id, conversation_id, seq, role, parts, agent_id, firing, covers)"
+        " SELECT tenant_id, case_id, conversation_id, i.seq + (SELECT coalesce(max(m.seq), 0)"
+        f" FROM {_named(tables.message)} m WHERE m.tenant_id = i.tenant_id AND m.conversation_id = i.conversation_id),"
+        " role, parts, agent_id, firing, covers FROM {rows} WHERE {gate}",
+    ),
     _insert("holds_asked", tables.hold, "workflow_id place firing amount asked_at"),
     # What is paced is there again when its time is over, and not before. A grant locks rows of `ready` before holds
     # (`circuit.storage.resources`), and so does this.

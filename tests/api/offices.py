@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from stage import Stage
@@ -40,7 +40,9 @@ class Office:
         self.queries = 0
         self.fault: Exception | None = None
         gate = gate or Gate.open(stage.clock, LOCAL)
-        self.services = Services(self, self, stage.streams, load, gate, ready or self.ready, stage.clock)
+        self.services = Services(
+            self, self, stage.streams, load, gate, ready or self.ready, stage.clock, cast("Any", None)
+        )
 
     async def ready(self) -> Mapping[str, Any]:
         return {"database": {"revision": "0001"}}
@@ -62,6 +64,7 @@ class Office:
         *,
         principal: Principal,
         parameters: Mapping[str, Any] | None = None,
+        conversations: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> CaseKey:
         self.asked.append(("start_case", (workflow_id, token, key)))

@@ -1,16 +1,19 @@
-"""What agents keep from run to run, in Postgres: answers to identical requests."""
+"""What agents keep from run to run, in Postgres: answers to identical requests, and conversations."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import pytest
 from chat_server import ChatServer
 from postgres import execute
 
 from circuit import Circuit
 from circuit.app import StreamUpdate
 from circuit.engine.answers import Answers
+from circuit.errors import Forbidden, InvalidRequest, NotFound
+from circuit.security.principal import Principal
 from circuit.settings import Settings
 from circuit.storage import answers
 
@@ -70,3 +73,79 @@ async def test_identical_requests_share_an_answer(database_url: str, tmp_path: P
 def _key(circuit: Circuit, execution: str) -> tuple[Any, int]:
     case, _, firing = execution.rpartition(".")
     return circuit.key(case), int(firing)
+
+
+TALKER = """
+workflow: talker
+places: {asked: {initial: true}, open: {}, told: {terminal: true}, parted: {terminal: true}}
+agents:
+  talker:
+    llm_provider: {type: custom, model: m, base_url: "${MODEL}"}
+    prompts: {system: "You talk.", user_template: "{said}"}
+    conversation: SCOPE
+    tools: [fs.list]
+transitions:
+  answer:
+    from_places: asked
+    to_place: open
+    agent_execution: {agent_id: talker, input_mapping: {said: data.said}, output_mapping: {data.answer: text}}
+  go_on:
+    from_places: open
+    to_place: asked
+    trigger: {type: manual, form: {type: object, required: [said], properties: {said: {type: string}}}}
+    output_mapping: {data.said: form.said}
+  part: {from_places: open, to_places: [told, parted], trigger: {type: manual}}
+"""
+
+
+def roles(body: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(one["role"], one.get("content")) for one in body["messages"]]
+
+
+async def test_a_conversation_goes_on_over_firings_and_cases(database_url: str, tmp_path: Path) -> None:
+    calls = {"calls": [{"name": "fs_list", "arguments": {}}]}
+    answers = [calls, {"text": "Hello Ada."}, {"text": "You are Ada."}, {"text": "Still Ada."}, {"text": "Who?"}]
+    async with ChatServer(answers) as server:
+        settings = Settings(home=tmp_path, database_url=database_url, environment={"MODEL": server.url})
+        async with Circuit.open(settings=settings) as circuit:
+            workflow = await circuit.load(TALKER.replace("SCOPE", "token"))
+            case = await circuit.start(workflow.id, {"said": "I am Ada."})
+            await circuit.wait(case)
+            await circuit.fire(case, "go_on", {"said": "Who am I?"})
+            await circuit.wait(case)
+            asked = roles(server.requests[2].body)
+            assert [role for role, _ in asked] == ["system", "user", "assistant", "tool", "assistant", "user"]
+            assert [text for role, text in asked if role == "user"] == ["I am Ada.", "Who am I?"]
+            (listed,) = await circuit.conversations.list(circuit.principal, agent_id="talker")
+            assert (listed.case_id, listed.token, listed.messages) == (case, f"{case}.1", 6)
+            said = await circuit.conversations.messages(circuit.principal, listed.id)
+            assert [one.role for one in said] == ["user", "assistant", "tool", "assistant", "user", "assistant"]
+            assert said[1].parts[0]["type"] == "tool_call"
+            assert [one.execution_id for one in said] == [f"{case}.1"] * 4 + [f"{case}.2"] * 2
+            # A fork holds what was said up to a message, and a new case goes on from there.
+            fork = await circuit.conversations.fork(circuit.principal, listed.id, after=4)
+            assert (fork.case_id, fork.messages, fork.forked_from) == (None, 4, listed.id)
+            other = await circuit.start(workflow.id, {"said": "And now?"}, conversations={"talker": fork.id})
+            await circuit.wait(other)
+            assert [text for role, text in roles(server.requests[3].body) if role == "user"] == [
+                "I am Ada.",
+                "And now?",
+            ]
+            assert (await circuit.conversations.find(circuit.principal, listed.id)).messages == 6
+            assert (await circuit.conversations.find(circuit.principal, fork.id)).messages == 4
+            mine = await circuit.conversations.list(circuit.principal, case=circuit.key(other).case)
+            assert [(one.messages, one.forked_after) for one in mine] == [(6, 4)]
+            # Without one, a case begins anew.
+            await circuit.wait(await circuit.start(workflow.id, {"said": "Hm?"}))
+            assert len(roles(server.requests[4].body)) == 2
+            for wrong in ({"nobody": fork.id}, {"talker": "x"}, {"talker": case}):
+                with pytest.raises((InvalidRequest, NotFound)):
+                    await circuit.start(workflow.id, {"said": "?"}, conversations=wrong)
+            with pytest.raises(InvalidRequest, match="messages 1 to 6"):
+                await circuit.conversations.fork(circuit.principal, listed.id, after=7)
+            stranger = Principal("s", 2, frozenset({"admin"}))
+            assert await circuit.conversations.list(stranger) == []
+            with pytest.raises(NotFound):
+                await circuit.conversations.fork(stranger, listed.id)
+            with pytest.raises(Forbidden):
+                await circuit.conversations.list(Principal("n", 1))

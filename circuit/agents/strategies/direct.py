@@ -24,6 +24,7 @@ class Direct:
         for _ in range(self.turns):
             answer = await session.ask(voice=voice, schema=session.run.output_schema, tools=True, choice=choice)
             if answer.finish == "pause":
+                session.keep(answer)
                 continue
             if not answer.calls or session.handed_out(answer):
                 return answer

@@ -130,10 +130,15 @@ class CaseMutations:
         workflow_id: str,
         token: TokenInput | None = None,
         idempotency_key: str | None = None,
+        conversations: JSON | None = None,
     ) -> Case:
         services = info.context.services
         key = await services.commands.start_case(
-            workflow_id, put(token), principal=info.context.principal, key=idempotency_key
+            workflow_id,
+            put(token),
+            principal=info.context.principal,
+            conversations={name: str(id_) for name, id_ in as_object(conversations, "conversations").items()},
+            key=idempotency_key,
         )
         view = await services.queries.case(key)
         if view is None:

@@ -9,6 +9,7 @@ import strawberry
 
 from circuit.api.graphql.agents import AgentQueries
 from circuit.api.graphql.cases import CaseMutations, CaseQueries
+from circuit.api.graphql.conversations import ConversationMutations, ConversationQueries
 from circuit.api.graphql.executions import ExecutionQueries
 from circuit.api.graphql.history import HistorySubscriptions
 from circuit.api.graphql.incidents import IncidentMutations
@@ -27,6 +28,7 @@ class Query(
     ReasonQueries,
     TokenQueries,
     ExecutionQueries,
+    ConversationQueries,
     ServerQueries,
 ):
     pass
@@ -37,6 +39,7 @@ class Mutation(
     WorkflowMutations,
     CaseMutations,
     IncidentMutations,
+    ConversationMutations,
     StreamMutations,
 ):
     pass

@@ -22,7 +22,7 @@ and their pages are half filled, so that updates stay heap-only. All else is ins
 
 from __future__ import annotations
 
-from circuit.storage.tables.agents import cached_answer
+from circuit.storage.tables.agents import cached_answer, conversation, message
 from circuit.storage.tables.cases import (
     bucket,
     case,
@@ -99,6 +99,7 @@ __all__ = [
     "case_key",
     "command",
     "compatibility",
+    "conversation",
     "execution",
     "feedback",
     "firing",
@@ -106,6 +107,7 @@ __all__ = [
     "hold",
     "incident",
     "journal",
+    "message",
     "metadata",
     "outbox",
     "outbox_consumer",

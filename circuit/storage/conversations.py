@@ -1,0 +1,200 @@
+"""Conversations of agents, read and forked (under a tenant's row security). What firings add to them goes through the
+writer, in the commit that completes the firing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Uuid, func, insert, literal, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from circuit.storage import rows
+from circuit.storage.tables import conversation, message
+
+SUMMARY = "summary"
+"""The role of a message that stands for those before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationRow:
+    """A conversation, with how many messages it holds. `case_id` and `token` are what it is about."""
+
+    id: UUID
+    agent_id: str
+    workflow_id: str | None
+    case_id: UUID | None
+    token: int | None
+    forked_from: UUID | None
+    forked_after: int | None
+    created_at: datetime
+    created_by: str | None
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class SaidRow:
+    """A message. `case_id` and `firing` name the execution in which it was said."""
+
+    seq: int
+    role: str
+    parts: Any
+    agent_id: str | None
+    case_id: UUID | None
+    firing: int | None
+    covers: int | None
+    at: datetime
+
+
+_LENGTH = (
+    select(func.coalesce(func.max(message.c.seq), 0))
+    .where(message.c.tenant_id == conversation.c.tenant_id, message.c.conversation_id == conversation.c.conversation_id)
+    .scalar_subquery()
+    .label("messages")
+)
+
+
+async def find(conn: AsyncConnection, tenant: int, which: UUID) -> ConversationRow | None:
+    """A conversation, if there is one of this id."""
+    table = conversation.c
+    found = await conn.execute(
+        select(conversation, _LENGTH).where(table.tenant_id == tenant, table.conversation_id == which)
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else _conversation(row)
+
+
+async def list_of(
+    conn: AsyncConnection,
+    tenant: int,
+    *,
+    agent_id: str | None = None,
+    case: UUID | None = None,
+    limit: int = 50,
+    before: UUID | None = None,
+) -> list[ConversationRow]:
+    """Conversations, the youngest first; `before` is the last one of the page before."""
+    table = conversation.c
+    query = select(conversation, _LENGTH).where(table.tenant_id == tenant)
+    if agent_id is not None:
+        query = query.where(table.agent_id == agent_id)
+    if case is not None:
+        query = query.where(table.case_id == case)
+    if before is not None:
+        query = query.where(table.conversation_id < before)
+    found = await conn.execute(query.order_by(table.conversation_id.desc()).limit(limit))
+    return [_conversation(row) for row in found.mappings()]
+
+
+async def length(conn: AsyncConnection, tenant: int, which: UUID) -> int:
+    """The number of the last message; 0 where there is none."""
+    table = message.c
+    found = await conn.scalar(
+        select(func.max(table.seq)).where(table.tenant_id == tenant, table.conversation_id == which)
+    )
+    return found or 0
+
+
+async def messages(
+    conn: AsyncConnection, tenant: int, which: UUID, *, after: int = 0, limit: int = 1_000
+) -> list[SaidRow]:
+    """What was said behind the message `after`, in order, summaries included."""
+    table = message.c
+    query = select(message).where(table.tenant_id == tenant, table.conversation_id == which, table.seq > after)
+    found = await conn.execute(query.order_by(table.seq).limit(limit))
+    return [_said(row) for row in found.mappings()]
+
+
+async def recalled(conn: AsyncConnection, tenant: int, which: UUID, upto: int, most: int) -> list[SaidRow]:
+    """What an agent is told of the first `upto` messages: the last summary, and at most `most` of those behind what it
+    covers, in order."""
+    table = message.c
+    mine = (table.tenant_id == tenant) & (table.conversation_id == which) & (table.seq <= upto)
+    summary = (
+        (
+            await conn.execute(
+                select(message).where(mine, table.role == SUMMARY).order_by(table.covers.desc(), table.seq).limit(1)
+            )
+        )
+        .mappings()
+        .one_or_none()
+    )
+    first = 0 if summary is None else summary["covers"]
+    query = select(message).where(mine, table.seq > first, table.role != SUMMARY)
+    found = await conn.execute(query.order_by(table.seq.desc()).limit(most))
+    said = [_said(row) for row in found.mappings()][::-1]
+    return said if summary is None else [_said(summary), *said]
+
+
+async def fork(
+    conn: AsyncConnection,
+    tenant: int,
+    source: ConversationRow,
+    after: int,
+    fork: UUID,
+    *,
+    created_by: str,
+    agent_id: str | None = None,
+    workflow_id: str | None = None,
+    case: UUID | None = None,
+    token: int | None = None,
+) -> None:
+    """Copy the first `after` messages of `source` into the new conversation `fork`."""
+    await conn.execute(
+        insert(conversation).values(
+            tenant_id=tenant,
+            conversation_id=fork,
+            agent_id=agent_id or source.agent_id,
+            workflow_id=workflow_id or source.workflow_id,
+            case_id=case,
+            token=token,
+            forked_from=source.id,
+            forked_after=after,
+            created_by=created_by,
+        )
+    )
+    kept = message.c
+    copied = ("seq", "role", "parts", "agent_id", "case_id", "firing", "covers", "at")
+    await conn.execute(
+        insert(message).from_select(
+            ["tenant_id", "conversation_id", *copied],
+            select(kept.tenant_id, literal(fork, Uuid), *(kept[name] for name in copied)).where(
+                kept.tenant_id == tenant, kept.conversation_id == source.id, kept.seq <= after
+            ),
+        )
+    )
+
+
+def _conversation(row: rows.Row) -> ConversationRow:
+    return ConversationRow(
+        rows.plain(row["conversation_id"]),
+        row["agent_id"],
+        row["workflow_id"],
+        _plain(row["case_id"]),
+        row["token"],
+        _plain(row["forked_from"]),
+        row["forked_after"],
+        row["created_at"],
+        row["created_by"],
+        row["messages"],
+    )
+
+
+def _said(row: rows.Row) -> SaidRow:
+    return SaidRow(
+        row["seq"],
+        row["role"],
+        rows.document(row["parts"]),
+        row["agent_id"],
+        _plain(row["case_id"]),
+        row["firing"],
+        row["covers"],
+        row["at"],
+    )
+
+
+def _plain(value: UUID | None) -> UUID | None:
+    return None if value is None else rows.plain(value)
