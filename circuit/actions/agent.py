@@ -22,12 +22,14 @@ from circuit.agents.interceptor import Interceptor
 from circuit.agents.policy import Policies
 from circuit.agents.ports import Journal
 from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
-from circuit.agents.run import AgentResult, AgentRun, Capability
+from circuit.agents.run import AgentResult, AgentRun, Capability, Choice
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.events import StreamDelta
 from circuit.providers.cache import AnswerStore
 from circuit.providers.messages import Message, Role
+from circuit.providers.pricing import Price
 from circuit.providers.registry import ProviderRegistry
+from circuit.spend import Spend
 from circuit.value import dataclass
 
 KIND = "agent"
@@ -62,6 +64,12 @@ class CallJournal:
             "tool_approval", key, dict(payload), timeout_seconds, roles=roles, form=form
         )
         return {"timed_out": True} if woken.timed_out else cast("Mapping[str, Any]", woken.payload or {})
+
+    async def hold(self, most: Spend) -> int | None:
+        return await self._context.hold(most)
+
+    def settle(self, charge: int, spent: Spend) -> None:
+        self._context.settle(charge, spent)
 
     def now(self) -> datetime:
         return self._context.now()
@@ -199,11 +207,20 @@ def agent_run(agent: Mapping[str, Any], spec: Mapping[str, Any], messages: tuple
         output_schema=agent.get("output_schema"),
         schema_name=str(agent["id"]),
         agent_id=str(agent["id"]),
-        provider=str(spec.get("type") or ""),
+        choices=tuple(_choice(one) for one in (spec, *(agent.get("fallback") or ()))),
         capabilities=tuple(Capability(one["name"], one) for one in capabilities),
         policies=Policies(tuple(agent.get("policies") or ())),
         templates=(agent.get("prompts") or {}).get("capabilities") or {},
         context_tokens=agent.get("context_tokens"),
+    )
+
+
+def _choice(spec: Mapping[str, Any]) -> Choice:
+    price: Mapping[str, float] | None = (spec.get("options") or {}).get("price")
+    return Choice(
+        str(spec.get("type") or ""),
+        str(spec.get("model") or ""),
+        None if price is None else Price(price.get("input", 0.0), price.get("output", 0.0)),
     )
 
 

@@ -12,6 +12,7 @@ from circuit.agents.tools import Tool, ToolContext
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.messages import Message, Role
 from circuit.providers.provider import ToolSpec
+from circuit.spend import Spend
 
 PREFIX = "agent."
 SECONDS = 600.0
@@ -63,6 +64,12 @@ class InnerJournal:
     ) -> Mapping[str, Any]:
         place = f"{self._place}>{key}"
         return await self._outer.ask_person(place, payload, roles=roles, timeout_seconds=timeout_seconds, form=form)
+
+    async def hold(self, most: Spend) -> int | None:
+        return await self._outer.hold(most)
+
+    def settle(self, charge: int, spent: Spend) -> None:
+        self._outer.settle(charge, spent)
 
     def now(self) -> datetime:
         return self._outer.now()

@@ -37,6 +37,7 @@ class Answer:
     cost: float | None = None
     note: Mapping[str, Any] = field(default_factory=dict[str, Any])
     cached: bool = False
+    restarts: int = 0
 
     @property
     def calls(self) -> tuple[ToolCallPart, ...]:
@@ -133,7 +134,7 @@ async def hear(
     """
     pieces: list[str] = []
     finished: Finished | None = None
-    size = 0
+    size = restarts = 0
     # Closing the stream, however this ends, closes the connection and so cancels the request.
     async with aclosing(stream) as chunks:
         async for chunk in chunks:
@@ -143,6 +144,7 @@ async def hear(
             if isinstance(chunk, Restarted):
                 pieces.clear()
                 size = 0
+                restarts += 1
                 await voice.restart(chunk.reason)
                 continue
             text = chunk.arguments if isinstance(chunk, ToolCallChunk) else chunk.text
@@ -173,6 +175,7 @@ async def hear(
         finished.raw_usage,
         finished.detail,
         cached=finished.cached,
+        restarts=restarts,
     )
 
 

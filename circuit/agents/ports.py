@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from circuit.events import StreamDelta
+from circuit.spend import Spend
 
 
 class Memory(Protocol):
@@ -49,6 +50,15 @@ class Journal(Protocol):
     ) -> Mapping[str, Any]:
         """What a person answers to `payload`: the answer's own keys, or `timed_out`. The run ends here and is started
         again when the answer is there, perhaps days later and in another process."""
+        ...
+
+    async def hold(self, most: Spend) -> int | None:
+        """Hold the most that a call of a model may cost, before it is made: the number of the charge, or None where no
+        budget applies. Raises `BudgetExhausted` and `BudgetUnbounded`."""
+        ...
+
+    def settle(self, charge: int, spent: Spend) -> None:
+        """What the call did cost: settled with what is recorded next."""
         ...
 
     def now(self) -> datetime:

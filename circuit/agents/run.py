@@ -9,6 +9,7 @@ from typing import Any
 from circuit.agents.answer import Answer
 from circuit.agents.policy import Policies
 from circuit.providers.messages import Message, ToolCallPart
+from circuit.providers.pricing import Price
 from circuit.providers.provider import ToolSpec
 from circuit.value import dataclass
 
@@ -22,12 +23,22 @@ class Capability:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A model that may answer: the type of its provider, its name, and its price where the workflow names one."""
+
+    provider: str = ""
+    model: str = ""
+    price: Price | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentRun:
     """What one run asks for. `occurrence` counts the completed runs before it at the same transition of its case,
-    `attempt` its own tries from 1. `provider` is the type of the provider, for prices; `context_tokens` bounds the
-    conversation below what the model's profile says. `recalled` says how many of the messages behind the system's were
-    said in earlier runs. `functions` are tools of whoever asks: a call of one ends the run, for only he can make it.
-    `tool_choice` says which tool the first answer calls, as in a `ModelRequest`."""
+    `attempt` its own tries from 1. `choices` are the models that may answer, the first one first; `context_tokens`
+    bounds the conversation below what the model's profile says. `recalled` says how many of the messages behind the
+    system's were said in earlier runs. `functions` are tools of whoever asks: a call of one ends the run, for only he
+    can make it. `tool_choice` says which tool the first answer calls, as in a `ModelRequest`.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -38,7 +49,7 @@ class AgentRun:
     attempt: int = 1
     agent_id: str = ""
     execution_id: str = ""
-    provider: str = ""
+    choices: tuple[Choice, ...] = (Choice(),)
     capabilities: tuple[Capability, ...] = ()
     policies: Policies = field(default_factory=Policies)
     templates: Mapping[str, str] = field(default_factory=dict[str, str])

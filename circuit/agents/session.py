@@ -18,15 +18,15 @@ import orjson
 from circuit.agents.answer import Answer, Silence, Voice, hear
 from circuit.agents.interceptor import Interceptor, passed, prepared
 from circuit.agents.invisible import visible
+from circuit.agents.meter import Meter
 from circuit.agents.policy import ApprovalRule, Policies, Record
 from circuit.agents.ports import Journal
 from circuit.agents.run import AgentRun, Recap
 from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
 from circuit.agents.window import Past, fit, transcript
-from circuit.errors import ToolDenied, ToolError, ToolLoop, ToolUnknown
+from circuit.errors import ProviderError, ToolDenied, ToolError, ToolLoop, ToolUnknown
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart
-from circuit.providers.pricing import cost_of
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelRequest, Provider, ToolSpec
 from circuit.value import dataclass
@@ -83,6 +83,7 @@ class Session:
         self._policies: Policies = run.policies
         self._interceptors = interceptors
         self._fault = fault
+        self._meter = Meter(run, journal)
         self._record = Record()
         self._made: dict[str, int] = {}
 
@@ -119,6 +120,7 @@ class Session:
         if kept is None:
             request = self._request((*messages, *more), schema, self.offered if tools else (), choice, turn)
             fresh = await self._hear(request, told)
+            # What it did cost is settled with this record of it.
             self._fault("after_answer")
             answer = Answer.from_dict(await self.journal.record(step, fresh.as_dict()))
             self._fault("after_journal")
@@ -181,14 +183,19 @@ class Session:
         held = any(interceptor.holds for interceptor in self._interceptors)
         quiet = Silence(self.journal) if held else voice
         begin = (lambda: self._fault("before_answer")) if not held else (lambda: None)
-        answer = await hear(self._provider.stream(asked), quiet, self.journal, self.run.model, begin)
+        charge = await self._meter.hold(asked)
+        try:
+            answer = await hear(self._provider.stream(asked), quiet, self.journal, self.run.model, begin)
+        except ProviderError as error:
+            self._meter.failed(charge, error)
+            raise
+        self._meter.answered(charge, answer)
         answer = await passed(self._interceptors, asked, answer)
         if held:
             await voice.again(answer.text)
         if answer.cached:
             await self.journal.emit(StreamDelta.thinking(CACHED))
-        cost = 0.0 if answer.cached else cost_of(answer.model, answer.usage, self.run.provider)
-        return replace(answer, cost=cost)
+        return replace(answer, cost=self._meter.cost(answer))
 
     async def _fitted(self) -> tuple[Message, ...]:
         """The conversation as far as the model can hold it; what had to go is summarised once."""

@@ -10,6 +10,7 @@ from uuid import UUID
 from circuit.api.authentication import Gate
 from circuit.clock import Clock
 from circuit.definition.workflow import Workflow
+from circuit.engine.budgets import Budgets
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.consultations import AgentView, Consultation
 from circuit.engine.conversations import Conversations
@@ -125,3 +126,4 @@ class Services:
     figures: Figures = no_figures
     consultations: Consulting | None = None
     default_model: str | None = None
+    budgets: Budgets | None = None

@@ -86,6 +86,7 @@ class Circuit:
         self.streams = engine.streams
         self.fleet = engine.fleet
         self.conversations = engine.conversations
+        self.budgets = engine.budgets
         self.outbox = Outbox(database, self.principal.tenant)
         self.archive = Archive(database, settings.archive_folder or settings.home / "archive")
         self._only: list[CaseKey] | None = None

@@ -46,6 +46,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         figures=circuit.engine.figures,
         consultations=circuit.engine.consultations,
         default_model=circuit.settings.default_model,
+        budgets=circuit.budgets,
     )
     await run_server(create_application(services), host, port, ready=ready)
 

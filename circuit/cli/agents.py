@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from circuit.definition.workflow import AgentDefinition, Workflow
     from circuit.providers.messages import Message
     from circuit.providers.registry import ProviderRegistry
+    from circuit.spend import Spend
 
 agents_app = typer.Typer(no_args_is_help=True, help="Look at the agents of a workflow file, and try them.")
 tools_app = typer.Typer(no_args_is_help=True, help="Look at the tools of an agent, and call them.")
@@ -305,6 +306,12 @@ class _Reader:
         self._line(f"? {payload['tool']} {compact(payload['arguments'], _WIDTH)}")
         said = await asyncio.to_thread(_read_line, "  allow it? [y/N] ")
         return {"approved": said.strip().lower() in ("y", "yes")}
+
+    async def hold(self, most: Spend) -> int | None:
+        return None
+
+    def settle(self, charge: int, spent: Spend) -> None:
+        return None
 
     def now(self) -> datetime:
         return datetime.now(UTC)

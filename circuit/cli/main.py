@@ -13,6 +13,7 @@ from circuit.cli import (
     analysis,
     archive,
     audit,
+    budgets,
     cases,
     conversations,
     database,
@@ -78,6 +79,7 @@ app.add_typer(access.tenants, name="tenants")
 app.add_typer(archive.app, name="archive")
 app.add_typer(conversations.app, name="conversations")
 app.add_typer(executions.app, name="executions")
+app.add_typer(budgets.app, name="budgets")
 app.add_typer(workers.app, name="workers")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(database.app, name="db")

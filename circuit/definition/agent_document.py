@@ -41,9 +41,19 @@ class ProviderLimits(Part):
     tokens_per_minute: Annotated[int | None, Field(ge=1, description="Tokens in any minute, as far as known.")] = None
 
 
+class PriceEntry(Part):
+    """What a model costs."""
+
+    input: Annotated[float, Field(ge=0, le=1_000_000, description="US dollars for a million tokens of prompts.")]
+    output: Annotated[float, Field(ge=0, le=1_000_000, description="US dollars for a million tokens of answers.")]
+
+
 class RemoteProvider(Part):
     """What all providers have that are reached over HTTP."""
 
+    price: Annotated[
+        PriceEntry | None, Field(description="What the model costs, where that is not known by its name or is another.")
+    ] = None
     limits: Annotated[
         ProviderLimits | None, Field(description="Limits beside those that the provider tells in its answers.")
     ] = None
@@ -191,6 +201,7 @@ class ScriptedProvider(Part):
     ] = None
     chunk_size: Annotated[int | None, Field(ge=1, le=100_000, description="Characters a chunk.")] = None
     seed: Annotated[int | None, Field(description="Seed of the answers that are made up.")] = None
+    price: Annotated[PriceEntry | None, Field(description="What its answers count as, to try budgets.")] = None
 
 
 class PlannedProvider(Part):

@@ -45,6 +45,7 @@ def canonical(document: Document) -> dict[str, Any]:
             "agents": {name: agent_json(name, agent) for name, agent in (document.agents or {}).items()},
             "transitions": {name: _transition(entry) for name, entry in document.transitions.items()},
             "outbox": sorted(set(document.outbox or ())),
+            "budget": None if document.budget is None else document.budget.model_dump(exclude_none=True),
             "place_agents": [_place_agent(entry) for entry in document.place_agents or ()],
         },
         keep=("description", "places", "transitions"),
@@ -139,7 +140,7 @@ def provider_json(provider: LlmProvider) -> dict[str, Any]:
             options[name] = {header: reference_text(item) for header, item in value.items()}
         elif name == "delay_seconds":
             options[name] = seconds(value)
-        elif name == "limits":
+        elif name in ("limits", "price"):
             options[name] = value.model_dump(exclude_none=True)
         else:
             options[name] = value

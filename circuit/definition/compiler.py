@@ -40,6 +40,7 @@ from circuit.net.structure import (
     Trigger,
 )
 from circuit.net.timing import Timer, instant_of
+from circuit.spend import Limits, microdollars
 
 AGENT = "agent"
 FUNCTION = "function"
@@ -104,6 +105,7 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
         pool=plain.get("pool", DEFAULT_POOL),
         outbox=frozenset(plain.get("outbox", ())),
         resources=resources,
+        budget=_budget(plain.get("budget") or {}),
     )
 
 
@@ -117,6 +119,11 @@ def _sorted(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 def _resource(value: Mapping[str, Any]) -> Resource:
     return Resource(value["capacity"], value.get("interval"))
+
+
+def _budget(value: Mapping[str, Any]) -> Limits:
+    usd: float | None = value.get("usd")
+    return Limits(value.get("calls"), value.get("tokens"), None if usd is None else microdollars(usd))
 
 
 def _apart(transition: Mapping[str, Any], resources: Mapping[str, Resource]) -> Mapping[str, Any]:

@@ -350,6 +350,22 @@ class PlaceAgent(Part):
         return self
 
 
+class BudgetEntry(Part):
+    """What one case may spend on calls of models. Each call is held at the most that it may cost before it is made."""
+
+    calls: Annotated[int | None, Field(ge=0, description="Calls of models.")] = None
+    tokens: Annotated[int | None, Field(ge=0, description="Tokens, those of prompts and of answers together.")] = None
+    usd: Annotated[
+        float | None, Field(ge=0, le=1_000_000_000, description="Money, in US dollars: models need a price then.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _any(self) -> BudgetEntry:
+        if self.calls is None and self.tokens is None and self.usd is None:
+            raise fault("incomplete", "the budget limits nothing", "give calls, tokens or usd")
+        return self
+
+
 def _check_event(kind: str) -> str:
     if kind not in CASE_EVENTS:
         raise fault("event", f"there is no event of the kind {kind!r}", f"there are {', '.join(CASE_EVENTS)}")
@@ -387,6 +403,7 @@ class Document(Part):
         list[EventKind] | None,
         Field(description="The kinds of case events that consumers outside get (`circuit outbox tail`)."),
     ] = None
+    budget: Annotated[BudgetEntry | None, Field(description="What each case may spend on calls of models.")] = None
     place_agents: Annotated[
         list[PlaceAgent] | None,
         Field(description="Agents that run on tokens while they lie in a place, and patch them there."),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuit.net.structure import Net
+from circuit.spend import UNLIMITED, Limits
 
 DEFAULT_POOL = "default"
 """The pool of workers that runs a workflow which names none."""
@@ -116,8 +117,8 @@ class Workflow:
     """A compiled workflow. `document` is the canonical JSON from which any process compiles the same again.
 
     `initial_tokens` come in the order of their places' names, then of the file: with a version's content their
-    numbers are known. `outbox` are the kinds of events that leave Circuit, and `derived` keeps what others work out of
-    this version once.
+    numbers are known. `outbox` are the kinds of events that leave Circuit, `budget` is what each case may spend on
+    models, and `derived` keeps what others work out of this version once.
     """
 
     id: str
@@ -134,4 +135,5 @@ class Workflow:
     pool: str = DEFAULT_POOL
     outbox: frozenset[str] = frozenset()
     resources: Mapping[str, Resource] = field(default_factory=dict[str, Resource])
+    budget: Limits = UNLIMITED
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

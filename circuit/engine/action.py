@@ -15,6 +15,7 @@ from uuid import UUID
 
 from circuit.events import StreamDelta
 from circuit.ids import CaseKey
+from circuit.spend import UNLIMITED, Limits, Spend
 from circuit.value import dataclass
 
 LONGEST_WAIT_SECONDS = 10 * 366 * 86_400.0
@@ -40,7 +41,7 @@ class ActionCall:
 
     `attempt` counts tries after failures and keys the journal; `start` counts starts (every retry and every resume)
     and is the `attempt` of the stream. `recorded` is the journal of this attempt, and what lasts of earlier ones: step
-    name to value.
+    name to value; `budget` what the case may spend on models by its version.
     """
 
     key: CaseKey
@@ -57,6 +58,7 @@ class ActionCall:
     history_count: int
     timeout_seconds: float
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    budget: Limits = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,20 @@ class ActionContext(Protocol):
         All that the action does before is done again in that start, unless it is recorded. Each wait of a firing has
         a `key` of its own; a wait that is over is answered at once.
         """
+        ...
+
+    async def hold(self, most: Spend) -> int | None:
+        """Hold the most that a call of a model may cost, before it is made, of the budgets of the case, its workflow
+        and its tenant: the number of the charge, or None where there is no budget.
+
+        Waits while calls that go on hold what is left. Raises `BudgetExhausted`, and `BudgetUnbounded` where a budget
+        counts what is not known of `most`.
+        """
+        ...
+
+    def settle(self, charge: int, spent: Spend) -> None:
+        """What the call did cost. It is settled once, in one commit with what is recorded next. A charge that is never
+        settled stands at the most that the call could cost."""
         ...
 
     def now(self) -> datetime:

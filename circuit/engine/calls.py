@@ -181,6 +181,7 @@ def action_call(memory: Memory, live: LiveFiring, config: Mapping[str, Any]) -> 
         history_count=row.request["history_count"],
         timeout_seconds=spec.timeout_seconds,
         recorded=dict(recorded) if recorded else {},
+        budget=memory.workflow.budget,
     )
 
 

@@ -14,6 +14,7 @@ from circuit.engine.action import Action
 from circuit.engine.archive.keeper import Keeper
 from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
+from circuit.engine.budgets import Budgets
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.consultations import Consultations
 from circuit.engine.conversations import Conversations
@@ -77,6 +78,7 @@ class Engine:
         self.keys = Keys(database, self.now, clock.monotonic)
         self.fleet = Fleet(database, ids)
         self.conversations = Conversations(database, ids)
+        self.budgets = Budgets(database)
         # Who stays looks after the database too; a command that works on its own cases does not.
         self.keeper = None if only is not None else Keeper(database, self.now, policy or Policy(), archive)
         self.worker: Worker | None = None

@@ -17,12 +17,15 @@ from circuit.engine.action import LONGEST_KEY, Action, ActionCall, ActionOutput,
 from circuit.engine.firings import Start
 from circuit.engine.payload import PAYLOAD_LIMIT, PayloadFault, PayloadOversize, storable
 from circuit.engine.suspension import WAIT
+from circuit.engine.treasury import Charging, Unlimited
 from circuit.errors import ActionFailed, Cancelled, CircuitError, ExecutionTimeout, InvalidOutput, StorageError
 from circuit.events import StreamDelta, StreamType
 from circuit.ids import CaseKey
 from circuit.net.colour import Colour
 from circuit.security.redaction import excerpt, redact
-from circuit.storage.records import ALL_ATTEMPTS, JournalRow, LogWrite
+from circuit.spend import NOTHING, Spend
+from circuit.storage.budgets import Asked, Charge, Settled
+from circuit.storage.records import ALL_ATTEMPTS, ChargeRow, JournalRow, LogWrite
 from circuit.streams.publisher import Outlet, Publisher
 from circuit.value import dataclass, replace
 
@@ -30,7 +33,8 @@ logger = logging.getLogger(__name__)
 
 EXCHANGE_LIMIT = 4 * PAYLOAD_LIMIT
 """How many bytes of JSON one run may add to a conversation."""
-
+QUIET_SECONDS = 1.0
+"""How long a call waits for its budgets before its readers are told."""
 LONGEST_MESSAGE = 500
 """How many characters of a foreign exception go into the rows; all of it goes to the log."""
 
@@ -69,6 +73,7 @@ class Surroundings:
     log: Callable[[LogWrite], Awaitable[None]]
     now: Callable[[], datetime]
     fault: FaultHook = no_fault
+    charging: Charging = Unlimited()
 
 
 class Cutoff:
@@ -103,6 +108,9 @@ class Context:
         self._journal = dict(call.recorded)
         self._lasting = {step: value for step, value in call.recorded.items() if lasting(step)}
         self._answering = False
+        self._charges = 0
+        # What each charge that is not settled yet did cost, as far as that is known.
+        self._open: dict[int, Spend | None] = {}
 
     async def emit(self, delta: StreamDelta) -> None:
         self._require_wanted()
@@ -122,8 +130,17 @@ class Context:
         if lasting(step):
             # Noted before it is stored: the write goes on when the action is cancelled, and then it counts.
             attempt, self._lasting[step] = ALL_ATTEMPTS, stored
-        await self._around.log(LogWrite(call.key, journal=[JournalRow(call.firing, attempt, step, stored)]))
+        journal = [JournalRow(call.firing, attempt, step, stored)]
+        known = {number: spent for number, spent in self._open.items() if spent is not None}
+        settled = [
+            ChargeRow(call.firing, call.start, number, spent.calls, spent.tokens, spent.microdollars)
+            for number, spent in known.items()
+        ]
+        await self._around.log(LogWrite(call.key, journal, settled=settled))
         self._journal[step] = stored
+        for number in known:
+            self._open.pop(number, None)
+        self._around.charging.settled(len(known))
         self._around.fault("after_journal")
         return stored
 
@@ -142,6 +159,39 @@ class Context:
         if ended is None:
             raise Suspended(kind, key, payload, timeout_seconds, roles=roles, form=form)
         return Woken(ended["payload"], ended["principal"], ended.get("timed_out", False))
+
+    async def hold(self, most: Spend) -> int | None:
+        self._require_wanted()
+        call = self._call
+        self._charges += 1
+        number = self._charges
+        charge = Charge(call.key, call.firing, call.start, number)
+        held = self._around.charging.hold(Asked(charge, call.workflow_id, most, call.budget))
+        try:
+            if not held.done() and not (await asyncio.wait([held], timeout=QUIET_SECONDS))[0]:
+                await self.emit(StreamDelta.thinking("waiting until other calls leave enough of the budget"))
+            granted = await held
+            self._require_wanted()
+        except BaseException:
+            # It may have been granted at this very moment, and is not made.
+            held.cancel()
+            self._around.charging.settle(Settled(charge, NOTHING))
+            raise
+        if not granted:
+            return None
+        self._open[number] = None
+        return number
+
+    def settle(self, charge: int, spent: Spend) -> None:
+        if charge in self._open:
+            self._open[charge] = spent
+
+    def close(self) -> None:
+        """The execution is over: settle what is open."""
+        call = self._call
+        while self._open:
+            number, spent = self._open.popitem()
+            self._around.charging.settle(Settled(Charge(call.key, call.firing, call.start, number), spent))
 
     @property
     def recorded(self) -> Mapping[str, Any]:
@@ -167,9 +217,12 @@ async def execute(start: Start, around: Surroundings, cutoff: Cutoff | None = No
     cutoff = cutoff or Cutoff()
     outlet = around.publisher.open(call.key, call.firing, call.start, reason=start.reason)
     cutoff.watch(outlet)
+    context = Context(call, outlet, around, cutoff)
     try:
-        context = Context(call, outlet, around, cutoff)
-        result = await _perform(call, context, around.actions)
+        try:
+            result = await _perform(call, context, around.actions)
+        finally:
+            context.close()
         if cutoff.cut:
             raise asyncio.CancelledError("the engine has cut this execution off; how it ends is told to nobody")
         if isinstance(result, StorageError):

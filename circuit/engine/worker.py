@@ -29,6 +29,7 @@ from circuit.engine.requirement import Capabilities
 from circuit.engine.service import Service
 from circuit.engine.slots import Slots
 from circuit.engine.sweep import Sweep
+from circuit.engine.treasury import Treasury
 from circuit.engine.turnstile import Turnstile
 from circuit.engine.versions import Versions
 from circuit.errors import CircuitError
@@ -205,7 +206,8 @@ class Worker(Service):
         desk.reports = Reports(
             claims.lost, claims.released, claims.landed, publisher.announce, publisher.changed, turnstile.touch
         )
-        around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault)
+        treasury = Treasury(self._database, incarnation.id, self._limits.lease_seconds)
+        around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault, treasury)
         desk.slots = Slots(
             self._limits.executions,
             around,
@@ -227,11 +229,11 @@ class Worker(Service):
             every_seconds=self._limits.poll_seconds,
         )
         logger.info("worker %s begins", incarnation.id)
-        return Tenure(incarnation, lease, writer, desk, claims, sweep, turnstile, attendance)
+        return Tenure(incarnation, lease, writer, desk, claims, sweep, turnstile, attendance, treasury)
 
     async def _until_over(self, tenure: Tenure) -> None:
         """Serve until the lease is lost or the worker is stopped."""
-        for service in tenure.services:
+        for service in (tenure.treasury, *tenure.services):
             await service.start()
         ends = [asyncio.ensure_future(event.wait()) for event in (tenure.lease.lost, self._stopping)]
         try:
@@ -268,6 +270,8 @@ class Worker(Service):
             await self._settled(desk)
         desk.clear()
         await desk.slots.abandon()
+        # What still ran may have called models until now.
+        await tenure.treasury.stop()
         await tenure.writer.close(within_seconds=_CLOSE_SECONDS if lease.loss is None else 0)
 
     async def _cut_off(self, tenure: Tenure) -> None:
@@ -275,6 +279,7 @@ class Worker(Service):
         tenure.desk.clear()
         await asyncio.gather(*(service.stop() for service in tenure.services), return_exceptions=True)
         await tenure.desk.slots.abandon(_CUT_SECONDS)
+        await asyncio.gather(tenure.treasury.stop(), return_exceptions=True)
         await tenure.writer.close(within_seconds=0)
 
     async def _settled(self, desk: Desk) -> None:
@@ -336,6 +341,7 @@ class Tenure:
     sweep: Sweep
     turnstile: Turnstile
     attendance: Attendance
+    treasury: Treasury
 
     @property
     def services(self) -> tuple[Service, ...]:

@@ -26,6 +26,8 @@
     │   ├── JobLost                job_lost          (retryable)
     │   ├── HostRefused            host_refused
     │   ├── UnexpectedStatus       unexpected_status
+    │   ├── BudgetExhausted        budget_exhausted
+    │   ├── BudgetUnbounded        budget_unbounded
     │   └── ActionFailed           action_failed
     ├── ProviderError              a model provider, or its set-up
     │   ├── ProviderMisconfigured  provider_misconfigured
@@ -71,6 +73,8 @@ A message says what is wrong, with which thing, and what to do. No message holds
 
 from circuit.errors.firings import (
     ActionFailed,
+    BudgetExhausted,
+    BudgetUnbounded,
     Cancelled,
     ColourMismatch,
     Crashed,
@@ -149,6 +153,8 @@ __all__ = [
     "ArchiveDamaged",
     "AuthenticationRefused",
     "BadResponse",
+    "BudgetExhausted",
+    "BudgetUnbounded",
     "Cancelled",
     "CircuitError",
     "ColourMismatch",

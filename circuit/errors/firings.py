@@ -94,6 +94,18 @@ class UnexpectedStatus(FiringError):
     code = "unexpected_status"
 
 
+class BudgetExhausted(FiringError):
+    """A call of a model could cost more than is left of a budget of the case, its workflow or its tenant."""
+
+    code = "budget_exhausted"
+
+
+class BudgetUnbounded(FiringError):
+    """A budget applies, and nobody can say what a call of a model costs at most."""
+
+    code = "budget_unbounded"
+
+
 class ActionFailed(FiringError):
     """An action raised something that is not one of these errors."""
 

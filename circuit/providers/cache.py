@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 KEPT = ("stop", "tool_calls")
 """The reasons of answers that are kept."""
 USAGE: Mapping[str, Any] = {"input_tokens": 0, "output_tokens": 0, "cached_answers": 1}
-_UNSEEN = ("api_key", "limits")
+_UNSEEN = ("api_key", "limits", "price")
 """Options of a provider that have no part in what it answers."""
 
 

@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 _PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "google": "google"}
+_OWN = ("scripted", "ollama", "vllm")
+"""Types of providers that take no money, unless a workflow names a price."""
+_MILLION = 1_000_000
 
 
-def cost_of(model: str, usage: Mapping[str, Any], provider: str = "") -> float | None:
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a workflow says that a model costs: US dollars for a million tokens of prompts, and of answers."""
+
+    input: float
+    output: float
+
+
+def most_of(
+    model: str, input_tokens: int, output_tokens: int, provider: str = "", price: Price | None = None
+) -> float | None:
+    """US dollars that so many tokens cost at most, however much of them goes into a cache or comes out of one; None
+    where no price is known."""
+    if price is None and provider in _OWN:
+        return 0.0
+    usage = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+    plain = cost_of(model, usage, provider, price)
+    if plain is None or price is not None:
+        return plain
+    return max(plain, cost_of(model, {**usage, "cache_write_tokens": input_tokens}, provider) or 0.0)
+
+
+def cost_of(model: str, usage: Mapping[str, Any], provider: str = "", price: Price | None = None) -> float | None:
     """US dollars for `usage` of `model`; None where no price is known. `provider` is the type in the workflow file; a
-    provider of another type is priced by the name of the model alone."""
+    provider of another type is priced by the name of the model alone. A `price` counts before the table's."""
     known = {name: count for name, count in usage.items() if isinstance(count, int)}
     if not known.get("input_tokens") and not known.get("output_tokens"):
         return None
-    if provider in ("scripted", "ollama", "vllm") or not _priced(model, _PROVIDERS.get(provider)):
+    if price is not None:
+        spent = known.get("input_tokens", 0) * price.input + known.get("output_tokens", 0) * price.output
+        return spent / _MILLION
+    if provider in _OWN or not _priced(model, _PROVIDERS.get(provider)):
         return None
     from genai_prices import Usage, calc_price
 

@@ -337,3 +337,8 @@ def _log(rows: Rows, write: LogWrite) -> None:
         _journal(rows, tenant, case, write.journal)
     if write.frames:
         _frames(rows, tenant, case, write.frames)
+    if write.settled:
+        _rows(rows, "charges_settled").extend(
+            (tenant, case, one.firing, one.start, one.number, one.calls, one.tokens, one.microdollars)
+            for one in write.settled
+        )

@@ -256,13 +256,27 @@ class CaseWrite:
     not_before: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ChargeRow:
+    """What a call of a model did cost, in the units of budgets; None stands at the most that it could."""
+
+    firing: int
+    start: int
+    number: int
+    calls: int
+    tokens: int | None
+    microdollars: int | None
+
+
 @dataclass(slots=True)
 class LogWrite:
-    """What is appended while a firing runs, without a step of its case: journal rows and frames of a stream."""
+    """What is appended while a firing runs, without a step of its case: journal rows and frames of a stream. `settled`
+    are charges of budgets whose calls were answered."""
 
     key: CaseKey
     journal: Sequence[JournalRow] = ()
     frames: Sequence[StreamRow] = ()
+    settled: Sequence[ChargeRow] = ()
 
 
 @dataclass(slots=True)

@@ -232,6 +232,15 @@ SECTIONS: tuple[Section, ...] = (
     ),
     # The first answer that was recorded for a step counts.
     _insert("journal", tables.journal, "firing attempt step value", "ON CONFLICT DO NOTHING"),
+    # A charge that somebody else settled (nobody but who holds this worker for dead does) stays as it is.
+    Section(
+        "charges_settled",
+        _columns(tables.charge, "firing start number calls:int8 tokens:int8 microdollars:int8"),
+        f"UPDATE {_named(tables.charge)} t SET settled_at = now(), calls = i.calls,"
+        " tokens = coalesce(i.tokens, t.tokens), microdollars = coalesce(i.microdollars, t.microdollars)"
+        f" FROM {{rows}} WHERE {{gate}} AND {_SAME_CASE} AND t.firing = i.firing AND t.start = i.start"
+        " AND t.number = i.number AND t.settled_at IS NULL",
+    ),
     # A command may have made the case due meanwhile: the earlier instant counts.
     _insert(
         "ready",

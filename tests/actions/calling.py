@@ -11,6 +11,7 @@ from uuid import UUID
 from circuit.engine.action import ActionCall
 from circuit.events import StreamDelta
 from circuit.ids import CaseKey
+from circuit.spend import Spend
 
 CASE = UUID("0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -47,6 +48,12 @@ class Remembering:
 
     async def record(self, step: str, value: Any) -> Any:
         return self.journal.setdefault(step, value)
+
+    async def hold(self, most: Spend) -> int | None:
+        return None
+
+    def settle(self, charge: int, spent: Spend) -> None:
+        return None
 
     def now(self) -> datetime:
         return NOW

@@ -9,6 +9,7 @@ from typing import Any
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.messages import TextPart, ToolCallPart
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, TextChunk, ToolCallChunk
+from circuit.spend import Spend
 
 NOW = datetime(2026, 11, 21, 9, 30, 0, 250_000, tzinfo=UTC)
 
@@ -51,6 +52,12 @@ class Book:
             self.questions.append((key, payload, roles))
             raise Asked(key)
         return self.answers[key]
+
+    async def hold(self, most: Spend) -> int | None:
+        return None
+
+    def settle(self, charge: int, spent: Spend) -> None:
+        return None
 
     def now(self) -> datetime:
         return NOW

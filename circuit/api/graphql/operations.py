@@ -8,6 +8,7 @@ from __future__ import annotations
 import strawberry
 
 from circuit.api.graphql.agents import AgentQueries
+from circuit.api.graphql.budgets import BudgetMutations, BudgetQueries
 from circuit.api.graphql.cases import CaseMutations, CaseQueries
 from circuit.api.graphql.conversations import ConversationMutations, ConversationQueries
 from circuit.api.graphql.executions import ExecutionQueries
@@ -29,6 +30,7 @@ class Query(
     TokenQueries,
     ExecutionQueries,
     ConversationQueries,
+    BudgetQueries,
     ServerQueries,
 ):
     pass
@@ -40,6 +42,7 @@ class Mutation(
     CaseMutations,
     IncidentMutations,
     ConversationMutations,
+    BudgetMutations,
     StreamMutations,
 ):
     pass

@@ -94,6 +94,13 @@ class AgentInput:
     output_schema: JSON | None = None
 
 
+@strawberry.input(description="What each case may spend on calls of models.")
+class BudgetInput:
+    calls: int | None = None
+    tokens: int | None = None
+    usd: float | None = None
+
+
 @strawberry.input(description="A workflow.")
 class WorkflowInput:
     id: str
@@ -104,6 +111,7 @@ class WorkflowInput:
     labels: JSON | None = None
     colours: JSON | None = None
     agents: list[AgentInput] | None = None
+    budget: BudgetInput | None = None
     place_agents: list[JSON] | None = strawberry.field(
         default=None, description="As in the workflow file: `place_id`, `agent_id`, ..."
     )

@@ -23,6 +23,7 @@ and their pages are half filled, so that updates stay heap-only. All else is ins
 from __future__ import annotations
 
 from circuit.storage.tables.agents import cached_answer, conversation, message
+from circuit.storage.tables.budgets import budget, charge
 from circuit.storage.tables.cases import (
     bucket,
     case,
@@ -94,9 +95,11 @@ __all__ = [
     "api_key",
     "archive_week",
     "bucket",
+    "budget",
     "cached_answer",
     "case",
     "case_key",
+    "charge",
     "command",
     "compatibility",
     "conversation",

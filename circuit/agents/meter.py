@@ -1,0 +1,128 @@
+"""What the calls of one run may cost at most, and what they did cost: told to the budgets, call by call."""
+
+from __future__ import annotations
+
+import orjson
+
+from circuit.agents.answer import Answer
+from circuit.agents.ports import Journal
+from circuit.agents.run import AgentRun, Choice
+from circuit.errors import (
+    AuthenticationRefused,
+    ContextTooLong,
+    ModelNotFound,
+    ModelRequestRefused,
+    ProviderError,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+    QuotaExceeded,
+    RateLimited,
+)
+from circuit.providers.messages import ImagePart, Message, message_json
+from circuit.providers.pricing import cost_of, most_of
+from circuit.providers.profiles import profile_of
+from circuit.providers.provider import ModelRequest
+from circuit.providers.wire import THINKING_BUDGETS
+from circuit.spend import NOTHING, Spend, microdollars
+
+BYTES_PER_TOKEN = 3
+"""Of a prompt. Text has four and more, so that this is on the safe side."""
+_AROUND_A_MESSAGE = 10
+_IMAGE_TOKENS = 2_000
+_UNANSWERED = (
+    AuthenticationRefused,
+    ContextTooLong,
+    ModelNotFound,
+    ModelRequestRefused,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+    QuotaExceeded,
+    RateLimited,
+)
+"""What a provider says in the place of an answer, and takes nothing for."""
+
+
+class Meter:
+    """Holds before each call of a run what it may cost, and says after it what it did."""
+
+    def __init__(self, run: AgentRun, journal: Journal) -> None:
+        self._run = run
+        self._journal = journal
+
+    async def hold(self, request: ModelRequest) -> int | None:
+        """The charge of a call that is about to be made; None where no budget applies. Raises `BudgetExhausted`."""
+        return await self._journal.hold(self.most(request))
+
+    def most(self, request: ModelRequest) -> Spend:
+        """What the call may cost at most: the prompt as it is, and the longest answer. Where other models may be asked
+        too, each of them may have answered in part."""
+        prompt = prompt_tokens(request)
+        tokens, money = 0, 0
+        known = priced = True
+        for choice in self._run.choices:
+            longest = _longest(choice, request)
+            if longest is None:
+                known = priced = False
+                continue
+            tokens += prompt + longest
+            price = most_of(choice.model, prompt, longest, choice.provider, choice.price)
+            priced = priced and price is not None
+            money += microdollars(price or 0.0)
+        return Spend(1, tokens if known else None, money if priced else None)
+
+    def cost(self, answer: Answer) -> float | None:
+        """What an answer did cost, in US dollars; None where no price is known."""
+        if answer.cached:
+            return 0.0
+        choice = self._choice(answer.model)
+        return cost_of(answer.model, answer.usage, choice.provider, choice.price)
+
+    def answered(self, charge: int | None, answer: Answer) -> None:
+        """The call came to `answer`. What nobody told the usage of counts with the most that it could be."""
+        if charge is None:
+            return
+        if answer.cached:
+            self._journal.settle(charge, NOTHING)
+            return
+        tokens = sum(int(answer.usage.get(name) or 0) for name in ("input_tokens", "output_tokens"))
+        if not tokens or answer.restarts:
+            self._journal.settle(charge, Spend(1, None, None))
+            return
+        cost = self.cost(answer)
+        self._journal.settle(charge, Spend(1, tokens, None if cost is None else microdollars(cost)))
+
+    def failed(self, charge: int | None, error: ProviderError) -> None:
+        """The call came to nothing. One that was refused before it was answered costs no more than the call."""
+        if charge is not None:
+            self._journal.settle(charge, Spend(1) if isinstance(error, _UNANSWERED) else Spend(1, None, None))
+
+    def _choice(self, model: str) -> Choice:
+        """The one of the run's models that answered, as far as its name tells."""
+        choices = self._run.choices
+        return next((one for one in choices if one.model and model.startswith(one.model)), choices[0])
+
+
+def prompt_tokens(request: ModelRequest) -> int:
+    """About how many tokens a request is; rather too many than too few."""
+    size = sum(_size(message) for message in request.messages)
+    size += sum(len(orjson.dumps(tool.parameters)) + len(tool.description) + len(tool.name) for tool in request.tools)
+    if request.output_schema is not None:
+        size += len(orjson.dumps(request.output_schema))
+    around = _AROUND_A_MESSAGE * (len(request.messages) + len(request.tools) + 1)
+    images = sum(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
+    return -(-size // BYTES_PER_TOKEN) + around + _IMAGE_TOKENS * images
+
+
+def _size(message: Message) -> int:
+    shown = Message(message.role, tuple(part for part in message.parts if not isinstance(part, ImagePart)))
+    return len(orjson.dumps(message_json(shown)))
+
+
+def _longest(choice: Choice, request: ModelRequest) -> int | None:
+    """The most tokens that the model may answer, reasoning included; None where nobody knows."""
+    limit = request.parameters.get("max_tokens") or profile_of(choice.model).max_output
+    if limit is None:
+        return None
+    effort = request.parameters.get("reasoning_effort")
+    thinking = THINKING_BUDGETS.get(str(effort), THINKING_BUDGETS["medium"]) if effort else 0
+    return int(limit) + (thinking if choice.provider in ("anthropic", "google") else 0)

@@ -1,0 +1,264 @@
+"""Budgets: held before each call of a model, settled once after it, never passed, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from eventually import eventually
+from hypothesis import given
+from hypothesis import strategies as st
+from running import REVIEW, WITHOUT_WAY_OUT, engine, publish, start, until
+
+from circuit.actions.agent import AgentAction
+from circuit.engine.action import ActionCall, ActionContext, ActionOutput
+from circuit.engine.engine import Engine
+from circuit.engine.solvency import judge
+from circuit.ids import CaseKey
+from circuit.providers.registry import ProviderRegistry
+from circuit.security.principal import LOCAL
+from circuit.spend import NOTHING, Limits, Spend, dollars, microdollars
+from circuit.storage import budgets, workers
+from circuit.storage.budgets import Asked, Budget, BudgetKey, Charge
+from circuit.storage.database import Database
+
+TENANT = BudgetKey.of_tenant(1)
+REVIEWS = BudgetKey.of_workflow(1, "review")
+
+
+@pytest.fixture
+async def plain(database_url: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def put(database: Database, key: BudgetKey, **limits: int) -> None:
+    async with database.transaction(key.tenant) as connection:
+        await budgets.change(connection, key, Limits(), limits, None, "test")
+
+
+async def budget(database: Database, key: BudgetKey) -> Budget:
+    async with database.transaction(key.tenant) as connection:
+        [found] = await budgets.listed(connection, key.tenant, scope=key.scope, subject=key.subject)
+    return found
+
+
+class Spending:
+    """An action that calls a model that may cost `most` and does cost `cost`; each call waits to be let go."""
+
+    def __init__(self, most: Spend, cost: Spend | None, calls: int = 1) -> None:
+        self.most = most
+        self.cost = cost
+        self.calls = calls
+        self.gate = asyncio.Event()
+        self.going = 0
+        self.highest = 0
+        self.made = 0
+
+    async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
+        for number in range(self.calls):
+            step = f"answer:{number}"
+            if step in call.recorded:
+                continue
+            charge = await context.hold(self.most)
+            self.going += 1
+            self.made += 1
+            self.highest = max(self.highest, self.going)
+            try:
+                await self.gate.wait()
+            finally:
+                self.going -= 1
+            if charge is not None and self.cost is not None:
+                context.settle(charge, self.cost)
+            await context.record(step, {"number": number})
+        return ActionOutput({"answer": "yes"}, text="yes")
+
+
+async def test_what_is_left_is_shared_by_all_cases_of_two_workers_and_never_passed(
+    database: Database, plain: Any
+) -> None:
+    """Ten calls of at most 40 that cost 10, with 100 in all: two go on at once, the others wait, and all are made."""
+    await put(database, TENANT, tokens=100)
+    spending = Spending(Spend(1, 40), Spend(1, 10))
+    async with AsyncExitStack() as stack:
+        engines = [await stack.enter_async_context(engine(database, {"agent": spending})) for _ in range(2)]
+        await publish(engines[0], REVIEW)
+        keys = [await start(engines[number % 2], "review") for number in range(7)]
+        await eventually(lambda: spending.going == 2, what="two calls are held")
+        held = await budget(database, TENANT)
+        assert (held.spent, held.held) == (NOTHING, Spend(2, 80, 0))
+        spending.gate.set()
+        for key in keys:
+            await until(engines[0], key, "completed")
+    assert spending.highest == 2
+    after = await budget(database, TENANT)
+    assert (after.spent, after.held) == (Spend(7, 70, 0), NOTHING)
+    async with engine(database, {"agent": spending}) as running:
+        # 30 are left: a call that may cost 40 is not made, whatever the others came to.
+        late = await start(running, "review")
+        case = await until(running, late, "attention")
+    [event] = [event for event in case.history if event.kind == "firing_failed"]
+    error = event.as_dict()["error"]
+    assert error["code"] == "budget_exhausted"
+    assert (
+        "70 tokens of 100 tokens are spent" in error["message"] and "circuit budgets set --tokens" in error["message"]
+    )
+    assert await plain.fetchval("SELECT count(*) FROM circuit.charge") == 0, "what is settled has joined the budget"
+
+
+async def test_raised_and_retried(database: Database) -> None:
+    spending = Spending(Spend(1), Spend(1), calls=3)
+    spending.gate.set()
+    async with engine(database, {"agent": spending}) as running:
+        await publish(running, WITHOUT_WAY_OUT + "budget: {calls: 2}\n")
+        key = await start(running, "review")
+        case = await until(running, key, "attention")
+        [incident] = case.incidents
+        assert incident.code == "budget_exhausted" and f"--case {key.case} --calls" in incident.message
+        own = BudgetKey.of_case(key)
+        assert (await budget(database, own)).spent == Spend(2)
+        await put(database, own, calls=5)
+        assert (await running.commands.retry(key, principal=LOCAL)).state == "applied"
+        await until(running, key, "completed")
+        assert (await budget(database, own)).spent == Spend(5), "another attempt asks anew"
+
+
+async def test_a_dead_worker_is_settled_once_and_its_journalled_answers_are_not_charged_again(
+    database: Database, plain: Any
+) -> None:
+    await put(database, REVIEWS, tokens=1_000, calls=100)
+    spending = Spending(Spend(1, 100), Spend(1, 7), calls=2)
+    async with engine(database, {"agent": spending}) as running:
+        await publish(running, REVIEW)
+        spending.gate.set()
+        key = await start(running, "review")
+        await until(running, key, "completed")
+        assert (await budget(database, REVIEWS)).spent == Spend(2, 14, 0)
+        spending.gate.clear()
+        dying = await start(running, "review")
+        await eventually(lambda: spending.going == 1, what="a call goes on")
+        assert running.worker is not None and running.worker.tenure is not None
+        connection = await database.raw()
+        await workers.take_over(connection, running.worker.tenure.incarnation.id)
+        await connection.close()
+        # One of a process that is gone, too: nobody is there to settle it.
+        await plain.execute(
+            "INSERT INTO circuit.charge (tenant_id, case_id, firing, start, number, workflow_id, worker, calls, tokens,"
+            " microdollars) VALUES (1, $1, 9, 1, 1, 'review', $2, 1, 500, 0)",
+            dying.case,
+            running.worker.tenure.incarnation.id,
+        )
+        await eventually(lambda: spending.made == 4, what="another worker calls")
+        spending.gate.set()
+        await until(running, dying, "completed")
+
+        async def settled() -> bool:
+            return (await budget(database, REVIEWS)).held == NOTHING
+
+        await eventually(settled, what="what the dead worker held is settled")
+        # Nobody knows what the calls that were cut off came to: they count as the most that they could.
+        assert (await budget(database, REVIEWS)).spent == Spend(6, 14 + 100 + 500 + 14, 0)
+    async with engine(database, {"agent": spending}):
+        pass
+    assert (await budget(database, REVIEWS)).spent == Spend(6, 628, 0)
+
+
+async def test_what_is_cancelled_or_never_said_counts_with_the_most(database: Database, plain: Any) -> None:
+    await put(database, TENANT, microdollars=microdollars(1.0))
+    spending = Spending(Spend(1, 10, microdollars(0.3)), None)
+    async with engine(database, {"agent": spending}) as running:
+        await publish(running, REVIEW)
+        cut, silent = await start(running, "review"), await start(running, "review")
+        await eventually(lambda: spending.going == 2, what="both call")
+        assert (await running.commands.cancel(cut, principal=LOCAL)).state == "applied"
+        spending.gate.set()
+        await until(running, silent, "completed")
+
+        async def settled() -> bool:
+            return (await budget(database, TENANT)).held == NOTHING
+
+        await eventually(settled, what="both are settled")
+        assert (await budget(database, TENANT)).spent == Spend(2, 20, microdollars(0.6))
+
+
+AGENT = WITHOUT_WAY_OUT.replace(
+    'responses: ["yes"]}',
+    'responses: [{answer: "yes"}], price: {input: 1000, output: 1000}}\n    llm_config: {max_tokens: 100}',
+)
+
+
+async def agents(running: Engine, text: str) -> CaseKey:
+    await publish(running, text)
+    return await start(running, "review", {"text": "x" * 30})
+
+
+async def test_an_agent_draws_on_the_budgets_and_shows_its_cost(database: Database) -> None:
+    registry = ProviderRegistry({})
+    async with engine(database, {"agent": AgentAction(registry)}) as running:
+        key = await agents(running, AGENT + "budget: {usd: 5, tokens: 10000}\n")
+        case = await until(running, key, "completed")
+        [execution] = case.executions
+        spent = (await budget(database, BudgetKey.of_case(key))).spent
+        assert spent.calls == 1 and spent.microdollars == microdollars(execution.usage["cost_usd"]) > 0
+        assert spent.tokens == execution.usage["input_tokens"] + execution.usage["output_tokens"]
+        # Each of its calls may cost 0.10 dollars for the answer alone.
+        poor = await until(running, await agents(running, AGENT + "budget: {usd: 0.05}\n"), "attention")
+        [incident] = poor.incidents
+        assert incident.code == "budget_exhausted" and "0.00 USD of 0.05 USD are spent" in incident.message
+        # Without a bound nothing is asked.
+        endless = AGENT.replace("    llm_config: {max_tokens: 100}\n", "") + "budget: {tokens: 10000}\n"
+        case = await until(running, await agents(running, endless), "attention")
+        assert case.incidents[0].code == "budget_unbounded" and "max_tokens" in case.incidents[0].message
+    await registry.aclose()
+
+
+amounts = st.integers(0, 30)
+spends = st.builds(Spend, st.integers(0, 2), amounts, amounts)
+limits = st.builds(Limits, st.none() | st.integers(0, 5), st.none() | amounts, st.none() | amounts)
+KEYS = [CaseKey(1, UUID(int=number)) for number in range(3)]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([TENANT, REVIEWS, *map(BudgetKey.of_case, KEYS)]), st.tuples(limits, spends, spends)
+    ),
+    st.lists(st.tuples(st.sampled_from(KEYS), spends), max_size=8),
+)
+def test_no_verdict_passes_a_limit_and_nobody_is_passed_over(
+    standing: dict[BudgetKey, tuple[Limits, Spend, Spend]], calls: list[tuple[CaseKey, Spend]]
+) -> None:
+    there = {key: _budget(key, *values) for key, values in standing.items()}
+    asked = [Asked(Charge(key, 1, 1, number), "review", most, Limits()) for number, (key, most) in enumerate(calls)]
+    verdict = judge(there, asked)
+    refused = {one for one, _ in verdict.refused}
+    assert len({*verdict.granted, *verdict.free, *refused}) == len(verdict.granted) + len(verdict.free) + len(refused)
+    for key, found in there.items():
+        for unit in ("calls", "tokens", "microdollars"):
+            limit = getattr(found.limits, unit)
+            granted = sum(getattr(one.most, unit) for one in verdict.granted if key in one.budgets)
+            before = getattr(found.spent, unit) + getattr(found.held, unit)
+            assert limit is None or granted == 0 or before + granted <= limit
+    waiting = [one for one in asked if one not in verdict.granted and one not in verdict.free and one not in refused]
+    for one in waiting:
+        later = [other for other in verdict.granted if other.charge.number > one.charge.number]
+        shared = {key for key in one.budgets if key in there}
+        assert all(shared.isdisjoint(other.budgets) for other in later)
+        assert any(there[key].held != NOTHING or verdict.granted for key in shared), "it waits for somebody"
+
+
+def _budget(key: BudgetKey, limits: Limits, spent: Spend, held: Spend) -> Budget:
+    from parts import SystemClock
+
+    now = SystemClock().now()
+    return Budget(key, limits, spent, held, None, now, now, "test")
+
+
+@given(st.integers(0, 10**12))
+def test_money_reads_back(amount: int) -> None:
+    assert microdollars(float(dollars(amount))) == amount
