@@ -50,7 +50,7 @@ from circuit.happenings import StreamUpdate as StreamUpdate
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered
 from circuit.machine import SystemClock, SystemIds
 from circuit.providers.profiles import misfits
-from circuit.providers.registry import SUPPORTED, ProviderRegistry
+from circuit.providers.registry import ProviderRegistry, usable
 from circuit.security.principal import LOCAL, Principal
 from circuit.settings import Settings, check_database_url
 from circuit.storage import schema
@@ -145,7 +145,7 @@ class Circuit:
                 ids=SystemIds(clock),
                 worker=worker,
                 only=cases,
-                capabilities=Capabilities([*performing, *map(required_function, functions)], SUPPORTED, chosen.pools),
+                capabilities=Capabilities([*performing, *map(required_function, functions)], usable(), chosen.pools),
                 limits=WorkerLimits(
                     lease_seconds=chosen.lease_seconds,
                     executions=chosen.max_concurrent_executions,

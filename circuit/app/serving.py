@@ -15,6 +15,7 @@ import orjson
 from circuit.api.application import Services, create_application
 from circuit.api.authentication import Gate, Verifiers
 from circuit.api.server import serve as run_server
+from circuit.app.figures import figures
 from circuit.app.home import Progress
 from circuit.definition import load_workflow
 from circuit.errors import CircuitError, InvalidRequest, Unauthenticated
@@ -43,7 +44,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         ready=partial(_health, circuit),
         clock=circuit.clock,
         conversations=circuit.conversations,
-        figures=circuit.engine.figures,
+        figures=partial(figures, circuit.engine, circuit.registry),
         consultations=circuit.engine.consultations,
         default_model=circuit.settings.default_model,
         budgets=circuit.budgets,

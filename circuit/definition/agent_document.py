@@ -4,9 +4,9 @@ the keys of the format are named."""
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from circuit.definition.agent_reference import Headers, SecretReference, Url
 from circuit.definition.field import (
@@ -204,14 +204,47 @@ class ScriptedProvider(Part):
     price: Annotated[PriceEntry | None, Field(description="What its answers count as, to try budgets.")] = None
 
 
-class PlannedProvider(Part):
-    """A provider of the format that this release does not speak to."""
+class VllmProvider(Part):
+    """A model that Circuit loads itself, with vLLM, in a process beside the worker."""
 
-    type: Annotated[
-        Literal["vllm"], Planned("llm_provider type", ("vllm",)), Field(description="A model inside of the process.")
-    ]
-    model: Annotated[Line, Field(description=_MODEL)]
-    options: Annotated[JsonObject | None, Field(description="Further settings of the provider.")] = None
+    type: Annotated[Literal["vllm"], Field(description="A model inside, which vLLM runs.")]
+    model: Annotated[Line, Field(description="A folder with the model, or its name on the Hugging Face hub.")]
+    options: Annotated[
+        JsonObject | None,
+        Field(description="vLLM's own engine arguments: quantization, tensor_parallel_size, max_model_len, ..."),
+    ] = None
+    request: Annotated[
+        JsonObject | None,
+        Field(description="Further keys of each request, as vLLM's chat completions take them: top_k, seed, ..."),
+    ] = None
+    tool_parser: Annotated[Line | None, Field(description="vLLM's parser of the model's tool calls.")] = None
+    reasoning_parser: Annotated[Line | None, Field(description="vLLM's parser of the model's reasoning.")] = None
+    chat_template: Annotated[
+        Text | None, Field(description="A chat template, or the file that holds it. Default: the model's own.")
+    ] = None
+    adapters: Annotated[
+        dict[str, Line] | None, Field(description="LoRA adapters: a folder, or a name on the hub, for each name.")
+    ] = None
+    adapter: Annotated[Line | None, Field(description="Which of the adapters answers. Default: the model itself.")] = (
+        None
+    )
+    start_timeout: Annotated[Duration | None, Field(description="How long loading may take. Default: 15 minutes.")] = (
+        None
+    )
+    sleep_after: Annotated[
+        Duration | None,
+        Field(description="After how long without a request the model gives its memory back. Default: never."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.adapter is not None and self.adapter not in (self.adapters or {}):
+            known = ", ".join(self.adapters or {}) or "none"
+            message = f"there is no adapter {self.adapter!r}; there are: {known}"
+            raise fault("adapter", message, "name it in adapters", at=["adapter"])
+        if "model" in (self.options or {}):
+            raise fault("options", "the options may not name another model", "remove it", at=["options", "model"])
+        return self
 
 
 PROVIDERS = ("openai", "anthropic", "google", "ollama", "custom", "scripted", "vllm")
@@ -221,7 +254,7 @@ def _provider_tag(value: Any) -> str | None:
     named: Any = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)  # type: ignore[reportUnknownMemberType]
     if named not in PROVIDERS:
         return None
-    return f"<{named}>" if named != "vllm" else "<planned>"
+    return f"<{named}>"
 
 
 LlmProvider = Annotated[
@@ -231,7 +264,7 @@ LlmProvider = Annotated[
     | Annotated[OllamaProvider, Tag("<ollama>")]
     | Annotated[CustomProvider, Tag("<custom>")]
     | Annotated[ScriptedProvider, Tag("<scripted>")]
-    | Annotated[PlannedProvider, Tag("<planned>")],
+    | Annotated[VllmProvider, Tag("<vllm>")],
     Discriminator(
         _provider_tag,
         custom_error_type="unknown_type",

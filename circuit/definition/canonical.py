@@ -138,7 +138,7 @@ def provider_json(provider: LlmProvider) -> dict[str, Any]:
             options[name] = _address(value)
         elif name == "headers":
             options[name] = {header: reference_text(item) for header, item in value.items()}
-        elif name == "delay_seconds":
+        elif name in ("delay_seconds", "start_timeout", "sleep_after"):
             options[name] = seconds(value)
         elif name in ("limits", "price"):
             options[name] = value.model_dump(exclude_none=True)

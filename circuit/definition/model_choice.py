@@ -10,7 +10,7 @@ from circuit.definition.workflow import Workflow
 from circuit.errors import InvalidRequest
 
 EVERY_AGENT = "*"
-TYPES = ("openai", "anthropic", "google", "ollama", "custom", "scripted")
+TYPES = ("openai", "anthropic", "google", "ollama", "custom", "vllm", "scripted")
 _CUSTOM_OPTIONS = {"base_url": "${CUSTOM_BASE_URL}", "api_key": "${CUSTOM_API_KEY}"}
 
 

@@ -43,7 +43,12 @@
     │   ├── StreamCut              stream_cut        (retryable)
     │   ├── OutputTruncated        output_truncated
     │   ├── ContentFiltered        content_filter
-    │   └── ModelRefusal           refusal
+    │   ├── ModelRefusal           refusal
+    │   ├── ExtraMissing           extra_missing
+    │   ├── ModelOptionsRefused    model_options
+    │   ├── ModelOutOfMemory       model_out_of_memory
+    │   ├── ModelUnsupported       model_unsupported
+    │   └── ModelCrashed           model_crashed     (retryable)
     ├── AgentError                 the author of an agent
     │   ├── TurnLimit              turn_limit
     │   ├── ToolLoop               tool_loop
@@ -97,9 +102,14 @@ from circuit.errors.models import (
     BadResponse,
     ContentFiltered,
     ContextTooLong,
+    ExtraMissing,
+    ModelCrashed,
     ModelNotFound,
+    ModelOptionsRefused,
+    ModelOutOfMemory,
     ModelRefusal,
     ModelRequestRefused,
+    ModelUnsupported,
     OutputHeld,
     OutputTruncated,
     ProviderError,
@@ -166,6 +176,7 @@ __all__ = [
     "DatabaseUnreachable",
     "DefinitionError",
     "ExecutionTimeout",
+    "ExtraMissing",
     "Fault",
     "Fenced",
     "FiringError",
@@ -182,9 +193,13 @@ __all__ = [
     "Livelock",
     "MappingError",
     "MergeConflict",
+    "ModelCrashed",
     "ModelNotFound",
+    "ModelOptionsRefused",
+    "ModelOutOfMemory",
     "ModelRefusal",
     "ModelRequestRefused",
+    "ModelUnsupported",
     "NetError",
     "NotFound",
     "OutputHeld",

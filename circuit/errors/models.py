@@ -92,6 +92,37 @@ class ModelRefusal(ProviderError):
     code = "refusal"
 
 
+class ExtraMissing(ProviderError):
+    """A part of Circuit that is installed by an extra of its own is not installed."""
+
+    code = "extra_missing"
+
+
+class ModelOptionsRefused(ProviderError):
+    """The engine inside does not take the options that a model is to be loaded with."""
+
+    code = "model_options"
+
+
+class ModelOutOfMemory(ProviderError):
+    """The memory of the machine does not hold the model."""
+
+    code = "model_out_of_memory"
+
+
+class ModelUnsupported(ProviderError):
+    """The model, as it is loaded, cannot do what is asked of it."""
+
+    code = "model_unsupported"
+
+
+class ModelCrashed(ProviderError):
+    """The process of a model ended while it answered."""
+
+    code = "model_crashed"
+    retryable = True
+
+
 class AgentError(CircuitError):
     """An agent that went on in a way that its author must look at: no other attempt would end better."""
 

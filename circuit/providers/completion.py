@@ -188,7 +188,7 @@ class ChatParser(Parser):
             raise self.in_band(chunk)
         self.model = text(chunk.get("model")) or self.model
         usage = mapping(chunk.get("usage"))
-        if read := _usage(usage):
+        if read := usage_of(usage):
             self.usage, self.raw_usage = read, dict(usage)
 
     def _choices(self, chunk: Mapping[str, Any], key: str) -> Iterator[ModelChunk]:
@@ -276,7 +276,7 @@ class ChatParser(Parser):
         return isinstance(parsed(self.assembly.said(("call", number)).encode("utf-8", "replace")), dict)
 
 
-def _usage(raw: Mapping[str, Any]) -> dict[str, int]:
+def usage_of(raw: Mapping[str, Any]) -> dict[str, int]:
     """The counts under Circuit's names; what the provider does not count is left out."""
     inside = mapping(raw.get("prompt_tokens_details"))
     outside = mapping(raw.get("completion_tokens_details"))

@@ -21,16 +21,29 @@ if TYPE_CHECKING:
     from circuit.providers.endpoint import Endpoint
     from circuit.providers.retrieval import Embedder, EmbeddingWire, Reranker
     from circuit.providers.vectors import RemoteVectors
+    from circuit.providers.vllm.model import ModelView
+    from circuit.providers.vllm.models import Models
+    from circuit.providers.vllm.process import Launch
+    from circuit.providers.vllm.provider import VllmProvider
 
 REMOTE = ("anthropic", "custom", "google", "ollama", "openai")
-SUPPORTED = (*REMOTE, "scripted")
+INSIDE = "vllm"
+SUPPORTED = (*REMOTE, INSIDE, "scripted")
+
+
+def usable() -> tuple[str, ...]:
+    """The types of providers that this process can speak to: models inside only where vLLM is installed."""
+    from circuit.providers.vllm.spec import installed
+
+    return SUPPORTED if installed() else tuple(kind for kind in SUPPORTED if kind != INSIDE)
 
 
 class ProviderRegistry:
     """Gives providers and shares their connections. Use it in one event loop, and close it.
 
     `environment` is what references such as `${NAME}` and `OPENAI_API_KEY` are looked up in, at each request.
-    `connect_seconds` bounds how long a connection may take to open, unless `timeouts` says all of them.
+    `connect_seconds` bounds how long a connection may take to open, unless `timeouts` says all of them. `launch` says
+    how the processes of models inside are started, for tests.
     """
 
     def __init__(
@@ -40,6 +53,7 @@ class ProviderRegistry:
         connect_seconds: float | None = None,
         timeouts: Timeouts | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        launch: Launch | None = None,
     ) -> None:
         self._environment = environment
         self._connect_seconds = connect_seconds
@@ -48,6 +62,8 @@ class ProviderRegistry:
         self._http: Http | None = None
         self._health = Health()
         self._allowances: dict[str, Allowance] = {}
+        self._launch = launch
+        self._models: Models | None = None
 
     def provider(self, spec: Mapping[str, Any]) -> Provider:
         """The provider that `spec` (`type`, `options`) names. Raises `ProviderMisconfigured`.
@@ -63,6 +79,8 @@ class ProviderRegistry:
             from circuit.providers.scripted import ScriptedProvider
 
             return ScriptedProvider(options, sleep=self._sleep)
+        if kind == INSIDE:
+            return self._inside(spec)
         if kind in REMOTE:
             return self._remote(str(kind), str(spec.get("model") or ""), options)
         raise ProviderMisconfigured(
@@ -94,19 +112,25 @@ class ProviderRegistry:
             from circuit.providers.vectors import ScriptedVectors
 
             return ScriptedVectors()
+        if spec.get("type") == INSIDE:
+            return self._inside(spec)
         from circuit.providers.retrieval import embedding_wire
 
         return self._vectors(spec, embedding_wire(str(spec.get("type"))))
 
     def reranker(self, spec: Mapping[str, Any]) -> Reranker:
-        """What puts texts in order with the provider that `spec` names: `custom`, for a server that has `/rerank`, or
-        `scripted`. Raises `ProviderMisconfigured`."""
+        """What puts texts in order with the provider that `spec` names: `custom`, for a server that has `/rerank`,
+        `vllm` or `scripted`. Raises `ProviderMisconfigured`."""
         if spec.get("type") == "scripted":
             from circuit.providers.vectors import ScriptedVectors
 
             return ScriptedVectors()
+        if spec.get("type") == INSIDE:
+            return self._inside(spec)
         if spec.get("type") != "custom":
-            raise ProviderMisconfigured(f"a provider of the type {spec.get('type')} puts no texts in order: use custom")
+            raise ProviderMisconfigured(
+                f"a provider of the type {spec.get('type')} puts no texts in order: use custom or vllm"
+            )
         return self._vectors(spec, None)
 
     def _vectors(self, spec: Mapping[str, Any], wire: EmbeddingWire | None) -> RemoteVectors:
@@ -122,6 +146,11 @@ class ProviderRegistry:
         """Raise `ProviderMisconfigured` if the provider that `spec` names cannot be used as things stand: its type is
         not known, or a key, an address or a variable lacks. No request is sent."""
         self.provider(spec)
+        if spec["type"] == INSIDE:
+            from circuit.providers.vllm.spec import ModelSpec, check_installed, check_paths
+
+            check_installed()
+            check_paths(ModelSpec.of(spec))
         if spec["type"] in REMOTE:
             from circuit.providers.accounts import ACCOUNTS
             from circuit.providers.endpoint import endpoints
@@ -130,7 +159,9 @@ class ProviderRegistry:
             endpoints(ACCOUNTS[spec["type"]], str(spec.get("model") or ""), options, self._environment)
 
     async def aclose(self) -> None:
-        """Close all connections. Twice is fine."""
+        """Close all connections, and end the models inside. Twice is fine."""
+        if self._models is not None:
+            await self._models.aclose()
         if self._http is not None:
             await self._http.aclose()
 
@@ -151,6 +182,26 @@ class ProviderRegistry:
             return [member(endpoint) for endpoint in endpoints(ACCOUNTS[kind], model, options, self._environment)]
 
         return BalancedProvider(members, self._health)
+
+    def _inside(self, spec: Mapping[str, Any]) -> VllmProvider:
+        from circuit.providers.vllm.provider import VllmProvider
+        from circuit.providers.vllm.spec import ModelSpec
+
+        return VllmProvider(ModelSpec.of(spec), self.models.model)
+
+    @property
+    def models(self) -> Models:
+        """The models that this process holds itself."""
+        if self._models is None:
+            from circuit.providers.vllm.models import Models
+            from circuit.providers.vllm.process import Launch
+
+            self._models = Models(self._launch or Launch(self._environment), sleep=self._sleep)
+        return self._models
+
+    async def counts(self) -> Sequence[tuple[ModelView, Mapping[str, float]]]:
+        """What each of them counts; nothing where there are none."""
+        return () if self._models is None else await self._models.counts()
 
     def _allowance(self, name: str, limits: Limits) -> Allowance:
         """The allowance of one endpoint for one model: all agents with the same limits share it."""

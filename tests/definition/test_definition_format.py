@@ -186,10 +186,18 @@ def test_from_any_is_not_run_yet() -> None:
     expect(text, "from_any is not supported yet")
 
 
-@pytest.mark.parametrize("kind", ["vllm"])
-def test_providers_that_are_not_run_yet(kind: str) -> None:
-    text = workflow(agents=f"other:\n  llm_provider: {{type: «{kind}, model: m}}")
-    expect(text, f"llm_provider type {kind} is not supported yet")
+def test_an_adapter_and_the_options_of_a_model_inside_are_looked_at() -> None:
+    text = workflow(
+        agents="""
+a:
+  llm_provider: {type: vllm, model: m, adapters: {x: /x}, adapter: «y}
+b:
+  llm_provider: {type: vllm, model: m, options: {model: «n}}
+c:
+  llm_provider: {type: vllm, model: m, sleep_after: «soon}
+"""
+    )
+    expect(text, "there is no adapter 'y'; there are: x", "may not name another model", "'soon'")
 
 
 def test_what_is_not_run_yet_may_stand_empty() -> None:

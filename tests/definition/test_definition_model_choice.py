@@ -47,7 +47,7 @@ def test_an_agent_with_an_address_of_its_own_keeps_it() -> None:
         (":m", "write TYPE:NAME"),
         ("=openai:m", "write TYPE:NAME"),
         ("opnai:m", "did you mean openai?"),
-        ("vllm:m", "'vllm' is not a provider that runs here"),
+        ("azure:m", "'azure' is not a provider that runs here"),
         ("plane=openai:m", "has no agent 'plane' (did you mean plain?)"),
         ("openai:" + "m" * 501, "500 characters"),
     ],

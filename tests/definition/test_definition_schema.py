@@ -55,7 +55,6 @@ def test_every_key_has_a_title_and_a_description() -> None:
 
 def test_what_is_not_run_yet_is_said() -> None:
     assert "not supported yet" in SCHEMA["$defs"]["InputArcEntry"]["properties"]["where"]["description"]
-    assert "not supported yet" in SCHEMA["$defs"]["PlannedProvider"]["properties"]["type"]["description"]
     assert "inhibit" in SCHEMA["$defs"]["InputArcEntry"]["properties"]["mode"]["description"]
 
 

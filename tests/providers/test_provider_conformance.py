@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -30,6 +33,8 @@ from circuit.providers.messages import Message, Role, ToolResultPart, calls_of
 from circuit.providers.messages import text_of as text_in
 from circuit.providers.provider import ModelChunk, ModelRequest, Provider, TextChunk, ToolSpec
 from circuit.providers.registry import ProviderRegistry
+from circuit.providers.vllm.process import Launch
+from circuit.providers.vllm.spec import ModelSpec
 
 SCHEMA = {
     "type": "object",
@@ -42,6 +47,7 @@ TOOLS = (
     ToolSpec("now"),
 )
 CALLS = [{"name": "fs_read_file", "arguments": {"path": "ä\u2028😀.txt"}}, {"name": "now", "arguments": {}}]
+HOST = (sys.executable, str(Path(__file__).with_name("vllm_host.py")))
 KINDS = ["openai", "responses", "azure", "custom", "anthropic", "google", "ollama"]
 
 
@@ -58,6 +64,8 @@ class Bench:
     at_pause: Callable[[], Any]
     ended: Callable[[], Any]
     server: ChatServer | None = None
+    pieces: int = 3
+    """How many pieces an answer comes in at least."""
 
 
 def spec_of(kind: str, server: ChatServer) -> dict[str, Any]:
@@ -127,9 +135,28 @@ def _script(reply: Mapping[str, Any]) -> Any:
     }
 
 
-@pytest.fixture(params=[*KINDS, "scripted"])
+@asynccontextmanager
+async def inside(replies: list[dict[str, Any]]) -> AsyncIterator[Bench]:
+    """The same replies from a process as vLLM's engine runs in."""
+    registry = ProviderRegistry({}, launch=Launch(os.environ, HOST))
+    options = {"options": {"replies": [_script_inside(reply) for reply in replies]}, "tool_parser": "hermes"}
+    spec = {"type": "vllm", "model": "some-model", "options": options}
+    model = registry.models.model(ModelSpec.of(spec))
+    paused, aborted = (partial(model.call, "wait", name=name) for name in ("paused", "aborted"))
+    # What has come before it is read is read as one.
+    yield Bench(registry.provider(spec), paused, aborted, pieces=1)
+    await registry.aclose()
+
+
+def _script_inside(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine breaks an answer off by aborting it."""
+    return {**reply, "finish": "abort"} if "cut_after" in reply else dict(reply)
+
+
+@pytest.fixture(params=[*KINDS, "scripted", "vllm"])
 def bench(request: pytest.FixtureRequest) -> Callable[[list[dict[str, Any]]], Any]:
-    return scripted if request.param == "scripted" else partial(remote, request.param)
+    local = {"scripted": scripted, "vllm": inside}
+    return local.get(request.param) or partial(remote, request.param)
 
 
 async def collect(provider: Provider, asked: ModelRequest) -> list[ModelChunk]:
@@ -141,7 +168,7 @@ async def test_text_comes_in_pieces_and_whole(bench: Any) -> None:
     async with bench([{"text": TEXT, "cuts": 7}]) as made:
         chunks = await collect(made.provider, request())
     assert text_of(chunks) == TEXT
-    assert sum(isinstance(chunk, TextChunk) for chunk in chunks) > 2
+    assert sum(isinstance(chunk, TextChunk) for chunk in chunks) >= made.pieces
     end = finished_of(chunks)
     assert (end.reason, bool(end.model)) == ("stop", True)
     assert text_in(end.parts) == TEXT

@@ -141,7 +141,8 @@ async def test_a_custom_providers_key_is_a_bearer_token() -> None:
         ({"type": "anthropic"}, "ANTHROPIC_API_KEY is not set"),
         ({"type": "google"}, "GOOGLE_API_KEY is not set"),
         ({"type": "openai", "options": {"api": "assistants", "base_url": "http://x"}}, "use chat or responses"),
-        ({"type": "vllm"}, "'vllm' is not supported yet; supported are anthropic, custom"),
+        ({"type": "azure"}, "'azure' is not supported yet; supported are anthropic, custom"),
+        ({"type": "vllm"}, "needs `model`"),
         ({}, "not supported"),
     ],
 )

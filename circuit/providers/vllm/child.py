@@ -1,0 +1,136 @@
+"""What runs in the process of a model: it hears orders on its socket and answers what its engine says.
+
+Orders are objects: first what to load, then `{ask: KIND, id, ...}`, `{abort: id}` and `{end: true}`. What goes back are
+lists of messages `[KIND, id, CONTENT]`, as many as have come up since the last one was sent: `ready` or `refused` once,
+then for each id pieces (`text`, `delta`) and at last one `end` or `fault`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, NoReturn
+
+from circuit.providers.vllm.frame import frame, receive
+from circuit.providers.vllm.port import Engine, EngineDead, EngineFault
+
+DEAD = 70
+"""The exit code of a process whose engine is dead (EX_SOFTWARE)."""
+
+OpenEngine = Callable[[Mapping[str, Any]], Awaitable[Engine]]
+
+
+class Sender:
+    """Sends what has come up, in one frame: the more there is, the fewer frames."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._pending: list[tuple[str, int, Any]] = []
+        self._wake = asyncio.Event()
+
+    def send(self, kind: str, number: int, content: Any) -> None:
+        self._pending.append((kind, number, content))
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send all that is there."""
+        self._wake.clear()
+        batch, self._pending = self._pending, []
+        if batch:
+            self._writer.write(frame(batch))
+        # A reader that is slow makes the frames larger and not the queue of them longer.
+        await self._writer.drain()
+
+
+async def serve(number: int, open_engine: OpenEngine) -> None:
+    """Load what the first order says and answer until the other side ends it, or closes the socket `number`."""
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=number))
+    sender = Sender(writer)
+    try:
+        engine = await open_engine(await _heard(reader))
+    except EngineFault as fault:
+        sender.send("refused", 0, fault.as_dict())
+        await sender.flush()
+        return
+    sender.send("ready", 0, dict(engine.about()))
+    sending = asyncio.create_task(sender.run())
+    tasks: dict[int, asyncio.Task[None]] = {}
+    try:
+        while "end" not in (order := await _heard(reader)):
+            if "abort" in order:
+                if (task := tasks.get(order["abort"])) is not None:
+                    task.cancel()
+                continue
+            asked: int = order["id"]
+            task = tasks[asked] = asyncio.create_task(_answer(engine, sender, asked, order))
+            task.add_done_callback(lambda _, asked=asked: tasks.pop(asked, None))
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        sending.cancel()
+        await engine.close()
+
+
+async def _heard(reader: asyncio.StreamReader) -> Mapping[str, Any]:
+    """The next order. Where the other side has closed, nothing of this process goes on."""
+    order = await receive(reader)
+    if order is None:
+        _end_group()
+    return order
+
+
+async def _answer(engine: Engine, sender: Sender, number: int, order: Mapping[str, Any]) -> None:
+    try:
+        async with aclosing(engine.answer(order["ask"], str(number), order)) as pieces:
+            async for kind, content in pieces:
+                sender.send(kind, number, content)
+    except EngineFault as fault:
+        sender.send("fault", number, fault.as_dict())
+    except EngineDead:
+        # The one that started this process sees it end, and starts another.
+        with contextlib.suppress(Exception):
+            await sender.flush()
+        os._exit(DEAD)
+    except Exception as error:
+        sender.send("fault", number, {"code": 500, "message": f"{type(error).__name__}: {error}"})
+
+
+def watch(number: int) -> None:
+    """End the whole process group as soon as the other side of the socket `number` is closed: the engine's processes
+    go with this one, however Circuit ended."""
+
+    def wait() -> None:
+        poll = select.poll()
+        # To hear of the end only: what can be read is none of this thread's business.
+        poll.register(number, select.POLLHUP)
+        poll.poll()
+        _end_group()
+
+    threading.Thread(target=wait, name="circuit-watch", daemon=True).start()
+
+
+def _end_group() -> NoReturn:
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+    raise SystemExit(DEAD)
+
+
+def run(open_engine: OpenEngine, arguments: list[str]) -> int:
+    """Be the process of a model: `arguments` are the number of its socket."""
+    number = int(arguments[0])
+    watch(number)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asyncio.run(serve(number, open_engine))
+    return 0

@@ -1,0 +1,79 @@
+"""A model of random weights with a tokenizer and a chat template, made in a second and needing no download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+CHARACTERS = [chr(code) for code in range(32, 127)] + ["\n", "\t", "ä", "ö", "ü", "é", "…", "😀"]
+SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|system|>", "<|assistant|>", "<|tool|>", "<think>", "</think>"]
+TEMPLATE = (
+    "<s>{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] or '' }}"
+    "{% for call in message.get('tool_calls') or [] %}<tool_call>{{ call | tojson }}</tool_call>{% endfor %}"
+    "{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def make_model(
+    folder: Path, *, hidden: int = 64, layers: int = 2, length: int = 2048, seed: int = 0, **more: Any
+) -> Path:
+    """A Llama of `layers` layers of the width `hidden`, written to `folder`: each character is a token."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    make_tokenizer(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(SPECIAL) + len(CHARACTERS),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=max(hidden // 32, 2),
+        num_key_value_heads=max(hidden // 64, 1),
+        max_position_embeddings=length,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        **more,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer(folder: Path) -> None:
+    """A tokenizer of single characters, with a template for conversations."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = [*SPECIAL, *CHARACTERS]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(word, special=True) for word in SPECIAL[:7]])
+    tokenizer.add_tokens([AddedToken(word) for word in SPECIAL[7:]])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", chat_template=TEMPLATE
+    )
+    fast.save_pretrained(folder)
+
+
+def make_adapter(folder: Path, base: Path, *, rank: int = 4) -> Path:
+    """A LoRA adapter for the model in `base`, of random weights that change what it says."""
+    import torch
+    from safetensors.torch import save_file
+
+    config = json.loads((base / "config.json").read_text())
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    folder.mkdir(parents=True, exist_ok=True)
+    weights: dict[str, Any] = {}
+    torch.manual_seed(1)
+    for layer in range(layers):
+        name = f"base_model.model.model.layers.{layer}.self_attn.o_proj"
+        weights[f"{name}.lora_A.weight"] = torch.randn(rank, hidden, dtype=torch.bfloat16)
+        weights[f"{name}.lora_B.weight"] = torch.randn(hidden, rank, dtype=torch.bfloat16)
+    save_file(weights, folder / "adapter_model.safetensors")
+    described = {"peft_type": "LORA", "r": rank, "lora_alpha": 8 * rank, "target_modules": ["o_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps({**described, "task_type": "CAUSAL_LM"}))
+    return folder
