@@ -195,7 +195,9 @@ class IncidentResolved:
 
 @dataclass(frozen=True, slots=True)
 class TokensChanged:
-    """Somebody changed tokens by hand: `patched` data for an incident, or `put_back` from a dead-letter place."""
+    """Somebody changed tokens by hand: `patched` data for an incident, `put_back` from a dead-letter place, or
+    `modified` the case, for the reason that `note` gives. What is consumed and not produced was taken out, and what is
+    produced and not consumed is new."""
 
     kind: ClassVar[str] = "tokens_changed"
     consumed: tuple[TokenRef, ...]
@@ -203,6 +205,7 @@ class TokensChanged:
     reason: str
     principal: str
     incident: int | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from circuit.engine.budgets import Budgets
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.consultations import AgentView, Consultation
 from circuit.engine.conversations import Conversations
+from circuit.engine.modification import Modification
+from circuit.engine.travel import Travel
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, WorkflowView
 from circuit.ids import CaseKey
 from circuit.observability.metrics import Figure
@@ -58,6 +60,15 @@ class Asking(Protocol):
         self,
         key: CaseKey,
         incident: int | None = None,
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+    ) -> CommandOutcome: ...
+
+    async def modify(
+        self,
+        key: CaseKey,
+        wanted: Modification,
         *,
         principal: Principal,
         idempotency_key: str | None = None,
@@ -112,7 +123,7 @@ class Services:
 
     `ready` returns what `/health` shows of the database (its revision, say) and raises a `CircuitError` when requests
     cannot be served. `gate` finds out who asks; `figures` are those for `/metrics`. Without `consultations` there is no
-    `/v1`; `default_model` is the one of requests there that name none.
+    `/v1`; `default_model` is the one of requests there that name none. Without `travel` the past of cases is not shown.
     """
 
     commands: Asking
@@ -127,3 +138,4 @@ class Services:
     consultations: Consulting | None = None
     default_model: str | None = None
     budgets: Budgets | None = None
+    travel: Travel | None = None

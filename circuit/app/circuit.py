@@ -37,10 +37,11 @@ from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.comparison import Difference
 from circuit.engine.engine import Engine
 from circuit.engine.execution import FaultHook, no_fault
-from circuit.engine.fork import TokenChange
+from circuit.engine.modification import Modification
 from circuit.engine.outbox import Outbox
 from circuit.engine.past import Moment
 from circuit.engine.requirement import Capabilities
+from circuit.engine.token_change import TokenChange
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, TaskView
 from circuit.engine.worker import WorkerLimits
 from circuit.errors import InvalidRequest, NotFound
@@ -300,6 +301,10 @@ class Circuit:
     async def retry(self, case_id: str) -> CommandOutcome:
         """Let what the open incidents of a case block be tried again."""
         return await self.commands.retry(self.key(case_id), principal=self.principal)
+
+    async def modify(self, case_id: str, wanted: Modification) -> CommandOutcome:
+        """Put, take, move and change tokens of a live case, all of it or nothing."""
+        return await self.commands.modify(self.key(case_id), wanted, principal=self.principal)
 
     async def cancel(self, case_id: str) -> CommandOutcome:
         """End a case as it is."""

@@ -48,6 +48,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         consultations=circuit.engine.consultations,
         default_model=circuit.settings.default_model,
         budgets=circuit.budgets,
+        travel=circuit.travel,
     )
     await run_server(create_application(services), host, port, ready=ready)
 

@@ -21,6 +21,7 @@ from circuit.cli import (
     executions,
     incidents,
     outbox,
+    repair,
     run,
     serve,
     simulation,
@@ -66,6 +67,7 @@ app.command("signal")(cases.signal)
 app.command("tasks")(tasks.tasks)
 app.command("complete")(tasks.complete)
 app.command("retry")(cases.retry)
+app.command("modify")(repair.modify)
 app.command("cancel")(cases.cancel)
 app.command("fsck")(audit.fsck)
 app.command("serve")(serve.serve)

@@ -132,6 +132,9 @@ class Narrator:
                 by = one_line(event.principal, 60)
                 if event.reason == "put_back":
                     return [Line(f"put back by {by}: {self._path(event.consumed, event.produced)}", "green")]
+                if event.reason == "modified":
+                    path = self._path(event.consumed, event.produced)
+                    return [Line(f"tokens changed by {by}: {path} ({one_line(event.note or '')})", "green")]
                 return [Line(f"data changed by {by} for incident {event.incident}: {_places(event.produced)}", "green")]
             case CaseEnded():
                 reason = f": {one_line(event.reason)}" if event.reason else ""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -15,6 +15,9 @@ from circuit.errors import InvalidRequest, PayloadTooLarge
 from circuit.expressions.path import Path as DottedPath
 from circuit.expressions.path import assign
 from circuit.expressions.value import exact_json
+
+if TYPE_CHECKING:
+    from circuit.engine.token_change import TokenChange
 
 TOKEN_LIMIT = 4 * 1024 * 1024
 WORKFLOW_LIMIT = 4 * 1024 * 1024
@@ -185,6 +188,22 @@ def assignments(given: Sequence[str]) -> dict[str, Any]:
     values = {name: _value(text) for name, _, text in (one.partition("=") for one in given)}
     refuse_nul(values, "--set")
     return values
+
+
+def token_changes(given: Sequence[str]) -> list[TokenChange]:
+    """The changes of `--set [TOKEN:]PATH=VALUE` options, for tokens that exist. Raises `InvalidRequest`."""
+    from circuit.engine.token_change import TokenChange
+
+    found: list[TokenChange] = []
+    for text in given:
+        head, equals, value = text.partition("=")
+        where, colon, path = head.rpartition(":")
+        if head.startswith(("data.", "metadata.")):
+            where, colon, path = "", "", head
+        [(name, told)] = assignments([f"{path}{equals}{value}"]).items()
+        number = int(where) if where.isascii() and where.isdigit() else None
+        found.append(TokenChange(name, told, number, where if colon and number is None else None))
+    return found
 
 
 def put_together(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

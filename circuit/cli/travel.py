@@ -13,13 +13,12 @@ from circuit.cli.outcome import standing
 from circuit.cli.run import follow, opened
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, clean, compact, one_line
-from circuit.cli.token import assignments
+from circuit.cli.token import token_changes
 from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
     from circuit.engine.comparison import Difference, Stretch
-    from circuit.engine.fork import TokenChange
     from circuit.engine.past import Moment
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
@@ -62,7 +61,7 @@ def fork(
     """
     terminal = Terminal(json=as_json)
     settings = Settings.from_environment()
-    wanted = _changes(changes or [])
+    wanted = token_changes(changes or [])
 
     async def session() -> int:
         async with opened(settings, terminal) as circuit:
@@ -133,21 +132,6 @@ def print_moment(found: Moment, terminal: Terminal) -> None:
     for number in found.incidents:
         terminal.line(f"incident {number} was open")
     terminal.line(f"go on from here in a new case: circuit fork {found.key} --at {event.seq}")
-
-
-def _changes(given: Sequence[str]) -> list[TokenChange]:
-    from circuit.engine.fork import TokenChange
-
-    found: list[TokenChange] = []
-    for text in given:
-        head, equals, value = text.partition("=")
-        where, colon, path = head.rpartition(":")
-        if head.startswith(("data.", "metadata.")):
-            where, colon, path = "", "", head
-        [(name, told)] = assignments([f"{path}{equals}{value}"]).items()
-        number = int(where) if where.isascii() and where.isdigit() else None
-        found.append(TokenChange(name, told, number, where if colon and number is None else None))
-    return found
 
 
 async def _models(circuit: Circuit, moment: Moment, models: Sequence[str]) -> dict[str, dict[str, Any]]:

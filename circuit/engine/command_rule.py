@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from circuit.engine.draft import Draft
+from circuit.engine.modification import Modification, modify
 from circuit.engine.repair import patch_incident, put_back
 from circuit.errors import CircuitError, Conflict, Forbidden, InvalidRequest
 from circuit.net.diagnosis import why
@@ -87,6 +88,11 @@ def _put_back(owner: Owner, payload: Mapping[str, Any], principal: Principal, dr
     return {"tokens": put_back(owner.memory, payload.get("token"), payload.get("place"), principal.subject, draft)}
 
 
+def _modify(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    wanted = Modification.of_payload(payload)
+    return modify(owner.memory, wanted, principal.subject, draft, lambda live: owner.firings.cancel(live, draft))
+
+
 def _granted(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
     """What a firing asked of shared places is its own now. One that has ended meanwhile has given it back."""
     number = payload.get("firing")
@@ -106,6 +112,7 @@ _RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[st
     "retry": _retry,
     "resolve": _resolve,
     "put_back": _put_back,
+    "modify": _modify,
     "granted": _granted,
     "cancel": _cancel,
 }

@@ -20,6 +20,7 @@ from uuid import UUID
 from circuit.definition.consultation import is_consultation
 from circuit.definition.workflow import Workflow
 from circuit.engine.conversations import take_along
+from circuit.engine.modification import Modification
 from circuit.engine.opening import TokenInput as TokenInput
 from circuit.engine.opening import opening_tokens
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
@@ -46,6 +47,7 @@ _NEEDS: dict[str, Permission] = {
     "retry": Permission.OPERATE,
     "resolve": Permission.OPERATE,
     "put_back": Permission.OPERATE,
+    "modify": Permission.OPERATE,
     "cancel": Permission.OPERATE,
 }
 """What a command takes, by its kind; every other takes the permission to run cases."""
@@ -284,6 +286,19 @@ class Commands:
         Raises `NotFound`, `Conflict`."""
         payload = {name: value for name, value in (("token", token), ("place", place)) if value is not None}
         return await self._ask(key, "put_back", payload, principal, idempotency_key, wait_seconds)
+
+    async def modify(
+        self,
+        key: CaseKey,
+        wanted: Modification,
+        *,
+        principal: Principal,
+        idempotency_key: str | None = None,
+        wait_seconds: float = DEFAULT_WAIT_SECONDS,
+    ) -> CommandOutcome:
+        """Put, take, move and change tokens of a live case, all of it or nothing. Raises `NotFound`, `Conflict`,
+        `InvalidRequest`, `PayloadTooLarge`."""
+        return await self._ask(key, "modify", wanted.as_payload(), principal, idempotency_key, wait_seconds)
 
     async def cancel(
         self,

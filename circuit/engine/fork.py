@@ -8,27 +8,17 @@ minutes has waited for ten minutes, whenever the fork is made.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.audit.replay import Replay
 from circuit.engine.repair import patched
-from circuit.errors import InvalidRequest, TokenRefused
+from circuit.engine.token_change import TokenChange, by_token
+from circuit.errors import TokenRefused
 from circuit.net.marking import Run, Token
 from circuit.storage.records import FiringRow
-
-
-@dataclass(frozen=True, slots=True)
-class TokenChange:
-    """A value for the dotted path `path` (`data.NAME`, `metadata.NAME`) of one token, by its number, or of those of a
-    place; where neither is named, of the only token that there is."""
-
-    path: str
-    value: Any
-    token: int | None = None
-    place: str | None = None
 
 
 def fork_tokens(
@@ -50,29 +40,9 @@ def fork_tokens(
         token.number: replace(token, version=1, entered_at=token.entered_at + shift, runs=runs.get(token.number))
         for token in sorted(replay.marking.all(), key=lambda token: token.number)
     }
-    for number, values in _by_token(tokens, changes).items():
+    for number, values in by_token(tokens, changes).items():
         tokens[number] = _changed(workflow, tokens[number], values)
     return list(tokens.values())
-
-
-def _by_token(tokens: Mapping[int, Token], changes: Sequence[TokenChange]) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
-    for change in changes:
-        if change.token is not None:
-            meant = [number for number in tokens if number == change.token]
-            which = f"no token {change.token} is there"
-        elif change.place is not None:
-            meant = [token.number for token in tokens.values() if token.place == change.place]
-            which = f"no token lies in {change.place!r}"
-        else:
-            meant = list(tokens) if len(tokens) == 1 else []
-            which = f"{len(tokens)} tokens are there: name one, or its place"
-        if not meant:
-            listed = ", ".join(f"{token.number} in {token.place}" for token in list(tokens.values())[:10])
-            raise InvalidRequest(f"{change.path!r} cannot be set, for {which}; the tokens are {listed or 'none'}")
-        for number in meant:
-            found.setdefault(number, {})[change.path] = change.value
-    return found
 
 
 def _changed(workflow: Workflow, token: Token, values: Mapping[str, Any]) -> Token:

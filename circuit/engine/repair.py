@@ -10,7 +10,15 @@ from typing import Any
 from circuit.engine.draft import Draft
 from circuit.engine.memory import Memory
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
-from circuit.errors import ColourMismatch, Conflict, InvalidRequest, NetError, PayloadTooLarge, TokenRefused
+from circuit.errors import (
+    CircuitError,
+    ColourMismatch,
+    Conflict,
+    InvalidRequest,
+    NetError,
+    PayloadTooLarge,
+    TokenRefused,
+)
 from circuit.events import TokensChanged
 from circuit.expressions.path import Path, assign
 from circuit.net import firing as rule
@@ -100,20 +108,28 @@ def _forgiven(token: Token) -> dict[str, Any]:
 def _change(
     memory: Memory, tokens: Sequence[Token], reason: str, principal: str, draft: Draft, *, incident: int | None = None
 ) -> None:
-    """All of them or none: they are tried on a copy of the marking first."""
-    trial = memory.marking.copy()
+    """All of them or none."""
     try:
-        for token in tokens:
-            rule.change(memory.net, trial, token, draft.now)
-    except ColourMismatch as mismatch:
-        raise TokenRefused(mismatch.message, details=mismatch.details) from None
-    except NetError as error:
-        raise Conflict(f"case {memory.key}: {error}") from None
-    effects = [rule.change(memory.net, memory.marking, token, draft.now) for token in tokens]
-    for effect in effects:
-        for token, from_version in effect.moves:
-            draft.touch(token.number, from_version)
+        effect = rule.rearrange(memory.net, memory.marking, draft.now, changed=tokens)
+    except (NetError, ColourMismatch) as error:
+        raise refused(memory, error) from None
+    settle(memory, effect, draft)
+    draft.record(TokensChanged(effect.consumed, effect.produced, reason, principal, incident))
+
+
+def refused(memory: Memory, error: NetError | ColourMismatch) -> CircuitError:
+    """Why the net of a case does not take a change by hand, as whoever asked for it is told."""
+    if isinstance(error, ColourMismatch):
+        return TokenRefused(error.message, details=error.details)
+    return Conflict(f"case {memory.key}: {error}")
+
+
+def settle(memory: Memory, effect: rule.Effect, draft: Draft) -> None:
+    """Take what was changed by hand into the draft, and look anew at all that it may have enabled."""
+    for number, version in effect.takes:
+        draft.touch(number, version)
+    for token, from_version in effect.moves:
+        draft.touch(token.number, from_version)
+    for token in effect.puts:
+        draft.touch(token.number, None)
     memory.agenda.everything()
-    consumed = tuple(ref for effect in effects for ref in effect.consumed)
-    produced = tuple(image for effect in effects for image in effect.produced)
-    draft.record(TokensChanged(consumed, produced, reason, principal, incident))

@@ -10,10 +10,11 @@ from typing import Any
 from circuit.engine.audit.replay import Replay
 from circuit.engine.commands import Hints, check_idempotency_key, start_parameters
 from circuit.engine.comparison import Cost, Difference, Side, compare
-from circuit.engine.fork import TokenChange, fork_tokens
+from circuit.engine.fork import fork_tokens
 from circuit.engine.past import Moment, moment
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import requirement
+from circuit.engine.token_change import TokenChange
 from circuit.engine.versions import VersionKey, VersionUnusable
 from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.events import CaseStarted, Origin, TokenImage

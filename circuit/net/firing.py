@@ -6,6 +6,7 @@ Every function here either does all that it says or raises and leaves the markin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ from circuit.net import refresh
 from circuit.net.binding import Binding, has_room
 from circuit.net.mapping import Draft
 from circuit.net.marking import Marking, Token
-from circuit.net.structure import Net, Transition
+from circuit.net.structure import Net, Place, Transition
 from circuit.value import dataclass
 
 
@@ -138,41 +139,81 @@ def divert(net: Net, marking: Marking, binding: Binding, failure: Mapping[str, A
     return Effect(binding.consumed_refs, tuple(_image(moved) for moved, _ in moves), moves=tuple(moves))
 
 
-def change(net: Net, marking: Marking, changed: Token, now: datetime) -> Effect:
-    """Put `changed` in the stead of the free token of its number and version, as its next version: with other data, or
-    in another place. Raises `NetError` where that token is not there any more, is reserved, or the place is full, and
-    `ColourMismatch` where the place refuses the data."""
-    number = changed.number
-    old = marking.get(number)
-    if old is None or old.version != changed.version:
-        raise NetError(f"token {number} is not there at version {changed.version} any more")
-    firing = marking.reserved_by(number)
+def rearrange(
+    net: Net,
+    marking: Marking,
+    now: datetime,
+    *,
+    taken: Sequence[Token] = (),
+    changed: Sequence[Token] = (),
+    put: Sequence[Token] = (),
+) -> Effect:
+    """Change a marking by hand, all of it or nothing: take tokens out, put each of `changed` in the stead of the free
+    token of its number and version (with other data, or in another place), as its next version, and lay new ones.
+
+    Raises `NetError` where a token is not there any more, is reserved, or a place would hold too many, and
+    `ColourMismatch` where a place refuses the data.
+    """
+    olds = [_free_token(marking, token) for token in (*taken, *changed)]
+    arrived = [*changed, *put]
+    _check_places(net, marking, olds, arrived)
+    for token in arrived:
+        _check_colour(net.places[token.place], token)
+    moves: list[tuple[Token, int]] = []
+    for token, old in zip(changed, olds[len(taken) :], strict=True):
+        stays = token.place == old.place
+        new = Token(
+            old.number,
+            old.version + 1,
+            token.place,
+            token.data,
+            token.metadata,
+            old.entered_at if stays else now,
+            old.available_at if stays else None,
+            old.runs if stays else None,
+        )
+        moves.append((new, old.version))
+    for old in olds:
+        marking.take(old.number)
+    for token in (*(new for new, _ in moves), *put):
+        marking.put(token)
+    return Effect(
+        tuple(TokenRef(old.number, old.version, old.place) for old in olds),
+        (*(_image(new) for new, _ in moves), *(_image(token) for token in put)),
+        puts=tuple(put),
+        moves=tuple(moves),
+        takes=tuple((token.number, token.version) for token in olds[: len(taken)]),
+    )
+
+
+def _free_token(marking: Marking, token: Token) -> Token:
+    found = marking.get(token.number)
+    if found is None or found.version != token.version:
+        raise NetError(f"token {token.number} is not there at version {token.version} any more")
+    firing = marking.reserved_by(token.number)
     if firing is not None:
-        raise NetError(f"token {number} is reserved by firing {firing}")
-    place = net.places[changed.place]
-    if place.name != old.place and place.capacity is not None:
-        taken = marking.count(place.name) + marking.room_reserved(place.name)
-        if taken >= place.capacity:
-            raise NetError(f"{place.name} takes {place.capacity}, and that many lie there or are on their way")
-    faults = place.colour.faults(changed.data) if place.colour is not None else ()
+        raise NetError(f"token {token.number} is reserved by firing {firing}")
+    return found
+
+
+def _check_places(net: Net, marking: Marking, leaving: Sequence[Token], coming: Sequence[Token]) -> None:
+    more = Counter(token.place for token in coming)
+    more.subtract(token.place for token in leaving)
+    for name, count in more.items():
+        capacity = net.places[name].capacity
+        if capacity is None or count <= 0:
+            continue
+        if marking.count(name) + marking.room_reserved(name) + count > capacity:
+            raise NetError(f"{name} takes {capacity}, and that many lie there or are on their way")
+
+
+def _check_colour(place: Place, token: Token) -> None:
+    faults = place.colour.faults(token.data) if place.colour is not None else ()
     if place.colour is not None and faults:
         raise ColourMismatch(
-            f"token {number} would be no {place.colour.name} in {place.name}: {'; '.join(faults)}",
+            f"token {token.number} would be no {place.colour.name} in {place.name}: {'; '.join(faults)}",
             details={"place": place.name, "colour": place.colour.name, "faults": list(faults)},
         )
-    stays = place.name == old.place
-    token = Token(
-        number,
-        old.version + 1,
-        place.name,
-        changed.data,
-        changed.metadata,
-        old.entered_at if stays else now,
-        old.available_at if stays else None,
-        old.runs if stays else None,
-    )
-    marking.move(token)
-    return Effect((TokenRef(number, old.version, old.place),), (_image(token),), moves=((token, old.version),))
 
 
 def _refreshed(net: Net, marking: Marking, binding: Binding, drafts: Sequence[Draft], firing: int) -> Effect:

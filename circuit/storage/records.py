@@ -158,7 +158,7 @@ class IncidentRow:
 @dataclass(frozen=True, slots=True)
 class CommandRow:
     """What somebody other than the owner asks of a case. `kind`: `fire`, `signal`, `retry`, `resolve`,
-    `put_back`, `cancel`."""
+    `put_back`, `modify`, `cancel`."""
 
     id: UUID
     kind: str

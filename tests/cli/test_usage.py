@@ -27,6 +27,7 @@ COMMANDS = [
     ["tasks"],
     ["complete"],
     ["retry"],
+    ["modify"],
     ["cancel"],
     ["incidents", "list"],
     ["incidents", "show"],

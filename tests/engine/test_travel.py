@@ -8,7 +8,7 @@ import pytest
 
 from circuit.app import Circuit
 from circuit.engine.audit.inspection import inspect_at
-from circuit.engine.fork import TokenChange
+from circuit.engine.token_change import TokenChange
 from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, TokenRefused
 from circuit.security.principal import Principal
 from tests.cli.commanding import Command

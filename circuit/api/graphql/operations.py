@@ -14,10 +14,12 @@ from circuit.api.graphql.conversations import ConversationMutations, Conversatio
 from circuit.api.graphql.executions import ExecutionQueries
 from circuit.api.graphql.history import HistorySubscriptions
 from circuit.api.graphql.incidents import IncidentMutations
+from circuit.api.graphql.modification import ModificationMutations
 from circuit.api.graphql.reasons import ReasonQueries
 from circuit.api.graphql.server import ServerQueries
 from circuit.api.graphql.streams import StreamMutations, StreamSubscriptions
 from circuit.api.graphql.tokens import TokenQueries
+from circuit.api.graphql.travel import TravelMutations, TravelQueries
 from circuit.api.graphql.workflows import WorkflowMutations, WorkflowQueries
 
 
@@ -31,6 +33,7 @@ class Query(
     ExecutionQueries,
     ConversationQueries,
     BudgetQueries,
+    TravelQueries,
     ServerQueries,
 ):
     pass
@@ -43,6 +46,8 @@ class Mutation(
     IncidentMutations,
     ConversationMutations,
     BudgetMutations,
+    ModificationMutations,
+    TravelMutations,
     StreamMutations,
 ):
     pass

@@ -128,11 +128,13 @@ class Replay:
                     yield self._fault("I2", seq, f"incident {event.incident} is resolved and was not open")
                 self.incidents[event.incident] = False
             case TokensChanged():
-                for ref, image in zip(event.consumed, event.produced, strict=False):
-                    token = self.marking.get(ref.number)
-                    # A token that stays in its place has come there when it came.
-                    since = token.entered_at if token is not None and image.place == ref.place else at
-                    yield from self._exchange(seq, since, (ref,), (image,))
+                # A token that stays in its place has come there when it came.
+                before = {token.number: token for ref in event.consumed if (token := self.marking.get(ref.number))}
+                yield from self._exchange(seq, at, event.consumed, event.produced)
+                for image in event.produced:
+                    token = before.get(image.number)
+                    if token is not None and token.place == image.place:
+                        self.marking.replace(_token(image, token.entered_at))
             case CaseEnded():
                 self.ended, self.ended_at = event, at
 
