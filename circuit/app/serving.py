@@ -20,6 +20,7 @@ from circuit.app.home import Progress
 from circuit.definition import load_workflow
 from circuit.errors import CircuitError, InvalidRequest, Unauthenticated
 from circuit.http import Http, Timeouts, origin
+from circuit.providers.catalogue import catalogue
 from circuit.providers.profiles import misfits
 from circuit.settings import LOOPBACK_HOSTS
 from circuit.storage import schema
@@ -38,6 +39,10 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
     services = Services(
         commands=circuit.commands,
         queries=circuit.queries,
+        pages=circuit.engine.pages,
+        inbox=circuit.engine.inbox,
+        fleet=circuit.engine.fleet,
+        catalogue=partial(catalogue, circuit.registry),
         streams=circuit.streams,
         load=partial(load_workflow, models=misfits),
         gate=await _gate(circuit, host),

@@ -19,8 +19,6 @@ from circuit.errors import InvalidRequest
 if TYPE_CHECKING:
     from circuit.definition.workflow import Workflow
     from circuit.net.analysis.place_net import PlaceNet
-    from circuit.net.marking import Marking
-    from circuit.net.picture import Picture
 
 _TRACE_SECONDS = 30.0
 
@@ -65,18 +63,6 @@ def draw(
     return 0
 
 
-def workflow_picture(workflow: Workflow) -> Picture:
-    """The picture of a workflow as a case begins."""
-    from circuit.net.picture import picture_of_net
-
-    return picture_of_net(workflow.net, _at_start(workflow), agents_of(workflow))
-
-
-def agents_of(workflow: Workflow) -> dict[str, str]:
-    """The agent of each transition that has one, and else the kind of its action."""
-    return {name: str(action.config.get("agent_id", action.kind)) for name, action in workflow.actions.items()}
-
-
 def _by_name(output: Path | None) -> DrawingFormat | None:
     ends = {".svg": DrawingFormat.SVG, ".dot": DrawingFormat.DOT, ".gv": DrawingFormat.DOT, ".pnml": DrawingFormat.PNML}
     ends |= {".mmd": DrawingFormat.MERMAID, ".mermaid": DrawingFormat.MERMAID}
@@ -108,13 +94,14 @@ def _of_pnml(data: bytes, file: Path, form: DrawingFormat, trace: tuple[str, ...
 
 
 def _of_workflow(workflow: Workflow, form: DrawingFormat, trace: tuple[str, ...]) -> str:
+    from circuit.definition.portrait import agents_of, picture_of
     from circuit.net import drawing
 
     match form:
         case DrawingFormat.SVG:
             from circuit.net.svg import svg
 
-            return svg(replace(workflow_picture(workflow), trace=trace))
+            return svg(replace(picture_of(workflow), trace=trace))
         case DrawingFormat.PNML:
             from circuit.definition.proof import tokens_at_start
             from circuit.net.analysis.translation import translate
@@ -130,15 +117,3 @@ def _as_pnml(net: PlaceNet) -> str:
     from circuit.net.analysis.pnml_text import pnml_text
 
     return pnml_text(net)
-
-
-def _at_start(workflow: Workflow) -> Marking:
-    """What lies where when a case begins."""
-    from datetime import UTC, datetime
-
-    from circuit.definition.proof import tokens_at_start
-    from circuit.net.marking import Marking, Token
-
-    places = [place for place, count in tokens_at_start(workflow).items() for _ in range(count)]
-    begun = datetime(1970, 1, 1, tzinfo=UTC)
-    return Marking(Token(number, 1, place, {}, {}, begun) for number, place in enumerate(places, 1))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuit.cli.drawing import agents_of, workflow_picture
 from circuit.cli.terminal import Terminal, clean, one_line
 from circuit.cli.token import TOKEN_LIMIT, TokenParts, parse_object, read_text, token_parts
 from circuit.cli.workflows import JsonOption, read_workflow
@@ -71,9 +70,10 @@ def simulate(
     ended = [run.case(number) for number in range(cases)]
     result = _summary(workflow, ended, _amounts(costs, "--cost"))
     if svg_file is not None:
+        from circuit.definition.portrait import picture_of
         from circuit.net.svg import svg
 
-        picture = replace(workflow_picture(workflow), heat=result["fired"])
+        picture = replace(picture_of(workflow), heat=result["fired"])
         svg_file.write_text(svg(picture), encoding="utf-8")
     if as_json:
         terminal.result({"file": str(file), "seed": seed, "answers": answers} | result)
@@ -100,6 +100,8 @@ class _Run:
         from circuit.net.timeline import Timeline
 
         source = Random(f"{self.seed}/{number}")
+        from circuit.definition.portrait import agents_of
+
         agents = agents_of(self.workflow)
 
         def act(transition: Transition, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -219,6 +221,8 @@ def _amounts(values: Sequence[str] | None, option: str) -> dict[str, float]:
 
 
 def _summary(workflow: Workflow, ended: Sequence[Ended], costs: Mapping[str, float]) -> dict[str, Any]:
+    from circuit.definition.portrait import agents_of
+
     agents = agents_of(workflow)
     unknown = [name for name in costs if name not in workflow.agents]
     if unknown:

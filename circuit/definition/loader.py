@@ -1,4 +1,4 @@
-"""Reads YAML (1.2, core schema; JSON is YAML) into values that know where they stand. The only user of `yaml`.
+"""Reads YAML (1.2, core schema; JSON is YAML) into values that know where they stand. `written` writes it.
 
 The events of PyYAML's parser are put together here rather than by its own composer, because a file from outside must
 not be able to hurt: the depth is bounded, and so is the number of values with all aliases written out. `yes`, `no`,

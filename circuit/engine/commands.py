@@ -230,11 +230,21 @@ class Commands:
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
     ) -> CommandOutcome:
         """Send a firing what it waits for: its wait of the key `wait`, or without one whatever it waits for. A firing
-        that does not wait yet gets it as soon as it does. Raises `NotFound`, `Conflict`, `InvalidRequest`."""
+        that does not wait yet gets it as soon as it does. Raises `NotFound`, `Conflict`, `InvalidRequest`, and
+        `Forbidden`, where it waits for somebody of another role."""
         if wait is not None and len(wait) > LONGEST_KEY:
             raise InvalidRequest(f"the key of a wait has at most {LONGEST_KEY} characters")
         sent = _storable({"firing": firing, "key": wait, "payload": payload}, "the signal")
-        return await self._ask(key, "signal", sent, principal, idempotency_key, wait_seconds)
+
+        async def check(row: CaseRow) -> None:
+            async with self._database.transaction(key.tenant) as connection:
+                found = await listing.firing(connection, key, firing)
+            asked = (found.awaits or {}).get("roles") or () if found is not None else ()
+            principal.require_task(asked, f"what {key}.{firing} waits for")
+
+        # Whoever may run cases may signal; whether he holds the role that is asked for is for the owner to say.
+        asks = None if principal.can(Permission.RUN) else check
+        return await self._ask(key, "signal", sent, principal, idempotency_key, wait_seconds, asks)
 
     async def retry(
         self,

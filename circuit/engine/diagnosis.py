@@ -26,6 +26,11 @@ def explain(workflow: Workflow, state: CaseState, now: datetime, standings: Sequ
     return CaseWhy(state.key, row.status, _summary(memory, transitions), transitions)
 
 
+def explain_some(memory: Memory, names: Sequence[str], now: datetime) -> tuple[TransitionWhy, ...]:
+    """What these transitions of a case wait for; in a case that has ended, nothing fires any more."""
+    return () if memory.row.status.terminal else tuple(_transition(memory, name, now, ()) for name in names)
+
+
 def _transition(memory: Memory, name: str, now: datetime, standings: Sequence[Standing]) -> TransitionWhy:
     found = why(memory.net, memory.marking, name, memory.case, now, memory.blocked)
     obstacles = [_obstacle(reason) for reason in found.reasons]

@@ -21,7 +21,9 @@ from circuit.engine.conversations import Conversations
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.figures import figures
 from circuit.engine.fleet import Fleet
+from circuit.engine.inbox import Inbox
 from circuit.engine.keys import Keys
+from circuit.engine.pages import Pages
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import Capabilities
 from circuit.engine.travel import Travel
@@ -75,6 +77,8 @@ class Engine:
         self.consultations = Consultations(database, self.commands, self.versions)
         self.queries = Queries(database, self.versions, self.now)
         self.travel = Travel(database, self.queries, ids, self.now, hints)
+        self.pages = Pages(database)
+        self.inbox = Inbox(database, self.commands)
         self.keys = Keys(database, self.now, clock.monotonic)
         self.fleet = Fleet(database, ids)
         self.conversations = Conversations(database, ids)

@@ -12,29 +12,29 @@ from typing import Any
 from uuid import UUID
 
 from circuit.definition.workflow import Workflow
-from circuit.engine.diagnosis import explain
+from circuit.engine.diagnosis import explain, explain_some
+from circuit.engine.memory import Memory
 from circuit.engine.provenance import ExecutionRecord, FeedbackView, answer_view
 from circuit.engine.requirement import needs
+from circuit.engine.ruling import TransitionRuling, concerned, rulings
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
+from circuit.engine.viewing import execution_view, incident_view, task_view, token_view, workflow_view
 from circuit.engine.views import (
     CaseSummary,
     CaseView,
     CaseWhy,
     DeadLetterEntry,
     EventView,
-    ExecutionView,
     IncidentEntry,
-    IncidentView,
     TaskView,
-    TokenView,
+    TransitionWhy,
     WorkflowView,
 )
 from circuit.errors import InvalidRequest
-from circuit.ids import CaseKey, Numbered
-from circuit.net.marking import Token
+from circuit.ids import CaseKey
 from circuit.storage import feedback, history, incidents, listing, resources, streams, tokens, workflows
 from circuit.storage.database import Database
-from circuit.storage.records import CaseRow, CaseState, CaseStatus, ExecutionRow, FiringRow, FiringState, IncidentRow
+from circuit.storage.records import CaseRow, CaseStatus, FiringRow
 
 MOST_CASES = 1_000
 TASK_KIND = "human"
@@ -52,13 +52,13 @@ class Queries:
     async def workflows(self, tenant: int) -> list[WorkflowView]:
         """The current versions of all workflows, by id."""
         async with self._database.transaction(tenant) as connection:
-            return [_workflow_view(found) for found in await workflows.list_current(connection, tenant)]
+            return [workflow_view(found) for found in await workflows.list_current(connection, tenant)]
 
     async def workflow(self, tenant: int, workflow_id: str) -> WorkflowView | None:
         """The current version of a workflow."""
         async with self._database.transaction(tenant) as connection:
             found = await workflows.current(connection, tenant, workflow_id)
-        return None if found is None else _workflow_view(found)
+        return None if found is None else workflow_view(found)
 
     async def cases(
         self,
@@ -67,14 +67,25 @@ class Queries:
         status: CaseStatus | str | None = None,
         limit: int = 50,
         before: UUID | None = None,
+        *,
+        started: tuple[datetime | None, datetime | None] = (None, None),
+        search: str | None = None,
     ) -> list[CaseSummary]:
-        """Cases, the youngest first; `before` is the last case of the page before. Raises `InvalidRequest`."""
+        """Cases, the youngest first; `before` is the last case of the page before. `started` bounds when they began
+        (from, to), `search` is how their ids, or those of their workflows, begin. Raises `InvalidRequest`."""
         if not 1 <= limit <= MOST_CASES:
             raise InvalidRequest(f"a page of cases has 1 to {MOST_CASES} cases, not {limit}")
         wanted = _status(status)
         async with self._database.transaction(tenant) as connection:
             found = await listing.list_cases(
-                connection, tenant, workflow_id=workflow_id, status=wanted, limit=limit, before=before
+                connection,
+                tenant,
+                workflow_id=workflow_id,
+                status=wanted,
+                limit=limit,
+                before=before,
+                started=started,
+                search=search,
             )
             lacks = await listing.unserved(connection, {row.bucket for _, row in found if _wants_worker(row)})
         return [_summary(key, row, lacks) for key, row in found]
@@ -87,9 +98,11 @@ class Queries:
         limit: int = 100,
         after: tuple[UUID, int] | None = None,
         since_before: datetime | None = None,
+        *,
+        case: UUID | None = None,
     ) -> list[IncidentEntry]:
-        """Open incidents of all cases, by case and number; `after` is the last one of the page before, and with
-        `since_before` what was raised later is left out."""
+        """Open incidents of all cases (or of one), by case and number; `after` is the last one of the page before, and
+        with `since_before` what was raised later is left out."""
         async with self._database.transaction(tenant) as connection:
             found = await incidents.open_incidents(
                 connection,
@@ -99,8 +112,9 @@ class Queries:
                 limit=limit,
                 after=after,
                 since_before=since_before,
+                case_id=case,
             )
-        return [IncidentEntry(key, workflow, _incident_view(key, row), row.blocks) for key, workflow, row in found]
+        return [IncidentEntry(key, workflow, incident_view(key, row), row.blocks) for key, workflow, row in found]
 
     async def dead_letters(
         self,
@@ -123,8 +137,7 @@ class Queries:
                 since_before=since_before,
             )
         return [
-            DeadLetterEntry(key, workflow, token.number, _token_view(key, token, None))
-            for key, workflow, token in found
+            DeadLetterEntry(key, workflow, token.number, token_view(key, token, None)) for key, workflow, token in found
         ]
 
     async def tasks(
@@ -140,10 +153,11 @@ class Queries:
         if not 1 <= limit <= MOST_CASES:
             raise InvalidRequest(f"a page of tasks has 1 to {MOST_CASES} tasks, not {limit}")
         async with self._database.transaction(tenant) as connection:
+            roles = None if role is None else (role,)
             found = await listing.waiting(
-                connection, tenant, TASK_KIND, workflow_id=workflow_id, case=case, role=role, limit=limit
+                connection, tenant, TASK_KIND, workflow_id=workflow_id, case=case, roles=roles, limit=limit
             )
-        return [_task_view(key, row, firing) for (key, row), firing in found]
+        return [task_view(key, row, firing) for (key, row), firing in found]
 
     async def case(self, key: CaseKey) -> CaseView | None:
         """A case with its tokens, history, incidents and executions."""
@@ -172,10 +186,10 @@ class Queries:
             row.started_at,
             row.finished_at,
             _due_at(row, firings, ready_at),
-            [_token_view(key, token, holder) for token, holder in laid],
+            [token_view(key, token, holder) for token, holder in laid],
             events,
-            [_incident_view(key, incident) for incident in raised],
-            [_execution_view(key, execution, by_number) for execution in executions],
+            [incident_view(key, incident) for incident in raised],
+            [execution_view(key, execution, by_number) for execution in executions],
             owned,
         )
 
@@ -191,7 +205,7 @@ class Queries:
             said = await feedback.of_execution(connection, key, firing)
         of = firings.get(firing)
         return ExecutionRecord(
-            _execution_view(key, found, firings),
+            execution_view(key, found, firings),
             str(key.case),
             row.workflow_id,
             row.workflow_hash,
@@ -205,38 +219,48 @@ class Queries:
     async def why(self, key: CaseKey) -> CaseWhy | None:
         """What each transition of a case waits for, in words."""
         async with self._database.transaction(key.tenant) as connection:
-            row = await listing.find_case(connection, key)
-            if row is None:
+            found = await listing.state(connection, key)
+            if found is None:
                 return None
-            laid = await tokens.of_case(connection, key)
-            firings = await listing.firings(connection, key)
-            executions = await listing.executions(connection, key)
-            raised = await listing.incidents(connection, key)
-            fired = await history.fired(connection, key)
+            row = found.row
             lacks = await listing.unserved(connection, {row.bucket} if _wants_worker(row) else set())
-            waits = any(firing.state.live and firing.start == 0 for firing in firings)
+            waits = any(firing.state.live and firing.start == 0 for firing in found.firings)
             standings = await resources.standing(connection, key, row.workflow_id) if waits else ()
         try:
             workflow = await self.version(VersionKey(key.tenant, row.workflow_id, row.workflow_hash))
         except VersionUnusable as error:
             return CaseWhy(key, row.status, error.message, ())
-        state = CaseState(
-            key=key,
-            row=row,
-            tokens=laid,
-            firings=[firing for firing in firings if firing.state.live],
-            executions=executions,
-            incidents=[incident for incident in raised if incident.resolved_at is None],
-            commands=[],
-            fired=fired,
-            journal={},
-        )
-        explained = explain(workflow, state, self._now(), standings)
+        explained = explain(workflow, found, self._now(), standings)
         if row.bucket in lacks:
             asked = needs(lacks[row.bucket])
             summary = f"No worker that is running has what the case needs: {asked}. {explained.summary}"
             return replace(explained, summary=summary)
         return explained
+
+    async def available(self, key: CaseKey, token: int) -> tuple[TransitionWhy, ...]:
+        """What each transition that could take or read token `token` waits for."""
+        memory = await self._memory(key)
+        laid = None if memory is None else memory.marking.get(token)
+        if memory is None or laid is None:
+            return ()
+        return explain_some(memory, concerned(memory, laid.place), self._now())
+
+    async def rulings(self, key: CaseKey, token: int) -> list[TransitionRuling]:
+        """What the guards of the transitions that could take or read token `token` say of it."""
+        memory = await self._memory(key)
+        return [] if memory is None else rulings(memory, token)
+
+    async def _memory(self, key: CaseKey) -> Memory | None:
+        """A case as its owner would have it in memory; None if it is not there, or its version cannot be used."""
+        async with self._database.transaction(key.tenant) as connection:
+            found = await listing.state(connection, key)
+        if found is None:
+            return None
+        try:
+            version = VersionKey(key.tenant, found.row.workflow_id, found.row.workflow_hash)
+            return Memory(await self.version(version), found)
+        except VersionUnusable:
+            return None
 
     async def version(self, key: VersionKey) -> Workflow:
         """A published version, compiled. Raises `VersionUnusable`."""
@@ -263,19 +287,6 @@ def _status(status: CaseStatus | str | None) -> CaseStatus | None:
         raise InvalidRequest(f"there is no status {status!r} of a case; there are {names}") from None
 
 
-def _workflow_view(found: workflows.Version) -> WorkflowView:
-    document = found.document
-    return WorkflowView(
-        found.workflow_id,
-        document.get("name") or found.workflow_id,
-        document.get("description") or "",
-        found.hash,
-        found.published_at,
-        found.published_by,
-        document,
-    )
-
-
 def _wants_worker(row: CaseRow) -> bool:
     """Whether a worker has work to do in the case at once."""
     return row.status is CaseStatus.RUNNING and row.bucket != 0
@@ -284,67 +295,3 @@ def _wants_worker(row: CaseRow) -> bool:
 def _summary(key: CaseKey, row: CaseRow, lacks: Mapping[int, Mapping[str, Any]]) -> CaseSummary:
     lack = needs(lacks[row.bucket]) if row.bucket in lacks and _wants_worker(row) else None
     return CaseSummary(key, row.status, row.workflow_id, row.workflow_hash, row.started_at, row.finished_at, lack)
-
-
-def _execution_id(key: CaseKey, firing: int | None) -> str | None:
-    return None if firing is None else str(Numbered(key.case, firing))
-
-
-def _token_view(key: CaseKey, token: Token, holder: int | None) -> TokenView:
-    return TokenView(
-        str(Numbered(key.case, token.number)),
-        token.version,
-        token.place,
-        token.data,
-        token.metadata,
-        token.entered_at,
-        _execution_id(key, holder),
-    )
-
-
-def _incident_view(key: CaseKey, incident: IncidentRow) -> IncidentView:
-    return IncidentView(
-        incident.number,
-        incident.transition,
-        incident.code,
-        incident.message,
-        incident.raised_at,
-        _execution_id(key, incident.firing),
-        incident.resolved_at,
-        incident.resolved_by,
-    )
-
-
-def _task_view(key: CaseKey, row: CaseRow, firing: FiringRow) -> TaskView:
-    awaits = firing.awaits or {}
-    payload: Mapping[str, Any] = awaits.get("payload") or {}
-    return TaskView(
-        str(Numbered(key.case, firing.number)),
-        key,
-        row.workflow_id,
-        firing.transition,
-        str(payload.get("title", "")),
-        str(payload.get("instructions", "")),
-        payload.get("inputs") or {},
-        tuple(awaits.get("roles") or ()),
-        awaits.get("form") or {},
-        datetime.fromisoformat(awaits["since"]),
-        firing.wake_at,
-    )
-
-
-def _execution_view(key: CaseKey, execution: ExecutionRow, firings: dict[int, FiringRow]) -> ExecutionView:
-    firing = firings.get(execution.firing)
-    return ExecutionView(
-        str(Numbered(key.case, execution.firing)),
-        firing.transition if firing is not None else "",
-        "suspended" if firing is not None and firing.state is FiringState.SUSPENDED else execution.status.value,
-        execution.started_at,
-        execution.finished_at,
-        execution.descriptor,
-        execution.usage,
-        execution.error if execution.error is not None or firing is None else firing.error,
-        firing.retry_at if firing is not None and firing.state.live else None,
-        firing.awaits if firing is not None else None,
-        firing.wake_at if firing is not None else None,
-    )

@@ -28,6 +28,7 @@ class WorkflowView:
     published_at: datetime
     published_by: str
     document: Mapping[str, Any]
+    retired_at: datetime | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -42,7 +43,8 @@ class WorkflowView:
 
 @dataclass(frozen=True, slots=True)
 class CaseSummary:
-    """A case in a list. `lacks` says what it needs of a worker where no running worker has it."""
+    """A case in a list. `lacks` says what it needs of a worker where no running worker has it, `seq` how many
+    events it has had (0 where a list does not say)."""
 
     key: CaseKey
     status: CaseStatus
@@ -51,6 +53,7 @@ class CaseSummary:
     started_at: datetime
     finished_at: datetime | None = None
     lacks: str | None = None
+    seq: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         shown = {
@@ -121,7 +124,7 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class IncidentView:
-    """Something that could not proceed. It is open while `resolved_at` is None."""
+    """Something that could not proceed. It is open while `resolved_at` is None; `tokens` are those it is about."""
 
     number: int
     transition: str
@@ -131,6 +134,7 @@ class IncidentView:
     execution_id: str | None = None
     resolved_at: datetime | None = None
     resolved_by: str | None = None
+    tokens: tuple[str, ...] = ()
 
     @property
     def open(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -77,6 +78,20 @@ async def of_execution(conn: AsyncConnection, key: CaseKey, firing: int) -> list
         .order_by(table.c.at, table.c.feedback_id)
     )
     return [_row(row) for row in found.mappings()]
+
+
+async def of_executions(
+    conn: AsyncConnection, tenant: int, wanted: Sequence[tuple[UUID, int]]
+) -> list[tuple[UUID, FeedbackRow]]:
+    """What was said of these executions (each a case and a firing), the oldest first, with the case of each."""
+    table, pairs = tables.feedback, rows.pairs(wanted)
+    found = await conn.execute(
+        select(table)
+        .join(pairs, (table.c.case_id == pairs.c.case_id) & (table.c.firing == pairs.c.number))
+        .where(table.c.tenant_id == tenant)
+        .order_by(table.c.at, table.c.feedback_id)
+    )
+    return [(rows.plain(row["case_id"]), _row(row)) for row in found.mappings()]
 
 
 def _row(row: rows.Row) -> FeedbackRow:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -64,6 +66,21 @@ async def journal(conn: AsyncConnection, key: CaseKey, firing: int) -> list[tupl
         .order_by(table.c.attempt, table.c.at, table.c.step)
     )
     return [(attempt, step, at, rows.document(value)) for attempt, step, at, value in found]
+
+
+async def journals(
+    conn: AsyncConnection, tenant: int, wanted: Sequence[tuple[UUID, int]]
+) -> list[tuple[UUID, int, int, str, datetime, Any]]:
+    """What is recorded of the steps of these firings (each a case and a number): case, firing, attempt, step, when,
+    and the value."""
+    table, pairs = tables.journal, rows.pairs(wanted)
+    found = await conn.execute(
+        select(table.c.case_id, table.c.firing, table.c.attempt, table.c.step, table.c.at, table.c.value)
+        .join(pairs, (table.c.case_id == pairs.c.case_id) & (table.c.firing == pairs.c.number))
+        .where(table.c.tenant_id == tenant)
+        .order_by(table.c.case_id, table.c.firing, table.c.attempt, table.c.at, table.c.step)
+    )
+    return [(rows.plain(case), *rest, rows.document(value)) for case, *rest, value in found]  # type: ignore[misc]
 
 
 async def fired(conn: AsyncConnection, key: CaseKey) -> dict[str, int]:

@@ -40,6 +40,7 @@ async def open_incidents(
     limit: int = 100,
     after: tuple[UUID, int] | None = None,
     since_before: datetime | None = None,
+    case_id: UUID | None = None,
 ) -> list[OpenIncident]:
     """Up to `limit` open incidents by case and number, from the first one after `after`, raised at `since_before` or
     earlier."""
@@ -53,6 +54,8 @@ async def open_incidents(
     )
     if workflow_id is not None:
         query = query.where(case.c.workflow_id == workflow_id)
+    if case_id is not None:
+        query = query.where(incident.c.case_id == case_id)
     if code is not None:
         query = query.where(incident.c.code == code)
     if since_before is not None:

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import SmallInteger, Table, bindparam, column, func, select
+from sqlalchemy import SmallInteger, Table, Text, bindparam, cast, column, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey
-from circuit.storage import rows, tables
-from circuit.storage.records import CaseRow, CaseStatus, CommandRow, ExecutionRow, FiringRow, IncidentRow
+from circuit.storage import history, rows, tables, tokens
+from circuit.storage.records import CaseRow, CaseState, CaseStatus, CommandRow, ExecutionRow, FiringRow, IncidentRow
 
 
 class Listed(NamedTuple):
@@ -31,9 +31,12 @@ async def list_cases(
     status: CaseStatus | None = None,
     limit: int = 50,
     before: UUID | None = None,
+    started: tuple[datetime | None, datetime | None] = (None, None),
+    search: str | None = None,
 ) -> list[Listed]:
     """Up to `limit` cases, the youngest first; `before` is the last case of the page before. An id of a case sorts
-    by its birth, so a page never shifts when new cases come."""
+    by its birth, so a page never shifts when new cases come. `started` bounds when they began (from, to), `search` is
+    how their ids, or those of their workflows, begin."""
     table = tables.case
     query = select(table).where(table.c.tenant_id == tenant).order_by(table.c.case_id.desc()).limit(limit)
     if workflow_id is not None:
@@ -42,6 +45,14 @@ async def list_cases(
         query = query.where(table.c.status == status.value)
     if before is not None:
         query = query.where(table.c.case_id < before)
+    since, until = started
+    if since is not None:
+        query = query.where(table.c.started_at >= since)
+    if until is not None:
+        query = query.where(table.c.started_at <= until)
+    if search:
+        begins = cast(table.c.case_id, Text).startswith(search.lower(), autoescape=True)
+        query = query.where(begins | table.c.workflow_id.startswith(search, autoescape=True))
     found = await conn.execute(query)
     return [Listed(rows.key(row), rows.case_row(row)) for row in found.mappings()]
 
@@ -92,11 +103,13 @@ async def waiting(
     *,
     workflow_id: str | None = None,
     case: UUID | None = None,
-    role: str | None = None,
+    roles: Collection[str] | None = None,
+    asking: bool = False,
     limit: int = 50,
+    after: tuple[UUID, int] | None = None,
 ) -> list[tuple[Listed, FiringRow]]:
-    """Up to `limit` firings that wait for something of this kind, those of the youngest cases first; with `role`, those
-    whose end that role may bring, or anybody."""
+    """Up to `limit` firings that wait for something of this kind, those of the youngest cases first; with `roles`,
+    those whose end one of them may bring, or anybody (not with `asking`). `after` is the last of the page before."""
     cases, waits = tables.case, tables.firing
     same = (waits.c.tenant_id == cases.c.tenant_id) & (waits.c.case_id == cases.c.case_id)
     over = [status.value for status in CaseStatus if status.terminal]
@@ -112,14 +125,43 @@ async def waiting(
         query = query.where(cases.c.workflow_id == workflow_id)
     if case is not None:
         query = query.where(cases.c.case_id == case)
-    if role is not None:
+    if roles is not None:
         asked = waits.c.awaits["roles"]
-        query = query.where(asked.is_(None) | asked.has_key(role))
+        held = bindparam("roles", sorted(roles), type_=ARRAY(Text))
+        may = asked.has_any(held)
+        query = query.where(may if asking else asked.is_(None) | may)
+    if after is not None:
+        case_id, number = after
+        query = query.where((cases.c.case_id < case_id) | ((cases.c.case_id == case_id) & (waits.c.number > number)))
     found: list[tuple[Listed, FiringRow]] = []
     for row in (await conn.execute(query)).mappings():
         named = {name.removeprefix("firing_"): value for name, value in row.items() if name.startswith("firing_")}
         found.append((Listed(rows.key(row), rows.case_row(row)), rows.firing(named)))
     return found
+
+
+async def firing(conn: AsyncConnection, key: CaseKey, number: int) -> FiringRow | None:
+    """One firing of an acting transition of a case, or None."""
+    table = tables.firing
+    found = await conn.execute(
+        select(table).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.number == number)
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else rows.firing(row)
+
+
+async def signalled(conn: AsyncConnection, key: CaseKey, idempotency_key: str) -> str | None:
+    """The key of the wait that a signal with this idempotency key was for, if one came."""
+    table = tables.command
+    found = await conn.scalar(
+        select(table.c.payload["key"].astext).where(
+            table.c.tenant_id == key.tenant,
+            table.c.case_id == key.case,
+            table.c.idempotency_key == idempotency_key,
+            table.c.kind == "signal",
+        )
+    )
+    return None if found is None else str(found)
 
 
 async def executions(conn: AsyncConnection, key: CaseKey) -> list[ExecutionRow]:
@@ -130,6 +172,24 @@ async def executions(conn: AsyncConnection, key: CaseKey) -> list[ExecutionRow]:
 async def incidents(conn: AsyncConnection, key: CaseKey) -> list[IncidentRow]:
     """All incidents of a case, by number, the resolved ones too."""
     return [rows.incident(row) for row in await _of_case(conn, tables.incident, key, "number")]
+
+
+async def state(conn: AsyncConnection, key: CaseKey) -> CaseState | None:
+    """A case as its owner reads it, without what only an owner needs."""
+    row = await find_case(conn, key)
+    if row is None:
+        return None
+    return CaseState(
+        key=key,
+        row=row,
+        tokens=await tokens.of_case(conn, key),
+        firings=[firing for firing in await firings(conn, key) if firing.state.live],
+        executions=await executions(conn, key),
+        incidents=[one for one in await incidents(conn, key) if one.resolved_at is None],
+        commands=[],
+        fired=await history.fired(conn, key),
+        journal={},
+    )
 
 
 async def pending_commands(conn: AsyncConnection, key: CaseKey) -> list[CommandRow]:

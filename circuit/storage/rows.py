@@ -6,11 +6,13 @@ indexed by its columns' names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
+from sqlalchemy import Integer, TableValuedAlias, Uuid, bindparam, column, func
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from circuit.ids import CaseKey
 from circuit.net.marking import Run, Token
@@ -129,3 +131,16 @@ def command(row: Row) -> CommandRow:
 def command_result(row: Row) -> CommandResult:
     result: Mapping[str, Any] | None = document(row["result"])
     return CommandResult(plain(row["command_id"]), CommandState(row["state"]), result or {})
+
+
+def pairs(wanted: Sequence[tuple[UUID, int]]) -> TableValuedAlias:
+    """A table of these cases and numbers, with the columns `case_id` and `number`, to join with."""
+    cases, numbers = [case for case, _ in wanted], [number for _, number in wanted]
+    return (
+        func.unnest(
+            bindparam("wanted_cases", cases, type_=ARRAY(Uuid)),
+            bindparam("wanted_numbers", numbers, type_=ARRAY(Integer)),
+        )
+        .table_valued(column("case_id", Uuid), column("number", Integer))
+        .render_derived("pairs")
+    )

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Select, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Select, Text, bindparam, column, func, select, text, true, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from circuit.storage import rows
 from circuit.storage.tables import agent, agent_version, prompt_version, resource, workflow, workflow_version
 
 _Selected = Select[Any, Any, Any, Any, Any, Any]
@@ -174,6 +175,80 @@ async def list_current(
         .order_by(workflow.c.workflow_id)
         .limit(limit),
     )
+
+
+async def list_versions(
+    connection: AsyncConnection, tenant: int, workflow_ids: Sequence[str], *, limit: int
+) -> list[Version]:
+    """Up to `limit` versions of each of these workflows, the newest first."""
+    table = workflow_version
+    wanted = (
+        func.unnest(bindparam("workflows", list(workflow_ids), type_=ARRAY(Text)))
+        .table_valued(column("name", Text))
+        .render_derived("wanted")
+    )
+    page = (
+        _versions()
+        .where(table.c.tenant_id == tenant, table.c.workflow_id == wanted.c.name)
+        .order_by(table.c.published_at.desc(), table.c.hash)
+        .limit(limit)
+        .lateral("page")
+    )
+    query = select(page).select_from(wanted.join(page, true()))
+    return await _rows(connection, query.order_by(page.c.workflow_id, page.c.published_at.desc(), page.c.hash))
+
+
+_AGENTS = """
+SELECT w.workflow_id, a.key AS agent_id, a.value AS document
+FROM circuit.workflow w
+JOIN circuit.workflow_version v ON v.tenant_id = w.tenant_id AND v.workflow_id = w.workflow_id AND v.hash = w.hash
+CROSS JOIN LATERAL json_each(v.document -> 'agents') AS a
+WHERE w.tenant_id = :tenant AND (w.workflow_id, a.key) > (:after_workflow, :after)
+    AND (CAST(:workflow AS text) IS NULL OR w.workflow_id = :workflow)
+ORDER BY w.workflow_id, a.key
+LIMIT :limit
+"""
+
+_PLACE_AGENTS = """
+SELECT w.workflow_id, a.number, a.value AS document
+FROM circuit.workflow w
+JOIN circuit.workflow_version v ON v.tenant_id = w.tenant_id AND v.workflow_id = w.workflow_id AND v.hash = w.hash
+CROSS JOIN LATERAL json_array_elements(v.document -> 'place_agents') WITH ORDINALITY AS a (value, number)
+WHERE w.tenant_id = :tenant AND (w.workflow_id, a.number) > (:after_workflow, :after)
+    AND (CAST(:workflow AS text) IS NULL OR w.workflow_id = :workflow)
+    AND (CAST(:place AS text) IS NULL OR a.value ->> 'place_id' = :place)
+ORDER BY w.workflow_id, a.number
+LIMIT :limit
+"""
+
+
+async def list_agents(
+    connection: AsyncConnection,
+    tenant: int,
+    *,
+    workflow_id: str | None = None,
+    limit: int,
+    after: tuple[str, str] = ("", ""),
+) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """The agents of the current versions of workflows, by workflow and id."""
+    given = {"tenant": tenant, "workflow": workflow_id, "limit": limit, "after_workflow": after[0], "after": after[1]}
+    found = await connection.execute(text(_AGENTS), given)
+    return [(workflow, agent, rows.document(document)) for workflow, agent, document in found]
+
+
+async def list_place_agents(
+    connection: AsyncConnection,
+    tenant: int,
+    *,
+    workflow_id: str | None = None,
+    place: str | None = None,
+    limit: int,
+    after: tuple[str, int] = ("", 0),
+) -> list[tuple[str, int, Mapping[str, Any]]]:
+    """The place agents of the current versions of workflows, in the order of their files, with their numbers there."""
+    given: dict[str, Any] = {"tenant": tenant, "workflow": workflow_id, "place": place, "limit": limit}
+    found = await connection.execute(text(_PLACE_AGENTS), {**given, "after_workflow": after[0], "after": after[1]})
+    return [(workflow, number, rows.document(document)) for workflow, number, document in found]
 
 
 async def retire(connection: AsyncConnection, tenant: int, workflow_id: str, *, retired: bool) -> bool | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
@@ -13,6 +13,7 @@ from circuit.api.authentication import Gate
 from circuit.api.services import Services
 from circuit.definition.workflow import Workflow
 from circuit.engine.commands import Published, TokenInput
+from circuit.engine.pages import ListedExecution
 from circuit.engine.views import CaseSummary, CaseView, EventView, ExecutionView, TokenView, WorkflowView
 from circuit.errors import DefinitionError, Fault, InvalidRequest, NotFound, TokenRefused
 from circuit.events import CaseEnded, CaseStarted, FiringBegun, TokenImage, TokenRef
@@ -41,7 +42,18 @@ class Office:
         self.fault: Exception | None = None
         gate = gate or Gate.open(stage.clock, LOCAL)
         self.services = Services(
-            self, self, stage.streams, load, gate, ready or self.ready, stage.clock, cast("Any", None)
+            self,
+            self,
+            self,
+            self,
+            self,
+            nothing,
+            stage.streams,
+            load,
+            gate,
+            ready or self.ready,
+            stage.clock,
+            cast("Any", None),
         )
 
     async def ready(self) -> Mapping[str, Any]:
@@ -84,9 +96,12 @@ class Office:
 
     # Queries
 
-    async def workflows(self, tenant: int) -> list[WorkflowView]:
+    async def workflows(self, tenant: int, limit: int = 1_000, after: str = "") -> list[WorkflowView]:
         self.queries += 1
-        return [self.published[name] for name in sorted(self.published)]
+        return [self.published[name] for name in sorted(self.published) if name > after][:limit]
+
+    async def workers(self) -> list[Any]:
+        return []
 
     async def workflow(self, tenant: int, workflow_id: str) -> WorkflowView | None:
         self.queries += 1
@@ -99,13 +114,14 @@ class Office:
         status: str | None = None,
         limit: int = 50,
         before: UUID | None = None,
+        **_: Any,
     ) -> list[CaseSummary]:
         self.queries += 1
         if status is not None and status not in set(CaseStatus):
             raise InvalidRequest(f"there is no status {status!r}")
         views = sorted(self.started.values(), key=lambda view: view.key.case, reverse=True)
         return [
-            CaseSummary(view.key, view.status, view.workflow_id, view.workflow_hash, view.started_at, view.finished_at)
+            _summary(view)
             for view in views
             if (workflow_id is None or view.workflow_id == workflow_id)
             and (status is None or view.status == status)
@@ -117,6 +133,39 @@ class Office:
         if self.fault is not None:
             raise self.fault
         return self.started.get(key.case)
+
+    # Pages
+
+    async def summaries(self, tenant: int, wanted: Collection[UUID]) -> dict[UUID, CaseSummary]:
+        self.queries += 1
+        if self.fault is not None:
+            raise self.fault
+        return {case: _summary(self.started[case]) for case in wanted if case in self.started}
+
+    async def markings(self, tenant: int, wanted: Collection[UUID]) -> dict[UUID, dict[str, int]]:
+        return {case: self.started[case].marking for case in wanted}
+
+    async def tokens(self, tenant: int, wanted: Collection[UUID], after: int, limit: int) -> dict[UUID, Any]:
+        return {case: self.started[case].tokens[:limit] for case in wanted}
+
+    async def events(self, tenant: int, wanted: Collection[UUID], after: int, limit: int) -> dict[UUID, Any]:
+        return {case: [one for one in self.started[case].history if one.seq > after][:limit] for case in wanted}
+
+    async def executions(self, tenant: int, wanted: Collection[UUID], after: int, limit: int) -> dict[UUID, Any]:
+        return {
+            case: [
+                ListedExecution(self.started[case].key, number, self.started[case].workflow_id, view)
+                for number, view in enumerate(self.started[case].executions, 1)
+            ][:limit]
+            for case in wanted
+        }
+
+    async def incidents(self, tenant: int, wanted: Collection[UUID], after: int, limit: int) -> dict[UUID, Any]:
+        return {case: self.started[case].incidents for case in wanted}
+
+
+def nothing(_: Any) -> list[Any]:
+    return []
 
 
 def load(text: str, source: str) -> Workflow:
@@ -130,6 +179,10 @@ def load(text: str, source: str) -> Workflow:
         )
     document = {"id": text, "places": {}}
     return Workflow(text, text.title(), "about it", {}, document, f"hash-{text}", Net.build(text, [], []), {}, {}, {})
+
+
+def _summary(view: CaseView) -> CaseSummary:
+    return CaseSummary(view.key, view.status, view.workflow_id, view.workflow_hash, view.started_at, view.finished_at)
 
 
 def _view(key: CaseKey, workflow_id: str, token: TokenInput, principal: Principal) -> CaseView:

@@ -20,7 +20,7 @@ from stage import Stage
 
 from circuit import errors, events
 from circuit.api import application, metrics, problems
-from circuit.api.graphql import cases, endpoint, schema
+from circuit.api.graphql import endpoint, paging, schema
 from circuit.api.sse import HEARTBEAT_SECONDS, RETRY_MILLISECONDS
 from circuit.engine import figures
 from circuit.events import StreamDelta, StreamType, encode_frame
@@ -104,7 +104,8 @@ def test_the_limits_of_graphql_are_those_of_the_code() -> None:
         ("operations under way on one WebSocket", str(endpoint.MOST_SUBSCRIPTIONS)),
     ]:
         assert f"| {what} | {limit} |" in text
-    assert f"`first` is {cases.DEFAULT_PAGE} unless given and at most {cases.LARGEST_PAGE}" in text
+    assert f"`first` is {paging.DEFAULT_PAGE} unless given and at most {paging.LARGEST_PAGE}" in text
+    assert f"inside an object {paging.DEFAULT_PART} and at most {paging.LARGEST_PART:,}" in text
 
 
 def test_the_spans_of_streams_are_those_of_the_code() -> None:

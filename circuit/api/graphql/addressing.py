@@ -1,24 +1,33 @@
-"""The cases that an operation names."""
+"""What an operation names: cases, and what in them has a number."""
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from circuit.api.graphql.context import Resolving
-from circuit.engine.views import CaseView
 from circuit.errors import NotFound
-from circuit.ids import CaseKey, parse_case_id
+from circuit.ids import CaseKey, parse_case_id, parse_numbered
 
 
 def case_key(info: Resolving, case_id: str) -> CaseKey:
-    """The case that somebody names. Raises `NotFound`, `Forbidden`."""
+    """The case that somebody names who may see cases. Raises `NotFound` and `Forbidden`."""
+    info.context.require_reading()
+    return asked_case(info, case_id)
+
+
+def asked_case(info: Resolving, case_id: str) -> CaseKey:
+    """The case of which somebody asks something. Raises `NotFound`.
+
+    Whether he may is for the command to say: a workflow may ask a person who may see nothing else.
+    """
     case = parse_case_id(case_id)
     if case is None:
         raise NotFound("there is no such case; an id of a case is a UUID")
-    return CaseKey(info.context.tenant, case)
+    return CaseKey(info.context.principal.tenant, case)
 
 
-async def case_seen(info: Resolving, case: UUID | None) -> CaseView | None:
-    """A case as it is seen, if there is one of this id. Raises `Forbidden`."""
-    key = CaseKey(info.context.tenant, case) if case is not None else None
-    return None if key is None else await info.context.services.queries.case(key)
+def numbered(info: Resolving, text: str, what: str) -> tuple[CaseKey, int]:
+    """The case and the number of the token, the execution or the task of which somebody asks something. Raises
+    `NotFound`."""
+    found = parse_numbered(text)
+    if found is None:
+        raise NotFound(f"there is no such {what}; an id looks like CASE.NUMBER")
+    return CaseKey(info.context.principal.tenant, found.case), found.number

@@ -7,140 +7,148 @@ from datetime import datetime
 import strawberry
 from strawberry.scalars import JSON
 
-from circuit.api.graphql.addressing import case_key, case_seen
+from circuit.api.graphql.addressing import asked_case, case_key
 from circuit.api.graphql.commands import CommandOutcome
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.executions import Execution
 from circuit.api.graphql.history import HistoryEvent
 from circuit.api.graphql.incidents import Incident
+from circuit.api.graphql.paging import DEFAULT_PAGE, DEFAULT_PART, behind, page, part
+from circuit.api.graphql.reasons import CaseWhy
 from circuit.api.graphql.scalars import as_json, as_object
-from circuit.api.graphql.tokens import Token, TokenInput, put
-from circuit.engine.views import CaseSummary as CaseSummaryView
-from circuit.engine.views import CaseView
+from circuit.api.graphql.tokens import Token, TokenInput, given_token
+from circuit.engine.views import CaseSummary
 from circuit.errors import InvalidRequest, NotFound
 from circuit.ids import parse_case_id
 
-DEFAULT_PAGE = 50
-LARGEST_PAGE = 200
 
-
-@strawberry.type(description="A case in a list; `case(id)` has the rest.")
-class CaseSummary:
+@strawberry.type(description="A case. What lies in it is read for all cases of an answer at once.")
+class Case:
+    view: strawberry.Private[CaseSummary]
     case_id: str
     status: str
     workflow: str
     workflow_hash: str
     started_at: datetime
     finished_at: datetime | None
+    no_worker_for: str | None = strawberry.field(
+        description="In a list: what the case needs of a worker, where no running worker has it."
+    )
 
     @classmethod
-    def of(cls, view: CaseSummaryView) -> CaseSummary:
+    def of(cls, view: CaseSummary) -> Case:
         return cls(
+            view=view,
             case_id=str(view.key.case),
             status=view.status.value,
             workflow=view.workflow_id,
             workflow_hash=view.workflow_hash,
             started_at=view.started_at,
             finished_at=view.finished_at,
-        )
-
-
-@strawberry.type(description="A case with all that is to be seen of it.")
-class Case:
-    view: strawberry.Private[CaseView]
-    case_id: str
-    status: str
-    workflow: str
-    workflow_hash: str
-    started_at: datetime
-    finished_at: datetime | None
-
-    @classmethod
-    def of(cls, view: CaseView) -> Case:
-        return cls(
-            view=view,
-            case_id=view.case_id,
-            status=view.status.value,
-            workflow=view.workflow_id,
-            workflow_hash=view.workflow_hash,
-            started_at=view.started_at,
-            finished_at=view.finished_at,
+            no_worker_for=view.lacks,
         )
 
     @strawberry.field(description="How many tokens lie in each place that is not empty: `{place: count}`.")
-    def marking(self) -> JSON:
-        return as_json(self.view.marking)
+    async def marking(self, info: Resolving) -> JSON:
+        return as_json(await info.context.loaders.marking(info.context.tenant, self.view.key.case))
 
-    @strawberry.field
-    def tokens(self) -> list[Token]:
-        return [Token.of(token) for token in self.view.tokens]
+    @strawberry.field(description="The tokens behind the one with the number `after`.")
+    async def tokens(self, info: Resolving, first: int = DEFAULT_PART, after: int = 0) -> list[Token]:
+        found = await info.context.loaders.tokens(info.context.tenant, self.view.key.case, behind(after), part(first))
+        return [Token.of(token) for token in found]
 
-    @strawberry.field(description="The events behind the number `after`, at most `first` of them.")
-    def history(self, after: int = 0, first: int | None = None) -> list[HistoryEvent]:
-        if after < 0 or (first is not None and first < 0):
-            raise InvalidRequest("`after` and `first` count events: neither is below 0")
-        wanted = [event for event in self.view.history if event.seq > after]
-        return [HistoryEvent.of(event) for event in wanted[:first]]
+    @strawberry.field(description="The events behind the number `after`.")
+    async def history(self, info: Resolving, after: int = 0, first: int = DEFAULT_PART) -> list[HistoryEvent]:
+        found = await info.context.loaders.events(info.context.tenant, self.view.key.case, behind(after), part(first))
+        return [HistoryEvent.of(event) for event in found]
 
-    @strawberry.field
-    def executions(self) -> list[Execution]:
-        return [Execution.of(execution) for execution in self.view.executions]
+    @strawberry.field(description="The executions behind the number `after`.")
+    async def executions(self, info: Resolving, first: int = DEFAULT_PART, after: int = 0) -> list[Execution]:
+        found = await info.context.loaders.executions(
+            info.context.tenant, self.view.key.case, behind(after), part(first)
+        )
+        return [Execution.of(execution) for execution in found]
 
-    @strawberry.field
-    def incidents(self) -> list[Incident]:
-        return [Incident.of(incident) for incident in self.view.incidents]
+    @strawberry.field(description="The incidents behind the number `after`, the resolved ones too.")
+    async def incidents(self, info: Resolving, first: int = DEFAULT_PART, after: int = 0) -> list[Incident]:
+        found = await info.context.loaders.incidents(
+            info.context.tenant, self.view.key.case, behind(after), part(first)
+        )
+        return [Incident.of(self.case_id, incident) for incident in found]
 
 
 @strawberry.type
 class CaseQueries:
     @strawberry.field
     async def case(self, info: Resolving, id: str) -> Case | None:  # noqa: A002
-        found = await case_seen(info, parse_case_id(id))
+        case = parse_case_id(id)
+        found = None if case is None else await info.context.loaders.case(info.context.tenant, case)
         return None if found is None else Case.of(found)
 
-    @strawberry.field(description="Cases, the youngest first; `after` is the `caseId` of the last one that is known.")
+    @strawberry.field(
+        description="Cases, the youngest first; `after` is the `caseId` of the last one that is known, and `search`"
+        " the beginning of a `caseId` or of a workflow's id."
+    )
     async def cases(
         self,
         info: Resolving,
         workflow_id: str | None = None,
         status: str | None = None,
+        started_after: datetime | None = None,
+        started_before: datetime | None = None,
+        search: str | None = None,
         first: int = DEFAULT_PAGE,
         after: str | None = None,
-    ) -> list[CaseSummary]:
-        if not 1 <= first <= LARGEST_PAGE:
-            raise InvalidRequest(f"`first` is 1 to {LARGEST_PAGE}, not {first}; go on with `after`")
+    ) -> list[Case]:
         before = None if after is None else parse_case_id(after)
         if after is not None and before is None:
             raise InvalidRequest("`after` is not the id of a case")
         found = await info.context.services.queries.cases(
-            info.context.tenant, workflow_id=workflow_id, status=status, limit=first, before=before
+            info.context.tenant,
+            workflow_id=workflow_id,
+            status=status,
+            started=(started_after, started_before),
+            search=search,
+            limit=page(first),
+            before=before,
         )
-        return [CaseSummary.of(view) for view in found]
+        return [Case.of(view) for view in found]
+
+    @strawberry.field(description="What each transition of a case waits for, in words; null if there is no such case.")
+    async def why(self, info: Resolving, case_id: str) -> CaseWhy | None:
+        info.context.require_reading()
+        case = parse_case_id(case_id)
+        found = None if case is None else await info.context.services.queries.why(case_key(info, case_id))
+        return None if found is None else CaseWhy.of(found)
 
 
 @strawberry.type
 class CaseMutations:
     @strawberry.mutation(
         description="Start a case of the current version of a workflow. Asked again with the same `idempotencyKey`,"
-        " it answers with the case that was started first."
+        " it answers with the case that was started first. `models` puts other models in the place of the workflow's:"
+        " `{agent id or '*': {type, model}}`."
     )
     async def start_case(
         self,
         info: Resolving,
         workflow_id: str,
         token: TokenInput | None = None,
+        models: JSON | None = None,
         idempotency_key: str | None = None,
         conversations: JSON | None = None,
     ) -> Case:
-        services = info.context.services
-        key = await services.commands.start_case(
+        context = info.context
+        parameters = {} if models is None else {"models": models}
+        key = await context.services.commands.start_case(
             workflow_id,
-            put(token),
-            principal=info.context.principal,
+            given_token(token),
+            principal=context.principal,
+            parameters=parameters,
             conversations={name: str(id_) for name, id_ in as_object(conversations, "conversations").items()},
             key=idempotency_key,
         )
-        view = await services.queries.case(key)
+        view = await context.loaders.case(key.tenant, key.case)
         if view is None:
             raise NotFound(f"case {key} was started and is gone")
         return Case.of(view)
@@ -154,11 +162,10 @@ class CaseMutations:
         form: JSON | None = None,
         idempotency_key: str | None = None,
     ) -> CommandOutcome:
-        filled = as_object(form, "form")
         outcome = await info.context.services.commands.fire(
-            case_key(info, case_id),
+            asked_case(info, case_id),
             transition,
-            filled,
+            as_object(form, "form"),
             principal=info.context.principal,
             idempotency_key=idempotency_key,
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from strawberry.types import Info
 
+from circuit.api.graphql.loading import Loaders
 from circuit.api.readers import Readers
 from circuit.api.services import Services
 from circuit.errors import Unauthenticated
@@ -26,6 +27,10 @@ class Context:
     explorable: bool
     who: Principal | None
     connection_params: dict[str, Any] = field(default_factory=dict[str, Any])
+    loaders: Loaders = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loaders = Loaders(self.services.pages)
 
     @property
     def principal(self) -> Principal:
@@ -37,8 +42,12 @@ class Context:
     @property
     def tenant(self) -> int:
         """Whose rows are seen. Raises `Forbidden` where the principal may see none."""
-        self.principal.require(Permission.READ)
+        self.require_reading()
         return self.principal.tenant
+
+    def require_reading(self) -> None:
+        """Raise `Forbidden` where the principal may see nothing."""
+        self.principal.require(Permission.READ)
 
 
 Resolving = Info[Context, None]

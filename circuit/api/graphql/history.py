@@ -10,9 +10,9 @@ from strawberry.scalars import JSON
 
 from circuit.api.graphql.addressing import case_key
 from circuit.api.graphql.context import Resolving
+from circuit.api.graphql.paging import behind
 from circuit.api.graphql.scalars import as_json
 from circuit.engine.views import EventView
-from circuit.errors import InvalidRequest
 
 
 @strawberry.type(description="One event of a case's history; `event` has all of its fields.")
@@ -54,8 +54,7 @@ class HistorySubscriptions:
         self, info: Resolving, case_id: str, after: int = 0, kinds: list[str] | None = None
     ) -> AsyncGenerator[HistoryEvent, None]:
         key = case_key(info, case_id)
-        if after < 0:
-            raise InvalidRequest("`after` counts events: it is not below 0")
-        async for seq, at, event in info.context.services.streams.follow(key, after):
+        info.context.require_reading()
+        async for seq, at, event in info.context.services.streams.follow(key, behind(after)):
             if kinds is None or event.kind in kinds:
                 yield HistoryEvent.of(EventView(key, seq, at, event))

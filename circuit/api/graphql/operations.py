@@ -10,14 +10,15 @@ import strawberry
 from circuit.api.graphql.agents import AgentQueries
 from circuit.api.graphql.budgets import BudgetMutations, BudgetQueries
 from circuit.api.graphql.cases import CaseMutations, CaseQueries
+from circuit.api.graphql.commands import CommandQueries
 from circuit.api.graphql.conversations import ConversationMutations, ConversationQueries
-from circuit.api.graphql.executions import ExecutionQueries
+from circuit.api.graphql.executions import ExecutionMutations, ExecutionQueries
 from circuit.api.graphql.history import HistorySubscriptions
-from circuit.api.graphql.incidents import IncidentMutations
+from circuit.api.graphql.incidents import IncidentMutations, IncidentQueries
 from circuit.api.graphql.modification import ModificationMutations
-from circuit.api.graphql.reasons import ReasonQueries
 from circuit.api.graphql.server import ServerQueries
 from circuit.api.graphql.streams import StreamMutations, StreamSubscriptions
+from circuit.api.graphql.tasks import TaskMutations, TaskQueries
 from circuit.api.graphql.tokens import TokenQueries
 from circuit.api.graphql.travel import TravelMutations, TravelQueries
 from circuit.api.graphql.workflows import WorkflowMutations, WorkflowQueries
@@ -28,9 +29,11 @@ class Query(
     WorkflowQueries,
     AgentQueries,
     CaseQueries,
-    ReasonQueries,
     TokenQueries,
     ExecutionQueries,
+    IncidentQueries,
+    TaskQueries,
+    CommandQueries,
     ConversationQueries,
     BudgetQueries,
     TravelQueries,
@@ -43,7 +46,9 @@ class Query(
 class Mutation(
     WorkflowMutations,
     CaseMutations,
+    TaskMutations,
     IncidentMutations,
+    ExecutionMutations,
     ConversationMutations,
     BudgetMutations,
     ModificationMutations,

@@ -1,15 +1,14 @@
-"""Why a case is where it is: what each of its transitions waits for."""
+"""Why a case is where it is: what each of its transitions waits for, and what their rules say."""
 
 from __future__ import annotations
 
 import strawberry
 from strawberry.scalars import JSON
 
-from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.scalars import as_json
+from circuit.engine.ruling import TransitionRuling as TransitionRulingView
 from circuit.engine.views import CaseWhy as CaseWhyView
 from circuit.engine.views import TransitionWhy as TransitionWhyView
-from circuit.ids import CaseKey, parse_case_id, parse_numbered
 
 
 @strawberry.type(description="One thing that keeps a transition from firing.")
@@ -62,22 +61,39 @@ class CaseWhy:
         )
 
 
-@strawberry.type
-class ReasonQueries:
-    @strawberry.field(description="What each transition of a case waits for, in words; null if there is no such case.")
-    async def why(self, info: Resolving, case_id: str) -> CaseWhy | None:
-        case = parse_case_id(case_id)
-        if case is None:
-            return None
-        found = await info.context.services.queries.why(CaseKey(info.context.tenant, case))
-        return None if found is None else CaseWhy.of(found)
+@strawberry.type(description="What one rule or condition says. It is faulty where it has no answer.")
+class RuleVerdict:
+    rule: str
+    description: str
+    holds: bool
+    faulty: bool
+    reasons: list[str]
 
-    @strawberry.field(
-        description="The transitions of a token's case: which could fire now, and what the others wait for."
+
+@strawberry.type(description="What the guard of a transition says of a token, rule by rule.")
+class TransitionRuling:
+    transition: str
+    holds: bool
+    complete: bool = strawberry.field(
+        description="Whether enough other tokens lie there for the transition; without them, rules that ask for them"
+        " are faulty."
     )
-    async def available_transitions(self, info: Resolving, token_id: str) -> list[TransitionWhy]:
-        token = parse_numbered(token_id)
-        if token is None:
-            return []
-        found = await info.context.services.queries.why(CaseKey(info.context.tenant, token.case))
-        return [] if found is None else [TransitionWhy.of(transition) for transition in found.transitions]
+    rules: list[RuleVerdict]
+
+    @classmethod
+    def of(cls, view: TransitionRulingView) -> TransitionRuling:
+        return cls(
+            transition=view.transition,
+            holds=view.holds,
+            complete=view.complete,
+            rules=[
+                RuleVerdict(
+                    rule=one.rule,
+                    description=one.description,
+                    holds=one.holds,
+                    faulty=one.faulty,
+                    reasons=list(one.reasons),
+                )
+                for one in view.rules
+            ],
+        )

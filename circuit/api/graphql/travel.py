@@ -214,7 +214,7 @@ class TravelMutations:
             models=as_object(models, "models"),
             idempotency_key=idempotency_key,
         )
-        view = await info.context.services.queries.case(key)
+        view = await info.context.loaders.case(key.tenant, key.case)
         if view is None:
             raise NotFound(f"case {key} was started and is gone")
         return Case.of(view)

@@ -1,4 +1,4 @@
-"""What is published, and publishing."""
+"""What is published, as JSON, YAML and drawn, and publishing."""
 
 from __future__ import annotations
 
@@ -11,46 +11,82 @@ import strawberry
 from strawberry.scalars import JSON
 
 from circuit.api.graphql.context import Resolving
+from circuit.api.graphql.paging import DEFAULT_PAGE, page, part
 from circuit.api.graphql.scalars import as_json
 from circuit.api.graphql.workflow_input import WorkflowInput, document
+from circuit.definition import portrait
+from circuit.definition.written import written
 from circuit.engine.views import WorkflowView
 from circuit.errors import NotFound
 
 DEFAULT_SOURCE = "workflow.yaml"
 LONGEST_SOURCE = 200
+DEFAULT_VERSIONS = 10
 
 
-@strawberry.type(description="A published workflow, in its current version.")
+@strawberry.type(description="A version of a published workflow: the current one, where no other was asked for.")
 class Workflow:
+    view: strawberry.Private[WorkflowView]
     id: str
     name: str
     description: str
     hash: str = strawberry.field(description="The content hash of the version.")
     published_at: datetime
+    published_by: str
+    retired_at: datetime | None = strawberry.field(
+        description="Since when no new cases begin; known of the current version."
+    )
     document: JSON = strawberry.field(description="The workflow as JSON, as it was published.")
 
     @classmethod
     def of(cls, view: WorkflowView) -> Workflow:
         return cls(
+            view=view,
             id=view.id,
             name=view.name,
             description=view.description,
             hash=view.hash,
             published_at=view.published_at,
+            published_by=view.published_by,
+            retired_at=view.retired_at,
             document=as_json(dict(view.document)),
         )
+
+    @strawberry.field(description="The workflow as a file, in its long form: `loadWorkflow` gives this version again.")
+    async def yaml(self) -> str:
+        return await asyncio.to_thread(written, self.view.document)
+
+    @strawberry.field(description="The net as a picture, as a case begins: an SVG document.")
+    async def svg(self) -> str:
+        return await asyncio.to_thread(portrait.svg_of, self.view.document)
+
+    @strawberry.field(description="The net as a Mermaid flowchart.")
+    async def mermaid(self) -> str:
+        return await asyncio.to_thread(portrait.mermaid_of, self.view.document)
+
+    @strawberry.field(description="The versions of this workflow that were published, the newest first.")
+    async def versions(self, info: Resolving, first: int = DEFAULT_VERSIONS) -> list[Workflow]:
+        found = await info.context.loaders.versions(info.context.tenant, self.id, part(first))
+        return [Workflow.of(view) for view in found]
 
 
 @strawberry.type
 class WorkflowQueries:
-    @strawberry.field(description="The current version of a workflow.")
-    async def workflow(self, info: Resolving, id: str) -> Workflow | None:  # noqa: A002
-        found = await info.context.services.queries.workflow(info.context.tenant, id)
+    @strawberry.field(description="The current version of a workflow, or the one with this `hash`.")
+    async def workflow(self, info: Resolving, id: str, hash: str | None = None) -> Workflow | None:  # noqa: A002
+        tenant = info.context.tenant
+        if hash is None:
+            found = await info.context.services.queries.workflow(tenant, id)
+        else:
+            found = await info.context.services.pages.version(tenant, id, hash)
         return None if found is None else Workflow.of(found)
 
-    @strawberry.field(description="The current versions of all workflows.")
-    async def workflows(self, info: Resolving) -> list[Workflow]:
-        return [Workflow.of(view) for view in await info.context.services.queries.workflows(info.context.tenant)]
+    @strawberry.field(
+        description="The current versions of workflows, by id; `after` is the `id` of the last one that is known."
+    )
+    async def workflows(self, info: Resolving, first: int = DEFAULT_PAGE, after: str = "") -> list[Workflow]:
+        found = await info.context.services.pages.workflows(info.context.tenant, page(first), after)
+        return [Workflow.of(view) for view in found]
 
 
 @strawberry.type
@@ -66,7 +102,7 @@ class WorkflowMutations:
         source: Annotated[str, strawberry.argument(description="What faults call the text.")] = DEFAULT_SOURCE,
     ) -> Workflow:
         name = "".join(letter if letter.isprintable() else "?" for letter in source[:LONGEST_SOURCE])
-        return await _publish(info, yaml, name or DEFAULT_SOURCE)
+        return await publish(info, yaml, name or DEFAULT_SOURCE)
 
     @strawberry.mutation(
         description="Publish a workflow that is given as input objects. It goes the same way as a file, and its faults"
@@ -74,15 +110,28 @@ class WorkflowMutations:
     )
     async def create_workflow(self, info: Resolving, workflow: WorkflowInput) -> Workflow:
         text = orjson.dumps(document(workflow), option=orjson.OPT_INDENT_2).decode()
-        return await _publish(info, text, "createWorkflow")
+        return await publish(info, text, "createWorkflow")
+
+    @strawberry.mutation(
+        description="Let no new cases of a workflow begin; those that run go on. With `retired: false` they may begin"
+        " again."
+    )
+    async def retire_workflow(self, info: Resolving, id: str, retired: bool = True) -> Workflow:  # noqa: A002
+        await info.context.services.commands.retire(id, info.context.principal, retired=retired)
+        return await _current(info, id)
 
 
-async def _publish(info: Resolving, text: str, source: str) -> Workflow:
+async def publish(info: Resolving, text: str, source: str) -> Workflow:
+    """Publish the workflow in a YAML or JSON text. Raises `DefinitionError`, `Forbidden`."""
     services = info.context.services
     # Compiling a large file takes a while, which the streams of others should not feel.
     workflow = await asyncio.to_thread(services.load, text, source)
     published = await services.commands.publish(workflow, info.context.principal)
-    view = await services.queries.workflow(info.context.tenant, published.workflow_id)
+    return await _current(info, published.workflow_id)
+
+
+async def _current(info: Resolving, workflow_id: str) -> Workflow:
+    view = await info.context.services.queries.workflow(info.context.principal.tenant, workflow_id)
     if view is None:
-        raise NotFound(f"workflow {published.workflow_id} was published and is gone")
+        raise NotFound(f"workflow {workflow_id} was published and is gone")
     return Workflow.of(view)

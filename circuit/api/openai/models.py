@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from circuit.api.services import Consulting, Seeing
+from circuit.engine.consultations import Consultations
+from circuit.engine.queries import Queries
 from circuit.errors import NotFound
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
@@ -17,7 +18,7 @@ OWNER = "circuit"
 class Catalogue:
     """The models of a tenant."""
 
-    def __init__(self, queries: Seeing, consultations: Consulting) -> None:
+    def __init__(self, queries: Queries, consultations: Consultations) -> None:
         self._queries = queries
         self._consultations = consultations
 
