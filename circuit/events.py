@@ -209,6 +209,18 @@ class TokensChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageTaken:
+    """A message fired the transition of the event before this one. `message` is its id, `principal` who sent it."""
+
+    kind: ClassVar[str] = "message_taken"
+    transition: str
+    message: str
+    name: str
+    key: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
 class CaseEnded:
     """The case is `completed`, `failed` or `cancelled`; nothing follows."""
 
@@ -230,6 +242,7 @@ CaseEvent = (
     | FiringCancelled
     | IncidentResolved
     | TokensChanged
+    | MessageTaken
     | CaseEnded
 )
 
@@ -247,6 +260,7 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
         FiringCancelled,
         IncidentResolved,
         TokensChanged,
+        MessageTaken,
         CaseEnded,
     )
 }

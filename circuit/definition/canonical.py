@@ -41,6 +41,7 @@ def canonical(document: Document) -> dict[str, Any]:
             "labels": dict(document.labels or {}),
             "pool": document.pool,
             "colours": dict(document.colours or {}),
+            "start": None if document.start is None else {"message": document.start.message},
             "places": _places(document),
             "agents": {name: agent_json(name, agent) for name, agent in (document.agents or {}).items()},
             "transitions": {name: _transition(entry) for name, entry in document.transitions.items()},
@@ -327,6 +328,7 @@ def _trigger(entry: TriggerEntry | None) -> dict[str, Any] | None:
     if entry is None or entry.type == "auto":
         return None
     after = None if entry.after is None else seconds(entry.after)
+    correlate = [entry.correlate] if isinstance(entry.correlate, str) else entry.correlate
     return {
         "type": entry.type,
         **_tidy(
@@ -338,7 +340,7 @@ def _trigger(entry: TriggerEntry | None) -> dict[str, Any] | None:
                 "cron": entry.cron,
                 "interrupt": entry.interrupt or None,
                 "message": entry.message,
-                "correlate": entry.correlate,
+                "correlate": list(correlate or ()),
             }
         ),
     }

@@ -27,6 +27,7 @@ from circuit.expressions.schedule import Cron
 from circuit.net.colour import Colour
 from circuit.net.guard import Guard, Rule
 from circuit.net.mapping import InputMapping, OutputData, OutputMapping
+from circuit.net.reception import Reception
 from circuit.net.scope import ScopePath
 from circuit.net.structure import (
     InputArc,
@@ -96,6 +97,7 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
             "actions": sorted({required_action(action) for action in actions.values()}),
             "models": sorted({f"{provider.type}:{provider.model}" for provider in providers}),
             "pools": [plain.get("pool", DEFAULT_POOL)],
+            **({"features": features} if (features := _features(net)) else {}),
         },
         initial_tokens=tuple(
             InitialToken(name, token["data"], token["metadata"])
@@ -104,9 +106,18 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
         ),
         pool=plain.get("pool", DEFAULT_POOL),
         outbox=frozenset(plain.get("outbox", ())),
+        start_message=(plain.get("start") or {}).get("message"),
         resources=resources,
         budget=_budget(plain.get("budget") or {}),
     )
+
+
+def _features(net: Net) -> list[str]:
+    """What of the engine the version needs that not every release has: who lacks it must not touch its cases."""
+    found = [Trigger.MESSAGE.value] if net.receiving else []
+    if any(transition.refresh for transition in net.transitions.values()):
+        found.append("place_agents")
+    return sorted(found)
 
 
 def _sorted(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,6 +239,10 @@ def timer(trigger: Mapping[str, Any]) -> Timer:
     return Timer(trigger.get("after"), at, cron, interrupt=trigger.get("interrupt", False))
 
 
+def _reception(trigger: Mapping[str, Any]) -> Reception:
+    return Reception(trigger["message"], tuple(ScopePath.parse(path) for path in trigger.get("correlate", ())))
+
+
 def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any], *, called: bool) -> Transition:
     """`called` says that an agent fires it which is done with a token."""
     known = variables(value["from_places"])
@@ -254,6 +269,7 @@ def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any],
         priority=value.get("priority", 0),
         trigger=kind,
         manual=manual,
+        reception=_reception(trigger) if kind is Trigger.MESSAGE else None,
         timing=timer(trigger) if kind is Trigger.TIMER else None,
         acting=bool(execution),
         merge=Merge(value.get("merge", "refuse")),

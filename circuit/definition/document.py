@@ -155,6 +155,8 @@ class OutputArcEntry(Part):
     ] = None
 
 
+MessageName = Annotated[Line, Field(max_length=200)]
+
 _CRON = (
     "Five fields (minute hour day month weekday) in UTC, or in the zone that the line begins with: "
     "CRON_TZ=Europe/Berlin 0 8 * * 1-5."
@@ -166,8 +168,7 @@ class TriggerEntry(Part):
 
     type: Annotated[
         Literal["auto", "manual", "timer", "message"],
-        Planned("trigger type", ("message",)),
-        Field(description="auto fires by itself, manual by a person, timer when its time has come."),
+        Field(description="auto fires by itself, manual by a person, timer when its time has come, message by one."),
     ]
     form: Annotated[JsonObject | None, Field(description="JSON Schema of what the person fills in (manual).")] = None
     roles: Annotated[list[Line] | None, Field(description="Roles that may fire it (manual). Default: everyone.")] = None
@@ -182,10 +183,17 @@ class TriggerEntry(Part):
         bool | None,
         Field(description="Timer: also take tokens that a firing holds, which is cancelled then. Default: false."),
     ] = None
-    message: Annotated[Line | None, Field(description="Message: its name.")] = None
-    correlate: Annotated[Line | None, Field(description="Message: the path of the key by which it finds its case.")] = (
-        None
-    )
+    message: Annotated[MessageName | None, Field(description="Message: its name.")] = None
+    correlate: Annotated[
+        Annotated[
+            Annotated[Line, Tag("<text>")] | Annotated[list[Line], Field(min_length=1, max_length=10), Tag("<list>")],
+            by_kind("a path, or a list of paths", "text", "list"),
+        ]
+        | None,
+        Field(
+            description="Message: the path (or paths) to the key by which it finds its tokens. Default: it has no key."
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _own_keys(self) -> TriggerEntry:
@@ -196,6 +204,8 @@ class TriggerEntry(Part):
             if key in self.model_fields_set and owner != self.type:
                 message = f"{key!r} belongs to a trigger of type {owner}, not {self.type}"
                 raise fault("misplaced", message, f"write type: {owner}, or remove {key!r}", at=[key])
+        if self.type == "message" and self.message is None:
+            raise fault("incomplete", "a trigger of type message needs its name", "write message: NAME")
         times = [key for key in ("after", "at", "cron") if getattr(self, key) is not None]
         hint = "write after: 14d, at: data.deadline or cron: ..."
         if self.type == "timer" and not times:
@@ -269,7 +279,10 @@ class TransitionEntry(Part):
         Action | None, Field(description="Does something else: the name of a function, or a mapping with type.")
     ] = None
     output_mapping: Annotated[
-        OutputMappingEntries | None, Field(description="Manual transitions: {token_path: form.FIELD}.")
+        OutputMappingEntries | None,
+        Field(
+            description="Manual transitions: {token_path: form.FIELD}; those of a message: {token_path: message.FIELD}."
+        ),
     ] = None
     on_failure: Annotated[
         Identifier | None, Field(description="Where the tokens go when the agent or the action fails for good.")
@@ -375,6 +388,15 @@ def _check_event(kind: str) -> str:
 EventKind = Annotated[str, AfterValidator(_check_event), Field(json_schema_extra={"enum": list(CASE_EVENTS)})]
 
 
+class StartEntry(Part):
+    """What starts cases, beside whoever asks for one."""
+
+    message: Annotated[
+        MessageName,
+        Field(description="A message of this name that no case waits for starts one; its data is the token's."),
+    ]
+
+
 class Document(Part):
     """A workflow of Circuit: a Petri net whose transitions may run agents."""
 
@@ -397,6 +419,7 @@ class Document(Part):
             "initial and those that no transition takes from are terminal."
         ),
     ]
+    start: Annotated[StartEntry | None, Field(description="What starts cases, beside whoever asks for one.")] = None
     agents: Annotated[dict[Identifier, Agent] | None, Field(description="The agents that transitions run.")] = None
     transitions: Annotated[dict[Identifier, TransitionEntry], Field(description="What moves tokens.")]
     outbox: Annotated[

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from circuit.definition.lint_agent import ModelCheck, lint_agents
+from circuit.definition.lint_message import lint_messages
 from circuit.definition.lint_place_agent import lint_place_agents
 from circuit.definition.lint_transition import lint_transitions
 from circuit.definition.scene import Scene
@@ -23,6 +24,7 @@ def lint(report: Report, plain: Mapping[str, Any], models: ModelCheck | None = N
     lint_agents(scene, models)
     lint_transitions(scene)
     lint_place_agents(scene)
+    lint_messages(scene)
 
 
 def _colours(scene: Scene) -> None:

@@ -26,7 +26,7 @@ def lint_transitions(scene: Scene) -> None:
     """Report what is wrong with the transitions of the file."""
     for name, transition in scene.section("transitions").items():
         path = ("transitions", name)
-        inputs = _inputs(scene, path, transition)
+        inputs = inputs_of(scene, path, transition)
         _arcs(scene, path, transition)
         _guard(scene, path, transition, inputs)
         for index, arc in enumerate(transition["to_places"]):
@@ -38,7 +38,8 @@ def lint_transitions(scene: Scene) -> None:
         _merge(scene, path, transition, inputs)
 
 
-def _inputs(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Inputs:
+def inputs_of(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Inputs:
+    """What the transition at `path` binds."""
     places = scene.section("places")
     weights: dict[str, int] = {}
     consumed = 0
@@ -235,15 +236,17 @@ def check_execution(
             report.add(where, f"there is no error code {code!r}", suggestion(code, known, "codes"))
     lint_action(scene, here, execution)
     outputs = _outputs(scene, agent) if agent is not None and found else action_outputs(scene, execution)
-    manual = (transition.get("trigger") or {}).get("type") == "manual"
+    trigger: str | None = (transition.get("trigger") or {}).get("type")
     for target, value in execution.get("output_mapping", {}).items():
         where = (*here, "output_mapping", target)
         if not _target(scene, path, where, target, value, transition):
             continue
         source = _text_of(value)
         first = source.partition(".")[0]
-        if first == "form" and manual:
+        if first == "form" and trigger == "manual":
             _form_field(scene, path, _path_of(where, value), source, transition)
+        elif first == "message" and trigger == "message":
+            continue
         elif outputs is not None and first not in outputs and not _forgives(value):
             who = f"agent {agent}" if agent is not None else f"the action {execution['type']}"
             report.add(_path_of(where, value), f"{who} has no output {first!r}", suggestion(first, outputs, "outputs"))
@@ -303,15 +306,19 @@ def _manual(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Non
         return
     if trigger["type"] == "auto":
         runs = next((key for key in ("agent_execution", "action") if key in transition), None)
-        message = "output_mapping here is for manual transitions"
+        message = "output_mapping here is for transitions that a person or a message fires"
         hint = f"move it into {runs}" if runs else "add trigger: {type: manual}, or data: on the output arc"
         report.add((*path, "output_mapping"), message, hint, key=True)
         return
     for target, value in mapping.items():
         where = (*path, "output_mapping", target)
-        if not _target(scene, path, where, target, value, transition) or trigger["type"] != "manual":
+        if not _target(scene, path, where, target, value, transition) or trigger["type"] == "timer":
             continue
         source = _text_of(value)
+        if trigger["type"] == "message":
+            if source.partition(".")[0] != "message":
+                report.add(_path_of(where, value), f"{source!r} is no part of the message", f"write message.{source}")
+            continue
         if source.partition(".")[0] == "form" and "." in source:
             _form_field(scene, path, _path_of(where, value), source, transition)
         else:

@@ -117,8 +117,9 @@ class Workflow:
     """A compiled workflow. `document` is the canonical JSON from which any process compiles the same again.
 
     `initial_tokens` come in the order of their places' names, then of the file: with a version's content their
-    numbers are known. `outbox` are the kinds of events that leave Circuit, `budget` is what each case may spend on
-    models, and `derived` keeps what others work out of this version once.
+    numbers are known. `outbox` are the kinds of events that leave Circuit, `start_message` is the name of the messages
+    that start cases, `budget` is what each case may spend on models, and `derived` keeps what others work out of this
+    version once.
     """
 
     id: str
@@ -134,6 +135,7 @@ class Workflow:
     initial_tokens: tuple[InitialToken, ...] = ()
     pool: str = DEFAULT_POOL
     outbox: frozenset[str] = frozenset()
+    start_message: str | None = None
     resources: Mapping[str, Resource] = field(default_factory=dict[str, Resource])
     budget: Limits = UNLIMITED
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

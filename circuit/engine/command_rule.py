@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from circuit.engine.draft import Draft
 from circuit.engine.modification import Modification, modify
+from circuit.engine.reception import Message
 from circuit.engine.repair import patch_incident, put_back
 from circuit.errors import CircuitError, Conflict, Forbidden, InvalidRequest
 from circuit.net.diagnosis import why
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 def answer(owner: Owner, command: CommandRow, draft: Draft) -> CommandResult:
     """Apply `command` to the case of `owner`, or refuse it with an error that says why."""
+    if command.kind == "message":
+        draft.answer_message()
     try:
         rule = _RULES.get(command.kind)
         if rule is None:
@@ -64,6 +67,11 @@ def _signal(owner: Owner, payload: Mapping[str, Any], principal: Principal, draf
     if not isinstance(number, int) or isinstance(number, bool) or not isinstance(key, str | None):
         raise InvalidRequest("a command of the kind signal needs a firing (its number) and may have a key (text)")
     return owner.signal(number, key, payload.get("payload"), principal, draft)
+
+
+def _message(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    """A message that this case was found to wait for. Where it does not (any more), another may have it."""
+    return owner.receive(Message.of_json(payload), principal.subject, draft)
 
 
 def _retry(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
@@ -109,6 +117,7 @@ def _cancel(owner: Owner, payload: Mapping[str, Any], principal: Principal, draf
 _RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[str, Any]]] = {
     "fire": _fire,
     "signal": _signal,
+    "message": _message,
     "retry": _retry,
     "resolve": _resolve,
     "put_back": _put_back,

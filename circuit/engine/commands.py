@@ -21,21 +21,19 @@ from circuit.definition.consultation import is_consultation
 from circuit.definition.workflow import Workflow
 from circuit.engine.conversations import take_along
 from circuit.engine.modification import Modification
+from circuit.engine.opening import NewCase, open_case
 from circuit.engine.opening import TokenInput as TokenInput
-from circuit.engine.opening import opening_tokens
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
 from circuit.engine.provenance import FeedbackView, check_feedback
-from circuit.engine.requirement import requirement
 from circuit.engine.versions import VersionKey, Versions
 from circuit.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
-from circuit.events import CaseStarted, TokenImage
 from circuit.ids import CaseKey, IdSource
 from circuit.net.structure import Transition, Trigger
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.storage import commands, feedback, listing, streams, workflows
-from circuit.storage.database import Database
-from circuit.storage.records import CaseRow, CaseStatus, CommandRow, CommandState
+from circuit.storage.database import Database, TenantConnection
+from circuit.storage.records import CaseRow, CommandRow, CommandState
 from circuit.streams.broker import Broker
 from circuit.streams.relay import Relay
 
@@ -159,7 +157,8 @@ class Commands:
                 f"workflow {workflow_id} is retired: its cases go on, and no new ones begin;"
                 " `circuit unretire` lets them begin again"
             )
-        workflow = self._compiled(VersionKey(principal.tenant, workflow_id, current.hash), current.document)
+        version = VersionKey(principal.tenant, workflow_id, current.hash)
+        workflow = self._versions.compiled(version, current.document)
         return await self.begin(
             workflow, token, principal=principal, parameters=wanted, conversations=conversations, key=key
         )
@@ -178,20 +177,11 @@ class Commands:
         `start_case` does."""
         principal.require(Permission.RUN)
         check_idempotency_key(key)
-        wanted = _storable(dict(parameters), "the parameters")
-        now = self._now()
-        tokens = opening_tokens(workflow, token, now)
+        wanted = stored_object(dict(parameters), "the parameters")
         case = CaseKey(principal.tenant, self._ids.uuid())
-        images = tuple(TokenImage(one.number, one.version, one.place, one.data, one.metadata) for one in tokens)
-        event = CaseStarted(workflow.id, workflow.hash, images, principal.subject)
-        requires = requirement(workflow, wanted)
-        row = CaseRow(workflow.id, workflow.hash, CaseStatus.RUNNING, 1, len(tokens) + 1, 1, 1, now, parameters=wanted)
+        new = open_case(workflow, token, case, self._now(), principal.subject, wanted)
         async with self._database.transaction(principal.tenant) as connection:
-            row = replace(row, bucket=await commands.bucket_of(connection, requires))
-            leaving = event.kind in workflow.outbox
-            started = await commands.insert_case(
-                connection, case, row, tokens, event, now, idempotency_key=key, leaving=leaving
-            )
+            started = await write_case(connection, new, key)
             if started == case:
                 await take_along(connection, case, workflow, conversations or {}, principal)
         self._hints.work()
@@ -209,7 +199,7 @@ class Commands:
     ) -> CommandOutcome:
         """Fire a manual transition with its form. Raises `NotFound`, `Conflict` for a case that has ended,
         `InvalidRequest` for a transition that is not there or not manual or a form that does not fit, `Forbidden`."""
-        filled = _storable(dict(form or {}), "the form")
+        filled = stored_object(dict(form or {}), "the form")
         payload = {"transition": transition, "form": filled}
 
         async def check(row: CaseRow) -> None:
@@ -234,7 +224,7 @@ class Commands:
         `Forbidden`, where it waits for somebody of another role."""
         if wait is not None and len(wait) > LONGEST_KEY:
             raise InvalidRequest(f"the key of a wait has at most {LONGEST_KEY} characters")
-        sent = _storable({"firing": firing, "key": wait, "payload": payload}, "the signal")
+        sent = stored_object({"firing": firing, "key": wait, "payload": payload}, "the signal")
 
         async def check(row: CaseRow) -> None:
             async with self._database.transaction(key.tenant) as connection:
@@ -277,7 +267,7 @@ class Commands:
         """
         if not changes:
             raise InvalidRequest("nothing is set: name at least one path, or retry the incident as it is")
-        payload: dict[str, Any] = {"incident": incident, "set": _storable(dict(changes), "what is set")}
+        payload: dict[str, Any] = {"incident": incident, "set": stored_object(dict(changes), "what is set")}
         if token is not None:
             payload["token"] = token
         return await self._ask(key, "resolve", payload, principal, idempotency_key, wait_seconds)
@@ -322,7 +312,7 @@ class Commands:
         """End a case as cancelled; what runs of it is cancelled. Raises `NotFound`, `Conflict`."""
         if len(reason) > LONGEST_REASON:
             raise InvalidRequest(f"the reason has {len(reason)} characters; at most {LONGEST_REASON} are kept")
-        payload = _storable({"reason": reason}, "the reason")
+        payload = stored_object({"reason": reason}, "the reason")
         return await self._ask(key, "cancel", payload, principal, idempotency_key, wait_seconds)
 
     async def abandon(self, key: CaseKey, *, principal: Principal) -> CommandOutcome:
@@ -424,10 +414,7 @@ class Commands:
             return self._versions.get(version)
         async with self._database.transaction(key.tenant) as connection:
             found = await workflows.by_hash(connection, key.tenant, row.workflow_id, row.workflow_hash)
-        return self._compiled(version, None if found is None else found.document)
-
-    def _compiled(self, version: VersionKey, document: Mapping[str, Any] | None) -> Workflow:
-        return self._versions.get(version) if self._versions.known(version) else self._versions.add(version, document)
+        return self._versions.compiled(version, None if found is None else found.document)
 
     async def _no_workflow(self, tenant: int, workflow_id: str) -> NotFound:
         async with self._database.transaction(tenant) as connection:
@@ -435,6 +422,21 @@ class Commands:
         return NotFound(
             f"there is no workflow {workflow_id!r}{_meant(workflow_id, known)}; publish it with `circuit load`"
         )
+
+
+async def write_case(connection: TenantConnection, new: NewCase, idempotency_key: str | None = None) -> CaseKey:
+    """Write a new case; with an idempotency key, at most once. Returns the key of the case. Raises `Conflict`."""
+    row = replace(new.row, bucket=await commands.bucket_of(connection, new.requires))
+    return await commands.insert_case(
+        connection,
+        new.key,
+        row,
+        new.tokens,
+        new.event,
+        row.started_at,
+        idempotency_key=idempotency_key,
+        leaving=new.leaving,
+    )
 
 
 def _check_fire(workflow: Workflow, name: str, form: Mapping[str, Any], principal: Principal) -> None:
@@ -464,7 +466,7 @@ def _check_person(transition: Transition, form: Mapping[str, Any], principal: Pr
 
 def start_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a start may ask for, checked."""
-    given = _storable(dict(parameters or {}), "the parameters")
+    given = stored_object(dict(parameters or {}), "the parameters")
     unknown = sorted(given.keys() - {"models"})
     if unknown:
         raise InvalidRequest(f"unknown parameters of a start: {', '.join(unknown)}; there is `models`")
@@ -479,7 +481,7 @@ def start_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"models": models} if models else {}
 
 
-def _storable(value: dict[str, Any], what: str) -> dict[str, Any]:
+def stored_object(value: dict[str, Any], what: str) -> dict[str, Any]:
     try:
         return storable(value)
     except PayloadFault as fault:

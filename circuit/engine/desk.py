@@ -51,7 +51,7 @@ class Reports:
     """Whom the desk tells: `lost` of a case that had to be dropped, `released` of one that was given up (and whether
     a command came too late to be applied), `landed` when nothing of a case that is not held is in flight any more,
     `announce` of terminal frames, `changed` of a case with new events, `resources` of a tenant's workflow whose shared
-    places are asked for or given back."""
+    places are asked for or given back, `mail` when a case waits for other messages or has answered one."""
 
     lost: Callable[[CaseKey, BaseException], None]
     released: Callable[[CaseKey, bool], None]
@@ -59,6 +59,7 @@ class Reports:
     announce: Callable[[CaseKey, int, Frame], None]
     changed: Callable[[CaseKey], None]
     resources: Callable[[int, str], None] = lambda tenant, workflow_id: None
+    mail: Callable[[], None] = lambda: None
 
 
 class Desk:
@@ -227,6 +228,8 @@ class Desk:
             self._tell(held.key, write)
             if write.holds is not None:
                 self.reports.resources(held.key.tenant, write.row.workflow_id)
+            if write.mail is not None:
+                self.reports.mail()
             for firing in step.cancels:
                 self.slots.cancel(held.key, firing)
             for call in step.abandoned:

@@ -6,7 +6,7 @@ remembers, for each token that the step touches, the version that is stored, and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from circuit.engine.action import Exchange
@@ -14,6 +14,7 @@ from circuit.events import CaseEvent, Frame
 from circuit.ids import CaseKey
 from circuit.net.marking import Marking, Token
 from circuit.storage.records import (
+    AwaitedMessage,
     CaseRow,
     CaseWrite,
     CommandResult,
@@ -24,6 +25,7 @@ from circuit.storage.records import (
     Holds,
     IncidentRow,
     JournalRow,
+    Mail,
     MessageRow,
     StreamRow,
     TokenMove,
@@ -48,6 +50,7 @@ class Draft:
         "_journal",
         "_key",
         "_leaving",
+        "_mail",
         "_not_before",
         "_opened",
         "_settled",
@@ -75,6 +78,7 @@ class Draft:
         self._settled: list[CommandResult] = []
         self._holds: Holds | None = None
         self._exchanges: list[ExchangeRow] = []
+        self._mail: Mail | None = None
 
     def record(self, event: CaseEvent) -> None:
         self._events.append((self.now, event))
@@ -133,6 +137,13 @@ class Draft:
             for said in exchange.messages
         ]
         self._exchanges.append(ExchangeRow(exchange.conversation, exchange.agent_id, exchange.token, firing, messages))
+    def await_messages(self, put: Sequence[AwaitedMessage], taken: Sequence[AwaitedMessage]) -> None:
+        """The case waits for other messages after this step than before."""
+        self._mail = Mail(put, taken)
+
+    def answer_message(self) -> None:
+        """This step answers a message, whatever it says."""
+        self._mail = self._mail or Mail()
 
     def settle(self, result: CommandResult) -> None:
         self._settled.append(result)
@@ -153,7 +164,7 @@ class Draft:
     ) -> CaseWrite | None:
         """The step as one write, or None if it changes nothing. `after` is the case's row but for its `seq`."""
         before, events = self._before, self._events
-        changed = events or release or self._settled or self._stored or self._changed
+        changed = events or release or self._settled or self._stored or self._changed or self._mail
         if not changed and after == before:
             return None
         put: list[tuple[Token, int | None]] = []
@@ -195,4 +206,5 @@ class Draft:
             holds=self._holds,
             exchanges=self._exchanges,
             not_before=self._not_before,
+            mail=self._mail,
         )

@@ -23,6 +23,7 @@ from circuit.engine.figures import figures
 from circuit.engine.fleet import Fleet
 from circuit.engine.inbox import Inbox
 from circuit.engine.keys import Keys
+from circuit.engine.messages import Messages
 from circuit.engine.pages import Pages
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import Capabilities
@@ -75,6 +76,7 @@ class Engine:
         hints = Hints(self._broker, self._relay, self._work)
         self.commands = Commands(database, self.versions, ids, self.now, hints)
         self.consultations = Consultations(database, self.commands, self.versions)
+        self.messages = Messages(database, self.versions, ids, self.now, hints)
         self.queries = Queries(database, self.versions, self.now)
         self.travel = Travel(database, self.queries, ids, self.now, hints)
         self.pages = Pages(database)

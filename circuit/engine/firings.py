@@ -31,6 +31,10 @@ from circuit.net.mapping import produce
 from circuit.storage.records import QUARANTINE_CRASHES, ExecutionRow, ExecutionStatus, FiringRow, FiringState
 from circuit.value import dataclass, replace
 
+SAID = ("form", "message")
+"""Where the request of a firing keeps what the person or the message said that fired it."""
+NOTHING_SAID: Mapping[str, Any] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -75,9 +79,11 @@ class Firings:
         return live if live is not None and live.running and live.row.start == start else None
 
     def fire(
-        self, binding: Binding, draft: Draft, *, form: Mapping[str, Any] | None = None, principal: str | None = None
+        self, binding: Binding, draft: Draft, *, said: Mapping[str, Any] = NOTHING_SAID, principal: str | None = None
     ) -> int | None:
-        """Fire an immediate transition, or begin an acting one and return its firing."""
+        """Fire an immediate transition, or begin an acting one and return its firing. `said` is the `form` of who fires
+        it, or the data of the `message` that does. Raises `FiringError` where that message does not fit; nothing has
+        changed then."""
         memory = self.memory
         transition = memory.net.transitions[binding.transition]
         if transition.timing is not None:
@@ -85,11 +91,12 @@ class Firings:
             draft.rely(due or draft.now)
         try:
             if transition.acting:
-                return self._begin(binding, draft, form, principal)
-            outputs = {"form": form} if form is not None else {}
-            drafts = produce(transition, binding, outputs, memory.case)
+                return self._begin(binding, draft, said, principal)
+            drafts = produce(transition, binding, said, memory.case)
             effect = rule.fire(memory.net, memory.marking, binding, drafts, memory.numbers(), draft.now)
         except FiringError as error:
+            if "message" in said:
+                raise
             fail_begin(memory, binding, error, draft)
             self.livelock.forget()
             return None
@@ -103,7 +110,7 @@ class Firings:
         memory.count(transition.name)
         return None
 
-    def _begin(self, binding: Binding, draft: Draft, form: Mapping[str, Any] | None, principal: str | None) -> int:
+    def _begin(self, binding: Binding, draft: Draft, said: Mapping[str, Any], principal: str | None) -> int:
         """Reserve tokens and room, and freeze the request. The action starts when this is committed."""
         memory = self.memory
         transition = memory.net.transitions[binding.transition]
@@ -122,8 +129,7 @@ class Firings:
         if transition.refresh:
             request["refreshed"] = [token_image(token) for token in binding.consumed]
             request["due"] = memory.run_of(binding).due.isoformat()
-        if form is not None:
-            request["form"] = form
+        request |= said
         who = performer(memory, transition.name)
         row = FiringRow(number, transition.name, FiringState.RUNNING, 1, 1, request, begun_at=draft.now)
         holds = memory.workflow.actions[transition.name].holds
@@ -157,7 +163,7 @@ class Firings:
         """Consume and produce. Raises `FiringError`, and then nothing has changed."""
         memory = self.memory
         transition = memory.net.transitions[live.binding.transition]
-        values = {**outputs, "form": live.row.request["form"]} if "form" in live.row.request else outputs
+        values = {**outputs, **{name: live.row.request[name] for name in SAID if name in live.row.request}}
         drafts = produce(transition, live.binding, values, memory.case, mapped=skipped is None)
         number = live.row.number
         effect = rule.complete(memory.net, memory.marking, live.binding, drafts, memory.numbers(), draft.now, number)

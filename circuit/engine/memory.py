@@ -65,6 +65,7 @@ class Memory:
         self.blocked: Blocked = frozenset()
         # Firings that have not been granted yet what they ask of shared places.
         self.waiting = set(state.waiting)
+        self.awaited = state.awaited
         self.case: dict[str, Any] = {
             "id": str(self.key.case),
             "workflow_id": self.row.workflow_id,

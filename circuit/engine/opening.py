@@ -1,17 +1,21 @@
-"""The tokens that a new case starts with, checked: pure."""
+"""What a new case starts with, checked: pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.engine.requirement import requirement
 from circuit.errors import InvalidRequest, PayloadTooLarge, TokenRefused
+from circuit.events import CaseStarted, TokenImage
+from circuit.ids import CaseKey
 from circuit.net.marking import Token
+from circuit.storage.records import CaseRow, CaseStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,36 @@ class TokenInput:
 
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class NewCase:
+    """A case that is to be written. `requires` is what it needs of a worker, `leaving` says that its first event goes
+    to the outbox."""
+
+    key: CaseKey
+    row: CaseRow
+    tokens: Sequence[Token]
+    event: CaseStarted
+    requires: Mapping[str, Any]
+    leaving: bool
+
+
+def open_case(
+    workflow: Workflow,
+    token: TokenInput | None,
+    key: CaseKey,
+    now: datetime,
+    principal: str,
+    parameters: Mapping[str, Any] | None = None,
+) -> NewCase:
+    """A new case of `workflow`. Raises as `opening_tokens` does."""
+    wanted = parameters or {}
+    tokens = opening_tokens(workflow, token, now)
+    images = tuple(TokenImage(one.number, one.version, one.place, one.data, one.metadata) for one in tokens)
+    event = CaseStarted(workflow.id, workflow.hash, images, principal)
+    row = CaseRow(workflow.id, workflow.hash, CaseStatus.RUNNING, 1, len(tokens) + 1, 1, 1, now, parameters=wanted)
+    return NewCase(key, row, tokens, event, requirement(workflow, wanted), event.kind in workflow.outbox)
 
 
 def opening_tokens(workflow: Workflow, token: TokenInput | None, now: datetime) -> list[Token]:

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from circuit.definition.workflow import Workflow
-from circuit.engine import suspension
+from circuit.engine import reception, suspension
 from circuit.engine.action import ActionCall, ActionOutput, Suspended
 from circuit.engine.command_rule import answer
 from circuit.engine.deadline import due_interruptions, next_interruption
@@ -26,9 +26,10 @@ from circuit.engine.draft import Draft
 from circuit.engine.failure import give_up, resolve, supersede
 from circuit.engine.firings import Firings, Start
 from circuit.engine.memory import Memory
+from circuit.engine.reception import Message
 from circuit.engine.rest import is_complete, status_at_rest
 from circuit.errors import ActionFailed, CircuitError, Conflict, FiringError, Livelock
-from circuit.events import CaseEnded, StreamDelta, StreamType
+from circuit.events import CaseEnded, MessageTaken, StreamDelta, StreamType
 from circuit.net.binding import bindings
 from circuit.security.principal import Principal
 from circuit.storage.records import CaseState, CaseStatus, CaseWrite, CommandRow, ExecutionStatus
@@ -146,8 +147,18 @@ class Owner:
         binding = next(found, None)
         if binding is None:
             return None
-        firing = self.firings.fire(binding, draft, form=form, principal=principal)
+        firing = self.firings.fire(binding, draft, said={"form": form}, principal=principal)
         return {"transition": transition, "firing": firing}
+
+    def receive(self, message: Message, principal: str, draft: Draft) -> dict[str, Any]:
+        """Fire the transition that waits for a message. Raises `Conflict` where none does (any more), and `FiringError`
+        where one does and cannot take it."""
+        binding = reception.receiver(self.memory, message, draft.now)
+        if binding is None:
+            raise Conflict(f"case {self.memory.key} does not wait for the message {message.name} (any more)")
+        firing = self.firings.fire(binding, draft, said={"message": message.data}, principal=principal)
+        draft.record(MessageTaken(binding.transition, message.id, message.name, message.key, principal))
+        return {"transition": binding.transition, "firing": firing}
 
     def signal(self, number: int, key: str | None, payload: Any, principal: Principal, draft: Draft) -> dict[str, Any]:
         """Give a signal to a firing: it goes on, or the signal is kept until it waits. Raises as `suspension` does."""
@@ -226,6 +237,8 @@ class Owner:
         if not memory.row.status.terminal and not self._ended(draft):
             again = self._quiesce(draft)
             supersede(memory, draft)
+        if memory.net.receiving:
+            reception.look(memory, draft)
         busy = again or any(live.running for live in memory.firings.values())
         if not memory.row.status.terminal:
             status = CaseStatus.RUNNING if busy else status_at_rest(memory, draft.now)

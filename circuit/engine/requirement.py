@@ -13,6 +13,9 @@ from typing import Any
 from circuit.definition.workflow import DEFAULT_POOL, Workflow
 from circuit.engine.calls import provider_of
 
+FEATURES = ("message", "place_agents")
+"""What this release can do that others cannot, by the names under which versions ask for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -27,6 +30,7 @@ class Capabilities:
             "actions": sorted(self.actions),
             "pools": sorted(self.pools),
             "providers": sorted(self.providers),
+            "features": sorted(FEATURES),
         }
 
 
@@ -35,18 +39,33 @@ def requirement(workflow: Workflow, parameters: Mapping[str, Any]) -> dict[str, 
     agents = workflow.agents
     used = [spec for spec in workflow.actions.values() if "agent_id" in spec.config]
     providers = (provider_of(agents[spec.config["agent_id"]], parameters, spec.provider(agents)) for spec in used)
+    features = sorted(workflow.requires.get("features", ()))
     return {
         "actions": sorted(workflow.requires.get("actions", ())),
         "pools": [workflow.pool],
         "providers": sorted({provider.type for provider in providers}),
+        **({"features": features} if features else {}),
     }
+
+
+_WORDS = (
+    ("pools", "the pool"),
+    ("actions", "actions of the kind"),
+    ("providers", "the provider"),
+    ("features", "a release with"),
+)
 
 
 def needs(requires: Mapping[str, Any]) -> str:
     """A requirement in words."""
     parts = [
         f"{word} {', '.join(requires[name])}"
-        for name, word in (("pools", "the pool"), ("actions", "actions of the kind"), ("providers", "the provider"))
+        for name, word in (
+            ("pools", "the pool"),
+            ("actions", "actions of the kind"),
+            ("providers", "the provider"),
+            ("features", "a release with"),
+        )
         if requires.get(name)
     ]
     return "; ".join(parts)

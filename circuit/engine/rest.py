@@ -21,7 +21,7 @@ def is_complete(memory: Memory) -> bool:
 
 def status_at_rest(memory: Memory, now: datetime) -> CaseStatus:
     """The status of a case that is not over, and of which nothing runs."""
-    if memory.firings or memory.agenda.due_at is not None or _person_awaited(memory, now):
+    if memory.firings or memory.agenda.due_at is not None or memory.awaited or _person_awaited(memory, now):
         return CaseStatus.WAITING
     if memory.incidents or any(memory.net.places[name].dead_letter for name in memory.marking.places()):
         return CaseStatus.ATTENTION

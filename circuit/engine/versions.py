@@ -52,6 +52,10 @@ class Versions:
             raise found
         return found
 
+    def compiled(self, key: VersionKey, document: Mapping[str, Any] | None) -> Workflow:
+        """The version, compiled from `document` if it was not before. Raises `VersionUnusable`."""
+        return self.get(key) if key in self._kept else self.add(key, document)
+
     def add(self, key: VersionKey, document: Mapping[str, Any] | None) -> Workflow:
         """Compile the document of a version and keep it. Raises `VersionUnusable`."""
         if document is None:

@@ -24,6 +24,7 @@ from circuit.engine.connecting import connected
 from circuit.engine.desk import Desk, Reports
 from circuit.engine.execution import FaultHook, Surroundings, no_fault
 from circuit.engine.lease import DEFAULT_LEASE_SECONDS, Lease, Loss
+from circuit.engine.postman import Postman
 from circuit.engine.process import this_process
 from circuit.engine.requirement import Capabilities
 from circuit.engine.service import Service
@@ -117,9 +118,10 @@ class Worker(Service):
         return self._tenure.lease.now() if self._tenure is not None else None
 
     def wake(self) -> None:
-        """A hint that a case may have work."""
+        """A hint that a case may have work, or that a message was sent."""
         if self._tenure is not None:
             self._tenure.claims.wake()
+            self._tenure.postman.wake()
 
     def drain(self, within_seconds: float) -> None:
         """End as `stop` has it end, in the worker's own time: what runs gets `within_seconds`. Returns at once."""
@@ -203,8 +205,17 @@ class Worker(Service):
         # it, or nowhere.
         publisher = Publisher(desk.log, self._broker, self._clock, self._notify)
         turnstile = Turnstile(self._database, self._limits.lease_seconds, now=lease.now, granted=self._granted(claims))
+        postman = Postman(
+            self._database, self._limits.lease_seconds, brought=self._granted(claims), settled=publisher.heard
+        )
         desk.reports = Reports(
-            claims.lost, claims.released, claims.landed, publisher.announce, publisher.changed, turnstile.touch
+            claims.lost,
+            claims.released,
+            claims.landed,
+            publisher.announce,
+            publisher.changed,
+            turnstile.touch,
+            postman.wake,
         )
         treasury = Treasury(self._database, incarnation.id, self._limits.lease_seconds)
         around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault, treasury)
@@ -229,7 +240,7 @@ class Worker(Service):
             every_seconds=self._limits.poll_seconds,
         )
         logger.info("worker %s begins", incarnation.id)
-        return Tenure(incarnation, lease, writer, desk, claims, sweep, turnstile, attendance, treasury)
+        return Tenure(incarnation, lease, writer, desk, claims, sweep, turnstile, postman, attendance, treasury)
 
     async def _until_over(self, tenure: Tenure) -> None:
         """Serve until the lease is lost or the worker is stopped."""
@@ -340,10 +351,11 @@ class Tenure:
     claims: Claims
     sweep: Sweep
     turnstile: Turnstile
+    postman: Postman
     attendance: Attendance
     treasury: Treasury
 
     @property
     def services(self) -> tuple[Service, ...]:
         """The loops that feed it."""
-        return self.claims, self.sweep, self.turnstile, self.attendance
+        return self.claims, self.sweep, self.turnstile, self.postman, self.attendance

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
-from circuit.net.binding import MAX_BINDINGS, Blocked, Look, bindings
+from circuit.net.binding import MAX_BINDINGS, Binding, Blocked, Look, bindings
 from circuit.net.marking import Marking
+from circuit.net.reception import Reception, shown_key
 from circuit.net.structure import Net, Transition, Trigger
+
+MOST_SHOWN = 5
+"""So many keys of messages are named."""
 
 
 class ReasonKind(StrEnum):
     """`TOKENS` too few lie there; `RESERVED` enough lie there, but firings hold them; `TIME` enough lie there, but
     later; `CAPACITY` a target is full; `GUARD` and `GUARD_FAULT` the guard is false or has no answer; `INCIDENT` an
     open incident is about these tokens; `BINDING_LIMIT` too many sets of tokens were tried; `TIMER` it is not due yet;
-    `PERSON` it is enabled and somebody must fire it; `AGENT` an agent must be done with a token first."""
+    `PERSON` it is enabled and somebody must fire it, `MESSAGE` a message must; `AGENT` an agent must be done with a
+    token first."""
 
     TOKENS = "tokens"
     RESERVED = "reserved"
@@ -29,6 +35,7 @@ class ReasonKind(StrEnum):
     BINDING_LIMIT = "binding_limit"
     TIMER = "timer"
     PERSON = "person"
+    MESSAGE = "message"
     AGENT = "agent"
 
 
@@ -75,7 +82,11 @@ def why(
     reasons = _shortages(what, marking, now) + _lack_of_room(net, marking, transition)
     if not reasons:
         look = Look()
-        if next(bindings(net, marking, transition, case, now, blocked=blocked, look=look), None) is not None:
+        found = bindings(net, marking, transition, case, now, blocked=blocked, look=look)
+        binding = next(found, None)
+        if binding is not None and what.reception is not None:
+            return _of_message(what.reception, transition, [binding, *islice(found, MOST_SHOWN)], case)
+        if binding is not None:
             return Diagnosis(transition, True, _waits_for(net, what))
         reasons = _refusals(transition, look)
     return Diagnosis(transition, False, tuple(reasons))
@@ -133,6 +144,18 @@ def _refusals(transition: str, look: Look) -> list[Reason]:
         message = f"more than {MAX_BINDINGS} sets of tokens would have to be tried; make the guard's places smaller"
         reasons.append(Reason(ReasonKind.BINDING_LIMIT, transition, look.examined, None, message))
     return reasons
+
+
+def _of_message(reception: Reception, transition: str, found: Sequence[Binding], case: Mapping[str, Any]) -> Diagnosis:
+    """An enabled transition whose message has not come, or whose tokens have no key that one could have."""
+    keys = list(dict.fromkeys(key for one in found if (key := reception.key(one.scope(case))) is not None))
+    if not keys:
+        paths = ", ".join(path.text for path in reception.correlate)
+        message = f"waits for the message {reception.name}, but no token has a text or a whole number at {paths}"
+        return Diagnosis(transition, False, (Reason(ReasonKind.MESSAGE, transition, None, None, message),))
+    more = " and more" if len(found) > MOST_SHOWN else ""
+    message = f"waits for the message {reception.name} with {' or '.join(map(shown_key, keys[:MOST_SHOWN]))}{more}"
+    return Diagnosis(transition, True, (Reason(ReasonKind.MESSAGE, transition, None, None, message),))
 
 
 def _waits_for(net: Net, transition: Transition) -> tuple[Reason, ...]:

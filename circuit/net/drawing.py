@@ -81,7 +81,7 @@ def _place_label(place: Place, marking: Marking | None) -> list[str]:
 
 
 def _transition_label(transition: Transition, agents: Mapping[str, str] | None) -> list[str]:
-    signs = {Trigger.MANUAL: "✋ ", Trigger.TIMER: "⏲ "}
+    signs = {Trigger.MANUAL: "✋ ", Trigger.TIMER: "⏲ ", Trigger.MESSAGE: "✉ "}
     sign = "⚙ " if transition.acting else signs.get(transition.trigger, "")
     agent = (agents or {}).get(transition.name)
     return [sign + transition.name] + ([f"agent {agent}"] if agent else [])

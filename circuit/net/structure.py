@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from circuit.net.colour import Colour
     from circuit.net.guard import Guard
     from circuit.net.mapping import InputMapping, OutputData, OutputMapping
+    from circuit.net.reception import Reception
     from circuit.net.timing import Timing
 
 
@@ -36,10 +37,12 @@ class Mode(StrEnum):
 
 
 class Trigger(StrEnum):
-    """Who fires a transition: nobody but itself, a person, time, or an agent that is done with a token of a place."""
+    """Who fires a transition: nobody but itself, a person, a message, time, or an agent that is done with a token of a
+    place."""
 
     AUTO = "auto"
     MANUAL = "manual"
+    MESSAGE = "message"
     TIMER = "timer"
     AGENT = "agent"
 
@@ -112,6 +115,7 @@ class Transition:
     priority: int = 0
     trigger: Trigger = Trigger.AUTO
     manual: Manual | None = None
+    reception: Reception | None = None
     acting: bool = False
     timing: Timing | None = None
     then: str | None = None
@@ -160,7 +164,8 @@ class Net:
     order of choice (immediate before acting, then by priority; equals share a rank); `affects` names, for each
     transition, the automatic ones that a firing of it may enable or disable by the tokens that it moves or reserves;
     `counting` are those whose guard reads `case`, and so may change its mind without any token moving; `failing` are
-    the places in which a case fails; `interrupting` are the timers that take what a firing holds.
+    the places in which a case fails; `interrupting` are the timers that take what a firing holds, `receiving` the
+    transitions that messages fire, in the order in which they get one.
     """
 
     name: str
@@ -173,10 +178,14 @@ class Net:
     counting: frozenset[str] = _derived()
     failing: tuple[str, ...] = _derived()
     interrupting: tuple[str, ...] = _derived()
+    receiving: tuple[str, ...] = _derived()
 
     def __post_init__(self) -> None:
         interrupting = [one.name for one in self.transitions.values() if getattr(one.timing, "interrupt", False)]
         _derive(self, "interrupting", tuple(interrupting))
+        receiving = [one for one in self.transitions.values() if one.reception is not None]
+        receiving.sort(key=lambda one: (-one.priority, one.name))
+        _derive(self, "receiving", tuple(one.name for one in receiving))
         _derive(self, "rooms", {name: self._rooms_of(one) for name, one in self.transitions.items()})
         automatic = [one for one in self.transitions.values() if one.trigger in (Trigger.AUTO, Trigger.TIMER)]
         order = sorted({(one.acting, -one.priority) for one in automatic})

@@ -18,7 +18,7 @@ import orjson
 from circuit.events import encode_event
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
-from circuit.storage.records import CaseWrite, FiringState, Holds, JournalRow, LogWrite, StreamRow
+from circuit.storage.records import CaseWrite, FiringState, Holds, JournalRow, LogWrite, Mail, StreamRow
 from circuit.storage.statements import BY_NAME, ORDER
 
 LARGEST_STATEMENT = 32 * 1024 * 1024
@@ -187,6 +187,8 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         _exchanges(rows, write)
     if write.holds is not None:
         _holds(rows, write.key, row.workflow_id, write.holds)
+    if write.mail is not None:
+        _mail(rows, write.key, write.mail)
     if write.release and write.due_at is not None:
         _rows(rows, "ready").append((tenant, case, row.bucket, write.due_at))
     elif write.release or write.commands_settled:
@@ -315,6 +317,14 @@ def _holds(rows: Rows, key: CaseKey, workflow_id: str, holds: Holds) -> None:
         )
     if holds.freed:
         _rows(rows, "holds_freed").extend((tenant, case, workflow_id, one.place, one.firing) for one in holds.freed)
+
+
+def _mail(rows: Rows, key: CaseKey, mail: Mail) -> None:
+    tenant, case = key
+    if mail.put:
+        _rows(rows, "mail_put").extend((tenant, case, one.transition, one.name, one.key) for one in mail.put)
+    if mail.taken:
+        _rows(rows, "mail_taken").extend((tenant, case, one.transition, one.name, one.key) for one in mail.taken)
 
 
 def _frames(rows: Rows, tenant: int, case: Any, frames: Iterable[StreamRow]) -> None:

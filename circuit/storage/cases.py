@@ -32,7 +32,7 @@ import orjson
 from circuit.ids import CaseKey
 from circuit.storage import resources, rows
 from circuit.storage.driver import Connection, Record
-from circuit.storage.records import CaseState, CommandRow
+from circuit.storage.records import AwaitedMessage, CaseState, CommandRow
 from circuit.storage.statements import FENCE
 
 logger = logging.getLogger(__name__)
@@ -241,6 +241,7 @@ _CASES = _reads('circuit."case"')
 _TOKENS = _reads("circuit.token", order="t.number")
 _FIRINGS = _reads("circuit.firing", "t.state IN ('offered', 'running', 'suspended')", "t.number")
 _EXECUTIONS = _reads("circuit.execution", "t.status = 'running'", "t.firing")
+_AWAITED = _reads("circuit.awaited_message")
 _INCIDENTS = _reads("circuit.incident", "t.resolved_at IS NULL", "t.number")
 _COMMANDS = _reads("circuit.command", "t.state = 'pending'", "t.created_at, t.command_id")
 # What fired since the counts were written down.
@@ -367,6 +368,8 @@ async def load_page(conn: Connection, keys: Sequence[CaseKey], worker: UUID | No
     cases = await read(_CASES, keys)
     # Of a case that was only started there is nothing but its tokens; most claims are of such.
     touched = [key for key, (case, *_) in cases.items() if case["seq"] > 1]
+    # One that came to rest without an event may wait for a message.
+    looked_at = [key for key, (case, *_) in cases.items() if case["seq"] > 1 or case["status"] != "running"]
     found = _Rows(
         tokens=await read(_TOKENS, keys),
         firings=await read(_FIRINGS, touched),
@@ -375,6 +378,7 @@ async def load_page(conn: Connection, keys: Sequence[CaseKey], worker: UUID | No
         fired=await read(_FIRED, touched, [cases[key][0]["fired_seq"] for key in touched]),
         journal=await read(_JOURNAL, touched),
         commands=await read(_COMMANDS, keys),
+        awaited=await read(_AWAITED, looked_at),
     )
     waiting = await _waiting(conn, cases, found.firings)
     for key in keys:
@@ -398,6 +402,7 @@ class _Rows:
     fired: Mapping[CaseKey, list[Record]]
     journal: Mapping[CaseKey, list[Record]]
     commands: Mapping[CaseKey, list[Record]]
+    awaited: Mapping[CaseKey, list[Record]]
 
 
 async def _waiting(
@@ -436,6 +441,9 @@ def _state(key: CaseKey, case: Record, found: _Rows, waiting: frozenset[int]) ->
         journal=journal,
         fired_seq=case["fired_seq"],
         waiting=waiting,
+        awaited=frozenset(
+            AwaitedMessage(row["transition"], row["name"], row["key"]) for row in found.awaited.get(key, ())
+        ),
     )
 
 

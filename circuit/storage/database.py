@@ -169,6 +169,10 @@ def engine(
     )
 
 
+TenantConnection = AsyncConnection
+"""A connection within a transaction of one tenant (`Database.transaction`)."""
+
+
 class Database:
     """One Postgres database that Circuit uses. `open` checks that it answers; it does not check the schema."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from circuit.events import CaseEvent, Frame
@@ -158,7 +158,7 @@ class IncidentRow:
 @dataclass(frozen=True, slots=True)
 class CommandRow:
     """What somebody other than the owner asks of a case. `kind`: `fire`, `signal`, `retry`, `resolve`,
-    `put_back`, `modify`, `cancel`."""
+    `put_back`, `granted`, `message`, `modify`, `cancel`."""
 
     id: UUID
     kind: str
@@ -222,6 +222,23 @@ class ExchangeRow:
     messages: Sequence[MessageRow]
 
 
+class AwaitedMessage(NamedTuple):
+    """A message that a transition of a case waits for: its name, and its key as it is stored."""
+
+    transition: str
+    name: str
+    key: str
+
+
+@dataclass(slots=True)
+class Mail:
+    """What a step changes of the messages that its case waits for. It is there (and perhaps empty) also where the step
+    answered one."""
+
+    put: Sequence[AwaitedMessage] = ()
+    taken: Sequence[AwaitedMessage] = ()
+
+
 @dataclass(slots=True)
 class CaseWrite:
     """One step of one case. `row` is the case's row after it; `events` take the numbers from `expected_seq + 1`.
@@ -254,6 +271,7 @@ class CaseWrite:
     holds: Holds | None = None
     exchanges: Sequence[ExchangeRow] = ()
     not_before: datetime | None = None
+    mail: Mail | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +302,7 @@ class CaseState:
     """A case as its new owner reads it: live firings only, their executions, and the journal of their present
     attempts (firing, then step). `fired` counts the completed firings by transition, as far as the event `fired_seq`
     without looking at the history; `incidents` are the open ones, `waiting` the firings
-    that were not yet granted what they ask of shared places."""
+    that were not yet granted what they ask of shared places, `awaited` the messages that it is known to wait for."""
 
     key: CaseKey
     row: CaseRow
@@ -297,3 +315,4 @@ class CaseState:
     journal: Mapping[int, Mapping[str, Any]]
     fired_seq: int = 0
     waiting: frozenset[int] = frozenset()
+    awaited: frozenset[AwaitedMessage] = frozenset()

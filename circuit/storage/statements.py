@@ -278,6 +278,14 @@ SECTIONS: tuple[Section, ...] = (
         f" FROM {_named(tables.message)} m WHERE m.tenant_id = i.tenant_id AND m.conversation_id = i.conversation_id),"
         " role, parts, agent_id, firing, covers FROM {rows} WHERE {gate}",
     ),
+    # What a case waits for already stays as it was.
+    _insert("mail_put", tables.awaited_message, "transition name key", "ON CONFLICT DO NOTHING"),
+    Section(
+        "mail_taken",
+        _columns(tables.awaited_message, "transition name key"),
+        f"DELETE FROM {_named(tables.awaited_message)} t USING {{rows}}"
+        f" WHERE {{gate}} AND {_SAME_CASE} AND t.transition = i.transition AND t.name = i.name AND t.key = i.key",
+    ),
     _insert("holds_asked", tables.hold, "workflow_id place firing amount asked_at"),
     # What is paced is there again when its time is over, and not before. A grant locks rows of `ready` before holds
     # (`circuit.storage.resources`), and so does this.

@@ -14,6 +14,7 @@ from sqlalchemy import Select, Text, bindparam, column, func, select, text, true
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from circuit.errors import Conflict
 from circuit.storage import rows
 from circuit.storage.tables import agent, agent_version, prompt_version, resource, workflow, workflow_version
 
@@ -72,6 +73,8 @@ class CompiledWorkflow(Protocol):
     def agents(self) -> Mapping[str, AgentVersion]: ...
     @property
     def resources(self) -> Mapping[str, Amount]: ...
+    @property
+    def start_message(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,16 @@ class Version:
 async def publish(connection: AsyncConnection, tenant: int, published: CompiledWorkflow, published_by: str) -> bool:
     """Store this version and those of its agents and prompts if they are new, and make it the current one.
 
-    Returns whether the version is new. The same version published twice at the same time is new once.
+    Returns whether the version is new. The same version published twice at the same time is new once. Raises `Conflict`
+    where another workflow begins with the same message.
     """
+    if published.start_message is not None:
+        other = await started_by(connection, tenant, published.start_message)
+        if other not in (None, published.id):
+            raise Conflict(
+                f"the message {published.start_message!r} starts cases of {other} already: `circuit retire {other}`,"
+                " or give the message another name"
+            )
     # In the order of ids, so that two publications at a time never wait for each other in a circle.
     agents = sorted(published.agents.values(), key=lambda agent: agent.id)
     if agents:
@@ -111,11 +122,17 @@ async def publish(connection: AsyncConnection, tenant: int, published: CompiledW
     new = await store(connection, tenant, published, published_by)
     for place in sorted(published.resources):
         await _set_capacity(connection, tenant, published.id, place, published.resources[place])
-    pointer = insert(workflow).values(tenant_id=tenant, workflow_id=published.id, hash=published.hash)
+    pointer = insert(workflow).values(
+        tenant_id=tenant, workflow_id=published.id, hash=published.hash, starts_on=published.start_message
+    )
     await connection.execute(
         pointer.on_conflict_do_update(
             index_elements=["tenant_id", "workflow_id"],
-            set_={"hash": pointer.excluded.hash, "updated_at": func.now()},
+            set_={
+                "hash": pointer.excluded.hash,
+                "updated_at": func.now(),
+                "starts_on": pointer.excluded.starts_on,
+            },
             where=workflow.c.hash != pointer.excluded.hash,
         )
     )
@@ -147,6 +164,15 @@ async def current(connection: AsyncConnection, tenant: int, workflow_id: str) ->
         connection, _current().where(workflow.c.tenant_id == tenant, workflow.c.workflow_id == workflow_id)
     )
     return rows[0] if rows else None
+
+
+async def started_by(connection: AsyncConnection, tenant: int, message: str) -> str | None:
+    """The id of the workflow that a message of this name starts, if one does."""
+    table = workflow.c
+    found = select(table.workflow_id).where(
+        table.tenant_id == tenant, table.starts_on == message, table.retired_at.is_(None)
+    )
+    return await connection.scalar(found.order_by(table.workflow_id).limit(1))
 
 
 async def by_hash(

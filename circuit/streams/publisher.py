@@ -63,7 +63,10 @@ class Publisher:
 
     def changed(self, key: CaseKey) -> None:
         """Say that events of the case were committed, to its readers here and elsewhere."""
-        name = str(key)
+        self.heard(str(key))
+
+    def heard(self, name: str) -> None:
+        """Say that there is something new of `name`, to who waits for it here and elsewhere."""
         self.broker.hear(name)
         self.notify(name)
 

@@ -47,6 +47,7 @@ from circuit.storage.tables.definitions import (
     workflow,
     workflow_version,
 )
+from circuit.storage.tables.messages import awaited_message, sent_message
 from circuit.storage.tables.names import (
     ENGINE_ROLE,
     FENCED,
@@ -94,6 +95,7 @@ __all__ = [
     "agent_version",
     "api_key",
     "archive_week",
+    "awaited_message",
     "bucket",
     "budget",
     "cached_answer",
@@ -117,6 +119,7 @@ __all__ = [
     "prompt_version",
     "ready",
     "resource",
+    "sent_message",
     "stream_event",
     "tenant",
     "token",

@@ -48,6 +48,7 @@ workflow = Table(
     Column("hash", Text, nullable=False),
     Column("updated_at", Instant, nullable=False, server_default=text("now()")),
     Column("retired_at", Instant),
+    Column("starts_on", Text),
     PrimaryKeyConstraint("tenant_id", "workflow_id"),
     ForeignKeyConstraint(
         ["tenant_id", "workflow_id", "hash"],
