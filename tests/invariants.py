@@ -288,6 +288,9 @@ async def i6_terminality(connection: Connection) -> list[str]:
                 SELECT 1 FROM circuit.execution e
                 WHERE e.tenant_id = t.tenant_id AND e.case_id = t.case_id AND e.status = 'running'
             )
+            OR EXISTS (
+                SELECT 1 FROM circuit.awaited_message a WHERE a.tenant_id = t.tenant_id AND a.case_id = t.case_id
+            )
         )
         """,
     )

@@ -15,6 +15,7 @@ from circuit.engine.consultations import Consultations
 from circuit.engine.conversations import Conversations
 from circuit.engine.fleet import Fleet
 from circuit.engine.inbox import Inbox
+from circuit.engine.messages import Messages
 from circuit.engine.pages import Pages
 from circuit.engine.queries import Queries
 from circuit.engine.travel import Travel
@@ -44,6 +45,7 @@ class Services:
     queries: Queries
     pages: Pages
     inbox: Inbox
+    messages: Messages
     fleet: Fleet
     catalogue: Callable[[Iterable[Mapping[str, Any]]], Sequence[KnownProvider]]
     streams: Streams

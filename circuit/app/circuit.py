@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from circuit.actions.function import KIND as FUNCTION
 from circuit.actions.functions import Function, Source, collect
@@ -37,6 +38,7 @@ from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.comparison import Difference
 from circuit.engine.engine import Engine
 from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.messages import DEFAULT_WAIT_SECONDS, MessageView
 from circuit.engine.modification import Modification
 from circuit.engine.outbox import Outbox
 from circuit.engine.past import Moment
@@ -84,6 +86,7 @@ class Circuit:
         self.commands = engine.commands
         self.queries = engine.queries
         self.travel = engine.travel
+        self.messages = engine.messages
         self.streams = engine.streams
         self.fleet = engine.fleet
         self.conversations = engine.conversations
@@ -275,6 +278,32 @@ class Circuit:
         """Send a firing what it waits for (its wait of this key, or whatever it waits for); the outcome says whether
         it goes on with that, or the signal is kept until the firing waits."""
         return await self.commands.signal(self.key(case_id), firing, payload, wait=key, principal=self.principal)
+
+    async def send(
+        self,
+        name: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        key: Collection[str | int] = (),
+        delivery_id: str | None = None,
+        lifetime_seconds: float | None = None,
+        placed: bool = False,
+    ) -> MessageView:
+        """Send a message to the case that waits for it; its state says what became of it. One that no case waits for
+        starts a case, where a workflow says so, or is kept. `placed`: return as soon as a case has it."""
+        return await self.messages.send(
+            name,
+            data,
+            principal=self.principal,
+            key=key,
+            delivery_id=delivery_id,
+            lifetime_seconds=lifetime_seconds,
+            placed=placed,
+        )
+
+    async def sent(self, message_id: str, wait_seconds: float = DEFAULT_WAIT_SECONDS) -> MessageView:
+        """What became of a message, waited for up to `wait_seconds`. Raises `NotFound`."""
+        return await self.messages.outcome(self.principal, UUID(message_id), wait_seconds)
 
     async def tasks(
         self,

@@ -41,6 +41,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         queries=circuit.queries,
         pages=circuit.engine.pages,
         inbox=circuit.engine.inbox,
+        messages=circuit.messages,
         fleet=circuit.engine.fleet,
         catalogue=partial(catalogue, circuit.registry),
         streams=circuit.streams,

@@ -20,6 +20,7 @@ from circuit.cli import (
     drawing,
     executions,
     incidents,
+    messages,
     outbox,
     repair,
     run,
@@ -64,6 +65,8 @@ app.command("fork")(travel.fork)
 app.command("diff")(travel.diff)
 app.command("fire")(cases.fire)
 app.command("signal")(cases.signal)
+app.command("send")(messages.send)
+app.command("messages")(messages.messages)
 app.command("tasks")(tasks.tasks)
 app.command("complete")(tasks.complete)
 app.command("retry")(cases.retry)

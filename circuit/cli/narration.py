@@ -27,6 +27,7 @@ from circuit.events import (
     FiringSuspended,
     Frame,
     IncidentResolved,
+    MessageTaken,
     StreamType,
     TokenImage,
     TokenRef,
@@ -136,6 +137,8 @@ class Narrator:
                     path = self._path(event.consumed, event.produced)
                     return [Line(f"tokens changed by {by}: {path} ({one_line(event.note or '')})", "green")]
                 return [Line(f"data changed by {by} for incident {event.incident}: {_places(event.produced)}", "green")]
+            case MessageTaken():
+                return [Line(f"  by the message {one_line(event.name)} of {one_line(event.principal, 60)}")]
             case CaseEnded():
                 reason = f": {one_line(event.reason)}" if event.reason else ""
                 return [

@@ -137,6 +137,7 @@ class Draft:
             for said in exchange.messages
         ]
         self._exchanges.append(ExchangeRow(exchange.conversation, exchange.agent_id, exchange.token, firing, messages))
+
     def await_messages(self, put: Sequence[AwaitedMessage], taken: Sequence[AwaitedMessage]) -> None:
         """The case waits for other messages after this step than before."""
         self._mail = Mail(put, taken)

@@ -19,7 +19,7 @@ from circuit.engine.versions import VersionKey, Versions
 from circuit.engine.views import instant
 from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource
-from circuit.net.reception import message_key, shown_key
+from circuit.net.reception import key_parts, message_key
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.storage import messages, workflows
@@ -71,6 +71,11 @@ class MessageView:
         )
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of its key."""
+        return key_parts(self.key)
+
+    @property
     def settled(self) -> bool:
         """Whether it is certain what becomes of it, until a case waits for it."""
         return self.state not in ("new", "assigned")
@@ -79,7 +84,7 @@ class MessageView:
         return {
             "message_id": self.id,
             "name": self.name,
-            "key": shown_key(self.key).removeprefix("the key ") if self.key else None,
+            "key": list(self.parts),
             "delivery_id": self.delivery_id,
             "state": self.state,
             "case_id": self.case_id,
@@ -112,21 +117,22 @@ class Messages:
         principal: Principal,
         key: Collection[str | int] = (),
         delivery_id: str | None = None,
-        lifetime_seconds: float = DEFAULT_LIFETIME_SECONDS,
+        lifetime_seconds: float | None = None,
         wait_seconds: float = DEFAULT_WAIT_SECONDS,
+        placed: bool = False,
     ) -> MessageView:
         """Send a message with its `key` (several parts, where transitions correlate by several paths).
 
         With a `delivery_id` it counts once, however often it is sent, for as long as its lifetime: who sends it again
-        is told what became of it. Waits up to `wait_seconds` for that. Raises `InvalidRequest`, `PayloadTooLarge`,
-        `Forbidden`, `Conflict` for a delivery id that came with another message, and `TokenRefused` where it would
-        start a case whose first place does not take it.
+        is told what became of it. Waits up to `wait_seconds` for that; `placed`: only until a case has it. Raises
+        `InvalidRequest`, `PayloadTooLarge`, `Forbidden`, `Conflict` for a delivery id that came with another message,
+        and `TokenRefused` where it would start a case whose first place does not take it.
         """
         principal.require(Permission.RUN)
-        spelt = _checked(name, key, delivery_id, lifetime_seconds)
+        lifetime = timedelta(seconds=_lifetime(lifetime_seconds))
+        spelt = _checked(name, key, delivery_id)
         filled = stored_object(dict(data or {}), "the message")
         identity = self._ids.uuid()
-        lifetime = timedelta(seconds=lifetime_seconds)
         row = MessageRow(
             identity,
             name,
@@ -142,12 +148,19 @@ class Messages:
         if not new and (stored.key != spelt or stored.data != filled):
             raise Conflict(f"the delivery id {delivery_id!r} came with another message {name} before; use a new one")
         self._hints.work()
-        return await self.outcome(principal, stored.message_id, wait_seconds, duplicate=not new)
+        return await self.outcome(principal, stored.message_id, wait_seconds, placed=placed, duplicate=not new)
 
     async def outcome(
-        self, principal: Principal, message: UUID, wait_seconds: float = 0, *, duplicate: bool = False
+        self,
+        principal: Principal,
+        message: UUID,
+        wait_seconds: float = 0,
+        *,
+        placed: bool = False,
+        duplicate: bool = False,
     ) -> MessageView:
-        """What became of a message, waited for up to `wait_seconds`. Raises `NotFound`."""
+        """What became of a message, waited for up to `wait_seconds`; `placed`: only until a case has it. Raises
+        `NotFound`, `Forbidden`."""
         principal.require(Permission.READ)
         channel = self._hints.broker.hold(str(message))
         loop = asyncio.get_running_loop()
@@ -161,7 +174,7 @@ class Messages:
                     raise NotFound(f"there is no message {message} (any more)")
                 view = MessageView.of(found, duplicate=duplicate)
                 left = deadline - loop.time()
-                if view.settled or left <= 0:
+                if view.settled or (placed and view.case_id is not None) or left <= 0:
                     return view
                 await channel.changed(rung, min(left, self._hints.relay.pause(fed=False)))
         finally:
@@ -223,14 +236,19 @@ class Messages:
         return open_case(workflow, TokenInput(row.data, metadata), case, self._now(), principal.subject)
 
 
-def _checked(name: str, key: Collection[str | int], delivery_id: str | None, lifetime_seconds: float) -> str:
+def _lifetime(seconds: float | None) -> float:
+    given = DEFAULT_LIFETIME_SECONDS if seconds is None else seconds
+    if not 0 < given <= LONGEST_LIFETIME_SECONDS:
+        raise InvalidRequest(f"the lifetime of a message is more than 0 and at most {LONGEST_LIFETIME_SECONDS:g} s")
+    return given
+
+
+def _checked(name: str, key: Collection[str | int], delivery_id: str | None) -> str:
     """The key as it is stored. Raises `InvalidRequest`."""
     if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
         raise InvalidRequest(f"the name of a message has 1 to {LONGEST_NAME} printable characters")
     if delivery_id is not None and not (0 < len(delivery_id) <= LONGEST_NAME and delivery_id.isprintable()):
         raise InvalidRequest(f"a delivery id has 1 to {LONGEST_NAME} printable characters")
-    if not 0 < lifetime_seconds <= LONGEST_LIFETIME_SECONDS:
-        raise InvalidRequest(f"the lifetime of a message is more than 0 and at most {LONGEST_LIFETIME_SECONDS:g} s")
     spelt = message_key(list(key))
     if spelt is None or "\x00" in spelt or "\\u0000" in spelt or len(spelt) > LONGEST_KEY:
         raise InvalidRequest(

@@ -45,6 +45,11 @@ def message_key(parts: Sequence[Any]) -> str | None:
     return orjson.dumps(texts).decode()
 
 
+def key_parts(key: str) -> tuple[str, ...]:
+    """The parts of a key as it is stored."""
+    return () if key == NO_KEY else tuple(orjson.loads(key))
+
+
 def shown_key(key: str) -> str:
     """A key for people."""
-    return "no key" if key == NO_KEY else f"the key {', '.join(orjson.loads(key))}"
+    return "no key" if key == NO_KEY else f"the key {', '.join(key_parts(key))}"

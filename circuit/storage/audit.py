@@ -67,6 +67,7 @@ _ROWS = {
     "firing": _of_cases("t.*", "firing", "ORDER BY t.number"),
     "execution": _of_cases("t.*", "execution", "ORDER BY t.firing"),
     "incident": _of_cases("t.*", "incident", "ORDER BY t.number"),
+    "awaited_message": _of_cases("t.*", "awaited_message", "ORDER BY t.transition, t.name, t.key"),
     "command": _of_cases("t.tenant_id, t.case_id, t.command_id, t.kind, t.state, t.settled_at, t.result", "command"),
     "journal": _of_cases(
         "t.tenant_id, t.case_id, t.firing, t.step, max(t.attempt) AS attempt, count(*) AS answers,"

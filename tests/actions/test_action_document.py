@@ -65,7 +65,7 @@ def test_all_keys_of_a_function() -> None:
         ("action: {type: function, name: x, retry_config: {retry_on_errors: [nope]}}", ["no error code 'nope'"]),
         (
             "action: x\noutput_mapping: {data.a: b}",
-            ["output_mapping here is for manual transitions (move it into action)"],
+            ["output_mapping here is for transitions that a person or a message fires (move it into action)"],
         ),
     ],
 )

@@ -47,6 +47,7 @@ class Office:
             self,
             self,
             self,
+            self,
             nothing,
             stage.streams,
             load,

@@ -24,6 +24,8 @@ COMMANDS = [
     ["diff"],
     ["fire"],
     ["signal"],
+    ["send"],
+    ["messages"],
     ["tasks"],
     ["complete"],
     ["retry"],

@@ -156,7 +156,6 @@ def test_a_time_limit_is_more_than_nothing() -> None:
     [
         ("", "tools: [{«hand_over: helper}]", "", "", "hand_over"),
         ("", "prompts: {engine: «jinja}", "", "", "prompts.engine jinja"),
-        ("", "", "trigger: {type: «message, message: paid, correlate: data.order}", "", "trigger type message"),
     ],
 )
 def test_what_is_not_run_yet_is_refused_by_name(places: str, agent: str, step: str, top: str, name: str) -> None:

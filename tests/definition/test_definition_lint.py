@@ -364,12 +364,12 @@ runs:
   «output_mapping: {data.a: text}
 """,
         ),
-        "output_mapping here is for manual transitions (add trigger: {type: manual}",
+        "output_mapping here is for transitions that a person or a message fires (add trigger: {type: manual}",
         "the form has no field 'contnt' (did you mean content?)",
         "'content' is not a field of the form (write form.content)",
         "text must begin with data., metadata.",
         "the form has no field 'tune' (did you mean tone?)",
-        "output_mapping here is for manual transitions (move it into agent_execution)",
+        "output_mapping here is for transitions that a person or a message fires (move it into agent_execution)",
     )
 
 

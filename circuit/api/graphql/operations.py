@@ -15,6 +15,7 @@ from circuit.api.graphql.conversations import ConversationMutations, Conversatio
 from circuit.api.graphql.executions import ExecutionMutations, ExecutionQueries
 from circuit.api.graphql.history import HistorySubscriptions
 from circuit.api.graphql.incidents import IncidentMutations, IncidentQueries
+from circuit.api.graphql.messages import MessageMutations, MessageQueries
 from circuit.api.graphql.modification import ModificationMutations
 from circuit.api.graphql.server import ServerQueries
 from circuit.api.graphql.streams import StreamMutations, StreamSubscriptions
@@ -29,6 +30,7 @@ class Query(
     WorkflowQueries,
     AgentQueries,
     CaseQueries,
+    MessageQueries,
     TokenQueries,
     ExecutionQueries,
     IncidentQueries,
@@ -53,6 +55,7 @@ class Mutation(
     BudgetMutations,
     ModificationMutations,
     TravelMutations,
+    MessageMutations,
     StreamMutations,
 ):
     pass

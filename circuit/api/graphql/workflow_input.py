@@ -39,7 +39,7 @@ class TriggerInput:
     at: str | None = None
     cron: str | None = None
     message: str | None = None
-    correlate: str | None = None
+    correlate: list[str] | None = None
 
 
 @strawberry.input(description="A place.")
@@ -112,6 +112,7 @@ class WorkflowInput:
     colours: JSON | None = None
     agents: list[AgentInput] | None = None
     budget: BudgetInput | None = None
+    start: JSON | None = strawberry.field(default=None, description="What starts cases: `{message: NAME}`.")
     place_agents: list[JSON] | None = strawberry.field(
         default=None, description="As in the workflow file: `place_id`, `agent_id`, ..."
     )

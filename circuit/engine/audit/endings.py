@@ -31,3 +31,6 @@ def check(case: AuditedCase) -> Faults:
     for row in case.rows("incident"):
         if row["resolved_at"] is None:
             yield case.fault("I6", "incident", "it is open, and its case has ended", number=row["number"])
+    for row in case.rows("awaited_message"):
+        told = f"{row['transition']} waits for the message {row['name']}, and its case has ended"
+        yield case.fault("I6", "awaited_message", told, transition=row["transition"], name=row["name"], key=row["key"])

@@ -26,6 +26,7 @@ from circuit.events import (
     FiringRetried,
     FiringSuspended,
     IncidentResolved,
+    MessageTaken,
     TokenImage,
     TokenRef,
     TokensChanged,
@@ -135,6 +136,11 @@ class Replay:
                     token = before.get(image.number)
                     if token is not None and token.place == image.place:
                         self.marking.replace(_token(image, token.entered_at))
+            case MessageTaken():
+                if not self.fired.get(event.transition) and not any(
+                    live.transition == event.transition for live in self.firings.values()
+                ):
+                    yield self._fault("I2", seq, f"message {event.message} fired {event.transition}, which never did")
             case CaseEnded():
                 self.ended, self.ended_at = event, at
 
