@@ -258,3 +258,34 @@ async def test_figures_for_prometheus_say_what_the_engine_does(server: Server) -
     assert after["circuit_executions_total"] == before["circuit_executions_total"] + 1
     assert after["circuit_writes_total"] > before["circuit_writes_total"]
     assert after["circuit_lease_losses_total"] == 0
+
+
+async def test_a_message_is_sent_and_listed(server: Server) -> None:
+    await server.ok(
+        CREATE,
+        workflow={
+            "id": "order",
+            "start": {"message": "placed"},
+            "places": [{"id": "open", "initial": True}, {"id": "paid", "terminal": True}],
+            "transitions": [
+                {
+                    "id": "pay",
+                    "fromPlaces": ["open"],
+                    "toPlace": "paid",
+                    "trigger": {"type": "message", "message": "payment", "correlate": ["data.id"]},
+                    "outputMapping": {"data.amount": "message.amount"},
+                }
+            ],
+        },
+    )
+    send = """mutation ($name: String!, $data: JSON, $key: [String!], $delivery: String) {
+      sendMessage(name: $name, data: $data, key: $key, deliveryId: $delivery) { state caseId key duplicate error } }"""
+    placed = await server.ok(send, name="placed", data={"id": 7})
+    assert placed["state"] == "delivered"
+    paid = await server.ok(send, name="payment", data={"amount": 5}, key=["7"], delivery="d")
+    assert (paid["state"], paid["caseId"], paid["key"]) == ("delivered", placed["caseId"], ["7"])
+    assert (await server.ok(send, name="payment", data={"amount": 5}, key=["7"], delivery="d"))["duplicate"] is True
+    assert await server.code(send, name="payment", data={"amount": 6}, key=["7"], delivery="d") == "conflict"
+    assert await server.code(send, name="payment", data=[1]) == "invalid_request"
+    [one] = await server.ok('{ messages(name: "payment") { state caseId data } }')
+    assert one == {"state": "delivered", "caseId": placed["caseId"], "data": {"amount": 5}}
