@@ -9,8 +9,7 @@ without the owner is refused at once; the owner judges again, for the case may h
 from __future__ import annotations
 
 import asyncio
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -19,16 +18,15 @@ from uuid import UUID
 
 from circuit.definition.consultation import is_consultation
 from circuit.definition.workflow import Workflow
+from circuit.engine.asking import LONGEST_KEY, check_fire, check_idempotency_key, meant, start_parameters, stored_object
 from circuit.engine.conversations import take_along
 from circuit.engine.modification import Modification
 from circuit.engine.opening import NewCase, open_case
 from circuit.engine.opening import TokenInput as TokenInput
-from circuit.engine.payload import PayloadFault, PayloadOversize, storable
 from circuit.engine.provenance import FeedbackView, check_feedback
 from circuit.engine.versions import VersionKey, Versions
-from circuit.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
+from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource
-from circuit.net.structure import Transition, Trigger
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.storage import commands, feedback, listing, streams, workflows
@@ -38,7 +36,6 @@ from circuit.streams.broker import Broker
 from circuit.streams.relay import Relay
 
 DEFAULT_WAIT_SECONDS = 10.0
-LONGEST_KEY = 200
 LONGEST_REASON = 1_000
 
 _NEEDS: dict[str, Permission] = {
@@ -204,7 +201,7 @@ class Commands:
 
         async def check(row: CaseRow) -> None:
             workflow = await self._workflow_of(key, row)
-            _check_fire(workflow, transition, filled, principal)
+            check_fire(workflow, transition, filled, principal)
 
         return await self._ask(key, "fire", payload, principal, idempotency_key, wait_seconds, check)
 
@@ -420,7 +417,7 @@ class Commands:
         async with self._database.transaction(tenant) as connection:
             known = [listed.workflow_id for listed in await workflows.list_current(connection, tenant)]
         return NotFound(
-            f"there is no workflow {workflow_id!r}{_meant(workflow_id, known)}; publish it with `circuit load`"
+            f"there is no workflow {workflow_id!r}{meant(workflow_id, known)}; publish it with `circuit load`"
         )
 
 
@@ -437,65 +434,3 @@ async def write_case(connection: TenantConnection, new: NewCase, idempotency_key
         idempotency_key=idempotency_key,
         leaving=new.leaving,
     )
-
-
-def _check_fire(workflow: Workflow, name: str, form: Mapping[str, Any], principal: Principal) -> None:
-    transition = workflow.net.transitions.get(name)
-    if transition is None:
-        raise InvalidRequest(
-            f"workflow {workflow.id} has no transition {name!r}{_meant(name, workflow.net.transitions)}"
-        )
-    if transition.trigger is not Trigger.MANUAL:
-        manual = [one.name for one in workflow.net.transitions.values() if one.trigger is Trigger.MANUAL]
-        which = f"; manual ones are {', '.join(manual)}" if manual else "; this workflow has no manual ones"
-        raise InvalidRequest(f"transition {name} fires by itself{which}")
-    _check_person(transition, form, principal)
-
-
-def _check_person(transition: Transition, form: Mapping[str, Any], principal: Principal) -> None:
-    manual = transition.manual
-    principal.require_task(manual.roles if manual is not None else (), f"transition {transition.name}")
-    if manual is None:
-        return
-    if manual.form is not None and (faults := manual.form.faults(form)):
-        raise InvalidRequest(
-            f"the form of transition {transition.name} is not filled in as it asks: {'; '.join(faults)}",
-            details={"faults": list(faults)},
-        )
-
-
-def start_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a start may ask for, checked."""
-    given = stored_object(dict(parameters or {}), "the parameters")
-    unknown = sorted(given.keys() - {"models"})
-    if unknown:
-        raise InvalidRequest(f"unknown parameters of a start: {', '.join(unknown)}; there is `models`")
-    models = given.get("models")
-    if models is None:
-        return {}
-    if not isinstance(models, dict):
-        raise InvalidRequest("`models` must be an object: {agent id or '*': {'type', 'model'}}")
-    for agent, model in models.items():
-        if not isinstance(model, dict) or not all(isinstance(model.get(name), str) for name in ("type", "model")):
-            raise InvalidRequest(f"the model of agent {agent!r} must be an object with `type` and `model`, both text")
-    return {"models": models} if models else {}
-
-
-def stored_object(value: dict[str, Any], what: str) -> dict[str, Any]:
-    try:
-        return storable(value)
-    except PayloadFault as fault:
-        raise InvalidRequest(f"{what} cannot be stored: {fault}", details={"faults": list(fault.faults)}) from None
-    except PayloadOversize as oversize:
-        raise PayloadTooLarge(f"{what} is too large: {oversize}") from None
-
-
-def check_idempotency_key(key: str | None) -> None:
-    """Raise `InvalidRequest` for a key that cannot be kept."""
-    if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
-        raise InvalidRequest(f"an idempotency key has 1 to {LONGEST_KEY} printable characters")
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

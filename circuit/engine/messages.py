@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from circuit.engine.commands import Hints, stored_object, write_case
+from circuit.engine.asking import stored_object
+from circuit.engine.commands import Hints, write_case
 from circuit.engine.opening import NewCase, TokenInput, open_case
 from circuit.engine.versions import VersionKey, Versions
 from circuit.engine.views import instant

@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from circuit.engine.asking import check_idempotency_key, start_parameters
 from circuit.engine.audit.replay import Replay
-from circuit.engine.commands import Hints, check_idempotency_key, start_parameters
+from circuit.engine.commands import Hints
 from circuit.engine.comparison import Cost, Difference, Side, compare
 from circuit.engine.fork import fork_tokens
 from circuit.engine.past import Moment, moment
