@@ -23,6 +23,7 @@ from circuit.api.graphql.endpoint import GraphQLEndpoint
 from circuit.api.health import HealthEndpoint
 from circuit.api.limits import BodyLimit, HostCheck
 from circuit.api.metrics import MetricsEndpoint
+from circuit.api.multiplex.socket import MultiplexEndpoint
 from circuit.api.openai.endpoint import ChatEndpoint
 from circuit.api.problems import JSONAnswer, Problems
 from circuit.api.readers import Readers
@@ -35,20 +36,25 @@ LARGEST_BODY = 8 * 1024 * 1024
 """Bytes of a request's body, and of a WebSocket message."""
 
 STREAM_PATH = "/agent-stream/"
+MULTIPLEX_PATH = "/stream"
 
 
 class Application:
     """The streams, and behind them everything else."""
 
-    def __init__(self, framework: Starlette, streams: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, framework: Starlette, streams: Mapping[str, ASGIApp], many: ASGIApp) -> None:
         self._framework = framework
         self._streams = streams
+        self._many = many
         self.state = framework.state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind in self._streams:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
+            if path == MULTIPLEX_PATH and kind == "websocket":
+                await self._many(scope, receive, send)
+                return
             execution = path.removeprefix(STREAM_PATH)
             if execution and execution != path and "/" not in execution:
                 scope["path_params"] = {"execution_id": execution}
@@ -83,6 +89,7 @@ def create_application(
                     "graphql": "/graphql",
                     **({"chat": "/v1/chat/completions", "models": "/v1/models"} if chat else {}),
                     "stream": f"{STREAM_PATH}{{execution_id}} (server-sent events and WebSocket)",
+                    "streams": f"{MULTIPLEX_PATH} (many over one WebSocket)",
                 },
             }
         )
@@ -123,6 +130,9 @@ def create_application(
         "http": EventEndpoint(readers, problems),
         "websocket": StreamSocket(readers, origins),
     }
-    for kind, endpoint in streams.items():
-        streams[kind] = HostCheck(Authenticated(endpoint, services.gate, problems), exposure, problems)
-    return Application(framework, streams)
+
+    def guarded(endpoint: ASGIApp) -> ASGIApp:
+        return HostCheck(Authenticated(endpoint, services.gate, problems), exposure, problems)
+
+    many = MultiplexEndpoint(services, readers, origins)
+    return Application(framework, {kind: guarded(endpoint) for kind, endpoint in streams.items()}, guarded(many))

@@ -2,7 +2,8 @@
 
 A program sends `Authorization: Bearer CREDENTIAL`: an API key, a JSON Web Token, or the token of the built-in service.
 A browser that opens an `EventSource` or a WebSocket cannot, and sends `?token=STREAM_TOKEN`, which opens the stream of
-one execution. GraphQL over WebSocket takes the credential in `connection_init` too, as `authorization`.
+one execution. GraphQL over WebSocket takes the credential in `connection_init` too, as `authorization`, and `/stream`
+in its message `init`.
 
 Where nothing is configured and no API key exists, whoever can reach the server is the principal of this machine; the
 server then listens on loopback only.
@@ -32,9 +33,9 @@ from circuit.surface import surface
 PRINCIPAL = "circuit.principal"
 """Where a scope holds who asks: a `Principal`, or None on a GraphQL connection that has yet to say it."""
 OPEN_PATHS = frozenset({"/health", "/ready"})
-LATER_PATHS = frozenset({"/graphql"})
+LATER_PATHS = frozenset({"/graphql", "/stream"})
 """WebSockets that may bring their credential in their first message."""
-STREAM_PATHS = ("/agent-stream/",)
+STREAM_PATHS = ("/agent-stream/", "/stream")
 JWKS_SECONDS = 300.0
 _BEARER = "bearer "
 _LONGEST_CREDENTIAL = 16_384
@@ -153,11 +154,13 @@ class Authenticated:
             await self._app(scope, receive, send)
             return
         credential = bearer(Headers(scope=scope).get("authorization"))
+        token = _stream_token(scope)
+        later = kind == "websocket" and scope["path"] in LATER_PATHS and self._gate.required
         try:
-            if credential is None and kind == "websocket" and scope["path"] in LATER_PATHS and self._gate.required:
+            if credential is None and token is None and later:
                 scope[PRINCIPAL] = None
             else:
-                scope[PRINCIPAL] = await self._gate.admit(credential, _stream_token(scope))
+                scope[PRINCIPAL] = await self._gate.admit(credential, token)
         except CircuitError as error:
             if kind == "http":
                 response = self._problems.of(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from circuit.api.exposure import names_this_machine
@@ -15,12 +16,19 @@ from circuit.streams.subscription import Streams
 LONGEST_SHOWN = 80
 
 
+class Stoppable(Protocol):
+    """What can be told to end."""
+
+    def stop(self) -> None: ...
+
+
 class Readers:
     """Opens readers for requests, and knows those that are open."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._open: set[Reader] = set()
+        self._connections: set[Stoppable] = set()
         self.draining = False
         """Whether the server is stopping: whoever reads should come back later, with the cursor it has."""
 
@@ -48,9 +56,22 @@ class Readers:
         self._open.discard(reader)
         reader.close()
 
+    def enter(self, connection: Stoppable) -> None:
+        """A connection that sees itself to what it reads, and has to end when the server stops."""
+        self._connections.add(connection)
+        if self.draining:
+            connection.stop()
+
+    def leave(self, connection: Stoppable) -> None:
+        """The connection has ended."""
+        self._connections.discard(connection)
+
     def drain(self) -> None:
         """End every stream, those that are opened later too."""
         self.draining = True
+        # First the connections of many streams: they say themselves why they end.
+        for connection in self._connections:
+            connection.stop()
         for reader in self._open:
             reader.stop()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 from circuit.events import Frame
 from circuit.streams.cursor import Cursor
@@ -16,6 +18,8 @@ from circuit.streams.cursor import Cursor
 RING_FRAMES = 1000
 
 BATCH_FRAMES = 256
+
+MOST_OVERHEARD = 10_000
 
 Waiter = asyncio.Future[bool]
 
@@ -184,6 +188,46 @@ class Look:
         self.ended = ended
 
 
+class Heard(NamedTuple):
+    """Names of which something is new. `lost` says that there may be others."""
+
+    names: frozenset[str]
+    lost: bool
+
+
+class Ear:
+    """Hears of every case that changes, for whoever does not know beforehand which ones count."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._lost = False
+        self._woken = asyncio.Event()
+
+    def hear(self, name: str) -> None:
+        """Something of the case `name` is new."""
+        if len(self._names) < MOST_OVERHEARD:
+            self._names.add(name)
+        else:
+            self._lost = True
+        self._woken.set()
+
+    def lose(self) -> None:
+        """Hints may have been lost."""
+        self._lost = True
+        self._woken.set()
+
+    async def heard(self, seconds: float) -> Heard:
+        """What was heard since the last time; waits for it up to `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()
+        found = Heard(frozenset(self._names), self._lost)
+        self._names.clear()
+        self._lost = False
+        return found
+
+
 class Broker:
     """The channels of this process, by name: an execution's `CASE.NUMBER`, or a case's id for its events."""
 
@@ -192,6 +236,7 @@ class Broker:
             raise ValueError(f"a ring of {ring_frames} frames holds nothing; give 1 or more")
         self._ring_frames = ring_frames
         self._channels: dict[str, Channel] = {}
+        self._ears: set[Ear] = set()
 
     def __len__(self) -> int:
         """How many channels there are: none when nobody writes or reads."""
@@ -221,12 +266,27 @@ class Broker:
         channel = self._channels.get(name)
         if channel is not None and channel.feeder is None:
             channel.ring()
+        if self._ears and "." not in name:
+            for ear in self._ears:
+                ear.hear(name)
+
+    def overhear(self) -> Ear:
+        """An ear for every case; give it back with `ignore`."""
+        ear = Ear()
+        self._ears.add(ear)
+        return ear
+
+    def ignore(self, ear: Ear) -> None:
+        """Forget an ear."""
+        self._ears.discard(ear)
 
     def hear_all(self) -> None:
         """A hint that anything may have changed: wake-ups may have been lost."""
         for channel in list(self._channels.values()):
             if channel.feeder is None:
                 channel.ring()
+        for ear in self._ears:
+            ear.lose()
 
 
 def _of_one_start(frames: list[Frame]) -> list[Frame]:

@@ -18,12 +18,18 @@ from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.log import EventPage, Log
 from circuit.streams.reader import Reader
 from circuit.streams.relay import Relay
+from circuit.streams.workflow import Mark, WorkflowFollower
+
+_NO_CASE = "there is no case {}; `circuit cases` lists them"
+_NEVER = 2**31 - 1
+"""No case has so many events."""
 
 
 class Streams:
     """Every stream that a process can read."""
 
     def __init__(self, database: Database, broker: Broker, relay: Relay, clock: Clock) -> None:
+        self._database = database
         self._log = Log(database)
         self._broker = broker
         self._relay = relay
@@ -60,6 +66,26 @@ class Streams:
         finally:
             reader.close()
 
+    async def open_workflow(self, tenant: int, workflow_id: str, after: Mark | None = None) -> WorkflowFollower:
+        """A follower of all cases of a workflow, behind the mark `after` or from now on; close it in the end.
+
+        Raises `NotFound` and `InvalidCursor`.
+        """
+        follower = WorkflowFollower(
+            self._database, self._broker, self._relay, self.clock.monotonic, tenant, workflow_id
+        )
+        try:
+            await follower.open(after)
+        except BaseException:
+            follower.close()
+            raise
+        return follower
+
+    async def require(self, key: CaseKey) -> None:
+        """Raise `NotFound` where the tenant has no such case."""
+        if await self._log.events(key, _NEVER) is None:
+            raise NotFound(_NO_CASE.format(key.case))
+
     async def follow(self, key: CaseKey, after: int = 0) -> AsyncGenerator[tuple[int, datetime, CaseEvent], None]:
         """The events of a case behind the number `after`, live, to `case_ended` and no further.
 
@@ -77,7 +103,7 @@ class Streams:
                         raise
                     page = EventPage((), ended=False)
                 if page is None:
-                    raise NotFound(f"there is no case {key.case}; `circuit cases` lists them")
+                    raise NotFound(_NO_CASE.format(key.case))
                 begun = True
                 for number, at, event in page.events:
                     yield number, at, event

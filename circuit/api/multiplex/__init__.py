@@ -1,0 +1,1 @@
+"""`/stream`: many executions, cases and workflows over one WebSocket."""
