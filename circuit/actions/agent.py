@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from circuit.actions.conversation import Conversation, Memories
 from circuit.actions.delegate import agent_tool
+from circuit.actions.hand_over import hand_over_tool, handed_over
 from circuit.actions.tools import Toolbox
 from circuit.agents.agent import run_agent
 from circuit.agents.interceptor import Interceptor
@@ -119,7 +120,7 @@ class AgentAction:
         named: dict[str, Any] = cast("dict[str, Any]", output) if isinstance(output, dict) else {}
         outputs: dict[str, Any] = {
             **named,
-            "agent_id": agent["id"],
+            "agent_id": result.speakers[-1] if result.speakers else agent["id"],
             "execution_id": call.execution_id,
             "model": answer.model,
             "timestamp": answer.at,
@@ -152,16 +153,41 @@ class AgentAction:
         scene: _Scene,
         askers: tuple[str, ...],
     ) -> AgentResult:
-        """Run `agent`; `askers` are those that asked one another to this end."""
+        """Run `agent`, and those to whom it hands over; `askers` are those that asked one another to this end."""
+
+        async def go(name: str, messages: tuple[Message, ...], placed: Journal, number: int) -> AgentResult:
+            other = scene.colleagues[name]
+            mine = replace(
+                self._colleague(other, messages, run),
+                # Its calls are others than those of whom it follows.
+                execution_id=f"{run.execution_id}>{number}",
+                recalled=run.recalled,
+                functions=run.functions,
+            )
+            if run.output_schema is not None:
+                mine = replace(mine, output_schema=run.output_schema, schema_name=run.schema_name)
+            return await self._alone(mine, other, other["provider"], placed, scene, askers)
+
+        first = await self._alone(run, agent, spec, journal, scene, askers)
+        texts = {name: (one.get("prompts") or {}).get("capabilities") for name, one in scene.colleagues.items()}
+        return await handed_over(run, first, journal, go, texts)
+
+    async def _alone(
+        self,
+        run: AgentRun,
+        agent: Mapping[str, Any],
+        spec: Mapping[str, Any],
+        journal: Journal,
+        scene: _Scene,
+        askers: tuple[str, ...],
+    ) -> AgentResult:
+        """The part of a run that `agent` does itself."""
         tools = await self._toolbox.tools(agent, scene.case)
         asking = (*askers, str(agent["id"]))
 
         async def ask(name: str, messages: tuple[Message, ...], inner: Journal, execution_id: str) -> AgentResult:
-            other: Mapping[str, Any] = scene.colleagues[name]
-            values = prompt_values(inputs={}, tokens=(), workflow_id="", history_count=0)
-            system = tuple(one for one in build_messages(prompt_texts(other), values) if one.role == Role.SYSTEM)
-            asked = agent_run(other, other["provider"], (*system, *messages))
-            told = replace(asked, execution_id=execution_id, occurrence=run.occurrence, attempt=run.attempt)
+            other = scene.colleagues[name]
+            told = replace(self._colleague(other, messages, run), execution_id=execution_id)
             return await self._run(told, other, other["provider"], inner, scene, asking)
 
         for entry in agent.get("tools") or ():
@@ -169,10 +195,20 @@ class AgentAction:
             if entry["kind"] == "agent" and entry["name"] not in asking:
                 tool = agent_tool(scene.colleagues[entry["name"]], journal, ask)
                 tools[tool.name] = tool
+            elif entry["kind"] == "hand_over":
+                tool = hand_over_tool(scene.colleagues[entry["name"]])
+                tools[tool.name] = tool
         cache: Mapping[str, Any] | None = agent.get("cache")
         store, kept = (None, 0.0) if cache is None else (scene.answers, cache["ttl"])
         provider = self._registry.fallback([spec, *(agent.get("fallback") or ())], store, kept)
         return await run_agent(run, provider, journal, self._fault, tools=tools, interceptors=self._interceptors)
+
+    def _colleague(self, agent: Mapping[str, Any], messages: tuple[Message, ...], run: AgentRun) -> AgentRun:
+        """A run of another agent within `run`: behind its own system prompt come `messages`."""
+        values = prompt_values(inputs={}, tokens=(), workflow_id="", history_count=0)
+        system = tuple(one for one in build_messages(prompt_texts(agent), values) if one.role == Role.SYSTEM)
+        asked = agent_run(agent, agent["provider"], (*system, *messages))
+        return replace(asked, occurrence=run.occurrence, attempt=run.attempt)
 
     def _store(self, tenant: int) -> AnswerStore | None:
         return None if self._answers is None else self._answers(tenant)

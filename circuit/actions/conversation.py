@@ -65,10 +65,13 @@ class Conversation:
 
     def exchange(self, asked: Sequence[Message], result: AgentResult) -> Exchange:
         """What the run that was `asked` adds: a summary of what had to go, the question, the calls, the answer."""
-        said = [message_json(message) for message in (*asked, *result.said)]
+        said = [message_json(message) for message in asked]
+        for message, speaker in zip(result.said, result.speakers, strict=True):
+            by = {} if speaker == self.agent_id else {"agent_id": speaker}
+            said.append({**message_json(message), **by})
         if len(orjson.dumps(said)) > EXCHANGE_LIMIT // 2:
             # Results of tools may be large without end; what was asked and answered counts.
-            said = [message_json(message) for message in (*asked, *result.said[-1:])]
+            said = [*said[: len(asked)], *said[-1:]]
         if result.recap is not None:
             summary = message_json(Message.text(Role.USER, result.recap.text))
             said.insert(0, {**summary, "role": _SUMMARY, "covers": self.upto[result.recap.recalled - 1]})

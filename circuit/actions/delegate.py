@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from circuit.actions.placed import PlacedJournal
 from circuit.agents.ports import Journal
 from circuit.agents.run import AgentResult
 from circuit.agents.tools import Tool, ToolContext
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.messages import Message, Role
 from circuit.providers.provider import ToolSpec
-from circuit.spend import Spend
 
 PREFIX = "agent."
 SECONDS = 600.0
@@ -27,57 +26,24 @@ Ask = Callable[[str, tuple[Message, ...], Journal, str], Awaitable[AgentResult]]
 """Runs the agent of a name from these messages on, with this journal, under this execution id."""
 
 
-class InnerJournal:
+class InnerJournal(PlacedJournal):
     """The part of a journal that belongs to one call of an agent. What the agent says is thinking to the readers: the
     answer that counts is the asker's."""
 
     def __init__(self, outer: Journal, place: str, name: str) -> None:
-        self._outer = outer
-        self._place = place
+        super().__init__(outer, place)
         self._name = name
 
     async def emit(self, delta: StreamDelta) -> None:
         fields = delta.fields
         if delta.type is StreamType.CONTENT_CHUNK:
-            await self._outer.emit(StreamDelta.thinking(f"agent {self._name}", str(fields["content"])))
+            await super().emit(StreamDelta.thinking(f"agent {self._name}", str(fields["content"])))
         elif delta.type is StreamType.THINKING:
             status = f"agent {self._name}: {fields['status']}"
-            await self._outer.emit(StreamDelta.thinking(status, fields.get("content")))
+            await super().emit(StreamDelta.thinking(status, fields.get("content")))
         elif delta.type in (StreamType.TOOL_CALL, StreamType.TOOL_RESULT):
             named = {**fields, "toolName": f"{self._name}/{fields['toolName']}"}
-            await self._outer.emit(StreamDelta(delta.type, named))
-
-    def recorded(self, step: str) -> Any:
-        return self._outer.recorded(self._step(step))
-
-    async def record(self, step: str, value: Any) -> Any:
-        return await self._outer.record(self._step(step), value)
-
-    async def ask_person(
-        self,
-        key: str,
-        payload: Mapping[str, Any],
-        *,
-        roles: Sequence[str] = (),
-        timeout_seconds: float | None = None,
-        form: Mapping[str, Any] | None = None,
-    ) -> Mapping[str, Any]:
-        place = f"{self._place}>{key}"
-        return await self._outer.ask_person(place, payload, roles=roles, timeout_seconds=timeout_seconds, form=form)
-
-    async def hold(self, most: Spend) -> int | None:
-        return await self._outer.hold(most)
-
-    def settle(self, charge: int, spent: Spend) -> None:
-        self._outer.settle(charge, spent)
-
-    def now(self) -> datetime:
-        return self._outer.now()
-
-    def _step(self, step: str) -> str:
-        # What a tool did lasts over a retry wherever it was done: the mark of that stays in front.
-        mark, _, rest = step.partition(":")
-        return f"{mark}:{self._place}>{rest}"
+            await super().emit(StreamDelta(delta.type, named))
 
 
 def agent_tool(agent: Mapping[str, Any], journal: Journal, ask: Ask) -> Tool:

@@ -81,7 +81,7 @@ class Toolbox:
                 yield self._shell(entry, entries, case_id)
             case "openapi":
                 yield from openapi_tools(self.http(), entry, self._headers(entry))
-            case "agent":
+            case "agent" | "hand_over":
                 return  # the action that runs agents makes these
             case "http":
                 gate = Gate(tuple(entry["allow"]), bool(entry.get("private")))

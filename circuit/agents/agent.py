@@ -21,7 +21,7 @@ from circuit.agents.strategies.direct import MOST_TURNS, Direct
 from circuit.agents.strategies.react import React
 from circuit.agents.strategies.self_reflection import ROUNDS, THRESHOLD, SelfReflection
 from circuit.agents.strategies.strategy import Strategy
-from circuit.agents.template import VERSIONS, text_of
+from circuit.agents.template import text_of, versions_of
 from circuit.agents.tools import Tool
 from circuit.errors import InvalidOutput, ToolsMisconfigured
 from circuit.events import StreamDelta, StreamType
@@ -74,7 +74,7 @@ async def run_agent(
     session = Session(run, provider, journal, tools or {}, interceptors, fault)
     reasoning: dict[str, Any] = {}
     if run.capabilities:
-        reasoning["templates"] = {one.name: VERSIONS[one.name] for one in run.capabilities if one.name in VERSIONS}
+        reasoning["templates"] = versions_of([one.name for one in run.capabilities], run.templates)
     answer = await strategy_of(run.capabilities).answer(session, Voice(journal), reasoning)
     calls = session.handed_out(answer)
     if calls:
@@ -82,7 +82,10 @@ async def run_agent(
             told = {"toolName": call.name, "callId": call.id, "arguments": arguments_of(call)}
             await journal.emit(StreamDelta(StreamType.TOOL_CALL, told))
         return AgentResult(answer, None, session.usage, session.cost, reasoning, tuple(session.messages), calls)
-    answer, output = await _output(session, answer)
+    output = None
+    if session.successor is None:
+        answer, output = await _output(session, answer)
+        session.keep(answer)
     return AgentResult(
         answer,
         output,
@@ -90,8 +93,10 @@ async def run_agent(
         session.cost,
         reasoning,
         tuple(session.messages),
-        said=(*session.said, Message(Role.ASSISTANT, answer.parts)),
+        said=tuple(session.said),
         recap=session.recap,
+        successor=session.successor,
+        speakers=(run.agent_id,) * len(session.said),
     )
 
 

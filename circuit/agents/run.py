@@ -68,11 +68,19 @@ class Recap:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOver:
+    """Another agent answers from here on, and why."""
+
+    agent: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class AgentResult:
     """The final answer and, where a schema asked for it, the structured output in it. `usage` and `cost` are of all
     that was asked; `reasoning` is what the capabilities kept: steps, reflections, confidence. `calls` are those that
-    whoever asked has to make: then there is no output yet. `said` is what a later run should know of this one: the
-    calls with their results, and the answer."""
+    whoever asked has to make: then there is no output yet; nor is there where a `successor` goes on. `said` is what a
+    later run should know of this one (the calls with their results, and the answer), and `speakers` who said each."""
 
     answer: Answer
     output: Any
@@ -83,6 +91,8 @@ class AgentResult:
     calls: tuple[ToolCallPart, ...] = ()
     said: tuple[Message, ...] = ()
     recap: Recap | None = None
+    successor: HandOver | None = None
+    speakers: tuple[str, ...] = ()
 
     @property
     def counted(self) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from circuit.agents.invisible import visible
 from circuit.agents.meter import Meter
 from circuit.agents.policy import ApprovalRule, Policies, Record
 from circuit.agents.ports import Journal
-from circuit.agents.run import AgentRun, Recap
+from circuit.agents.run import AgentRun, HandOver, Recap
+from circuit.agents.template import text_of
 from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
 from circuit.agents.window import Past, fit, transcript
 from circuit.errors import ProviderError, ToolDenied, ToolError, ToolLoop, ToolUnknown
@@ -50,15 +51,11 @@ APPROVAL_FORM: Mapping[str, Any] = {
     "required": ["approved"],
     "properties": {"approved": {"type": "boolean"}, "reason": {"type": "string"}},
 }
-SUMMARY = (
-    "Summarise the following part of a conversation for yourself. Keep facts, decisions, names, numbers and what is"
-    " still to be done. Write no more than 300 words."
-)
 
 
 class Session:
     """`messages` is the conversation, which grows; `said` what of this run a later one should know; `recap` what stands
-    for messages of earlier runs that had to go."""
+    for messages of earlier runs that had to go; `successor` who goes on in its place."""
 
     def __init__(
         self,
@@ -77,6 +74,7 @@ class Session:
         self.turns = 0
         self.said: list[Message] = []
         self.recap: Recap | None = None
+        self.successor: HandOver | None = None
         self._past = Past.of(run.messages, run.recalled)
         self._provider = provider
         self._tools = tools
@@ -135,7 +133,10 @@ class Session:
     async def act(self, answer: Answer) -> None:
         """Make the calls of `answer`; their results become part of the conversation, in the order of the calls."""
         gate = asyncio.Semaphore(MOST_AT_ONCE)
-        planned = [await self._planned(call, number) for number, call in enumerate(answer.calls)]
+        planned: list[_Planned] = []
+        for number, call in enumerate(answer.calls):
+            leaving = next((name for one in planned if (name := self._leads_to(one))), "")
+            planned.append(await self._planned(call, number, leaving))
         tasks = [asyncio.ensure_future(self._perform(one, gate)) for one in planned]
         try:
             results = await asyncio.gather(*tasks)
@@ -143,13 +144,16 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        for one, result in zip(planned, results, strict=True):
+            if not result.failed and (name := self._leads_to(one)):
+                self.successor = HandOver(name, str(one.arguments.get("why", "")))
         self.keep(answer)
         made = Message(Role.TOOL, tuple(results))
         self.said.append(made)
         self.messages.append(made)
 
     def keep(self, answer: Answer) -> None:
-        """A later run should know this answer, which is not the last."""
+        """A later run should know this answer."""
         self.said.append(Message(Role.ASSISTANT, answer.parts))
 
     def note(self, text: str, role: Role = Role.USER) -> None:
@@ -223,7 +227,10 @@ class Session:
             await self.journal.emit(StreamDelta.thinking("summarising what was said before"))
             asked = ModelRequest(
                 model=self.run.model,
-                messages=(Message.text(Role.SYSTEM, SUMMARY), Message.text(Role.USER, transcript(dropped)[-100_000:])),
+                messages=(
+                    Message.text(Role.SYSTEM, text_of("summary", self.run.templates)),
+                    Message.text(Role.USER, transcript(dropped)[-100_000:]),
+                ),
                 parameters=self.run.parameters,
                 turn=self.turns,
                 occurrence=self.run.occurrence,
@@ -235,8 +242,14 @@ class Session:
         self._count(answer)
         return answer.text
 
-    async def _planned(self, call: ToolCallPart, number: int) -> _Planned:
-        """A call with all that can be said of it before anything is done: this is where people are asked."""
+    def _leads_to(self, one: _Planned) -> str:
+        """The agent to which a call that is not refused hands over, if it does."""
+        tool = self._tools.get(one.call.name)
+        return tool.successor if tool is not None and one.refusal is None else ""
+
+    async def _planned(self, call: ToolCallPart, number: int, leaving: str) -> _Planned:
+        """A call with all that can be said of it before anything is done: this is where people are asked. `leaving` is
+        the agent to which an earlier call of the same answer hands over."""
         tool = self._tools.get(call.name)
         arguments: dict[str, Any] = {}
         refusal: ToolError | None = None
@@ -259,6 +272,8 @@ class Session:
         if refusal is None:
             try:
                 self._policies.check(call.name, self._record)
+                if tool is not None and tool.successor and leaving:
+                    raise ToolDenied(f"this goes to {leaving} already: one takes over at a time")
                 self._record.called(call.name)
                 await self._allowed(call, arguments, step)
             except ToolDenied as error:

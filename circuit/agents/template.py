@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 TEXTS: Mapping[str, str] = {
     "chain_of_thought": (
@@ -25,14 +26,27 @@ TEXTS: Mapping[str, str] = {
     "improve": (
         "Answer the task again. Take these points into account and mention neither them nor this review:\n{issues}"
     ),
+    "answer_now": "Now give the final answer.",
+    "summary": (
+        "Summarise the following part of a conversation for yourself. Keep facts, decisions, names, numbers and what is"
+        " still to be done. Write no more than 300 words."
+    ),
+    "hand_over": (
+        "You take over from {agent}, for this reason: {why}\nWhat was done so far:\n{transcript}\nGo on from here: you"
+        " answer now."
+    ),
     "repair": "Your answer cannot be used: {fault}. Answer again with the corrected JSON value and nothing else.",
 }
 VERSIONS: Mapping[str, int] = dict.fromkeys(TEXTS, 1)
+_NAME = re.compile(r"\{(\w+)\}")
 
 
 def text_of(name: str, given: Mapping[str, str], **values: str) -> str:
-    """The prompt `name` with `values` in it; the agent's own where it has one."""
+    """The prompt `name` with `values` in it; the agent's own where it has one. What is put in is not evaluated."""
     text = given.get(name) or TEXTS[name]
-    for key, value in values.items():
-        text = text.replace("{" + key + "}", value)
-    return text
+    return _NAME.sub(lambda found: values.get(found[1], found[0]), text)
+
+
+def versions_of(names: Iterable[str], given: Mapping[str, str]) -> dict[str, int | str]:
+    """Which version of each text an agent is told; `own` where it has one, which the hash of its prompts knows."""
+    return {name: "own" if given.get(name) else VERSIONS[name] for name in names if name in VERSIONS}

@@ -54,13 +54,14 @@ Call = Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]
 @dataclass(frozen=True, slots=True)
 class Tool:
     """One tool. `seconds` bounds a call; `secrets` are values that no text may show; `doubt` says why a person must
-    allow each call of it, whatever the policies say."""
+    allow each call of it, whatever the policies say; `successor` is the agent that goes on after it, if one does."""
 
     spec: ToolSpec
     call: Call
     seconds: float = DEFAULT_SECONDS
     secrets: tuple[str, ...] = field(default=(), repr=False)
     doubt: str = ""
+    successor: str = ""
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from circuit.definition.canonical import DEFAULT_TIMEOUT_SECONDS
+from circuit.definition.workflow import COLLEAGUES
 
 ACTION = "consultation"
 ASKED, ANSWERED, FAILED = "asked", "answered", "failed"
@@ -67,5 +68,5 @@ def is_consultation(workflow_id: str) -> bool:
 
 
 def colleagues(document: Mapping[str, Any]) -> list[str]:
-    """The agents that this one, a published definition, may ask as tools."""
-    return [entry["name"] for entry in document.get("tools") or () if entry["kind"] == "agent"]
+    """The agents that this one, a published definition, may ask as tools or hand over to."""
+    return [entry["name"] for entry in document.get("tools") or () if entry["kind"] in COLLEAGUES]

@@ -9,12 +9,22 @@ from typing import Any
 from circuit.definition.fault_text import suggestion
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import check_schema
+from circuit.definition.workflow import COLLEAGUES
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
 
 ModelCheck = Callable[[str, Mapping[str, Any], bool], list[str]]
 """What of `llm_config`, and of having tools, a model does not take, in words."""
 
-CAPABILITY_TEXTS = ("chain_of_thought", "react", "self_reflection", "improve", "repair")
+CAPABILITY_TEXTS = (
+    "chain_of_thought",
+    "answer_now",
+    "react",
+    "self_reflection",
+    "improve",
+    "repair",
+    "summary",
+    "hand_over",
+)
 PROMPTS = ("system", "user_template", "context_instructions")
 
 
@@ -29,8 +39,11 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
         _capabilities(scene, name, agent)
         _policies(scene, name, agent)
         for index, entry in enumerate(agent.get("tools") or ()):
-            if entry["kind"] == "agent":
-                scene.known("agent", entry["name"], ("agents", name, "tools", index, "agent"))
+            if entry["kind"] not in COLLEAGUES:
+                continue
+            path = ("agents", name, "tools", index, entry["kind"])
+            if scene.known("agent", entry["name"], path) and entry["name"] == name:
+                scene.report.add(path, "an agent cannot ask itself, or hand over to itself", "name another one")
         if models is not None:
             for problem in models(
                 agent["llm_provider"]["model"], agent.get("llm_config") or {}, bool(agent.get("tools"))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Tag
 
 from circuit.definition.agent_reference import Headers, SecretReference, Url
-from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, Planned, by_kind, fault
+from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, by_kind, fault
 
 CAPABILITIES = ("direct", "chain_of_thought", "react", "self_reflection")
 _TOOL_HINT = "write the name of a function, fs.*, shell.run, http.fetch, or a mapping like {files: {root: data}}"
@@ -139,9 +139,7 @@ class ToolEntry(Part):
     mcp: Annotated[McpTools | None, Field(description="An MCP server.")] = None
     agent: Annotated[Identifier | None, Field(description="Another agent as a tool: it is asked, and answers.")] = None
     hand_over: Annotated[
-        Identifier | None,
-        Planned("hand_over"),
-        Field(description="Another agent that the conversation may be handed over to."),
+        Identifier | None, Field(description="Another agent that may take over: it goes on, and answers.")
     ] = None
 
 

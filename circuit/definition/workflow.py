@@ -13,6 +13,10 @@ DEFAULT_POOL = "default"
 """The pool of workers that runs a workflow which names none."""
 
 
+COLLEAGUES = ("agent", "hand_over")
+"""The kinds of tools that are other agents."""
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often an action is tried. `retry_on_errors` empty means every error that calls itself retryable.

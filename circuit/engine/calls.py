@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from circuit.definition.workflow import ActionSpec, AgentDefinition, ProviderSpec, Workflow
+from circuit.definition.workflow import COLLEAGUES, ActionSpec, AgentDefinition, ProviderSpec, Workflow
 from circuit.engine.action import ActionCall
 from circuit.engine.memory import LiveFiring, Memory
 from circuit.net.binding import Binding
@@ -65,13 +65,13 @@ def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[st
 
 
 def _colleagues(workflow: Workflow, agent: AgentDefinition) -> list[str]:
-    """The agents that `agent` may ask, and those that they may ask, each once."""
+    """The agents that `agent` may ask or hand over to, and those of these in turn, each once."""
     found: list[str] = []
     pending = [agent]
     while pending:
         for entry in pending.pop().document.get("tools") or ():
             name = entry.get("name")
-            if entry["kind"] == "agent" and name not in found:
+            if entry["kind"] in COLLEAGUES and name not in found:
                 found.append(name)
                 pending.append(workflow.agents[name])
     return sorted(found)

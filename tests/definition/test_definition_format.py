@@ -154,7 +154,6 @@ def test_a_time_limit_is_more_than_nothing() -> None:
 @pytest.mark.parametrize(
     ("places", "agent", "step", "top", "name"),
     [
-        ("", "tools: [{«hand_over: helper}]", "", "", "hand_over"),
         ("", "prompts: {engine: «jinja}", "", "", "prompts.engine jinja"),
     ],
 )

@@ -58,6 +58,8 @@ def test_the_canonical_form() -> None:
         ("«policies: [{deny: fs.head}]", "the agent has policies and no tools"),
         ("cache: {ttl: «0}", "more than nothing and a year at most"),
         ("cache: «1h", "mapping"),
+        ("tools: [{hand_over: «nobody}]", "there is no agent 'nobody'"),
+        ("tools: [{agent: «helper}]", "cannot ask itself"),
         ("prompts: {capabilities: {«reakt: x}}", "no capability has a text 'reakt'"),
     ],
 )

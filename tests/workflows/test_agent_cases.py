@@ -95,6 +95,42 @@ async def test_an_agent_asks_another_one(database_url: str, tmp_path: Path) -> N
     assert not any(b"Two lines." in frame.body for frame in frames if frame.type is StreamType.CONTENT_CHUNK)
 
 
+RELAY = """
+workflow: relay
+places: {asked: {initial: true}, answered: {terminal: true}}
+agents:
+  front:
+    llm_provider:
+      type: scripted
+      responses: [[{tool_calls: [{name: hand_over.back, arguments: {why: It counts.}}]}, {lines: 0}]]
+    tools: [{hand_over: back}]
+    output_schema: {type: object, required: [lines], properties: {lines: {type: integer}}}
+    conversation: case
+  back:
+    llm_provider: {type: scripted, responses: [[{tool_calls: [{name: fs.list, arguments: {}}]}, {lines: 2}]]}
+    tools: [fs.list]
+transitions:
+  work:
+    from_places: asked
+    to_place: answered
+    agent_execution: {agent_id: front, output_mapping: {data.lines: lines, data.by: agent_id}}
+"""
+
+
+async def test_an_agent_hands_over_and_the_other_one_answers(database_url: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, database_url=database_url)
+    async with Circuit.open(settings=settings) as circuit:
+        workflow = await circuit.load(RELAY)
+        case = await circuit.start(workflow.id, {})
+        frames = [one.frame.body async for one in circuit.stream(case) if isinstance(one, StreamUpdate)]
+        result = await circuit.wait(case)
+        (kept,) = await circuit.conversations.list(circuit.principal, case=circuit.key(case).case)
+        said = await circuit.conversations.messages(circuit.principal, kept.id)
+    assert (result.tokens[0].data["lines"], result.tokens[0].data["by"]) == (2, "back")
+    assert sum(b"back takes over from front" in frame for frame in frames) == 1
+    assert [one.agent_id for one in said] == [None, None, None, "back", "back", "back"]
+
+
 GATED = """
 workflow: gated
 places: {asked: {initial: true}, answered: {terminal: true}}

@@ -13,7 +13,6 @@ from circuit.providers.messages import Message, Role
 from circuit.value import dataclass
 
 _STEP = re.compile(r"^\s*(?:\d+[.)]|[-*])\s+", re.MULTILINE)
-ANSWER_NOW = "Now give the final answer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class ChainOfThought:
         asked = Message.text(Role.USER, text_of("chain_of_thought", session.run.templates))
         thought = await session.ask(asked, voice=Voice(session.journal, "thought"))
         reasoning["steps"] = [*reasoning.get("steps", ()), *steps_of(thought.text)]
-        session.note(ANSWER_NOW)
+        session.note(text_of("answer_now", session.run.templates))
         return await self.inner.answer(session, voice, reasoning)
 
 

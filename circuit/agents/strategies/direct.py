@@ -31,4 +31,6 @@ class Direct:
             choice = "auto"
             await session.act(answer)
             reasoning["calls"] = reasoning.get("calls", 0) + len(answer.calls)
+            if session.successor is not None:
+                return answer
         raise TurnLimit(f"the agent was not done after {self.turns} turns: raise max_turns, or give it less to do")

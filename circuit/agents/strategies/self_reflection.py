@@ -46,7 +46,7 @@ class SelfReflection:
         best, confidence = answer, -1.0
         judged: list[dict[str, Any]] = []
         for round_ in range(self.rounds + 1):
-            if session.handed_out(answer):  # there is no answer yet that could be judged
+            if session.handed_out(answer) or session.successor:  # there is no answer yet that could be judged
                 await voice.again(answer.text)
                 return answer
             verdict = await self._judged(session, answer)
