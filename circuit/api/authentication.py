@@ -27,6 +27,7 @@ from circuit.clock import Clock
 from circuit.errors import CircuitError, Unauthenticated
 from circuit.security import credentials
 from circuit.security.access import Access
+from circuit.security.origin import coming_from
 from circuit.security.principal import Principal
 from circuit.surface import surface
 
@@ -173,7 +174,14 @@ class Authenticated:
                 await send({"type": "websocket.accept"})
                 await send({"type": "websocket.close", "code": surface(error.code).websocket, "reason": error.code})
             return
-        await self._app(scope, receive, send)
+        with coming_from(_where(scope)):
+            await self._app(scope, receive, send)
+
+
+def _where(scope: Scope) -> str:
+    """Where a request comes from, as the audit log notes it."""
+    client = scope.get("client")
+    return f"{client[0]} {scope['path']}"[:200] if client else scope["path"][:200]
 
 
 def bearer(header: str | None) -> str | None:

@@ -15,6 +15,7 @@ from circuit.engine.consultations import Consultations
 from circuit.engine.conversations import Conversations
 from circuit.engine.fleet import Fleet
 from circuit.engine.inbox import Inbox
+from circuit.engine.ledger import Ledger
 from circuit.engine.messages import Messages
 from circuit.engine.pages import Pages
 from circuit.engine.queries import Queries
@@ -59,3 +60,4 @@ class Services:
     default_model: str | None = None
     budgets: Budgets | None = None
     travel: Travel | None = None
+    ledger: Ledger | None = None

@@ -55,6 +55,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         default_model=circuit.settings.default_model,
         budgets=circuit.budgets,
         travel=circuit.travel,
+        ledger=circuit.engine.ledger,
     )
     await run_server(create_application(services), host, port, ready=ready)
 

@@ -20,6 +20,7 @@ from circuit.cli import (
     drawing,
     executions,
     incidents,
+    ledger,
     messages,
     outbox,
     repair,
@@ -87,6 +88,7 @@ app.add_typer(executions.app, name="executions")
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(workers.app, name="workers")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(ledger.app, name="audit")
 app.add_typer(database.app, name="db")
 
 

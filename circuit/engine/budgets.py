@@ -12,7 +12,7 @@ from circuit.ids import CaseKey, parse_case_id
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.spend import MICRO, Limits, Spend, microdollars
-from circuit.storage import budgets, listing, workflows
+from circuit.storage import budgets, ledger, listing, workflows
 from circuit.storage.budgets import Budget, BudgetKey
 from circuit.storage.database import Database
 
@@ -133,6 +133,9 @@ class Budgets:
                 raise InvalidRequest("a budget limits something: name --calls, --tokens or --usd")
             if change.reset:
                 await budgets.reset(connection, key, principal.subject)
+            await ledger.note(
+                connection, principal, "budget.change", f"{key.scope} {key.subject}".strip(), reset=change.reset or None
+            )
             [found] = await budgets.listed(connection, key.tenant, scope=key.scope, subject=key.subject)
         return BudgetView(found)
 
@@ -142,7 +145,10 @@ class Budgets:
         key = target.key(principal.tenant)
         principal.require(_NEEDS[key.scope])
         async with self._database.transaction(key.tenant) as connection:
-            return await budgets.remove(connection, key)
+            removed = await budgets.remove(connection, key)
+            if removed:
+                await ledger.note(connection, principal, "budget.remove", f"{key.scope} {key.subject}".strip())
+        return removed
 
     async def _own_limits(self, connection: Any, key: BudgetKey) -> Limits:
         """What a case may spend by its version. Raises `NotFound` where there is nothing that could have a budget."""

@@ -29,7 +29,7 @@ from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.storage import commands, feedback, listing, streams, workflows
+from circuit.storage import commands, feedback, ledger, listing, streams, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.records import CaseRow, CommandRow, CommandState
 from circuit.streams.broker import Broker
@@ -46,6 +46,8 @@ _NEEDS: dict[str, Permission] = {
     "cancel": Permission.OPERATE,
 }
 """What a command takes, by its kind; every other takes the permission to run cases."""
+_ABOUT = ("transition", "firing", "incident", "token")
+"""What of a command stands in the audit log: never what it carries."""
 
 
 class OutcomeState(StrEnum):
@@ -108,6 +110,7 @@ class Commands:
         principal.require(Permission.EDIT)
         async with self._database.transaction(principal.tenant) as connection:
             new = await workflows.publish(connection, principal.tenant, workflow, principal.subject)
+            await ledger.note(connection, principal, "workflow.publish", workflow.id, hash=workflow.hash)
         return Published(workflow.id, workflow.hash, new)
 
     async def retire(self, workflow_id: str, principal: Principal, *, retired: bool = True) -> bool:
@@ -116,6 +119,9 @@ class Commands:
         principal.require(Permission.EDIT)
         async with self._database.transaction(principal.tenant) as connection:
             changed = await workflows.retire(connection, principal.tenant, workflow_id, retired=retired)
+            if changed:
+                action = "workflow.retire" if retired else "workflow.unretire"
+                await ledger.note(connection, principal, action, workflow_id)
         if changed is None:
             raise await self._no_workflow(principal.tenant, workflow_id)
         return changed
@@ -141,7 +147,7 @@ class Commands:
         check_idempotency_key(key)
         wanted = start_parameters(parameters)
         async with self._database.transaction(principal.tenant) as connection:
-            current = await workflows.pointer(connection, principal.tenant, workflow_id)
+            current = await workflows.current(connection, principal.tenant, workflow_id)
             if current is not None and current.retired_at is not None and key is not None:
                 # Asked again: the answer is what it was.
                 before = await commands.started_with(connection, principal.tenant, key)
@@ -154,7 +160,8 @@ class Commands:
                 f"workflow {workflow_id} is retired: its cases go on, and no new ones begin;"
                 " `circuit unretire` lets them begin again"
             )
-        workflow = await self._version(VersionKey(principal.tenant, workflow_id, current.hash))
+        version = VersionKey(principal.tenant, workflow_id, current.hash)
+        workflow = self._versions.compiled(version, current.document)
         return await self.begin(
             workflow, token, principal=principal, parameters=wanted, conversations=conversations, key=key
         )
@@ -180,6 +187,7 @@ class Commands:
             started = await write_case(connection, new, key)
             if started == case:
                 await take_along(connection, case, workflow, conversations or {}, principal)
+                await ledger.note(connection, principal, "case.start", case, workflow=workflow.id)
         self._hints.work()
         return started
 
@@ -348,6 +356,7 @@ class Commands:
                 subject=principal.subject,
                 idempotency_key=idempotency_key,
             )
+            await ledger.note(connection, principal, "execution.feedback", f"{key}.{firing}")
         return FeedbackView.of(row)
 
     async def outcome(self, key: CaseKey, command: UUID, wait_seconds: float = 0) -> CommandOutcome:
@@ -399,19 +408,20 @@ class Commands:
         command = CommandRow(self._ids.uuid(), kind, payload, principal.as_dict())
         async with self._database.transaction(key.tenant) as connection:
             asked = await commands.insert_command(connection, key, command, idempotency_key=idempotency_key)
+            if asked == command.id:
+                about = {name: payload[name] for name in _ABOUT if payload.get(name) is not None}
+                await ledger.note(connection, principal, f"case.{kind}", key, command=str(asked), **about)
         self._hints.work()
         return await self.outcome(key, asked, wait_seconds)
 
     # -- workflows --------------------------------------------------------------------------------------------------
 
     async def _workflow_of(self, key: CaseKey, row: CaseRow) -> Workflow:
-        return await self._version(VersionKey(key.tenant, row.workflow_id, row.workflow_hash))
-
-    async def _version(self, version: VersionKey) -> Workflow:
+        version = VersionKey(key.tenant, row.workflow_id, row.workflow_hash)
         if self._versions.known(version):
             return self._versions.get(version)
-        async with self._database.transaction(version.tenant) as connection:
-            found = await workflows.by_hash(connection, *version)
+        async with self._database.transaction(key.tenant) as connection:
+            found = await workflows.by_hash(connection, key.tenant, row.workflow_id, row.workflow_hash)
         return self._versions.compiled(version, None if found is None else found.document)
 
     async def _no_workflow(self, tenant: int, workflow_id: str) -> NotFound:

@@ -20,7 +20,7 @@ from circuit.errors import InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource, Numbered
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.storage import conversations
+from circuit.storage import conversations, ledger
 from circuit.storage.conversations import SUMMARY, ConversationRow, SaidRow
 from circuit.storage.database import Database
 
@@ -200,6 +200,7 @@ class Conversations:
             source = present(await conversations.find(connection, principal.tenant, which), conversation)
             copied = check_after(source, after)
             await conversations.fork(connection, principal.tenant, source, copied, fork, created_by=principal.subject)
+            await ledger.note(connection, principal, "conversation.fork", fork, source=conversation)
             return ConversationView.of(present(await conversations.find(connection, principal.tenant, fork), str(fork)))
 
 

@@ -23,6 +23,7 @@ from circuit.engine.figures import figures
 from circuit.engine.fleet import Fleet
 from circuit.engine.inbox import Inbox
 from circuit.engine.keys import Keys
+from circuit.engine.ledger import Ledger
 from circuit.engine.messages import Messages
 from circuit.engine.pages import Pages
 from circuit.engine.queries import Queries
@@ -82,6 +83,7 @@ class Engine:
         self.pages = Pages(database)
         self.inbox = Inbox(database, self.commands)
         self.keys = Keys(database, self.now, clock.monotonic)
+        self.ledger = Ledger(database)
         self.fleet = Fleet(database, ids)
         self.conversations = Conversations(database, ids)
         self.budgets = Budgets(database)

@@ -13,7 +13,7 @@ from circuit.errors import InvalidRequest, NotFound, Unauthenticated
 from circuit.security.credentials import KeyParts, digest, format_key, parse_key, same
 from circuit.security.permissions import EVERY_ROLE, Permission
 from circuit.security.principal import Principal
-from circuit.storage import keys, tenants
+from circuit.storage import keys, ledger, tenants
 from circuit.storage.database import Database
 from circuit.storage.keys import KeyRow as KeyRow
 from circuit.storage.tenants import TenantRow
@@ -77,6 +77,7 @@ class Keys:
                 created_by=principal.subject,
                 expires_at=expires_at,
             )
+            await ledger.note(connection, principal, "key.create", row.id, tenant=where, name=name, roles=sorted(roles))
         return NewKey(row, format_key(parts))
 
     async def listed(self, principal: Principal, tenant: int | None = None) -> list[KeyRow]:
@@ -92,6 +93,8 @@ class Keys:
         where = self._tenant(principal, tenant)
         async with self._database.transaction(where) as connection:
             row = await keys.revoke(connection, where, key_id)
+            if row is not None:
+                await ledger.note(connection, principal, "key.revoke", key_id, tenant=where, name=row.name)
         if row is None:
             raise NotFound(f"there is no key {key_id[:LONGEST_NAME]!r}; `circuit keys list` names them")
         self._found = {parts: kept for parts, kept in self._found.items() if parts.id != key_id}

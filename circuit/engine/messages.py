@@ -23,7 +23,7 @@ from circuit.ids import CaseKey, IdSource
 from circuit.net.reception import key_parts, message_key
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.storage import messages, workflows
+from circuit.storage import ledger, messages, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.messages import MessageRow
 
@@ -146,6 +146,8 @@ class Messages:
         )
         async with self._database.transaction(principal.tenant) as connection:
             stored, new = await self._store(connection, row, lifetime, principal)
+            if new:
+                await ledger.note(connection, principal, "message.send", stored.message_id, name=name)
         if not new and (stored.key != spelt or stored.data != filled):
             raise Conflict(f"the delivery id {delivery_id!r} came with another message {name} before; use a new one")
         self._hints.work()

@@ -23,7 +23,7 @@ from circuit.ids import CaseKey, IdSource, parse_case_id
 from circuit.net.structure import Net
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.storage import commands, history, listing, tokens, workflows
+from circuit.storage import commands, history, ledger, listing, tokens, workflows
 from circuit.storage.database import Database
 from circuit.storage.history import Recorded
 from circuit.storage.records import CaseRow, CaseStatus
@@ -124,6 +124,8 @@ class Travel:
                 leaving=event.kind in workflow.outbox,
                 fired=fired,
             )
+            if started == case:
+                await ledger.note(connection, principal, "case.fork", case, source=str(key), seq=told.seq)
         if started != case:
             return await self._forked_before(started, key, told.seq)
         self._hints.work()

@@ -69,6 +69,8 @@ COMMANDS = [
     ["workers"],
     ["workers", "drain"],
     ["workers", "release"],
+    ["audit", "list"],
+    ["audit", "export"],
     ["outbox", "tail"],
     ["outbox", "consumers"],
     ["outbox", "forget"],

@@ -17,7 +17,8 @@ _RULES: tuple[tuple[str, int, str], ...] = (
         "an index that is not made CONCURRENTLY stops all writes to its table",
     ),
     (rf"DROP TABLE (?:IF EXISTS )?{_NAME}", 1, "the release before may use the table"),
-    (rf"TRUNCATE (?:TABLE )?{_NAME}", 1, "it throws rows away under an exclusive lock"),
+    # Not where it is the event of a trigger.
+    (rf"(?<!BEFORE )(?<! OR )TRUNCATE (?:TABLE )?{_NAME}", 1, "it throws rows away under an exclusive lock"),
     (rf"LOCK (?:TABLE )?{_NAME}", 1, "nobody may hold a lock on a whole table"),
     (r"DROP INDEX (?!CONCURRENTLY)", 0, "an index goes CONCURRENTLY, or it stops all that use its table"),
     (rf"ALTER TABLE (?:ONLY )?{_NAME} .*DROP (?:COLUMN|CONSTRAINT)", 1, "the release before may use it"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import strawberry
 
 from circuit.api.graphql.agents import AgentQueries
+from circuit.api.graphql.audit import AuditQueries
 from circuit.api.graphql.budgets import BudgetMutations, BudgetQueries
 from circuit.api.graphql.cases import CaseMutations, CaseQueries
 from circuit.api.graphql.commands import CommandQueries
@@ -39,6 +40,7 @@ class Query(
     ConversationQueries,
     BudgetQueries,
     TravelQueries,
+    AuditQueries,
     ServerQueries,
 ):
     pass

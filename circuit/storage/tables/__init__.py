@@ -64,6 +64,7 @@ from circuit.storage.tables.names import (
 from circuit.storage.tables.operation import (
     api_key,
     archive_week,
+    audit_log,
     feedback,
     hold,
     outbox,
@@ -95,6 +96,7 @@ __all__ = [
     "agent_version",
     "api_key",
     "archive_week",
+    "audit_log",
     "awaited_message",
     "bucket",
     "budget",

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Double,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -47,6 +48,22 @@ worker_lease = Table(
     Column("suspect_case", Uuid),
     Column("suspect_firing", Integer),
     PrimaryKeyConstraint("worker_id"),
+)
+
+# Only added to: a trigger refuses every change.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("entry_id", BigInteger, Identity(always=True), nullable=False),
+    Column("at", Instant, nullable=False, server_default=text("clock_timestamp()")),
+    Column("subject", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("details", Document, nullable=False, server_default=text("'{}'")),
+    PrimaryKeyConstraint("tenant_id", "entry_id"),
+    Index("audit_log_target", "tenant_id", "target", "entry_id"),
 )
 
 # What operators ask of a worker; it settles the row itself.
