@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -45,8 +45,8 @@ class Toolbox:
     workspaces: Path
     http: Callable[[], Http] = field(default=_http)
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    functions: Sequence[Callable[..., Any]] = ()
-    """Python functions that agents may name, by their own names."""
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])
+    """Python functions that agents may name."""
     _toolsets: dict[str, Toolset] = field(default_factory=dict[str, Toolset], repr=False)
 
     async def tools(self, agent: Mapping[str, Any], case_id: str) -> dict[str, Tool]:
@@ -91,7 +91,7 @@ class Toolbox:
 
     def _named(self, name: str, entries: list[Mapping[str, Any]], case_id: str) -> Iterator[Tool]:
         """The tools that a bare name or a pattern means, with the settings that the agent has for their kind."""
-        own = {call.__name__: call for call in self.functions if matches([name], call.__name__)}
+        own = {known: call for known, call in self.functions.items() if matches([name], known)}
         chosen = [function_tool(known, call) for known, call in own.items()]
         if any(matches([name], known) for known in NAMES):
             root = self._root(_settings("files", entries), case_id)
@@ -100,7 +100,7 @@ class Toolbox:
             # Never by a wider pattern: who grants a shell names it.
             chosen.append(self._shell(_settings("shell", entries), entries, case_id))
         if not chosen:
-            known = ", ".join(call.__name__ for call in self.functions) or "none"
+            known = ", ".join(self.functions) or "none"
             raise ToolsMisconfigured(
                 f"there is no tool {name!r}: write the name of one, a pattern such as fs.*, or a mapping with settings"
                 f" (functions that this process has: {known})"

@@ -141,7 +141,7 @@ class Circuit:
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
             clock = SystemClock()
-            performing = performers(chosen, registry, functions, tools, database, stack)
+            performing = performers(chosen, registry, functions, tools, database, fault or no_fault, stack)
             engine = Engine(
                 database,
                 actions=performing,

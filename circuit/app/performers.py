@@ -26,10 +26,17 @@ from circuit.egress import Egress
 from circuit.engine.action import Action
 from circuit.engine.answers import Answers
 from circuit.engine.conversations import Memory
+from circuit.engine.execution import FaultHook
 from circuit.http import Http, Timeouts
 from circuit.providers.registry import ProviderRegistry
 from circuit.settings import Settings
 from circuit.storage.database import Database
+
+
+def as_tools(functions: Mapping[str, Function], tools: Sequence[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """What agents may call of Python: `tools` by their own names, and the functions that do without a context."""
+    named = {name: function.call for name, function in functions.items() if function.signature.context is None}
+    return named | {call.__name__: call for call in tools}
 
 
 def performers(
@@ -38,15 +45,22 @@ def performers(
     functions: Mapping[str, Function],
     tools: Sequence[Callable[..., Any]],
     database: Database,
+    fault: FaultHook,
     stack: AsyncExitStack,
 ) -> dict[str, Action]:
     """An action of each kind; `stack` closes what they hold."""
     http = Http(Timeouts(connect=settings.connection_timeout))
     stack.push_async_callback(http.aclose)
-    toolbox = Toolbox(settings.home / "workspaces", registry.http, settings.environment, functions=tuple(tools))
+    toolbox = Toolbox(
+        settings.home / "workspaces", registry.http, settings.environment, functions=as_tools(functions, tools)
+    )
     stack.push_async_callback(toolbox.aclose)
     agents = AgentAction(
-        registry, toolbox=toolbox, answers=partial(Answers, database), memories=partial(Memory, database)
+        registry,
+        toolbox=toolbox,
+        answers=partial(Answers, database),
+        memories=partial(Memory, database),
+        fault=fault,
     )
     performing: dict[str, Action] = {
         AGENT: agents,

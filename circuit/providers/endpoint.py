@@ -71,6 +71,8 @@ def endpoints(
     bases, secrets = _bases(account, options, environment)
     keys, key_secrets, hint = _keys(account, options, environment)
     headers, header_secrets = _headers(options, environment)
+    # Who signs requests himself sends no key beside that.
+    signed = any(name.lower() == "authorization" for name in headers)
     version = str(options.get("api_version") or environment.get("OPENAI_API_VERSION", "")).strip()
     made: list[Endpoint] = []
     for base in bases:
@@ -78,11 +80,11 @@ def endpoints(
         own = bool(account.url) and urlsplit(base).hostname == urlsplit(account.url).hostname
         azure = account.name == "openai" and (_azure(base) or bool(options.get("api_version")))
         full = _azure_base(base, model, version) if azure else account.complete(base)
-        if own and not keys and not account.keyless:
+        if own and not keys and not account.keyless and not signed:
             raise ProviderMisconfigured(_no_key(account))
         for key in keys or ("",):
             carried = {"api-key": key} if azure else account.headers(key)
-            given = {**(account.always or {}), **(carried if key else {})}
+            given = {**(account.always or {}), **(carried if key and not signed else {})}
             whole = _standard(given, headers)
             made.append(Endpoint(full, whole, (*secrets, *key_secrets, *header_secrets, key), hint, own))
     return tuple(made)

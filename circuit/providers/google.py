@@ -27,6 +27,7 @@ from circuit.providers.messages import (
     state_of,
 )
 from circuit.providers.parser import InBand, Parser, counts, mapping, parsed, sequence, text
+from circuit.providers.partial import PartialArguments
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
@@ -164,6 +165,7 @@ class GoogleParser(Parser):
         super().__init__(request, place, in_band)
         self._tools = request.tools
         self._open = ("", 0)
+        self._partial: tuple[tuple[str, int], PartialArguments] | None = None
 
     def event(self, event: ServerEvent) -> Iterator[ModelChunk]:
         if event.data.strip() in (b"", b"[DONE]"):
@@ -189,6 +191,7 @@ class GoogleParser(Parser):
             for part in sequence(mapping(candidate.get("content")).get("parts")):
                 yield from self._said(mapping(part))
             if reason := text(candidate.get("finishReason")):
+                yield from self._whole_call()
                 self._end(reason, text(candidate.get("finishMessage")))
         if blocked := text(mapping(chunk.get("promptFeedback")).get("blockReason")):
             self.reason, self.detail = "content_filter", f"the prompt was blocked ({blocked})"
@@ -196,13 +199,8 @@ class GoogleParser(Parser):
     def _said(self, part: Mapping[str, Any]) -> Iterator[ModelChunk]:
         signature = text(part.get("thoughtSignature"))
         call = mapping(part.get("functionCall"))
-        if call:
-            key = self._key("call", apart=True)
-            arguments = orjson.dumps(call.get("args") or {}).decode()
-            name = plain_name(self._tools, text(call.get("name")))
-            yield from self.assembly.call(key, arguments, call_id=text(call.get("id")), name=name)
-            if signature:
-                self.assembly.note(key, "call", signature=signature)
+        if call or "functionCall" in part:
+            yield from self._called(call, signature)
         elif isinstance(part.get("text"), str):
             kind = "reasoning" if part.get("thought") else "text"
             key = self._key(kind, apart=bool(signature))
@@ -213,6 +211,27 @@ class GoogleParser(Parser):
                 self._open = ("", self._open[1])
         elif part:
             self.assembly.opaque(self._key("opaque", apart=True), part=dict(part))
+
+    def _called(self, call: Mapping[str, Any], signature: str) -> Iterator[ModelChunk]:
+        """A call, or a piece of one: on Vertex the arguments may come value by value until nothing is to follow."""
+        name = plain_name(self._tools, text(call.get("name")))
+        if self._partial is None or name:
+            yield from self._whole_call()
+            key = self._key("call", apart=True)
+            self._partial = (key, PartialArguments())
+            yield from self.assembly.call(key, call_id=text(call.get("id")), name=name)
+        key, arguments = self._partial
+        arguments.take(call)
+        if signature:
+            self.assembly.note(key, "call", signature=signature)
+        if not call.get("willContinue"):
+            yield from self._whole_call()
+
+    def _whole_call(self) -> Iterator[ModelChunk]:
+        """Nothing more comes of the call that is open, if one is."""
+        if self._partial is not None:
+            (key, arguments), self._partial = self._partial, None
+            yield from self.assembly.call(key, orjson.dumps(arguments.value).decode())
 
     def _key(self, kind: str, *, apart: bool) -> tuple[str, int]:
         """Where the next piece of `kind` belongs: the open part of the same kind, or one of its own."""

@@ -135,3 +135,22 @@ def test_what_is_no_document(tmp_path: Path) -> None:
         made(Http(), document={**DOCUMENT, "servers": []})
     (tmp_path / "api.json").write_text(json.dumps(DOCUMENT))
     assert len(list(operations(read_document(str(tmp_path / "api.json"))))) == 2
+
+
+YAML = """
+openapi: 3.1.0
+servers: [{url: "https://pets.example.org"}]
+paths:
+  /pets:
+    get: {operationId: listPets, responses: {200: {description: ok}}}
+"""
+
+
+def test_a_document_may_be_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "pets.yaml"
+    file.write_text(YAML)
+    assert [one.name for one in operations(read_document(str(file)))] == ["listPets"]
+    for wrong in ("- a\n- b\n", "a: [\n", "", "{"):
+        file.write_text(wrong)
+        with pytest.raises(ToolsMisconfigured, match=r"pets\.yaml"):
+            read_document(str(file))

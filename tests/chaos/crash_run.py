@@ -24,6 +24,7 @@ from circuit.app import Circuit
 from circuit.settings import Settings
 
 POINTS = ("after_claim", "before_answer", "after_answer", "after_journal", "before_commit", "after_commit")
+AFTER_TOOL = "after_tool"
 
 
 def dying_at(point: str | None) -> Callable[[str], None]:
@@ -60,7 +61,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True)
     parser.add_argument("--lease", type=float, default=1.0)
-    parser.add_argument("--point", choices=POINTS)
+    parser.add_argument("--point", choices=(*POINTS, AFTER_TOOL))
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("start")
     start.add_argument("workflow", type=Path)

@@ -14,7 +14,7 @@ import asyncpg
 import invariants
 import pytest
 from chat_server import ChatServer
-from crash_run import POINTS
+from crash_run import AFTER_TOOL, POINTS
 from eventually import eventually
 from processes import WORKFLOW, circuit, program
 
@@ -89,6 +89,39 @@ async def test_after_a_crash_at_a_named_point_a_resumed_run_finishes_the_case_on
     assert fired == ["review", "file"]
     token = f"{case}.1"
     assert asked(chat) == {("reviewer", token): 2 if point in ASKED_AGAIN else 1, ("clerk", token): 1}
+    await invariants.check(database_url)
+
+
+TOOLS = """
+workflow: with-tools
+places: {{written: {{initial: true}}, filed: {{terminal: true}}}}
+agents:
+  clerk:
+    llm_provider: {{type: custom, base_url: "{url}", model: loopback}}
+    tools: [fs.edit_file, {{files: {{root: "{root}"}}}}]
+    conversation: case
+transitions:
+  work: {{from_places: written, to_place: filed, agent_execution: clerk}}
+"""
+
+
+async def test_after_a_crash_behind_a_tool_nothing_is_done_asked_or_said_twice(
+    database_url: str, tmp_path: Path, plain: Any
+) -> None:
+    (tmp_path / "root").mkdir()
+    file = tmp_path / "root" / "n.txt"
+    file.write_text("x")
+    calls = [{"name": "fs_edit_file", "arguments": {"path": "n.txt", "old": "x", "new": "xy"}}]
+    async with ChatServer([{"calls": calls}, {"text": "Done."}]) as chat:
+        workflow = tmp_path / "with_tools.yaml"
+        workflow.write_text(TOOLS.format(url=chat.url, root=file.parent))
+        case = await crash(database_url, str(workflow), AFTER_TOOL)
+        assert file.read_text() == "xy"
+        status, _, told = await circuit("run", "--resume", case, "--json", url=database_url)
+        assert status == 0, told
+        assert (len(chat.requests), file.read_text()) == (2, "xy")
+    said = await plain.fetch("SELECT seq, role FROM circuit.message ORDER BY seq")
+    assert [tuple(row) for row in said] == [(1, "user"), (2, "assistant"), (3, "tool"), (4, "assistant")]
     await invariants.check(database_url)
 
 

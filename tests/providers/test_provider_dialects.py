@@ -241,6 +241,36 @@ class TestGoogle:
             {"input_tokens": 174, "output_tokens": 43, "reasoning_tokens": 40},
         )
 
+    def test_arguments_may_come_value_by_value_on_vertex(self) -> None:
+        def call(**said: Any) -> dict[str, Any]:
+            return {"candidates": [{"content": {"parts": [{"functionCall": said}]}}]}
+
+        def piece(*values: dict[str, Any], more: bool = True) -> dict[str, Any]:
+            return call(partialArgs=list(values), willContinue=more)
+
+        body = sse(
+            call(name="book", willContinue=True),
+            piece({"jsonPath": "$.city", "stringValue": "New ", "willContinue": True}),
+            piece({"jsonPath": "$.city", "stringValue": "Delhi"}, {"jsonPath": "$.nights", "numberValue": 2}),
+            piece({"jsonPath": "$.guests[1].name", "stringValue": "Ada"}, {"jsonPath": "$['a b'].c", "nullValue": 0}),
+            piece({"jsonPath": "$.late", "boolValue": True}, {"jsonPath": "nonsense", "stringValue": "x"}),
+            call(),
+            call(name="look", args={"at": 1}),
+            call(name="cut", willContinue=True),
+            piece({"jsonPath": "$.rate", "numberValue": 1.5}, {"jsonPath": "$.rate.of", "stringValue": "x"}),
+            {"candidates": [{"finishReason": "STOP"}]},
+        )
+        end = finished_of(parse([body], "google"))
+        calls = [(part.name, json.loads(part.arguments)) for part in end.parts if isinstance(part, ToolCallPart)]
+        booked = {
+            "city": "New Delhi",
+            "nights": 2,
+            "guests": [None, {"name": "Ada"}],
+            "a b": {"c": None},
+            "late": True,
+        }
+        assert calls == [("book", booked), ("look", {"at": 1}), ("cut", {"rate": {"of": "x"}})]
+
     @pytest.mark.parametrize("why", ["SAFETY", "RECITATION", "PROHIBITED_CONTENT"])
     def test_what_was_filtered(self, why: str) -> None:
         assert finished_of(parse([sse({"candidates": [{"finishReason": why}]})], "google")).reason == "content_filter"

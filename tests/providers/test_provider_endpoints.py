@@ -80,6 +80,13 @@ async def test_keys_go_where_the_protocol_asks_for_them(kind: str, variable: str
         assert kind != "anthropic" or server.requests[0].headers["anthropic-version"] == "2023-06-01"
 
 
+def test_who_signs_requests_himself_sends_no_key_beside_that() -> None:
+    given = {"base_url": "https://x-aiplatform.googleapis.com/v1/p", "headers": {"Authorization": "Bearer ${T}"}}
+    (signed,) = endpoints(ACCOUNTS["google"], "gemini-3", given, {"T": "token", "GOOGLE_API_KEY": "key"})
+    assert signed.headers["Authorization"] == "Bearer token"
+    assert "key" not in signed.headers.values()
+
+
 class Voice:
     """A provider that answers, or fails after saying `text`."""
 

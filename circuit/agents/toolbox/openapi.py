@@ -1,4 +1,4 @@
-"""Tools from an OpenAPI document (3.0 and 3.1, JSON): one for each operation, called over HTTP.
+"""Tools from an OpenAPI document (3.0 and 3.1, JSON or YAML): one for each operation, called over HTTP.
 
 What an operation takes becomes one schema: its parameters by their names, its JSON body as `body`. Requests go to one
 server, whose address is looked at as that of everything that agents fetch.
@@ -18,7 +18,7 @@ import orjson
 from circuit.agents.policy import matches
 from circuit.agents.toolbox.fetch import Gate, Resolve, resolved, text_of
 from circuit.agents.tools import RESULT_LIMIT, Tool, ToolContext
-from circuit.errors import ToolFailed, ToolsMisconfigured
+from circuit.errors import DefinitionError, ToolFailed, ToolsMisconfigured
 from circuit.providers.provider import ToolSpec
 from circuit.value import dataclass
 
@@ -43,16 +43,25 @@ class Operation:
 
 
 def read_document(source: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The document itself, or the JSON in the file of that path. Raises `ToolsMisconfigured`."""
+    """The document itself, or what the file of that path holds. Raises `ToolsMisconfigured`."""
     if not isinstance(source, str):
         return source
     try:
-        value = json.loads(Path(source).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ToolsMisconfigured(f"the OpenAPI document {source} cannot be read as JSON: {error}") from None
+        written = Path(source).read_text(encoding="utf-8")
+        value: Any = json.loads(written) if written.lstrip().startswith("{") else _yaml(written, source)
+    except (OSError, ValueError, DefinitionError) as error:
+        first = error.faults[0] if isinstance(error, DefinitionError) else error
+        raise ToolsMisconfigured(f"the OpenAPI document {source} cannot be read as JSON or YAML: {first}") from None
     if not isinstance(value, dict):
         raise ToolsMisconfigured(f"the OpenAPI document {source} is no object")
     return cast("Mapping[str, Any]", value)
+
+
+def _yaml(written: str, source: str) -> Any:
+    """What a YAML text holds. Status codes may be keys, as they are in most documents."""
+    from circuit.definition.loader import parse
+
+    return parse(written, source, {})[0].root.value
 
 
 def operations(document: Mapping[str, Any]) -> Iterator[Operation]:
