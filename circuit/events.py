@@ -80,7 +80,8 @@ class TransitionFired:
     """A transition consumed and produced: an immediate one at once, an acting one when its action was done.
 
     `skipped` holds the error of an agent that was not `required` and failed for good; `superseded` says that the token
-    which an agent ran on had moved on, so that nothing came of it.
+    which an agent ran on had moved on, so that nothing came of it. `removed` are the tokens that it took without having
+    bound them: by its reset arcs, and of the firings that it cancelled.
     """
 
     kind: ClassVar[str] = "transition_fired"
@@ -93,6 +94,7 @@ class TransitionFired:
     principal: str | None = None
     skipped: Mapping[str, Any] | None = None
     superseded: bool | None = None
+    removed: tuple[TokenRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +281,7 @@ def decode_event(kind: str, body: Mapping[str, Any]) -> CaseEvent:
     """The event that a history row holds. Raises `KeyError` for a kind that this release does not know."""
     cls = _CASE_EVENTS[kind]
     values: dict[str, Any] = {one.name: body[one.name] for one in fields(cls) if one.name in body}
-    for name in ("consumed", "read", "reserved"):
+    for name in ("consumed", "read", "reserved", "removed"):
         if name in values:
             values[name] = tuple(TokenRef(ref["number"], ref["version"], ref["place"]) for ref in values[name])
     if "produced" in values:

@@ -8,7 +8,12 @@ A net:
      "transitions": {"t": {"consume": [(place, weight), ...], "read": [...], "produce": [...],   (in file order)
                            "priority": 0, "acting": False, "auto": True, "on_failure": None or place,
                            "guard": None or a function of (consumed tokens, read tokens)}}}
-The keys after `produce` may be left out. A guard says True or False; one that raises says that it has no answer.
+The keys after `produce` may be left out. So may
+    "drain": [(place, least), ...], "inhibit": [(place, weight), ...], "reset": [place, ...],
+    "filters": {(kind, position): a function of a token's data}, "keys": {(kind, position): a field of the data},
+where `kind` is one of consume, drain, read, inhibit and reset: the arc takes or means only tokens that pass, and all
+arcs with a key take tokens with equal ones; an inhibit or reset arc with a key means those with that key. A guard says
+True or False; one that raises says that it has no answer.
 Time is counted in milliseconds. A transition with `after` takes its tokens so long after the last of them came. One
 with `refresh` ({"delay", "interval", "most", "missed"}) runs on the token of its one place and patches it there.
 
@@ -60,26 +65,117 @@ def _possible(net, now, name):
     transition = net["transitions"][name]
     if not has_room(net, now, name):
         return []
-    consume, read = transition["consume"], transition.get("read", [])
+    consume, drain, read = (transition.get(kind, []) for kind in ("consume", "drain", "read"))
     held = {number for _, consumed, _ in now["firings"].values() for number in consumed}
-    pools = []
-    for place, weight in [*consume, *read]:
-        free = sorted(
-            number
-            for number, token in now["tokens"].items()
-            if token["place"] == place and not token["later"] and number not in held
-        )
-        pools.append([tuple(chosen) for chosen in itertools.combinations(free, weight)])
+    pools, arcs = [], []
+    for kind, kind_arcs in (("consume", consume), ("drain", drain), ("read", read)):
+        for position, (place, weight) in enumerate(kind_arcs):
+            arc = (kind, position)
+            free = sorted(
+                number
+                for number, token in now["tokens"].items()
+                if token["place"] == place
+                and not token["later"]
+                and number not in held
+                and _passes(transition, arc, token) is True
+            )
+            arcs.append(arc)
+            if kind == "drain":
+                parts = [free]
+                if arc in transition.get("keys", {}):
+                    keys = {_key(transition, arc, now["tokens"][number]) for number in free}
+                    parts = [[n for n in free if _key(transition, arc, now["tokens"][n]) == key] for key in keys]
+                pools.append([tuple(part) for part in parts if len(part) >= weight])
+            else:
+                pools.append([tuple(chosen) for chosen in itertools.combinations(free, weight)])
     found = []
     for choice in itertools.product(*pools):
-        consumed = tuple(itertools.chain.from_iterable(choice[: len(consume)]))
-        seen = tuple(itertools.chain.from_iterable(choice[len(consume) :]))
+        consumed = tuple(itertools.chain.from_iterable(choice[: len(consume) + len(drain)]))
+        seen = tuple(itertools.chain.from_iterable(choice[len(consume) + len(drain) :]))
         twice = len(set(consumed + seen)) < len(consumed + seen)
         if twice or (name, _versions(now, consumed)) in now["blocked"]:
+            continue
+        keys = _keys_of(transition, now, arcs, choice)
+        if len(keys) > 1 or "none" in keys or _barred(transition, now, keys):
             continue
         if _guard_holds(transition, now, consumed, seen):
             found.append(((consumed, seen), _due(transition, name, now, consumed)))
     return sorted(found, key=lambda possible: possible[0][0] + possible[0][1])
+
+
+def _passes(transition, arc, token):
+    """True, False, or None where there is no answer."""
+    wanted = transition.get("filters", {}).get(arc)
+    try:
+        return True if wanted is None else wanted(token["data"])
+    except KeyError:
+        return None
+
+
+def _key(transition, arc, token):
+    field = transition["keys"][arc]
+    return token["data"].get(field, "none")
+
+
+def _keys_of(transition, now, arcs, choice):
+    return {
+        _key(transition, arc, now["tokens"][number])
+        for arc, numbers in zip(arcs, choice, strict=True)
+        if arc in transition.get("keys", {})
+        for number in numbers
+    }
+
+
+def _meant(transition, now, arc, place, keys):
+    """The tokens of a place that an arc means as a whole, and whether of one there is no answer."""
+    lying, doubtful = [], False
+    for number, token in sorted(now["tokens"].items()):
+        if token["place"] != place:
+            continue
+        if arc in transition.get("keys", {}) and {_key(transition, arc, token)} != keys:
+            continue
+        passes = _passes(transition, arc, token)
+        doubtful = doubtful or passes is None
+        if passes is True:
+            lying.append(number)
+    return lying, doubtful
+
+
+def _barred(transition, now, keys):
+    for position, (place, weight) in enumerate(transition.get("inhibit", [])):
+        lying, doubtful = _meant(transition, now, ("inhibit", position), place, keys)
+        if doubtful or len(lying) >= weight:
+            return True
+    return False
+
+
+def doomed(net, now, name, consumed, seen):
+    """The numbers of the tokens that a firing takes by its reset arcs."""
+    transition = net["transitions"][name]
+    arcs = [(kind, position) for kind in ("consume", "drain") for position in range(len(transition.get(kind, [])))]
+    keys = {
+        _key(transition, arc, now["tokens"][number])
+        for arc in arcs
+        if arc in transition.get("keys", {})
+        for number in consumed
+        if now["tokens"][number]["place"] == transition[arc[0]][arc[1]][0]
+    }
+    found = set()
+    for position, place in enumerate(transition.get("reset", [])):
+        found |= set(_meant(transition, now, ("reset", position), place, keys)[0])
+    return sorted(found - set(consumed))
+
+
+def _clear(net, now, name, consumed, seen=()):
+    """Take what is reset, and cancel the firings that hold some of it."""
+    gone = doomed(net, now, name, consumed, seen)
+    for firing, (_, held, _) in list(now["firings"].items()):
+        if set(held) & set(gone):
+            now = abort(now, firing)
+    after = _copy(now)
+    for number in gone:
+        del after["tokens"][number]
+    return after
 
 
 def _due(transition, name, now, consumed):
@@ -127,7 +223,7 @@ def choose(net, now):
 def fire(net, now, name, consumed, seen=()):
     """Consume and produce at once. A token that goes one in, one out keeps its number; else there are new ones."""
     _assert_binding(net, now, name, consumed, seen)
-    return _exchange(net, now, name, consumed)
+    return _exchange(net, _clear(net, now, name, consumed, seen), name, consumed)
 
 
 def begin(net, now, name, consumed, seen, firing):
@@ -150,8 +246,8 @@ def complete(net, now, firing, outputs=None):
     after = _copy(now)
     if firing in after["refreshes"]:
         return _patch(after, firing, outputs)
-    name, consumed, _ = after["firings"].pop(firing)
-    return _exchange(net, after, name, consumed, outputs)
+    name, consumed, seen = after["firings"].pop(firing)
+    return _exchange(net, _clear(net, after, name, consumed, seen), name, consumed, outputs)
 
 
 def superseded(now, firing):
@@ -238,7 +334,7 @@ def _room(net, name):
     """For how many tokens more than it takes away a firing needs room, by place."""
     transition = net["transitions"][name]
     taken = {}
-    for place, weight in transition["consume"]:
+    for place, weight in [*transition["consume"], *transition.get("drain", [])]:
         taken[place] = taken.get(place, 0) + weight
     ends = [{}]
     for place, weight in transition["produce"]:
@@ -269,7 +365,7 @@ def _exchange(net, now, name, consumed, outputs=None):
     for token in old:
         data.update(token["data"])
     data.update(outputs or {})
-    if len(old) == 1 and len(targets) == 1:
+    if len(old) == 1 and len(targets) == 1 and not net["transitions"][name].get("drain"):
         version = old[0]["version"] + 1
         after["tokens"][consumed[0]] = _token(after, targets[0], version, data)
         return after

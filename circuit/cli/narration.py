@@ -83,7 +83,7 @@ class Narrator:
                 fork = f" as a fork of case {origin.case_id} after its event {origin.seq}" if origin else ""
                 return [Line(f"case started{fork}: {self.marking_text()}", "bold")]
             case TransitionFired():
-                self._take(event.consumed)
+                self._take((*event.consumed, *event.removed))
                 self._put(event.produced)
                 self._finish(event.execution_id)
                 path = self._path(event.consumed, event.produced)
@@ -91,6 +91,8 @@ class Narrator:
                 if event.superseded:
                     return [Line(f"{one_line(event.transition)} is done too late: its token has moved on", "yellow")]
                 lines = [Line(f"{one_line(event.transition)} fired{by}: {path}", "green")]
+                if event.removed:
+                    lines.append(Line(f"  it took away {one_line(_places(event.removed))}", "yellow"))
                 if event.skipped:
                     lines.append(Line(f"  without its output: {_error(event.skipped)}", "yellow"))
                 return lines

@@ -17,7 +17,7 @@ from circuit.expressions.path import Path, assign
 from circuit.expressions.value import is_object
 from circuit.net.analysis.verdict import Verdict, proven, unknown, violated
 from circuit.net.guard import Guard
-from circuit.net.structure import Mode, Transition
+from circuit.net.structure import BINDING, Mode, Transition
 
 _METHOD = "every answer tried"
 _MOST_ANSWERS = 512
@@ -71,7 +71,8 @@ def _answers(workflow: Workflow, name: str, place: str) -> Iterator[dict[str, An
     """What the agent may write into tokens of the place: values by their paths."""
     action = workflow.actions[name]
     agent = workflow.agents.get(str(action.config.get("agent_id", "")))
-    execution: Mapping[str, Any] = workflow.document["transitions"][name].get("agent_execution") or {}
+    label = workflow.net.transitions[name].label
+    execution: Mapping[str, Any] = workflow.document["transitions"][label].get("agent_execution") or {}
     schema: Mapping[str, Any] = (agent.output_schema if agent is not None else None) or {}
     found: dict[str, list[Any]] = {}
     for path, source in (execution.get("output_mapping") or {}).items():
@@ -127,7 +128,11 @@ def _first_stuck(workflow: Workflow, place: str, answer: Mapping[str, Any]) -> t
     """After how many firings of each transition nothing takes a token with this answer on, and whether that is
     doubtful, because a guard had no answer or something else has to be there too."""
     definition = workflow.net.places[place]
-    takers = [one for one in workflow.net.transitions.values() if any(arc.place == place for arc in one.inputs)]
+    takers = [
+        one
+        for one in workflow.net.transitions.values()
+        if any(arc.place == place and arc.mode in BINDING for arc in one.inputs)
+    ]
     if definition.terminal or definition.dead_letter:
         return None, False
     if not takers:
@@ -142,8 +147,13 @@ def _first_stuck(workflow: Workflow, place: str, answer: Mapping[str, Any]) -> t
         case = {"id": "", "workflow_id": workflow.id, "started_at": "", "fired": counts}
         doubtful = False
         for transition in takers:
-            if transition.guard is None:
+            choosy = bool(transition.inhibits) or any(arc.picky for arc in transition.inputs if arc.mode in BINDING)
+            if transition.guard is None and not choosy:
                 break
+            if transition.guard is None or choosy:
+                # What a filter, a key or an inhibit arc lets through is not tried.
+                doubtful = True
+                continue
             alone = _takes_one(transition, place) and _asks_only(transition.guard, answer)
             token = {"id": "", "version": 1, **parts}
             scope: dict[str, Any] = {"case": case, "tokens": {place: token}, **parts}
@@ -165,7 +175,8 @@ def asked_paths(guard: Guard) -> list[str]:
 def answered_paths(workflow: Workflow) -> set[str]:
     """Every path that an agent of the workflow writes."""
     found: set[str] = set()
-    runs = [workflow.document["transitions"].get(name, {}).get("agent_execution") or {} for name in workflow.actions]
+    labels = {workflow.net.transitions[name].label for name in workflow.actions}
+    runs = [workflow.document["transitions"].get(label, {}).get("agent_execution") or {} for label in sorted(labels)]
     for execution in [*runs, *workflow.document.get("place_agents", ())]:
         for path in execution.get("output_mapping") or {}:
             found.add(path.split(".", 2)[2] if path.startswith("to.") and path.count(".") > 1 else path)

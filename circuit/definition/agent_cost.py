@@ -18,6 +18,7 @@ from circuit.net.analysis.components import components, without
 from circuit.net.analysis.exploration import Graph, explore
 from circuit.net.analysis.limits import Limits
 from circuit.net.analysis.place_net import PlaceNet, arcs
+from circuit.net.analysis.translation import begins, transition_of
 from circuit.net.analysis.verdict import Verdict, proven, unknown, violated
 from circuit.net.guard import Guard
 
@@ -47,8 +48,8 @@ class AgentCost:
         self.placed = _on_places(workflow)
         self.acting: dict[int, str] = {}
         for number, step in enumerate(net.steps):
-            name = step.name.removesuffix(" (begin)")
-            if name in workflow.actions:
+            name = transition_of(step.name)
+            if name in workflow.actions and begins(step.name):
                 self.acting[number] = name
 
     @cached_property
@@ -65,9 +66,13 @@ class AgentCost:
         answered = answered_paths(self.workflow)
         doubtful: set[int] = set()
         for number, step in enumerate(self.net.steps):
-            transition = self.workflow.net.transitions.get(step.name.removesuffix(" (begin)"))
-            if transition is not None and transition.guard is not None:
-                own = f"case.fired.{transition.name}"
+            transition = self.workflow.net.transitions.get(transition_of(step.name))
+            if transition is None or not begins(step.name):
+                continue
+            if any(arc.where is not None for arc in transition.consumes):
+                doubtful.add(number)
+            if transition.guard is not None:
+                own = f"case.fired.{transition.label}"
                 if any(path not in answered and path != own for path in asked_paths(transition.guard)):
                     doubtful.add(number)
         return without(self.graph, doubtful)
@@ -192,9 +197,11 @@ def _bounded(workflow: Workflow, net: PlaceNet) -> PlaceNet:
     places, initial, capacities = list(net.places), list(net.initial), list(net.capacities)
     steps = list(net.steps)
     for number, step in enumerate(steps):
-        name = step.name.removesuffix(" (begin)")
-        transition = workflow.net.transitions.get(name)
-        bound = _own_bound(name, transition.guard) if transition is not None and transition.guard else None
+        transition = workflow.net.transitions.get(transition_of(step.name)) if begins(step.name) else None
+        if transition is None or transition.guard is None or len(workflow.net.labels[transition.label]) > 1:
+            continue
+        name = transition.label
+        bound = _own_bound(name, transition.guard)
         if bound is not None:
             steps[number] = replace(step, consumes=arcs([*step.consumes, (len(places), 1)]))
             places.append(f"firings left of {name}")

@@ -13,6 +13,7 @@ from circuit.definition.agent_reference import reference, reference_text
 from circuit.definition.document import (
     RULE_FIELDS,
     RULE_KINDS,
+    CancelEntry,
     Document,
     FieldComparison,
     InputArcEntry,
@@ -20,6 +21,7 @@ from circuit.definition.document import (
     PlaceAgent,
     PlaceAgentSchedule,
     PlaceEntry,
+    RegionEntry,
     RuleEntry,
     TransitionEntry,
     TriggerEntry,
@@ -45,6 +47,7 @@ def canonical(document: Document) -> dict[str, Any]:
             "places": _places(document),
             "agents": {name: agent_json(name, agent) for name, agent in (document.agents or {}).items()},
             "transitions": {name: _transition(entry) for name, entry in document.transitions.items()},
+            "regions": {name: _region(entry) for name, entry in (document.regions or {}).items()},
             "outbox": sorted(set(document.outbox or ())),
             "budget": None if document.budget is None else document.budget.model_dump(exclude_none=True),
             "place_agents": [_place_agent(entry) for entry in document.place_agents or ()],
@@ -67,7 +70,7 @@ def _places(document: Document) -> dict[str, Any]:
         arc["place"]
         for entry in document.transitions.values()
         for arc in _inputs(entry.from_places)
-        if arc["mode"] != "read"
+        if arc["mode"] in ("consume", "drain")
     }
     left |= {arc["place"] for entry in document.transitions.values() for arc in _inputs(entry.from_any)}
     places: dict[str, Any] = {}
@@ -166,7 +169,9 @@ def _inputs(value: str | Sequence[str | InputArcEntry] | None) -> list[dict[str,
             arcs.append({"place": entry, "weight": 1, "mode": "consume"})
         else:
             arc = {"place": entry.place, "weight": entry.weight or 1, "mode": entry.mode or "consume"}
-            arcs.append({**arc, **_tidy({"where": entry.where, "correlate": entry.correlate})})
+            order = None if entry.order == "oldest" else entry.order
+            own = {"order": order, "where": entry.where, "correlate": entry.correlate, "gather": entry.gather}
+            arcs.append({**arc, **_tidy(own)})
     return arcs
 
 
@@ -178,7 +183,8 @@ def _outputs(value: str | OutputArcEntry | Sequence[str | OutputArcEntry] | None
         else:
             # `data: {}` says something: the new token has no data.
             data = {} if entry.data is None else {"data": dict(entry.data)}
-            arcs.append({"place": entry.place, "weight": entry.weight or 1, **data})
+            each = _tidy({"each": entry.each, "most": entry.most})
+            arcs.append({"place": entry.place, "weight": entry.weight or 1, **data, **each})
     return arcs
 
 
@@ -200,9 +206,23 @@ def _transition(entry: TransitionEntry) -> dict[str, Any]:
             "on_failure": entry.on_failure,
             "merge": entry.merge,
             "trigger": _trigger(entry.trigger),
+            "cancels": _cancels(entry.cancels),
         },
         keep=("from_places", "to_places"),
     )
+
+
+def _region(entry: RegionEntry) -> dict[str, Any]:
+    names = {"places": entry.places, "transitions": entry.transitions}
+    return _tidy({key: sorted(set(value or ())) for key, value in names.items()})
+
+
+def _cancels(entry: str | Sequence[str] | CancelEntry | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    if isinstance(entry, CancelEntry):
+        return _tidy({**_region(entry), "regions": sorted(set(entry.regions or ()))})
+    return {"regions": [entry] if isinstance(entry, str) else sorted(set(entry))}
 
 
 def _rule(rule: RuleEntry) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -53,12 +53,22 @@ _OF_ANY_ACTION = ("type", "input_mapping", "output_mapping", "required", "timeou
 
 ALWAYS = ("tokens", "case")
 ONE_TOKEN = ("data", "metadata", "tokens", "case")
+ELEMENT = ("item", "index")
+"""What the data of a token that is made of an element of a list may use beside that."""
 
 
 def variables(inputs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """What expressions of a transition with these input arcs may use: `data` only where one token is consumed."""
+    several = any(arc["mode"] == "drain" or "gather" in arc for arc in inputs)
     consumed = sum(arc["weight"] for arc in inputs if arc["mode"] == "consume")
-    return ONE_TOKEN if consumed == 1 else ALWAYS
+    return ONE_TOKEN if consumed == 1 and not several else ALWAYS
+
+
+def outcomes(transition: Mapping[str, Any]) -> tuple[str, ...]:
+    """What expressions of its output arcs may use beside that: the outputs of what it does, what a person or a message
+    says."""
+    said = {"manual": ("form",), "message": ("message",)}.get((transition.get("trigger") or {}).get("type", ""), ())
+    return (("output",) if _execution(transition) else ()) + said
 
 
 def compile_document(plain: Mapping[str, Any]) -> Workflow:
@@ -68,18 +78,29 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
     agents = {name: _agent(name, value, colours) for name, value in (plain.get("agents") or {}).items()}
     # A shared place holds no tokens: it is no part of the net, but of what its actions hold while they run.
     resources = {name: _resource(value) for name, value in plain["places"].items() if value.get("shared")}
-    transitions = {name: _apart(value, resources) for name, value in plain["transitions"].items()}
-    holds = {name: _holds(value, resources) for name, value in plain["transitions"].items()}
+    choices = {name: list(_choices(name, value)) for name, value in plain["transitions"].items()}
+    labels = {own: name for name, found in choices.items() for own, _ in found}
+    written = {own: value for found in choices.values() for own, value in found}
+    transitions = {name: _apart(value, resources) for name, value in written.items()}
+    holds = {name: _holds(value, resources) for name, value in written.items()}
     actions = {name: action for name, value in transitions.items() if (action := _action(value, colours))}
     actions = {name: replace(action, holds=holds[name]) if holds[name] else action for name, action in actions.items()}
-    place_agents = list(compile_place_agents(plain.get("place_agents", ())))
+    called = {entry["auto_transition"] for entry in plain.get("place_agents", ()) if "auto_transition" in entry}
+    place_agents = [
+        (replace(transition, then=_choice_from(transition, choices)), action)
+        for transition, action in compile_place_agents(plain.get("place_agents", ()))
+    ]
     actions |= {transition.name: action for transition, action in place_agents}
-    called = {transition.then for transition, _ in place_agents}
+    regions: Mapping[str, Any] = plain.get("regions") or {}
+    cancels = {name: _cancelled(value, regions) for name, value in written.items()}
     # By name, not by place in the file: the order in which the net looks at transitions belongs to the version.
     net = Net.build(
         plain["workflow"],
         [_place(name, value, compiled) for name, value in plain["places"].items() if name not in resources],
-        [_transition(name, transitions[name], colours, called=name in called) for name in sorted(transitions)]
+        [
+            _transition(name, transitions[name], colours, labels[name], cancels[name], choices, called=called)
+            for name in sorted(transitions)
+        ]
         + sorted((transition for transition, _ in place_agents), key=lambda transition: transition.name),
     )
     providers = [action.provider(agents) for action in actions.values() if action.kind == AGENT]
@@ -135,6 +156,36 @@ def _resource(value: Mapping[str, Any]) -> Resource:
 def _budget(value: Mapping[str, Any]) -> Limits:
     usd: float | None = value.get("usd")
     return Limits(value.get("calls"), value.get("tokens"), None if usd is None else microdollars(usd))
+
+
+def _choices(name: str, transition: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The transition itself; or of `from_any`, a transition for each choice, called `NAME@PLACE`."""
+    if not transition.get("from_any"):
+        yield name, transition
+        return
+    seen: list[str] = []
+    for arc in transition["from_any"]:
+        again = seen.count(arc["place"])
+        seen.append(arc["place"])
+        own = f"{name}@{arc['place']}" + (f"#{again + 1}" if again else "")
+        yield own, {**transition, "from_places": [*transition["from_places"], arc]}
+
+
+def _choice_from(agent: Transition, choices: Mapping[str, list[tuple[str, Mapping[str, Any]]]]) -> str | None:
+    """What an agent on a place fires with its token: of several choices, the one that takes from that place."""
+    if agent.then is None:
+        return None
+    for own, value in choices[agent.then]:
+        if any(arc["place"] == agent.inputs[0].place and arc["mode"] == "consume" for arc in value["from_places"]):
+            return own
+    return choices[agent.then][0][0]
+
+
+def _cancelled(transition: Mapping[str, Any], regions: Mapping[str, Any]) -> Mapping[str, list[str]]:
+    """The places and transitions that the transition cancels."""
+    given: Mapping[str, Any] = transition.get("cancels") or {}
+    parts = [given, *(regions[name] for name in given.get("regions", ()))]
+    return {key: sorted({name for part in parts for name in part.get(key, ())}) for key in ("places", "transitions")}
 
 
 def _apart(transition: Mapping[str, Any], resources: Mapping[str, Resource]) -> Mapping[str, Any]:
@@ -243,8 +294,40 @@ def _reception(trigger: Mapping[str, Any]) -> Reception:
     return Reception(trigger["message"], tuple(ScopePath.parse(path) for path in trigger.get("correlate", ())))
 
 
-def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any], *, called: bool) -> Transition:
-    """`called` says that an agent fires it which is done with a token."""
+def _input(arc: Mapping[str, Any]) -> InputArc:
+    return InputArc(
+        arc["place"],
+        arc["weight"],
+        Mode(arc["mode"]),
+        where=compile_expression(arc["where"], ("token",)) if "where" in arc else None,
+        correlate=ScopePath.parse(arc["correlate"]) if "correlate" in arc else None,
+        gather=arc.get("gather"),
+        newest=arc.get("order") == "newest",
+    )
+
+
+def _output(arc: Mapping[str, Any], known: tuple[str, ...]) -> OutputArc:
+    own = (*known, *ELEMENT) if "each" in arc else known
+    return OutputArc(
+        arc["place"],
+        arc["weight"],
+        OutputData.parse(_sorted(arc["data"]), own) if "data" in arc else None,
+        each=compile_expression(arc["each"], known) if "each" in arc else None,
+        most=arc.get("most"),
+    )
+
+
+def _transition(
+    name: str,
+    value: Mapping[str, Any],
+    colours: Mapping[str, Any],
+    label: str,
+    cancels: Mapping[str, list[str]],
+    choices: Mapping[str, list[tuple[str, Mapping[str, Any]]]],
+    *,
+    called: Collection[str],
+) -> Transition:
+    """`called` are the transitions that an agent fires which is done with a token."""
     known = variables(value["from_places"])
     rules = tuple(Rule.parse(rule) for rule in value.get("rules", ()))
     conditions = tuple(compile_expression(source, known) for source in value.get("conditions", ()))
@@ -255,16 +338,14 @@ def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any],
     if trigger["type"] == "manual":
         form = Colour(f"{name} form", bundle(trigger["form"], colours)) if "form" in trigger else None
         manual = Manual(form, frozenset(trigger.get("roles", ())))
-    kind = Trigger.AGENT if called and trigger["type"] == "auto" else Trigger(trigger["type"])
+    kind = Trigger.AGENT if label in called and trigger["type"] == "auto" else Trigger(trigger["type"])
     return Transition(
         name=name,
-        inputs=tuple(InputArc(arc["place"], arc["weight"], Mode(arc["mode"])) for arc in value["from_places"]),
-        outputs=tuple(
-            OutputArc(
-                arc["place"], arc["weight"], OutputData.parse(_sorted(arc["data"]), known) if "data" in arc else None
-            )
-            for arc in value["to_places"]
+        inputs=(
+            *(_input(arc) for arc in value["from_places"]),
+            *(InputArc(place, mode=Mode.RESET) for place in cancels["places"]),
         ),
+        outputs=tuple(_output(arc, (*known, *outcomes(value))) for arc in value["to_places"]),
         guard=Guard(rules, conditions) if rules or conditions else None,
         priority=value.get("priority", 0),
         trigger=kind,
@@ -276,4 +357,6 @@ def _transition(name: str, value: Mapping[str, Any], colours: Mapping[str, Any],
         input_mapping=InputMapping.parse(_sorted(execution["input_mapping"])) if "input_mapping" in execution else None,
         output_mapping=OutputMapping.parse(_sorted(outputs)) if outputs else None,
         on_failure=value.get("on_failure"),
+        cancels=frozenset(own for cancelled in cancels["transitions"] for own, _ in choices[cancelled]),
+        label=label,
     )

@@ -19,7 +19,7 @@ from circuit.definition.execution_document import (
     OutputMappingEntries,
     RetryConfig,
 )
-from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, Planned, Text, by_kind, fault
+from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, Text, by_kind, fault
 from circuit.events import CASE_EVENTS
 
 MAX_WEIGHT = 1_000
@@ -126,19 +126,26 @@ class InputArcEntry(Part):
     place: Annotated[Identifier, Field(description="The place.")]
     weight: Annotated[int | None, Field(ge=1, le=MAX_WEIGHT, description="How many tokens. Default: 1.")] = None
     mode: Annotated[
-        Literal["consume", "read", "inhibit", "reset", "refresh", "drain"] | None,
-        Planned("arc mode", ("inhibit", "reset", "refresh", "drain")),
-        Field(description="consume takes the tokens, read only looks at them. Default: consume."),
+        Literal["consume", "read", "inhibit", "drain", "reset"] | None,
+        Field(
+            description="consume takes the tokens, read only looks at them, inhibit wants fewer than `weight` to lie "
+            "there, drain takes all that are available (`weight` at least), reset empties the place when the "
+            "transition fires. Default: consume."
+        ),
     ] = None
-    where: Annotated[
-        Text | None,
-        Planned("where (an arc filter)"),
-        Field(description="CEL over `token`: which tokens the arc takes."),
-    ] = None
+    where: Annotated[Text | None, Field(description="CEL over `token`: which tokens of the place the arc means.")] = (
+        None
+    )
     correlate: Annotated[
         Line | None,
-        Planned("correlate"),
-        Field(description="Path of the key by which tokens of several arcs belong together."),
+        Field(description="Path of a key (data.order_id): all arcs that name one take tokens with the same key."),
+    ] = None
+    order: Annotated[
+        Literal["oldest", "newest"] | None, Field(description="Which of several tokens comes first. Default: oldest.")
+    ] = None
+    gather: Annotated[
+        Identifier | None,
+        Field(description="Takes one token for each element of the list that this transition made tokens of."),
     ] = None
 
 
@@ -153,6 +160,14 @@ class OutputArcEntry(Part):
             description="The data of the new token: a CEL expression for each key. Without it the inputs are merged."
         ),
     ] = None
+    each: Annotated[
+        Text | None,
+        Field(
+            description="CEL that gives a list: one token for each element, which `data` knows as `item` and `index`. "
+            "Without `data` the element is the token's data."
+        ),
+    ] = None
+    most: Annotated[int | None, Field(ge=1, le=10_000, description="The most elements that the list may have.")] = None
 
 
 MessageName = Annotated[Line, Field(max_length=200)]
@@ -239,6 +254,23 @@ Outputs = Annotated[
 ]
 
 
+class RegionEntry(Part):
+    """A part of the net that can be cancelled as a whole."""
+
+    places: Annotated[
+        list[Identifier] | None, Field(description="Their tokens are taken, and the firings that hold some cancelled.")
+    ] = None
+    transitions: Annotated[
+        list[Identifier] | None, Field(description="Their firings are cancelled, with the tokens that they hold.")
+    ] = None
+
+
+class CancelEntry(RegionEntry):
+    """What a transition cancels when it fires."""
+
+    regions: Annotated[list[Identifier] | None, Field(description="Regions, by their names under `regions`.")] = None
+
+
 class TransitionEntry(Part):
     """Takes tokens from places and puts tokens into places."""
 
@@ -248,7 +280,7 @@ class TransitionEntry(Part):
         Inputs | None, Field(description="The places that it takes a token from: all of them (the Petri rule).")
     ] = None
     from_any: Annotated[
-        Inputs | None, Planned("from_any"), Field(description="Places of which one must hold a token.")
+        Inputs | None, Field(description="Places of which one must hold a token, beside all of from_places.")
     ] = None
     to_place: Annotated[Output | None, Field(description="The place that gets the token.")] = None
     to_places: Annotated[Outputs | None, Field(description="The places that get a token each.")] = None
@@ -292,6 +324,18 @@ class TransitionEntry(Part):
         Field(description="What a join does where its inputs give different values to one key."),
     ] = None
     trigger: Annotated[TriggerEntry | None, Field(description="Who fires it. Default: it fires by itself.")] = None
+    cancels: Annotated[
+        Annotated[
+            Annotated[Identifier, Tag("<text>")]
+            | Annotated[list[Identifier], Tag("<list>")]
+            | Annotated[CancelEntry, Tag("<mapping>")],
+            by_kind(
+                "the name of a region, a list of them, or {regions, places, transitions}", "text", "list", "mapping"
+            ),
+        ]
+        | None,
+        Field(description="What is cancelled when it fires: what runs there ends, and the tokens are taken."),
+    ] = None
 
     @model_validator(mode="after")
     def _one_spelling(self) -> TransitionEntry:
@@ -422,6 +466,9 @@ class Document(Part):
     start: Annotated[StartEntry | None, Field(description="What starts cases, beside whoever asks for one.")] = None
     agents: Annotated[dict[Identifier, Agent] | None, Field(description="The agents that transitions run.")] = None
     transitions: Annotated[dict[Identifier, TransitionEntry], Field(description="What moves tokens.")]
+    regions: Annotated[
+        dict[Identifier, RegionEntry] | None, Field(description="Parts of the net that transitions cancel as a whole.")
+    ] = None
     outbox: Annotated[
         list[EventKind] | None,
         Field(description="The kinds of case events that consumers outside get (`circuit outbox tail`)."),

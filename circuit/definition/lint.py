@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from circuit.definition.lint_agent import ModelCheck, lint_agents
+from circuit.definition.lint_arc import check_region
 from circuit.definition.lint_message import lint_messages
 from circuit.definition.lint_place_agent import lint_place_agents
 from circuit.definition.lint_transition import lint_transitions
@@ -25,6 +26,8 @@ def lint(report: Report, plain: Mapping[str, Any], models: ModelCheck | None = N
     lint_transitions(scene)
     lint_place_agents(scene)
     lint_messages(scene)
+    for name, region in scene.section("regions").items():
+        check_region(scene, ("regions", name), region)
 
 
 def _colours(scene: Scene) -> None:

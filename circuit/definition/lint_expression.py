@@ -28,28 +28,41 @@ _NOT_BOOLEAN = ("INT", "UINT", "DOUBLE", "STRING", "BYTES", "NULL", "LIST", "MAP
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a transition binds: tokens by place, and how many it consumes. `known` is false where an arc is at fault."""
+    """What a transition binds: tokens by place, and how many it consumes. `known` is false where an arc is at fault.
+    Of the places in `lists` it takes a number that shows only when it fires."""
 
     weights: dict[str, int]
     consumed: int
     known: bool = True
+    lists: frozenset[str] = frozenset()
 
     @property
     def one(self) -> bool:
-        return self.consumed == 1 or not self.known
+        return (self.consumed == 1 and not self.lists) or not self.known
+
+    def several(self, place: str) -> str | None:
+        """How many tokens of a place are bound, in words, where expressions see a list of them."""
+        if place in self.lists:
+            return f"several tokens of {place} may be bound"
+        weight = self.weights.get(place, 0)
+        return f"{weight} tokens of {place} are bound" if weight > 1 else None
 
     @property
     def amount(self) -> str:
+        if self.lists:
+            return "as many tokens as there are may be"
         return "no token is" if self.consumed == 0 else f"{self.consumed} tokens are"
 
 
-def check_expression(scene: Scene, path: PathTuple, source: str, inputs: Inputs, *, condition: bool) -> None:
-    """Report what is wrong with the expression that stands at `path`."""
+def check_expression(
+    scene: Scene, path: PathTuple, source: str, inputs: Inputs, *, condition: bool, beside: tuple[str, ...] = ()
+) -> None:
+    """Report what is wrong with the expression that stands at `path`. It may use `beside` too."""
     report = scene.report
     try:
-        expression = compile_expression(source, ONE_TOKEN if inputs.one else ALWAYS)
+        expression = compile_expression(source, (*(ONE_TOKEN if inputs.one else ALWAYS), *beside))
     except ExpressionFault as fault:
-        one_token = None if inputs.one or not _compiles(source) else _ONE_TOKEN.search(_masked(source))
+        one_token = None if inputs.one or not _compiles(source, beside) else _ONE_TOKEN.search(_masked(source))
         if one_token is not None:
             word, offset = one_token[0], one_token.start()
             message = f"{word} means nothing here: {inputs.amount} consumed, not one"
@@ -66,13 +79,28 @@ def check_expression(scene: Scene, path: PathTuple, source: str, inputs: Inputs,
     _names(scene, path, source, inputs)
 
 
+def check_filter(scene: Scene, path: PathTuple, source: str) -> None:
+    """Report what is wrong with the filter of an arc that stands at `path`."""
+    try:
+        expression = compile_expression(source, ("token",))
+    except ExpressionFault as fault:
+        hint = "a filter looks at one token: write token.data.NAME or token.metadata.NAME"
+        scene.report.add(path, f"not a valid filter: {fault.message}", hint, offset=_offset(source, fault))
+        return
+    if expression.returns.partition("<")[0] in _NOT_BOOLEAN:
+        message = f"the filter gives {expression.returns.lower()}, not true or false"
+        scene.report.add(path, message, "compare it with something", offset=0)
+    elif "token" not in expression.names:
+        scene.report.add(path, "the filter does not look at the token", "write token.data.NAME", offset=0)
+
+
 def _names(scene: Scene, path: PathTuple, source: str, inputs: Inputs) -> None:
     report = scene.report
     for place, offset, end in _mentions(source, _TOKENS_DOT, _TOKENS_INDEX):
         check_token_name(scene, path, place, inputs, offset)
         part = _TOKEN_PART.match(source, end)
-        if inputs.known and part and inputs.weights.get(place, 0) > 1:
-            message = f"tokens.{place} is a list: {inputs.weights[place]} tokens of {place} are bound"
+        if inputs.known and part and (several := inputs.several(place)):
+            message = f"tokens.{place} is a list: {several}"
             report.add(
                 path, message, f"write tokens.{place}[0].{part[1]}, or tokens.{place}.map(t, ...)", offset=offset
             )
@@ -113,9 +141,9 @@ def _mentions(source: str, dotted: re.Pattern[str], indexed: re.Pattern[str] | N
                 yield match[2], match.start(2), match.end()
 
 
-def _compiles(source: str) -> bool:
+def _compiles(source: str, beside: tuple[str, ...]) -> bool:
     try:
-        compile_expression(source, ONE_TOKEN)
+        compile_expression(source, (*ONE_TOKEN, *beside))
     except ExpressionFault:
         return False
     return True

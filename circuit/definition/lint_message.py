@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from circuit.definition.lint_transition import check_path, inputs_of
+from circuit.definition.lint_arc import inputs_of
+from circuit.definition.lint_transition import check_path
 from circuit.definition.scene import Scene
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from circuit.definition.fault_text import shown, suggestion
 from circuit.definition.field import kind_of
 from circuit.definition.lint_action import action_outputs, lint_action
+from circuit.definition.lint_arc import inputs_of, lint_arcs
 from circuit.definition.lint_expression import CASE_FIELDS, Inputs, check_expression, check_token_name
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema, properties_of
@@ -27,87 +28,12 @@ def lint_transitions(scene: Scene) -> None:
     for name, transition in scene.section("transitions").items():
         path = ("transitions", name)
         inputs = inputs_of(scene, path, transition)
-        _arcs(scene, path, transition)
+        lint_arcs(scene, path, transition, inputs)
         _guard(scene, path, transition, inputs)
-        for index, arc in enumerate(transition["to_places"]):
-            for key, source in arc.get("data", {}).items():
-                check_expression(scene, (*path, "to_places", index, "data", key), source, inputs, condition=False)
         _action(scene, path, transition, inputs)
         _manual(scene, path, transition)
         _timer(scene, path, transition, inputs)
         _merge(scene, path, transition, inputs)
-
-
-def inputs_of(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Inputs:
-    """What the transition at `path` binds."""
-    places = scene.section("places")
-    weights: dict[str, int] = {}
-    consumed = 0
-    for arc in transition["from_places"]:
-        if places.get(arc["place"], {}).get("shared") or arc["mode"] in ("inhibit", "reset"):
-            continue
-        weights[arc["place"]] = weights.get(arc["place"], 0) + arc["weight"]
-        consumed += arc["weight"] if arc["mode"] != "read" else 0
-    choices: list[Any] = transition.get("from_any", [])
-    for arc in choices:
-        weights.setdefault(arc["place"], arc["weight"])
-    consumed += choices[0]["weight"] if choices else 0
-    intact = scene.report.intact(*path, "from_places") and scene.report.intact(*path, "from_any")
-    known_places = all(name in places for name in weights)
-    return Inputs(weights, consumed, intact and known_places)
-
-
-def _arcs(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
-    report = scene.report
-    for key in ("from_places", "from_any", "to_places"):
-        for index, arc in enumerate(transition.get(key, ())):
-            scene.known("place", arc["place"], (*path, key, index, "place"))
-    _shared(scene, path, transition)
-    node = report.tree.node(path)
-    written = node.children if node is not None else {}
-    # An input arc that is at fault is an input all the same.
-    whole = report.intact(*path, "from_places") and "from_any" not in written
-    planned = any(arc["mode"] not in ("consume", "read") for arc in transition["from_places"])
-    own = [arc for arc in transition["from_places"] if arc["place"] not in scene.shared]
-    if whole and not planned and not any(arc["mode"] == "consume" for arc in own):
-        but = " but read arcs" if own else " but shared places" if transition["from_places"] else ""
-        message = "the transition has no inputs" + but
-        report.add(path, f"{message}: it would fire for ever", "add from_places: [PLACE]", key=True)
-    if not {"to_place", "to_places"} & set(written) and report.intact(*path, "to_place"):
-        message = "the transition has no target: its token would vanish"
-        report.add(path, message, "add to_place: PLACE, or to_places: [] if that is meant", key=True)
-    failure = transition.get("on_failure")
-    if failure is not None:
-        scene.known("place", failure, (*path, "on_failure"))
-        if not {"agent_execution", "action"} & set(written):
-            message = "on_failure belongs to a transition that runs an agent or an action"
-            report.add((*path, "on_failure"), message, "add agent_execution or action, or remove it", key=True)
-
-
-def _shared(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
-    """What is done with shared places: an acting transition takes from them, and that is all."""
-    report, places = scene.report, scene.section("places")
-    for key in ("from_places", "from_any", "to_places"):
-        for index, arc in enumerate(transition.get(key, ())):
-            name = arc["place"]
-            if name not in scene.shared:
-                continue
-            here = (*path, key, index)
-            capacity = places[name].get("capacity")
-            if key == "to_places":
-                message = f"{name} is a shared place: what a firing took is given back by itself when it ends"
-                report.add(here, message, f"remove {name} from the targets")
-            elif key == "from_any" or arc["mode"] != "consume":
-                message = f"{name} is a shared place: a firing can only take from it"
-                report.add(here, message, f"write it under from_places, as {{place: {name}, weight: 1}}")
-            elif not {"agent_execution", "action"} & set(transition):
-                message = f"{name} is a shared place, and this transition runs no action that could hold anything of it"
-                report.add(here, message, f"add agent_execution or action, or remove {name}")
-            elif capacity is not None and arc["weight"] > capacity:
-                message = f"{name} has {capacity} in all, and this takes {arc['weight']}: it would never fire"
-                report.add(here, message, "lower weight, or raise the capacity")
-    if transition.get("on_failure") in scene.shared:
-        report.add((*path, "on_failure"), "a shared place takes no tokens", "name another place")
 
 
 def _guard(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:
@@ -190,11 +116,11 @@ def check_path(scene: Scene, path: PathTuple, text: str, inputs: Inputs, *, bare
 
 def _token_part(scene: Scene, path: PathTuple, segments: tuple[str, ...], inputs: Inputs) -> None:
     place, part = segments[1], segments[2]
-    several = inputs.weights.get(place, 1) > 1
+    several = inputs.several(place)
     if not inputs.known:
         return
     if several and not part.isdigit():
-        message = f"tokens.{place} is a list: {inputs.weights[place]} tokens of {place} are bound"
+        message = f"tokens.{place} is a list: {several}"
         scene.report.add(path, message, f"write tokens.{place}.0.{part}")
     elif not several and part not in ("data", "metadata", "id", "version"):
         hint = f"write tokens.{place}.data.{part}"

@@ -12,7 +12,7 @@ from circuit.definition.workflow import Workflow
 from circuit.errors import Fault, InvalidRequest
 from circuit.net.analysis.limits import Limits
 from circuit.net.analysis.proofs import EVERY, Analysis, analyse
-from circuit.net.analysis.translation import Translated, translate
+from circuit.net.analysis.translation import Translated, begins, transition_of, translate
 from circuit.net.analysis.verdict import Verdict, unknown
 
 DECISIVE = ("boundedness", "deadlock_freedom", "soundness")
@@ -35,6 +35,12 @@ CARRIES_OVER: Mapping[str, str] = {
     "home_markings": "holds for the workflow if guards leave the way open",
 }
 """What a verdict on the net, which knows no guards, data or time, says about the workflow."""
+
+_DEAD = {"soundness": "dead_transitions", "dead_transitions": "transitions"}
+"""Where the witness of a verdict names steps that can never fire."""
+
+_COUNTED = ("bounded_cycles", "agent_calls", "agent_budget")
+"""The properties that are read off the markings of the analysed net as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +108,13 @@ def prove(workflow: Workflow, limits: Limits, only: Collection[str] = ()) -> Pro
         raise InvalidRequest(f"There is no property {strange[0]!r}; there are {', '.join((*EVERY, *OF_WORKFLOWS))}.")
     started = limits.now()
     deadline = started + limits.seconds
-    translated = translate(workflow.net, tokens_at_start(workflow))
+    shared = {name: resource.capacity for name, resource in workflow.resources.items()}
+    holds = {name: action.holds for name, action in workflow.actions.items()}
+    translated = translate(workflow.net, tokens_at_start(workflow), shared, holds)
     of_net = [name for name in only if name in EVERY]
-    verdicts = dict(analyse(translated.net, limits, of_net).verdicts) if of_net or not only else {}
-    if translated.inexact:
-        verdicts = {
-            name: unknown("none", translated.inexact) if name in CARRIES_OVER else verdict
-            for name, verdict in verdicts.items()
-        }
+    verdicts: dict[str, Verdict] = {}
+    if of_net or not only:
+        translated, verdicts = _analysed(workflow, translated, limits, of_net)
     cost = AgentCost(workflow, translated.net, limits)
     ways: dict[str, Callable[[], Verdict]] = {
         "bounded_cycles": cost.bounded_cycles,
@@ -128,7 +133,46 @@ def prove(workflow: Workflow, limits: Limits, only: Collection[str] = ()) -> Pro
         cost.limits = replace(limits, seconds=deadline - begun)
         verdict = way()
         verdicts[name] = verdict.timed(limits.now() - begun)
+    verdicts = {name: _as_far_as_known(name, verdict, translated) for name, verdict in verdicts.items()}
     return Proof(Analysis(translated.net, verdicts, limits.now() - started), translated)
+
+
+def _analysed(
+    workflow: Workflow, translated: Translated, limits: Limits, only: Collection[str]
+) -> tuple[Translated, dict[str, Verdict]]:
+    """The verdicts on the analysed net. Of a transition that has become several steps, it is enough that one can fire:
+    those that cannot are left out, which changes nothing of what the net does."""
+    net = translated.net
+    while True:
+        verdicts = analyse(net, limits, only).verdicts
+        dead = {
+            str(name)
+            for key, found in _DEAD.items()
+            if key in verdicts
+            for name in verdicts[key].witness.get(found, ())
+        }
+        labels = {step.name: _label_of(workflow, step.name) for step in net.steps}
+        alive = {labels[step.name] for step in net.steps if step.name not in dead}
+        spare = {step.name for step in net.steps if step.name in dead and labels[step.name] in alive}
+        if not spare:
+            return replace(translated, net=net), verdicts
+        net = replace(net, steps=tuple(step for step in net.steps if step.name not in spare))
+
+
+def _label_of(workflow: Workflow, step: str) -> tuple[str, bool]:
+    transition = workflow.net.transitions.get(transition_of(step))
+    return (transition.label if transition is not None else step, begins(step))
+
+
+def _as_far_as_known(name: str, verdict: Verdict, translated: Translated) -> Verdict:
+    """The verdict on the workflow, where the analysed net does not show all of it."""
+    if name not in (*CARRIES_OVER, *_COUNTED) or verdict.unknown:
+        return verdict
+    if translated.inexact:
+        return unknown("none", translated.inexact).timed(verdict.seconds)
+    if translated.sampled and not (verdict.violated and verdict.trace):
+        return unknown(verdict.method, translated.sampled).timed(verdict.seconds)
+    return verdict
 
 
 def _sentence(name: str, verdict: Verdict) -> str:

@@ -17,7 +17,7 @@ LONGEST_KEY = 200
 
 def check_fire(workflow: Workflow, name: str, form: Mapping[str, Any], principal: Principal) -> None:
     """Whether this principal may fire this transition with this form. Raises `InvalidRequest`, `Forbidden`."""
-    transition = workflow.net.transitions.get(name)
+    transition = next(iter(workflow.net.named(name)), None)
     if transition is None:
         raise InvalidRequest(
             f"workflow {workflow.id} has no transition {name!r}{meant(name, workflow.net.transitions)}"

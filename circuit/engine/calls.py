@@ -34,7 +34,7 @@ def inputs_of(memory: Memory, transition: Transition, binding: Binding) -> dict[
     """What the action of a firing that begins with this binding gets."""
     mapping = transition.input_mapping
     if mapping is not None and mapping.entries:
-        return map_inputs(mapping, binding.scope(memory.case))
+        return map_inputs(mapping, binding.scope(memory.case, transition.lists))
     if len(binding.consumed) == 1:
         return dict(binding.consumed[0].data)
     merged, _ = merge_inputs(binding.consumed, transition.merge)

@@ -44,9 +44,10 @@ def _fire(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft:
     name, form = payload.get("transition"), payload.get("form") or {}
     if not isinstance(name, str) or not isinstance(form, dict):
         raise InvalidRequest("a command of the kind fire needs a transition (text) and a form (an object)")
-    transition = memory.net.transitions.get(name)
-    if transition is None:
+    choices = memory.net.named(name)
+    if not choices:
         raise InvalidRequest(f"workflow {memory.row.workflow_id} has no transition {name!r}")
+    transition = choices[0]
     if transition.trigger is not Trigger.MANUAL:
         raise InvalidRequest(f"transition {name} fires by itself; only manual transitions are fired by a person")
     manual = transition.manual
@@ -56,8 +57,8 @@ def _fire(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft:
         raise InvalidRequest(f"the form of transition {name} is not filled in as it asks: {'; '.join(faults)}")
     fired = owner.fire_manually(name, form, principal.subject, draft)
     if fired is None:
-        diagnosis = why(memory.net, memory.marking, name, memory.case, draft.now, memory.blocked)
-        reasons = "; ".join(reason.message for reason in diagnosis.reasons)
+        found = [why(memory.net, memory.marking, one.name, memory.case, draft.now, memory.blocked) for one in choices]
+        reasons = "; ".join(reason.message for diagnosis in found for reason in diagnosis.reasons)
         raise Conflict(f"transition {name} is not enabled: {reasons}")
     return fired
 

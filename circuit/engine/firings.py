@@ -5,7 +5,7 @@ As the owner is: without IO. Actions to start and to stop wait for the end of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from circuit.engine import suspension
@@ -27,7 +27,11 @@ from circuit.events import (
 )
 from circuit.net import firing as rule
 from circuit.net.binding import Binding, bindings
+from circuit.net.mapping import Draft as Output
 from circuit.net.mapping import produce
+from circuit.net.marking import Token
+from circuit.net.selection import doomed
+from circuit.net.structure import Transition
 from circuit.storage.records import QUARANTINE_CRASHES, ExecutionRow, ExecutionStatus, FiringRow, FiringState
 from circuit.value import dataclass, replace
 
@@ -93,7 +97,8 @@ class Firings:
             if transition.acting:
                 return self._begin(binding, draft, said, principal)
             drafts = produce(transition, binding, said, memory.case)
-            effect = rule.fire(memory.net, memory.marking, binding, drafts, memory.numbers(), draft.now)
+            removed = self._cleared(transition, binding, drafts, draft) if transition.clears else ()
+            effect = rule.fire(memory.net, memory.marking, binding, drafts, memory.numbers(), draft.now, removed)
         except FiringError as error:
             if "message" in said:
                 raise
@@ -101,10 +106,15 @@ class Firings:
             self.livelock.forget()
             return None
         memory.settle(transition.name, effect, draft)
-        self.livelock.moved(binding.consumed, effect.made)
+        self.livelock.moved((*binding.consumed, *removed), effect.made)
         draft.record(
             TransitionFired(
-                transition.name, effect.consumed, effect.produced, read=binding.read_refs, principal=principal
+                transition.name,
+                effect.consumed,
+                effect.produced,
+                read=binding.read_refs,
+                principal=principal,
+                removed=effect.removed,
             )
         )
         memory.count(transition.name)
@@ -124,7 +134,7 @@ class Firings:
             "read": [token_image(token) for token in binding.read],
             "inputs": inputs,
             "history_count": memory.firings_ended,
-            "occurrence": memory.fired[transition.name],
+            "occurrence": memory.fired[transition.label],
         }
         if transition.refresh:
             request["refreshed"] = [token_image(token) for token in binding.consumed]
@@ -166,7 +176,9 @@ class Firings:
         values = {**outputs, **{name: live.row.request[name] for name in SAID if name in live.row.request}}
         drafts = produce(transition, live.binding, values, memory.case, mapped=skipped is None)
         number = live.row.number
-        effect = rule.complete(memory.net, memory.marking, live.binding, drafts, memory.numbers(), draft.now, number)
+        removed = self._cleared(transition, live.binding, drafts, draft, number) if transition.clears else ()
+        numbers = memory.numbers()
+        effect = rule.complete(memory.net, memory.marking, live.binding, drafts, numbers, draft.now, number, removed)
         memory.settle(transition.name, effect, draft)
         error = skipped.as_dict() if skipped is not None else None
         draft.record(
@@ -179,12 +191,38 @@ class Firings:
                 execution_id=memory.execution_id(live.row.number),
                 skipped=error,
                 superseded=effect.superseded or None,
+                removed=effect.removed,
             )
         )
         memory.leave(live, FiringState.COMPLETED, draft, error=error)
         memory.count(transition.name)
         if transition.then is not None and not effect.superseded:
             self._fire_next(transition.then, live.binding.consumed[0].number, draft)
+
+    def _cleared(
+        self,
+        transition: Transition,
+        binding: Binding,
+        drafts: Sequence[Output],
+        draft: Draft,
+        number: int | None = None,
+    ) -> list[Token]:
+        """The tokens that `transition` takes without having bound them. The firings that hold some of them, or are of
+        transitions that it cancels, are cancelled in this commit, so that no late result of theirs counts."""
+        memory = self.memory
+        rule.check_drafts(memory.net, transition, binding, drafts)
+        gone = {token.number for token in doomed(transition, memory.marking, binding.consumed, memory.case)}
+        for live in list(memory.firings.values()):
+            if live.row.number == number:
+                continue
+            inside = live.row.transition in transition.cancels
+            if not inside and not any(token.number in gone for token in live.binding.consumed):
+                continue
+            self.cancel(live, draft)
+            if inside and not memory.net.transitions[live.row.transition].refresh:
+                gone.update(token.number for token in live.binding.consumed)
+        found = [memory.marking.get(one) for one in sorted(gone)]
+        return [token for token in found if token is not None]
 
     def _fire_next(self, transition: str, number: int, draft: Draft) -> None:
         """Fire what an agent names that is done with token `number`, if it is enabled with that token."""

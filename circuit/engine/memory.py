@@ -57,7 +57,10 @@ class Memory:
         self.marking = Marking()
         self.firings: dict[int, LiveFiring] = {}
         self.incidents: dict[int, IncidentRow] = {row.number: row for row in state.incidents}
-        self.fired: dict[str, int] = {name: state.fired.get(name, 0) for name in self.net.transitions}
+        # By label: the history knows which choice of a transition fired, guards count them together.
+        self.fired: dict[str, int] = {
+            label: sum(state.fired.get(name, 0) for name in {label, *names}) for label, names in self.net.labels.items()
+        }
         self.firings_ended = sum(self.fired.values())
         self.fired_seq = state.fired_seq
         self.journal = {number: dict(steps) for number, steps in state.journal.items()}
@@ -106,7 +109,7 @@ class Memory:
 
     def count(self, transition: str) -> None:
         """`transition` fired once more."""
-        self.fired[transition] += 1
+        self.fired[self.net.transitions[transition].label] += 1
         self.firings_ended += 1
         self.agenda.counted()
 

@@ -30,7 +30,7 @@ from circuit.engine.reception import Message
 from circuit.engine.rest import is_complete, status_at_rest
 from circuit.errors import ActionFailed, CircuitError, Conflict, FiringError, Livelock
 from circuit.events import CaseEnded, MessageTaken, StreamDelta, StreamType
-from circuit.net.binding import bindings
+from circuit.net.binding import Binding, first_binding
 from circuit.security.principal import Principal
 from circuit.storage.records import CaseState, CaseStatus, CaseWrite, CommandRow, ExecutionStatus
 from circuit.value import dataclass, replace
@@ -142,11 +142,13 @@ class Owner:
         self, transition: str, form: Mapping[str, Any], principal: str, draft: Draft
     ) -> dict[str, Any] | None:
         """Fire a manual transition with its first binding; None if it is not enabled."""
-        memory = self.memory
-        found = bindings(memory.net, memory.marking, transition, memory.case, draft.now, blocked=memory.blocked)
-        binding = next(found, None)
-        if binding is None:
+        memory, found = self.memory, list[Binding]()
+        for one in memory.net.named(transition):
+            first = first_binding(memory.net, memory.marking, one.name, memory.case, draft.now, memory.blocked)
+            found += [] if first is None else [first]
+        if not found:
             return None
+        binding = min(found, key=lambda one: (one.numbers, one.transition))
         firing = self.firings.fire(binding, draft, said={"form": form}, principal=principal)
         return {"transition": transition, "firing": firing}
 

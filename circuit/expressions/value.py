@@ -73,3 +73,14 @@ def same(left: object, right: object) -> bool:
         elif one != other:
             return False
     return True
+
+
+def key_of(value: object) -> Any:
+    """Something that can be hashed and is equal for two JSON values exactly where these are the same."""
+    if isinstance(value, bool):
+        return ("boolean", value)
+    if is_object(value):
+        return ("object", frozenset((name, key_of(part)) for name, part in value.items()))
+    if is_list(value):
+        return ("list", tuple([key_of(part) for part in value]))
+    return value

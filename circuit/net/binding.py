@@ -1,8 +1,8 @@
 """Bindings: the ways in which a transition may fire, and which of all of them comes next.
 
-The order is fixed, so that the same marking always gives the same choice: consume arcs in the order of the file,
-then read arcs; lower token numbers first. Only available tokens bind (not reserved, and past their `available_at`),
-and no token is bound twice.
+The order is fixed, so that the same marking always gives the same choice: consume arcs in the order of the file, those
+that gather last, then read arcs; lower token numbers first. Only available tokens bind (not reserved, and past their
+`available_at`), and no token is bound twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from circuit.events import TokenRef
 from circuit.net.marking import Marking, Token
-from circuit.net.scope import scope_of
+from circuit.net.scope import ROOTS, scope_of
+from circuit.net.selection import barred, keyless, selections
 from circuit.net.structure import InputArc, Net, Transition
 from circuit.value import dataclass
 
@@ -50,15 +51,17 @@ class Binding:
         """The (number, version) of the consumed tokens: what an incident about this binding blocks."""
         return tuple([(token.number, token.version) for token in self.consumed])
 
-    def scope(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        """What guards, mappings and expressions see of it; `case` is the mapping that `circuit.net.scope` tells of."""
-        return scope_of(self.consumed, self.read, case)
+    def scope(self, case: Mapping[str, Any], lists: Collection[str] = ()) -> dict[str, Any]:
+        """What guards, mappings and expressions see of it; `case` is the mapping that `circuit.net.scope` tells of,
+        `lists` the places of which the transition takes a number of tokens that shows only then."""
+        return scope_of(self.consumed, self.read, case, ROOTS, lists)
 
 
 @dataclass(slots=True)
 class Look:
     """What a search for bindings came across. `examined` counts against `MAX_BINDINGS`. `early` sets would fire, but
-    for the time: the first of them at `due`, if time alone is lacking."""
+    for the time: the first of them at `due`, if time alone is lacking. `barred` sets have a key that an inhibit arc
+    finds tokens of."""
 
     examined: int = 0
     blocked: int = 0
@@ -68,6 +71,7 @@ class Look:
     limited: bool = False
     early: int = 0
     due: datetime | None = None
+    barred: int = 0
 
 
 def bindings(
@@ -89,7 +93,10 @@ def bindings(
     if not has_room(net, marking, transition) or not _supplied(what, marking, now):
         return
     guard, timing, examined = what.guard, what.timing, 0
-    for consumed, read in _sets(what, marking, now):
+    keyed = bool(what.inhibits) and not keyless(what)
+    if what.inhibits and barred(what, marking, case) is not None:
+        return
+    for consumed, read, key in _sets(what, marking, now, case):
         if examined == MAX_BINDINGS:
             if look is not None:
                 look.limited = True
@@ -97,13 +104,17 @@ def bindings(
         examined += 1
         if look is not None:
             look.examined = examined
+        if keyed and barred(what, marking, case, key) is not None:
+            if look is not None:
+                look.barred += 1
+            continue
         binding = Binding(transition, consumed, read)
         if blocked and is_blocked(binding, blocked):
             if look is not None:
                 look.blocked += 1
             continue
         if guard is not None:
-            verdict = guard.judge(scope_of(consumed, read, case, guard.needs))
+            verdict = guard.judge(scope_of(consumed, read, case, guard.needs, what.lists))
             if not verdict.holds:
                 if look is not None:
                     look.refused += 1
@@ -177,7 +188,8 @@ def next_look(
     """When a transition without a binding may have one although nothing else has happened: a token of its places is
     available then, or a time has come. None if never."""
     what = net.transitions[transition]
-    found = [at for arc in what.inputs if (at := marking.available_next(arc.place, now)) is not None]
+    places = dict.fromkeys(arc.place for arc in (*what.consumes, *what.reads))
+    found = [at for place in places if (at := marking.available_next(place, now)) is not None]
     if what.timing is not None:
         look = Look()
         for _ in bindings(net, marking, transition, case, now, blocked=blocked, look=look):
@@ -190,7 +202,8 @@ def next_look(
 def has_room(net: Net, marking: Marking, transition: str) -> bool:
     """Whether every target, and `on_failure` of an acting transition, has room for what a firing could bring."""
     for room in net.rooms[transition]:
-        if marking.count(room.place) + marking.room_reserved(room.place) + room.extra > room.capacity:
+        lying = 0 if room.emptied else marking.count(room.place)
+        if lying + marking.room_reserved(room.place) + room.extra > room.capacity:
             return False
     return True
 
@@ -214,16 +227,20 @@ def _supplied(transition: Transition, marking: Marking, now: datetime) -> bool:
 
 
 def _sets(
-    transition: Transition, marking: Marking, now: datetime
-) -> Iterator[tuple[tuple[Token, ...], tuple[Token, ...]]]:
-    consumes, reads = transition.consumes, transition.reads
-    if not reads:
-        for consumed in _product(consumes, marking, now, ()):
-            yield consumed, ()
+    transition: Transition, marking: Marking, now: datetime, case: Mapping[str, Any]
+) -> Iterator[tuple[tuple[Token, ...], tuple[Token, ...], Any]]:
+    """Sets of tokens that the arcs may take, each with the key on which they agree, where they have one."""
+    if not transition.simple:
+        for selected in selections(transition, marking, now, case):
+            yield selected.consumed, selected.read, selected.key
         return
+    consumes, reads = transition.consumes, transition.reads
     for consumed in _product(consumes, marking, now, ()):
+        if not reads:
+            yield consumed, (), None
+            continue
         for read in _product(reads, marking, now, consumed):
-            yield consumed, read
+            yield consumed, read, None
 
 
 def _product(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,9 +11,10 @@ from itertools import islice
 from typing import Any
 
 from circuit.net.binding import MAX_BINDINGS, Binding, Blocked, Look, bindings
-from circuit.net.marking import Marking
+from circuit.net.marking import Marking, Token
 from circuit.net.reception import Reception, shown_key
-from circuit.net.structure import Net, Transition, Trigger
+from circuit.net.selection import barred, groups, mark_of, offer
+from circuit.net.structure import InputArc, Net, Transition, Trigger
 
 MOST_SHOWN = 5
 """So many keys of messages are named."""
@@ -21,9 +23,10 @@ MOST_SHOWN = 5
 class ReasonKind(StrEnum):
     """`TOKENS` too few lie there; `RESERVED` enough lie there, but firings hold them; `TIME` enough lie there, but
     later; `CAPACITY` a target is full; `GUARD` and `GUARD_FAULT` the guard is false or has no answer; `INCIDENT` an
-    open incident is about these tokens; `BINDING_LIMIT` too many sets of tokens were tried; `TIMER` it is not due yet;
-    `PERSON` it is enabled and somebody must fire it, `MESSAGE` a message must; `AGENT` an agent must be done with a
-    token first."""
+    open incident is about these tokens; `FILTER` too few are such as an arc takes; `KEY` no tokens with one key are
+    there for all arcs; `GROUP` a group is not whole yet; `INHIBITED` tokens lie where they may not; `BINDING_LIMIT` too
+    many sets of tokens were tried; `TIMER` it is not due yet; `PERSON` it is enabled and somebody must fire it,
+    `MESSAGE` a message must; `AGENT` an agent must be done with a token first."""
 
     TOKENS = "tokens"
     RESERVED = "reserved"
@@ -32,6 +35,10 @@ class ReasonKind(StrEnum):
     GUARD = "guard"
     GUARD_FAULT = "guard_fault"
     INCIDENT = "incident"
+    FILTER = "filter"
+    KEY = "key"
+    GROUP = "group"
+    INHIBITED = "inhibited"
     BINDING_LIMIT = "binding_limit"
     TIMER = "timer"
     PERSON = "person"
@@ -79,7 +86,7 @@ def why(
     """What keeps `transition` from firing. An enabled automatic transition has no reasons; an enabled manual one has
     one, `PERSON`, because it waits for somebody."""
     what = net.transitions[transition]
-    reasons = _shortages(what, marking, now) + _lack_of_room(net, marking, transition)
+    reasons = _shortages(what, marking, now) + _lack_of_room(net, marking, transition) + _bars(what, marking, case)
     if not reasons:
         look = Look()
         found = bindings(net, marking, transition, case, now, blocked=blocked, look=look)
@@ -88,7 +95,7 @@ def why(
             return _of_message(what.reception, transition, [binding, *islice(found, MOST_SHOWN)], case)
         if binding is not None:
             return Diagnosis(transition, True, _waits_for(net, what))
-        reasons = _refusals(transition, look)
+        reasons = _refusals(what, look) or _selection(what, marking, case, now)
     return Diagnosis(transition, False, tuple(reasons))
 
 
@@ -115,8 +122,8 @@ def _shortages(transition: Transition, marking: Marking, now: datetime) -> list[
 
 def _lack_of_room(net: Net, marking: Marking, transition: str) -> list[Reason]:
     reasons: list[Reason] = []
-    for place, extra, capacity in net.rooms[transition]:
-        lying, reserved = marking.count(place), marking.room_reserved(place)
+    for place, extra, capacity, emptied in net.rooms[transition]:
+        lying, reserved = 0 if emptied else marking.count(place), marking.room_reserved(place)
         have = max(0, capacity - lying - reserved)
         if have < extra:
             kept = f" and room for {reserved} is reserved" if reserved else ""
@@ -125,8 +132,60 @@ def _lack_of_room(net: Net, marking: Marking, transition: str) -> list[Reason]:
     return reasons
 
 
-def _refusals(transition: str, look: Look) -> list[Reason]:
+def _bars(transition: Transition, marking: Marking, case: Mapping[str, Any]) -> list[Reason]:
+    """What lies where an inhibit arc wants it not to, whatever is bound."""
+    found = barred(transition, marking, case)
+    if found is None:
+        return []
+    arc, lying, fault = found
+    if fault:
+        return [Reason(ReasonKind.INHIBITED, arc.place, None, arc.weight, f"whether {arc.place} is clear: {fault}")]
+    such = f" of which {arc.where.source}" if arc.where is not None else ""
+    wanted = "none may lie" if arc.weight == 1 else f"fewer than {arc.weight} may lie"
+    message = f"{arc.place} holds {_tokens(len(lying))}{such}; {wanted} there"
+    return [Reason(ReasonKind.INHIBITED, arc.place, len(lying), arc.weight, message)]
+
+
+def _selection(transition: Transition, marking: Marking, case: Mapping[str, Any], now: datetime) -> list[Reason]:
+    """Why the arcs find no tokens that they may take together, although as many lie there as they ask for."""
+    reasons: list[Reason] = []
+    keys: set[Any] | None = None
+    for arc in (*transition.consumes, *transition.reads):
+        found = offer(arc, marking.available(arc.place, now), case)
+        if found.passed < arc.weight and arc.gather is None:
+            what = f"are such that {arc.where.source}" if arc.where is not None else f"have {arc.correlate}"
+            fault = f" ({found.fault})" if found.fault else ""
+            message = f"{found.passed} of {_tokens(found.seen)} in {arc.place} {what}; {arc.weight} needed{fault}"
+            reasons.append(Reason(ReasonKind.FILTER, arc.place, found.passed, arc.weight, message))
+        if arc.correlate is not None:
+            own = {key for key, tokens in found.by_key.items() if len(tokens) >= arc.weight}
+            keys = own if keys is None else keys & own
+        if arc.gather is not None and not any(groups(arc, found.tokens)):
+            reasons.append(_unfinished(arc, found.tokens))
+    if not reasons and keys is not None and not keys:
+        binding = (*transition.consumes, *transition.reads)
+        places = ", ".join(dict.fromkeys(arc.place for arc in binding if arc.correlate is not None))
+        message = f"no key is shared by tokens of {places}, as many as each arc takes"
+        reasons.append(Reason(ReasonKind.KEY, transition.name, None, None, message))
+    return reasons or [Reason(ReasonKind.TOKENS, transition.name, None, None, "no tokens fit all of its arcs together")]
+
+
+def _unfinished(arc: InputArc, tokens: Sequence[Token]) -> Reason:
+    """The group of which most is there."""
+    marks = [mark for token in tokens if (mark := mark_of(arc.gather or "", token)) is not None and "index" in mark]
+    there = Counter(mark["id"] for mark in marks)
+    if not marks:
+        message = f"{arc.place} holds no token of a group that {arc.gather} made"
+        return Reason(ReasonKind.GROUP, arc.place, 0, None, message)
+    most, have = there.most_common(1)[0]
+    need = next(mark["size"] for mark in marks if mark["id"] == most)
+    message = f"{have} of {need} tokens of a group that {arc.gather} made are in {arc.place}"
+    return Reason(ReasonKind.GROUP, arc.place, have, need, message)
+
+
+def _refusals(what: Transition, look: Look) -> list[Reason]:
     """Why none of the sets of tokens that were tried is a binding."""
+    transition = what.name
     reasons: list[Reason] = []
     if look.refused:
         kind = ReasonKind.GUARD_FAULT if look.faulty else ReasonKind.GUARD
@@ -137,6 +196,10 @@ def _refusals(transition: str, look: Look) -> list[Reason]:
     if look.blocked:
         message = "an open incident keeps it from these tokens: retry or resolve it"
         reasons.append(Reason(ReasonKind.INCIDENT, transition, look.blocked, None, message))
+    if look.barred:
+        places = ", ".join(dict.fromkeys(arc.place for arc in what.inhibits if arc.correlate is not None))
+        message = f"tokens with the same key lie in {places}"
+        reasons.append(Reason(ReasonKind.INHIBITED, transition, look.barred, None, message))
     if look.early:
         when = f"is due at {look.due.isoformat()}" if look.due is not None else "no time makes it due"
         reasons.append(Reason(ReasonKind.TIMER, transition, look.early, None, when))

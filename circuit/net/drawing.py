@@ -7,12 +7,29 @@ its name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from circuit.net.marking import Marking
-from circuit.net.structure import Mode, Net, Place, Transition, Trigger
+from circuit.net.structure import InputArc, Mode, Net, OutputArc, Place, Transition, Trigger
 
 _MERMAID_ESCAPES = {ord(character): f"#{ord(character)};" for character in '"#&<>`\\[]{}()|;'}
+
+_MERMAID_ARROWS = {
+    Mode.CONSUME: "-->",
+    Mode.DRAIN: "==>",
+    Mode.READ: "-.->",
+    Mode.REFRESH: "-.->",
+    Mode.INHIBIT: "--o",
+    Mode.RESET: "--x",
+}
+_DOT_STYLES: Mapping[Mode, Sequence[str]] = {
+    Mode.CONSUME: (),
+    Mode.DRAIN: ("arrowhead=normalnormal",),
+    Mode.READ: ("style=dashed",),
+    Mode.REFRESH: ("style=dashed",),
+    Mode.INHIBIT: ("arrowhead=odot",),
+    Mode.RESET: ("arrowhead=normalnormal", "style=dashed"),
+}
 
 
 def mermaid(net: Net, marking: Marking | None = None, agents: Mapping[str, str] | None = None) -> str:
@@ -28,10 +45,11 @@ def mermaid(net: Net, marking: Marking | None = None, agents: Mapping[str, str] 
         lines.append(f'  {ids["t", transition.name]}{left}"{label}"{right}')
     for transition in net.transitions.values():
         node = ids["t", transition.name]
-        for arc in transition.inputs:
-            arrow = "-->" if arc.mode is Mode.CONSUME else "-.->"
-            lines.append(f"  {ids['p', arc.place]} {arrow}{_mermaid_weight(arc.weight)} {node}")
-        lines += [f"  {node} -->{_mermaid_weight(arc.weight)} {ids['p', arc.place]}" for arc in transition.outputs]
+        lines += [
+            f"  {ids['p', arc.place]} {_MERMAID_ARROWS[arc.mode]}{_mermaid_label(arc)} {node}"
+            for arc in transition.inputs
+        ]
+        lines += [f"  {node} -->{_mermaid_label(arc)} {ids['p', arc.place]}" for arc in transition.outputs]
         if transition.on_failure:
             lines.append(f'  {node} -.->|"on failure"| {ids["p", transition.on_failure]}')
     lines += _mermaid_classes(net, marking, ids)
@@ -55,10 +73,10 @@ def dot(net: Net, marking: Marking | None = None, agents: Mapping[str, str] | No
         lines.append(f"  {ids['t', transition.name]} [shape=box, label={_quoted(label)}{extra}];")
     for transition in net.transitions.values():
         node = ids["t", transition.name]
-        for arc in transition.inputs:
-            style = [] if arc.mode is Mode.CONSUME else ["style=dashed"]
-            lines.append(f"  {ids['p', arc.place]} -> {node}{_attributes(style, arc.weight)};")
-        lines += [f"  {node} -> {ids['p', arc.place]}{_attributes([], arc.weight)};" for arc in transition.outputs]
+        lines += [
+            f"  {ids['p', arc.place]} -> {node}{_attributes(_DOT_STYLES[arc.mode], arc)};" for arc in transition.inputs
+        ]
+        lines += [f"  {node} -> {ids['p', arc.place]}{_attributes((), arc)};" for arc in transition.outputs]
         if transition.on_failure:
             lines.append(f'  {node} -> {ids["p", transition.on_failure]} [style=dotted, label="on failure"];')
     return "\n".join([*lines, "}"]) + "\n"
@@ -92,8 +110,9 @@ def _lines(label: list[str], separator: str) -> str:
     return separator.join(" ".join(line.split()).translate(_MERMAID_ESCAPES) for line in label)
 
 
-def _mermaid_weight(weight: int) -> str:
-    return f'|"{weight}"|' if weight > 1 else ""
+def _mermaid_label(arc: InputArc | OutputArc) -> str:
+    label = arc.note
+    return f'|"{" ".join(label.split()).translate(_MERMAID_ESCAPES)}"|' if label else ""
 
 
 def _mermaid_classes(net: Net, marking: Marking | None, ids: Mapping[tuple[str, str], str]) -> list[str]:
@@ -120,6 +139,7 @@ def _quoted(text: str) -> str:
     return f'"{escaped.replace(chr(0), "")}"'
 
 
-def _attributes(attributes: list[str], weight: int) -> str:
-    found = attributes + ([f'label="{weight}"'] if weight > 1 else [])
+def _attributes(attributes: Sequence[str], arc: InputArc | OutputArc) -> str:
+    label = arc.note
+    found = [*attributes, *([f"label={_quoted(label)}"] if label else [])]
     return f" [{', '.join(found)}]" if found else ""

@@ -18,15 +18,16 @@ from circuit.net.binding import Binding, has_room
 from circuit.net.mapping import Draft
 from circuit.net.marking import Marking, Token
 from circuit.net.structure import Net, Place, Transition
-from circuit.value import dataclass
+from circuit.value import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a firing did to the marking: for the history (`consumed`, `produced`) and for the rows of the tokens.
+    """What a firing did to the marking: for the history (`consumed`, `produced`, `removed`) and for the rows of tokens.
 
     `moves` holds tokens that kept their number, with the version that they had before; `takes` holds (number, version).
-    `superseded` is a refresh whose token was not there any more as it had been read.
+    `removed` are tokens that it took without having bound them. `superseded` is a refresh whose token was not there any
+    more as it had been read.
     """
 
     consumed: tuple[TokenRef, ...]
@@ -35,6 +36,7 @@ class Effect:
     moves: tuple[tuple[Token, int], ...] = ()
     takes: tuple[tuple[int, int], ...] = ()
     superseded: bool = False
+    removed: tuple[TokenRef, ...] = ()
 
     @property
     def made(self) -> list[Token]:
@@ -74,32 +76,43 @@ def complete(
     numbers: Iterator[int],
     now: datetime,
     firing: int = 0,
+    removed: Sequence[Token] = (),
 ) -> Effect:
     """Consume what `begin` reserved and produce the drafts. Raises `ColourMismatch` for a draft that its place refuses.
 
-    `numbers` gives the numbers of new tokens; a token that goes through one in, one out keeps its own.
+    `numbers` gives the numbers of new tokens; a token that goes through one in, one out keeps its own. `removed` are
+    free tokens that it takes beside: what `doomed` tells of, once the firings that hold some of them are aborted.
     """
     transition = net.transitions[binding.transition]
     if transition.refresh:
         return _refreshed(net, marking, binding, drafts, firing)
     _check_reserved(marking, binding)
-    _check_drafts(net, transition, binding, drafts)
+    _check_free(marking, removed)
+    check_drafts(net, transition, binding, drafts)
     _release_room(net, marking, binding.transition)
-    return _exchange(transition, marking, binding, drafts, numbers, now)
+    return _exchange(transition, marking, binding, drafts, numbers, now, removed)
 
 
 def fire(
-    net: Net, marking: Marking, binding: Binding, drafts: Sequence[Draft], numbers: Iterator[int], now: datetime
+    net: Net,
+    marking: Marking,
+    binding: Binding,
+    drafts: Sequence[Draft],
+    numbers: Iterator[int],
+    now: datetime,
+    removed: Sequence[Token] = (),
 ) -> Effect:
     """Begin and complete at once. Raises what these raise."""
     _check_free(marking, binding.consumed)
     if binding.read:
         _check_free(marking, binding.read)
+    if removed:
+        _check_free(marking, removed)
     if not has_room(net, marking, binding.transition):
         raise NetError(f"{binding.transition} has no room in a target")
     transition = net.transitions[binding.transition]
-    _check_drafts(net, transition, binding, drafts)
-    return _exchange(transition, marking, binding, drafts, numbers, now)
+    check_drafts(net, transition, binding, drafts)
+    return _exchange(transition, marking, binding, drafts, numbers, now, removed)
 
 
 def abort(net: Net, marking: Marking, binding: Binding, firing: int = 0, *, undone: bool = False) -> tuple[Token, ...]:
@@ -223,7 +236,7 @@ def _refreshed(net: Net, marking: Marking, binding: Binding, drafts: Sequence[Dr
         changed = refresh.end(transition, marking, binding.consumed[0], firing)
         moves = () if changed is None else ((changed, changed.version),)
         return Effect((), (), moves=moves, superseded=True)
-    _check_drafts(net, transition, binding, drafts)
+    check_drafts(net, transition, binding, drafts)
     patched = refresh.patch(transition, marking, token, drafts[0], firing)
     return Effect(binding.consumed_refs, (_image(patched),), moves=((patched, token.version),))
 
@@ -235,8 +248,16 @@ def _exchange(
     drafts: Sequence[Draft],
     numbers: Iterator[int],
     now: datetime,
+    removed: Sequence[Token],
 ) -> Effect:
     consumed = binding.consumed
+    if removed:
+        gone = tuple([TokenRef(token.number, token.version, token.place) for token in removed])
+        for token in removed:
+            marking.take(token.number)
+        effect = _exchange(transition, marking, binding, drafts, numbers, now, ())
+        takes = (*effect.takes, *((ref.number, ref.version) for ref in gone))
+        return replace(effect, takes=takes, removed=gone)
     if transition.keeps_identity:
         old, draft = consumed[0], drafts[0]
         token = Token(old.number, old.version + 1, draft.place, draft.data, draft.metadata, now)
@@ -297,9 +318,10 @@ def _check_reserved(marking: Marking, binding: Binding) -> None:
         raise NetError(f"the tokens of {binding.transition} are not reserved by one firing")
 
 
-def _check_drafts(net: Net, transition: Transition, binding: Binding, drafts: Sequence[Draft]) -> None:
+def check_drafts(net: Net, transition: Transition, binding: Binding, drafts: Sequence[Draft]) -> None:
+    """Raises `ColourMismatch` for a draft that its place refuses, and `NetError` for too few or too many of them."""
     consumed = binding.consumed
-    if len(drafts) != transition.produced:
+    if len(drafts) != transition.produced and not transition.fans_out:
         raise NetError(f"{transition.name} was given {len(drafts)} tokens to produce")
     for draft in drafts:
         colour = net.places[draft.place].colour

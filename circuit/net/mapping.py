@@ -2,7 +2,8 @@
 
 The data of a produced token is made in three steps: the data of the consumed tokens, merged; or, where the output
 arc has `data:`, what its expressions give; then the entries of the output mapping, each written to every target or,
-with the prefix `to.PLACE.`, to one.
+with the prefix `to.PLACE.`, to one. An arc with `each` makes a token of every element of a list: of the element itself,
+where it has no `data:`, and no entry of the mapping is written to it but those that name its place.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 from circuit.errors import MappingError, MergeConflict
 from circuit.expressions.cel import EvaluationFault, Expression, compile_expression
 from circuit.expressions.path import MISSING, Path, assign
-from circuit.expressions.value import is_object, same
+from circuit.expressions.value import is_list, is_object, kind, same
 from circuit.net.marking import Token
-from circuit.net.scope import ScopePath, scope_of
+from circuit.net.scope import ROOTS, ScopePath, scope_of
+from circuit.net.selection import FAN_OUT
 from circuit.net.structure import Merge, OutputArc, Transition
-from circuit.value import dataclass
+from circuit.value import dataclass, replace
 
 if TYPE_CHECKING:
     from circuit.net.binding import Binding
 
 MAX_DEPTH = 100
+MOST_ELEMENTS = 10_000
+"""Elements of a list of which one firing may make tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +185,21 @@ def produce(
     Raises `MappingError` or `MergeConflict`.
     """
     consumed, arcs = binding.consumed, transition.outputs
-    if len(consumed) == 1:
+    if len(consumed) == 1 and not transition.lists:
         data, metadata = consumed[0].data, consumed[0].metadata
     else:
         # Where every target computes its data, there is nothing to merge but metadata.
-        wanted = any(arc.data is None for arc in arcs)
+        wanted = any(arc.data is None and arc.each is None for arc in arcs)
         data: Mapping[str, Any] = _merged(consumed, transition.merge, "data") if wanted else {}
-        metadata = _merged(consumed, transition.merge, "metadata")
+        metadata = _merged(_ungrouped(transition, consumed), transition.merge, "metadata")
     mapping = transition.output_mapping if mapped else None
     entries = _resolved(mapping, outputs) if mapping is not None and mapping.entries else ()
-    scope = scope_of(consumed, binding.read, case) if any(arc.data is not None for arc in arcs) else {}
+    computed = any(arc.data is not None or arc.each is not None for arc in arcs)
+    scope = scope_of(consumed, binding.read, case, ROOTS, transition.lists) if computed else {}
+    if computed:
+        scope |= {"output": outputs, **{name: outputs.get(name) or {} for name in ("form", "message")}}
+    if transition.fans_out:
+        return _fanned(transition, binding, scope, data, metadata, entries)
     drafts: list[Draft] = []
     for arc in arcs:
         own = data if arc.data is None else arc.data.evaluate(scope)
@@ -200,6 +209,70 @@ def produce(
         else:
             drafts.extend([draft] * arc.weight)
     return drafts
+
+
+def _fanned(
+    transition: Transition,
+    binding: Binding,
+    scope: Mapping[str, Any],
+    data: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    entries: Sequence[tuple[OutputEntry, Any]],
+) -> list[Draft]:
+    """The tokens of a transition that makes one of each element of a list. All of them are marked as a group."""
+    lists = [None if arc.each is None else _elements(transition, arc, scope) for arc in transition.outputs]
+    size = next(len(found) for found in lists if found is not None)
+    if not size and all(found is not None for found in lists):
+        raise MappingError(
+            f"{transition.label}: the list has no element, so that nothing would be left of what it takes; "
+            "give it another target beside the one with `each`"
+        )
+    first = next(iter(binding.consumed), None)
+    group = {"id": "0" if first is None else f"{first.number}.{first.version}", "size": size}
+    marks: Mapping[str, Any] = metadata.get(FAN_OUT) or {}
+    drafts: list[Draft] = []
+    for arc, elements in zip(transition.outputs, lists, strict=True):
+        if elements is None:
+            own = data if arc.data is None else arc.data.evaluate(scope)
+            marked = {**metadata, FAN_OUT: {**marks, transition.label: group}}
+            drafts += [_written(arc, own, marked, entries)] * arc.weight
+            continue
+        named = [entry for entry in entries if entry[0].place is not None]
+        for index, element in enumerate(elements):
+            if arc.data is not None:
+                own = arc.data.evaluate({**scope, "item": element, "index": index})
+            else:
+                own = element if is_object(element) else {"item": element}
+            marked = {**metadata, FAN_OUT: {**marks, transition.label: {**group, "index": index}}}
+            drafts.append(_written(arc, own, marked, named))
+    return drafts
+
+
+def _elements(transition: Transition, arc: OutputArc, scope: Mapping[str, Any]) -> list[Any]:
+    assert arc.each is not None
+    try:
+        found = arc.each.evaluate(scope)
+    except EvaluationFault as fault:
+        raise MappingError(f"{transition.label}: each: {fault}") from None
+    if not is_list(found):
+        raise MappingError(f"{transition.label}: each: {arc.each.source} gives {kind(found)}, not a list")
+    most = MOST_ELEMENTS if arc.most is None else arc.most
+    if len(found) > most:
+        raise MappingError(f"{transition.label}: each: {arc.each.source} has {len(found)} elements; at most {most}")
+    return found
+
+
+def _ungrouped(transition: Transition, tokens: Sequence[Token]) -> Sequence[Token]:
+    """The tokens without the marks of the groups that the transition gathers: what comes out belongs to none."""
+    over = {arc.gather for arc in transition.consumes if arc.gather is not None}
+    if not over:
+        return tokens
+    found: list[Token] = []
+    for token in tokens:
+        marks = {name: mark for name, mark in (token.metadata.get(FAN_OUT) or {}).items() if name not in over}
+        rest = {name: value for name, value in token.metadata.items() if name != FAN_OUT}
+        found.append(replace(token, metadata={**rest, FAN_OUT: marks} if marks else rest))
+    return found
 
 
 def _resolved(mapping: OutputMapping, outputs: Mapping[str, Any]) -> list[tuple[OutputEntry, Any]]:

@@ -39,10 +39,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
+    """`note` stands beside it: what it asks for, or its weight."""
+
     source: int
     target: int
     kind: EdgeKind = EdgeKind.PLAIN
-    weight: int = 1
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,6 @@ _KINDS = {
     "refresh": EdgeKind.READ,
     "inhibit": EdgeKind.INHIBIT,
     "reset": EdgeKind.RESET,
-    "drain": EdgeKind.RESET,
 }
 _SIGNS = {Trigger.MANUAL.value: "✋", "timer": "⏲", "message": "✉"}
 
@@ -95,10 +96,10 @@ def picture_of_net(
         here = len(nodes)
         nodes.append(_transition(transition, (agents or {}).get(transition.name)))
         edges += [
-            Edge(number[arc.place], here, _KINDS.get(arc.mode.value, EdgeKind.PLAIN), arc.weight)
+            Edge(number[arc.place], here, _KINDS.get(arc.mode.value, EdgeKind.PLAIN), arc.note)
             for arc in transition.inputs
         ]
-        edges += [Edge(here, number[arc.place], EdgeKind.PLAIN, arc.weight) for arc in transition.outputs]
+        edges += [Edge(here, number[arc.place], EdgeKind.PLAIN, arc.note) for arc in transition.outputs]
         if transition.on_failure:
             edges.append(Edge(here, number[transition.on_failure], EdgeKind.FAILURE))
     first = net.initial_place
@@ -127,12 +128,16 @@ def picture_of_place_net(
     for step in net.steps:
         here = len(nodes)
         nodes.append(Node(step.name, net.labels.get(step.name, step.name), False, details=(step.name,)))
-        edges += [Edge(place, here, EdgeKind.PLAIN, weight) for place, weight in step.consumes]
-        edges += [Edge(here, place, EdgeKind.PLAIN, weight) for place, weight in step.produces]
-        edges += [Edge(place, here, EdgeKind.INHIBIT, weight) for place, weight in step.inhibitors]
+        edges += [Edge(place, here, EdgeKind.PLAIN, _count(weight)) for place, weight in step.consumes]
+        edges += [Edge(here, place, EdgeKind.PLAIN, _count(weight)) for place, weight in step.produces]
+        edges += [Edge(place, here, EdgeKind.INHIBIT, _count(weight)) for place, weight in step.inhibitors]
         edges += [Edge(place, here, EdgeKind.RESET) for place in step.resets]
     first = tuple(place for place, tokens in enumerate(net.initial) if tokens)
     return Picture(net.name, tuple(nodes), tuple(edges), first, dict(heat or {}), tuple(trace))
+
+
+def _count(weight: int) -> str:
+    return str(weight) if weight > 1 else ""
 
 
 def _transition(transition: Transition, agent: str | None) -> Node:
@@ -147,5 +152,9 @@ def _transition(transition: Transition, agent: str | None) -> Node:
         acting=transition.acting,
         sign="⚙" if transition.acting else _SIGNS.get(transition.trigger.value, ""),
         notes=tuple(([agent] if agent else []) + guards),
-        details=tuple(([f"agent {agent}"] if agent else []) + [f"only if {guard}" for guard in guards]),
+        details=tuple(
+            ([f"agent {agent}"] if agent else [])
+            + [f"only if {guard}" for guard in guards]
+            + [f"cancels {name}" for name in sorted(transition.cancels)]
+        ),
     )

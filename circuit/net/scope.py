@@ -4,7 +4,7 @@ A scope is a plain mapping:
 
 - `data`, `metadata`: those of the consumed token, only where exactly one is consumed;
 - `tokens`: by place `{"id", "version", "data", "metadata"}`, or a list of these where the binding takes more than one
-  token of the place (consumed ones before read ones);
+  token of the place (consumed ones before read ones), and always where how many it takes shows only then;
 - `case`: `id`, `workflow_id`, `started_at` (ISO 8601) and `fired`, the completed firings by transition.
 """
 
@@ -77,15 +77,19 @@ def scope_of(
     read: Sequence[Token],
     case: Mapping[str, Any],
     needs: Collection[str] = ROOTS,
+    lists: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The scope of a binding that consumes and reads these tokens; `tokens` is left out unless it is among `needs`."""
+    """The scope of a binding that consumes and reads these tokens; `tokens` is left out unless it is among `needs`.
+    The places in `lists` have a list of tokens, however many they are."""
     scope: dict[str, Any] = {"case": case}
-    if len(consumed) == 1:
+    if len(consumed) == 1 and not lists:
         scope["data"] = consumed[0].data
         scope["metadata"] = consumed[0].metadata
     if "tokens" in needs:
-        views: dict[str, list[dict[str, Any]]] = {}
+        views: dict[str, list[dict[str, Any]]] = {place: [] for place in lists}
         for token in (*consumed, *read):
             views.setdefault(token.place, []).append(token_view(token, case))
-        scope["tokens"] = {place: found[0] if len(found) == 1 else found for place, found in views.items()}
+        scope["tokens"] = {
+            place: found[0] if len(found) == 1 and place not in lists else found for place, found in views.items()
+        }
     return scope

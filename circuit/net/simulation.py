@@ -17,6 +17,7 @@ from circuit.net.binding import Binding, first_enabled
 from circuit.net.firing import Effect, abort, begin, complete, divert, fire
 from circuit.net.mapping import map_inputs, merge_inputs, produce
 from circuit.net.marking import Marking, Token
+from circuit.net.selection import doomed
 from circuit.net.structure import Net, Transition
 
 MAX_FIRINGS = 10_000
@@ -52,7 +53,7 @@ class Simulation:
     _blocked: set[tuple[str, tuple[tuple[int, int], ...]]] = field(default_factory=set[Any])
 
     def __post_init__(self) -> None:
-        self.fired = dict.fromkeys(self.net.transitions, 0)
+        self.fired = dict.fromkeys(self.net.labels, 0)
         self._numbers = count(max((token.number for token in self.marking.all()), default=0) + 1)
 
     def put(self, place: str, data: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> Token:
@@ -95,20 +96,21 @@ class Simulation:
                 begin(self.net, self.marking, binding, begun, self.now)
                 outputs = self.act(transition, inputs)
             drafts = produce(transition, binding, outputs, self.case)
+            removed = doomed(transition, self.marking, binding.consumed, self.case)
             if begun:
-                effect = complete(self.net, self.marking, binding, drafts, self._numbers, self.now, begun)
+                effect = complete(self.net, self.marking, binding, drafts, self._numbers, self.now, begun, removed)
             else:
-                effect = fire(self.net, self.marking, binding, drafts, self._numbers, self.now)
+                effect = fire(self.net, self.marking, binding, drafts, self._numbers, self.now, removed)
         except FiringError as error:
             return Step(binding.transition, binding, self._fail(transition, binding, error, begun), error)
-        self.fired[binding.transition] += 1
+        self.fired[transition.label] += 1
         return Step(binding.transition, binding, effect)
 
     def _inputs(self, transition: Transition, binding: Binding) -> Mapping[str, Any]:
         merged = None
         if transition.input_mapping is None and len(binding.consumed) > 1:
             merged, _ = merge_inputs(binding.consumed, transition.merge)
-        return map_inputs(transition.input_mapping, binding.scope(self.case), merged=merged)
+        return map_inputs(transition.input_mapping, binding.scope(self.case, transition.lists), merged=merged)
 
     def _fail(self, transition: Transition, binding: Binding, error: FiringError, begun: int) -> Effect | None:
         if begun and transition.on_failure is not None:

@@ -12,10 +12,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from circuit.expressions.cel import Expression
     from circuit.net.colour import Colour
     from circuit.net.guard import Guard
     from circuit.net.mapping import InputMapping, OutputData, OutputMapping
     from circuit.net.reception import Reception
+    from circuit.net.scope import ScopePath
     from circuit.net.timing import Timing
 
 
@@ -29,11 +31,19 @@ def _derive(instance: object, name: str, value: object) -> None:
 
 
 class Mode(StrEnum):
-    """What an input arc does with the tokens that it binds."""
+    """What an input arc does: it takes tokens; looks at some; wants fewer than its weight to lie there; takes all that
+    are available, its weight at least; empties the place when the transition fires; or patches a token in its place."""
 
     CONSUME = "consume"
     READ = "read"
+    INHIBIT = "inhibit"
+    DRAIN = "drain"
+    RESET = "reset"
     REFRESH = "refresh"
+
+
+BINDING = frozenset({Mode.CONSUME, Mode.READ, Mode.DRAIN, Mode.REFRESH})
+"""The modes of arcs that bind tokens. The others look at a place as a whole."""
 
 
 class Trigger(StrEnum):
@@ -75,18 +85,62 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class InputArc:
+    """`where` says which tokens of the place it means; `correlate` is the path of a key on which all arcs of the
+    transition that have one agree; `gather` names the transition of which it takes one token for each element;
+    `newest` has it look at the highest token numbers first."""
+
     place: str
     weight: int = 1
     mode: Mode = Mode.CONSUME
+    where: Expression | None = None
+    correlate: ScopePath | None = None
+    gather: str | None = None
+    newest: bool = False
+
+    @property
+    def choosy(self) -> bool:
+        """Whether it does not take the next token, whichever that is."""
+        return self.picky or self.newest
+
+    @property
+    def picky(self) -> bool:
+        """Whether it does not take any token as well as any other."""
+        return self.where is not None or self.correlate is not None or self.gather is not None
+
+    @property
+    def several(self) -> bool:
+        """Whether how many tokens it takes shows only when it takes them."""
+        return self.mode is Mode.DRAIN or self.gather is not None
+
+    @property
+    def note(self) -> str:
+        """What stands on it in a drawing: how many tokens, and which of them, where that is not plain."""
+        parts = ["all"] if self.mode is Mode.DRAIN else []
+        parts += ["newest"] if self.newest else []
+        parts += [str(self.weight)] if self.weight > 1 else []
+        parts += [f"gather {self.gather}"] if self.gather is not None else []
+        parts += [f"where {self.where.source}"] if self.where is not None else []
+        parts += [f"by {self.correlate}"] if self.correlate is not None else []
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class OutputArc:
-    """`data`, where given, computes the data of the produced token; else the inputs' data is merged."""
+    """`data`, where given, computes the data of the produced token; else the inputs' data is merged. With `each`, a
+    token is produced for each element of the list that it gives, `most` of them at most."""
 
     place: str
     weight: int = 1
     data: OutputData | None = None
+    each: Expression | None = None
+    most: int | None = None
+
+    @property
+    def note(self) -> str:
+        """What stands on it in a drawing."""
+        if self.each is not None:
+            return f"each of {self.each.source}"
+        return str(self.weight) if self.weight > 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +156,16 @@ class Transition:
     """`acting` transitions perform an action between begin and complete; the others are immediate and pure. `timing`
     says when bound tokens may be taken, `then` what a refresh fires with its token when it is done.
 
+    `cancels` are the transitions of which the firings are cancelled when it fires, with the tokens that they hold.
+    `label` is what it is called by authors: of `from_any`, each choice is a transition of its own with the same label.
+
     Derived: `keeps_identity` says whether the one token that goes in is the one that comes out; `produced` is how many
     tokens come out; `refresh` says that its one token is neither reserved nor moved, and is patched where it lies if it
     still lies there unchanged; `demand` is how many free tokens the arcs ask of each place in all, since no token is
-    bound by two arcs; `single` is the place of the only arc, where one token of any kind is all that is asked.
+    bound by two arcs; `single` is the place of the only arc, where one token of any kind is all that is asked; `simple`
+    says that any tokens will do, as many as the weights say, each place asked by one arc; `lists` are the places whose
+    tokens expressions see as a list, however many there are; `clears` says that firing it takes tokens that it does not
+    bind; `fans_out` that how many tokens come out shows only then.
     """
 
     name: str
@@ -123,37 +183,62 @@ class Transition:
     input_mapping: InputMapping | None = None
     output_mapping: OutputMapping | None = None
     on_failure: str | None = None
+    cancels: frozenset[str] = frozenset()
+    label: str = ""
     consumes: tuple[InputArc, ...] = _derived()
     reads: tuple[InputArc, ...] = _derived()
+    inhibits: tuple[InputArc, ...] = _derived()
+    resets: tuple[InputArc, ...] = _derived()
     refresh: bool = _derived()
     keeps_identity: bool = _derived()
     produced: int = _derived()
     demand: tuple[tuple[str, int], ...] = _derived()
     single: str | None = _derived()
+    simple: bool = _derived()
+    lists: frozenset[str] = _derived()
+    clears: bool = _derived()
+    fans_out: bool = _derived()
 
     def __post_init__(self) -> None:
-        consumes = tuple(arc for arc in self.inputs if arc.mode is not Mode.READ)
+        modes = {mode: tuple(arc for arc in self.inputs if arc.mode is mode) for mode in Mode}
+        binding = [arc for arc in self.inputs if arc.mode in BINDING]
+        taking = [arc for arc in binding if arc.mode is not Mode.READ]
+        # Who gathers comes last: the others tell it of which group, where one of them belongs to it.
+        consumes = tuple(sorted(taking, key=lambda arc: arc.gather is not None))
         consumed = sum(arc.weight for arc in consumes)
         demand: dict[str, int] = {}
-        for arc in self.inputs:
-            demand[arc.place] = demand.get(arc.place, 0) + arc.weight
-        _derive(self, "consumes", consumes)
-        _derive(self, "reads", tuple(arc for arc in self.inputs if arc.mode is Mode.READ))
+        for arc in binding:
+            # Of a group that was made of an empty list, there is none to take.
+            demand[arc.place] = demand.get(arc.place, 0) + (arc.weight if arc.gather is None else 0)
+        several = frozenset(arc.place for arc in binding if arc.several)
+        fans_out = any(arc.each is not None for arc in self.outputs)
         produced = sum(arc.weight for arc in self.outputs)
-        plain = consumed == 1 and len(self.inputs) == 1 and self.guard is None and self.timing is None
-        _derive(self, "refresh", any(arc.mode is Mode.REFRESH for arc in self.inputs))
-        _derive(self, "keeps_identity", consumed == 1 and produced == 1)
+        choosy = any(arc.choosy or arc.several for arc in binding)
+        plain = consumed == 1 and len(self.inputs) == 1 and self.guard is None and self.timing is None and not choosy
+        _derive(self, "consumes", consumes)
+        _derive(self, "reads", modes[Mode.READ])
+        _derive(self, "inhibits", modes[Mode.INHIBIT])
+        _derive(self, "resets", modes[Mode.RESET])
+        _derive(self, "label", self.label or self.name)
+        _derive(self, "simple", not choosy and len({arc.place for arc in consumes}) == len(consumes))
+        _derive(self, "lists", several)
+        _derive(self, "clears", bool(modes[Mode.RESET] or self.cancels))
+        _derive(self, "fans_out", fans_out)
+        _derive(self, "refresh", bool(modes[Mode.REFRESH]))
+        _derive(self, "keeps_identity", consumed == 1 and produced == 1 and not several and not fans_out)
         _derive(self, "produced", produced)
         _derive(self, "demand", tuple(demand.items()))
         _derive(self, "single", self.inputs[0].place if plain else None)
 
 
 class Room(NamedTuple):
-    """What a transition asks of a place with a capacity: room for `extra` tokens more than it takes from there."""
+    """What a transition asks of a place with a capacity: room for `extra` tokens more than it takes from there, or for
+    so many where it empties the place before."""
 
     place: str
     extra: int
     capacity: int
+    emptied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +250,7 @@ class Net:
     transition, the automatic ones that a firing of it may enable or disable by the tokens that it moves or reserves;
     `counting` are those whose guard reads `case`, and so may change its mind without any token moving; `failing` are
     the places in which a case fails; `interrupting` are the timers that take what a firing holds, `receiving` the
-    transitions that messages fire, in the order in which they get one.
+    transitions that messages fire, in the order in which they get one; `labels` names the transitions of each label.
     """
 
     name: str
@@ -179,6 +264,7 @@ class Net:
     failing: tuple[str, ...] = _derived()
     interrupting: tuple[str, ...] = _derived()
     receiving: tuple[str, ...] = _derived()
+    labels: Mapping[str, tuple[str, ...]] = _derived()
 
     def __post_init__(self) -> None:
         interrupting = [one.name for one in self.transitions.values() if getattr(one.timing, "interrupt", False)]
@@ -186,6 +272,10 @@ class Net:
         receiving = [one for one in self.transitions.values() if one.reception is not None]
         receiving.sort(key=lambda one: (-one.priority, one.name))
         _derive(self, "receiving", tuple(one.name for one in receiving))
+        labels: dict[str, tuple[str, ...]] = {}
+        for one in self.transitions.values():
+            labels[one.label] = (*labels.get(one.label, ()), one.name)
+        _derive(self, "labels", labels)
         _derive(self, "rooms", {name: self._rooms_of(one) for name, one in self.transitions.items()})
         automatic = [one for one in self.transitions.values() if one.trigger in (Trigger.AUTO, Trigger.TIMER)]
         order = sorted({(one.acting, -one.priority) for one in automatic})
@@ -217,8 +307,12 @@ class Net:
         """Where a new case puts its token, if the net says so."""
         return next((place for place in self.places.values() if place.initial), None)
 
+    def named(self, name: str) -> tuple[Transition, ...]:
+        """The transition of this name, or all that have it for a label; none where there is none."""
+        return tuple(self.transitions[one] for one in self.labels.get(name, (name,)) if one in self.transitions)
+
     def _affected_by(self, transition: Transition) -> tuple[str, ...]:
-        changed = [arc.place for arc in transition.consumes] + [arc.place for arc in transition.outputs]
+        changed = [arc.place for arc in (*transition.consumes, *transition.resets, *transition.outputs)]
         if transition.on_failure is not None:
             changed.append(transition.on_failure)
         looking = [transition.name]
@@ -235,17 +329,21 @@ class Net:
     def _rooms_of(self, transition: Transition) -> tuple[Room, ...]:
         taken: dict[str, int] = {}
         for arc in transition.consumes:
-            taken[arc.place] = taken.get(arc.place, 0) + arc.weight
+            # How many tokens a group has is not known here; no room is saved for less than it needs.
+            taken[arc.place] = taken.get(arc.place, 0) + (arc.weight if arc.gather is None else 0)
         produced: dict[str, int] = {}
         for arc in transition.outputs:
-            produced[arc.place] = produced.get(arc.place, 0) + arc.weight
+            count = arc.weight if arc.each is None else arc.most or 0
+            produced[arc.place] = produced.get(arc.place, 0) + count
         failure = transition.on_failure if transition.acting else None
         if failure is not None:
             # A firing ends in its targets or in `on_failure`, never in both, so the larger of the two is enough.
             produced[failure] = max(produced.get(failure, 0), sum(taken.values()))
+        cleared = {arc.place for arc in transition.resets if not arc.picky}
         rooms: list[Room] = []
         for name, count in produced.items():
-            capacity, extra = self.places[name].capacity, count - taken.get(name, 0)
+            emptied = name in cleared
+            capacity, extra = self.places[name].capacity, count - (0 if emptied else taken.get(name, 0))
             if capacity is not None and extra > 0:
-                rooms.append(Room(name, extra, capacity))
+                rooms.append(Room(name, extra, capacity, emptied))
         return tuple(rooms)

@@ -148,9 +148,9 @@ class _Drawing:
         end = {EdgeKind.INHIBIT: "ring", EdgeKind.RESET: "twice"}.get(edge.kind, "on" if on else "arrow")
         lit = ' style="stroke: #d9480f; stroke-width: 2.4"' if on else ""
         yield f'<path class="arc{kind}" d="{_curve(way)}" marker-end="url(#{end})"{lit}/>'
-        if edge.weight > 1:
+        if edge.note:
             x, y = _middle(way)
-            yield from _beside([str(edge.weight)], x, y - 4, "count")
+            yield from _beside([_cut(edge.note, _WIDE)], x, y - 4, "count")
 
 
 def _curve(way: list[Point]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import faults_of, workflow
+from faulty import workflow
 
 from circuit.definition import compile_document, content_hash, load, load_workflow
 from circuit.definition.workflow import ProviderSpec, RetryPolicy
@@ -258,16 +258,15 @@ transitions: {}
     assert not parent.accepts({"node": {}})
 
 
-def test_the_example_of_the_format_is_refused_for_what_is_not_run_yet_and_for_nothing_else() -> None:
-    faults = faults_of((HERE / "whole_format.yaml").read_text())
-    assert all(fault.message.endswith("is not supported yet") for fault in faults), "\n".join(map(str, faults))
-    assert [fault.message.removesuffix(" is not supported yet") for fault in faults] == [
-        "where (an arc filter)",
-        "correlate",
-        "correlate",
-        "arc mode inhibit",
-        "correlate",
-        "arc mode reset",
+def test_the_example_of_the_format_is_one() -> None:
+    made = load_workflow((HERE / "whole_format.yaml").read_text())
+    assemble = made.net.transitions["assemble"]
+    assert [(arc.place, arc.mode.value, arc.choosy) for arc in assemble.inputs] == [
+        ("part", "consume", True),
+        ("order", "consume", True),
+        ("catalogue", "read", False),
+        ("recall", "inhibit", True),
+        ("scrap", "reset", False),
     ]
 
 

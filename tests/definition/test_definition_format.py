@@ -163,27 +163,6 @@ def test_what_is_not_run_yet_is_refused_by_name(places: str, agent: str, step: s
     expect(workflow(places=places, agent=agent, step=step, top=top), f"{name} is not supported yet")
 
 
-@pytest.mark.parametrize(
-    ("arc", "name"),
-    [
-        ("mode: «inhibit", "arc mode inhibit"),
-        ("mode: «reset", "arc mode reset"),
-        ("mode: «refresh", "arc mode refresh"),
-        ("mode: «drain", "arc mode drain"),
-        ("«where: token.data.x > 1", "where (an arc filter)"),
-        ("«correlate: data.order_id", "correlate"),
-    ],
-)
-def test_arcs_that_are_not_run_yet(arc: str, name: str) -> None:
-    text = workflow(transitions=f"more:\n  from_places: [start, {{place: end, {arc}}}]\n  to_place: end")
-    expect(text, f"{name} is not supported yet")
-
-
-def test_from_any_is_not_run_yet() -> None:
-    text = workflow(transitions='more:\n  «from_any: [start, end]\n  to_place: end\n  conditions: ["data.x == 1"]')
-    expect(text, "from_any is not supported yet")
-
-
 def test_an_adapter_and_the_options_of_a_model_inside_are_looked_at() -> None:
     text = workflow(
         agents="""

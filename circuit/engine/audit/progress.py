@@ -68,7 +68,7 @@ def _enabled(case: AuditedCase) -> Faults:
         "id": str(case.key.case),
         "workflow_id": case.row["workflow_id"],
         "started_at": case.row["started_at"].isoformat(),
-        "fired": {name: case.replay.fired[name] for name in net.transitions},
+        "fired": {label: case.replay.fired[label] for label in net.labels},
     }
     for name, transition in net.transitions.items():
         if transition.acting or transition.trigger not in (Trigger.AUTO, Trigger.TIMER):

@@ -34,7 +34,8 @@ from circuit.events import (
 )
 from circuit.ids import CaseKey
 from circuit.net.marking import Marking, Token
-from circuit.net.structure import Net, Transition
+from circuit.net.selection import FAN_OUT
+from circuit.net.structure import InputArc, Net, OutputArc, Transition
 from circuit.storage.records import ExecutionStatus, FiringState
 
 
@@ -163,7 +164,7 @@ class Replay:
         if transition is not None:
             if not transition.acting:
                 yield self._fault("I1", seq, f"{event.transition} is immediate and has a firing")
-            asked = Counter[str]() if transition.refresh else _asked(transition)
+            asked = () if transition.refresh else transition.consumes
             yield from self._arcs(seq, "reserves", event.transition, event.reserved, asked)
         self.firings[event.firing] = Replayed(event.firing, event.transition, event.reserved, at)
         for ref in event.reserved:
@@ -181,9 +182,10 @@ class Replay:
             if transition.acting and event.firing is None:
                 yield self._fault("I2", seq, f"{event.transition} is acting and fired without a firing")
             if not event.superseded:
-                yield from self._arcs(seq, "consumes", event.transition, event.consumed, _asked(transition))
-                yield from self._arcs(seq, "produces", event.transition, event.produced, _given(transition))
-        self.fired[event.transition] += 1
+                yield from self._arcs(seq, "consumes", event.transition, event.consumed, transition.consumes)
+                yield from self._made(seq, transition, event)
+            yield from self._emptied(seq, transition, event)
+        self.fired[transition.label if transition is not None else event.transition] += 1
         if event.firing is not None:
             execution = ExecutionStatus.COMPLETED if event.skipped is None else ExecutionStatus.FAILED
             yield from self._end(seq, event.firing, event, FiringState.COMPLETED, execution)
@@ -191,7 +193,31 @@ class Replay:
         refresh = transition is not None and transition.refresh and bool(event.consumed)
         lying = self.marking.get(event.consumed[0].number) if refresh else None
         came = lying.entered_at if lying is not None else at
-        yield from self._exchange(seq, came, event.consumed, event.produced)
+        yield from self._exchange(seq, came, (*event.consumed, *event.removed), event.produced)
+
+    def _made(self, seq: int, transition: Transition, event: TransitionFired) -> Iterator[Fault]:
+        """As many tokens as the weights say, and of each element of a list one."""
+        moved = Counter(token.place for token in event.produced)
+        asked = Counter[str]()
+        for arc in transition.outputs:
+            asked[arc.place] += arc.weight if arc.each is None else _elements(transition, arc.place, event.produced)
+        if moved != +asked:
+            told = f"{event.transition} produces {_counted(moved)}; its arcs say {_counted(asked)}"
+            yield self._fault("I1", seq, told)
+
+    def _emptied(self, seq: int, transition: Transition, event: TransitionFired) -> Iterator[Fault]:
+        """What is taken without being bound lies where reset arcs empty a place, or was held by a cancelled firing; of
+        a place that is emptied, nothing is left."""
+        places = {arc.place for arc in transition.resets}
+        if not transition.cancels:
+            places_left = sorted({ref.place for ref in event.removed} - places)
+            if places_left:
+                told = f"{event.transition} takes tokens away from {', '.join(places_left)} without a reset arc"
+                yield self._fault("I1", seq, told)
+        gone = {ref.number for ref in (*event.consumed, *event.removed)}
+        for arc in transition.resets:
+            if not arc.picky and any(token.number not in gone for token in self.marking.tokens(arc.place)):
+                yield self._fault("I1", seq, f"{event.transition} resets {arc.place} and leaves tokens there")
 
     def _fail(self, seq: int, at: datetime, event: FiringFailed) -> Iterator[Fault]:
         if event.incident is not None:
@@ -202,9 +228,9 @@ class Replay:
             yield from self._end(seq, event.firing, event, FiringState.FAILED, ExecutionStatus.FAILED)
         transition = self._transition(event.transition)
         if event.consumed and transition is not None:
-            yield from self._arcs(seq, "consumes", event.transition, event.consumed, _asked(transition))
-            where = Counter({transition.on_failure or "": len(event.consumed)})
-            yield from self._arcs(seq, "diverts", event.transition, event.produced, where)
+            yield from self._arcs(seq, "consumes", event.transition, event.consumed, transition.consumes)
+            where = OutputArc(transition.on_failure or "", len(event.consumed))
+            yield from self._arcs(seq, "diverts", event.transition, event.produced, (where,))
         yield from self._exchange(seq, at, event.consumed, event.produced)
 
     def _end(
@@ -287,10 +313,17 @@ class Replay:
         does: str,
         name: str,
         tokens: Sequence[TokenRef | TokenImage],
-        asked: Counter[str],
+        arcs: Sequence[InputArc | OutputArc],
     ) -> Iterator[Fault]:
         moved = Counter(token.place for token in tokens)
-        if moved != asked:
+        asked = Counter[str]()
+        for arc in arcs:
+            asked[arc.place] += arc.weight
+            if isinstance(arc, InputArc) and arc.several:
+                # All that were there, or a whole group.
+                least = 0 if arc.gather is not None else arc.weight
+                asked[arc.place] += max(moved[arc.place], least) - arc.weight
+        if moved != +asked:
             yield self._fault("I1", seq, f"{name} {does} {_counted(moved)}; its arcs say {_counted(asked)}")
 
     # -- the rest ---------------------------------------------------------------------------------------------------
@@ -306,18 +339,13 @@ class Replay:
         return of_case(invariant, self.key, "history", message, remedy, seq=seq)
 
 
-def _asked(transition: Transition) -> Counter[str]:
-    asked: Counter[str] = Counter()
-    for arc in transition.consumes:
-        asked[arc.place] += arc.weight
-    return asked
-
-
-def _given(transition: Transition) -> Counter[str]:
-    given: Counter[str] = Counter()
-    for arc in transition.outputs:
-        given[arc.place] += arc.weight
-    return given
+def _elements(transition: Transition, place: str, produced: Sequence[TokenImage]) -> int:
+    """Of how many elements of a list the tokens in a place were made; as many as the tokens themselves say."""
+    for image in produced:
+        mark = (image.metadata.get(FAN_OUT) or {}).get(transition.label) or {}
+        if image.place == place and "index" in mark:
+            return mark["size"]
+    return 0
 
 
 def _token(image: TokenImage, entered_at: datetime) -> Token:

@@ -3,6 +3,11 @@
 What is left out only ever keeps transitions from firing, so that the analysed net can do all that the workflow can, and
 more. The way of failures (`on_failure` and dead-letter places) is left out too, and named.
 
+So are the filters and keys of arcs, but for what resets and drains leave lying: where that depends on them, the net
+says so (`inexact`). A transition that makes tokens of the elements of a list becomes a step for each length that the
+list may have, with a place that remembers it for the one that gathers them; where the list may be long, a few lengths
+stand for all (`sampled`).
+
 An action runs between a begin, which reserves tokens and room, and a complete. Mostly that makes no difference, and the
 transition is one step. Where a capacity, an inhibit or a reset arc looks at a place of it, the steps are two, with a
 hidden place between them, and what such arcs look at is counted beside the free tokens: reserved ones still lie there.
@@ -13,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from circuit.net.analysis.place_net import PlaceNet, Step, arcs
 from circuit.net.structure import Net, Transition
@@ -48,13 +54,30 @@ TRIGGERS = frozenset({"auto", "manual", "timer", "message", "agent"})
 class Translated:
     """The net to analyse. `failing` are the transitions whose way of failure is left out, `letters` the dead-letter
     places that are, `split` the transitions that became two steps. `inexact` says in words what the net does not show
-    exactly; behaviour is then not decided."""
+    exactly; behaviour is then not decided. `sampled` says of which lists only a few lengths are looked at: what goes
+    wrong with them goes wrong, and nothing else is decided."""
 
     net: PlaceNet
     failing: tuple[str, ...] = ()
     letters: tuple[str, ...] = ()
     split: tuple[str, ...] = ()
     inexact: str = ""
+    sampled: str = ""
+
+
+def transition_of(step: str) -> str:
+    """The transition that a step of the analysed net belongs to: no name in a file can hold a blank."""
+    return step.partition(" (")[0]
+
+
+def begins(step: str) -> bool:
+    """Whether the transition is enabled where the step is: it is not the second half of one."""
+    return not step.partition(" (")[2].startswith("complete")
+
+
+_LONGEST = 4
+"""A list that may have more elements is not looked at in each of its lengths."""
+_SAMPLE = 3
 
 
 @dataclass(slots=True)
@@ -68,15 +91,30 @@ class _Draft:
         inhibitors, resets = tuple(sorted(self.inhibitors.items())), tuple(sorted(self.resets))
         return Step(name, arcs(self.consumes), arcs(self.produces), inhibitors, resets)
 
+    def copy(self) -> _Draft:
+        return _Draft([*self.consumes], [*self.produces], {**self.inhibitors}, {*self.resets})
 
-def translate(net: Net, tokens: Mapping[str, int]) -> Translated:
-    """The net to analyse in the stead of `net`, which begins with so many `tokens` in its places."""
-    return _Translation(net, tokens).result()
+
+def translate(
+    net: Net,
+    tokens: Mapping[str, int],
+    shared: Mapping[str, int] | None = None,
+    holds: Mapping[str, Mapping[str, int]] | None = None,
+) -> Translated:
+    """The net to analyse in the stead of `net`, which begins with so many `tokens` in its places. `shared` are the
+    capacities of shared places, `holds` what a firing of a transition takes of them while it runs."""
+    return _Translation(net, tokens, shared or {}, holds or {}).result()
 
 
 class _Translation:
-    def __init__(self, net: Net, tokens: Mapping[str, int]) -> None:
-        self.net, self.tokens = net, tokens
+    def __init__(
+        self,
+        net: Net,
+        tokens: Mapping[str, int],
+        shared: Mapping[str, int],
+        holds: Mapping[str, Mapping[str, int]],
+    ) -> None:
+        self.net, self.tokens, self.holds = net, tokens, holds
         self.letters = {place.name for place in net.places.values() if place.dead_letter}
         # A refresh moves no token: it is left out, and data is taken to be arbitrary anyway.
         self.used = [
@@ -85,17 +123,24 @@ class _Translation:
             if not one.refresh and not any(arc.place in self.letters for arc in one.inputs)
         ]
         inputs = [(arc.place, EFFECTS[arc.mode.value]) for one in self.used for arc in one.inputs]
-        self.barred = {place for place, effect in inputs if effect is Effect.BAR}
+        self.barred = {arc.place for one in self.used for arc in one.inhibits if not arc.picky}
         self.emptied = {place for place, effect in inputs if effect in (Effect.EMPTY, Effect.DRAIN)}
         self.capacities = {p.name: p.capacity for p in net.places.values() if p.capacity is not None}
         looked_at = self.barred | self.emptied | self.capacities.keys()
-        self.split = {one.name for one in self.used if one.acting and not looked_at.isdisjoint(self._places_of(one))}
+        stopped = {name for one in self.used for name in one.cancels}
+        self.split = {
+            one.name
+            for one in self.used
+            if one.acting and (one.name in stopped or one.fans_out or not looked_at.isdisjoint(self._places_of(one)))
+        }
         halved = {place for one in self.used if one.name in self.split for place in self._places_of(one)}
         self.numbers: dict[str, int] = {}
         self.initial: list[int] = []
         self.limits: list[int | None] = []
         self.resting: set[int] = set()
-        self.inexact = ""
+        self.inexact = self.sampled = ""
+        self.lengths = {one.label: self._lengths(one) for one in self.used if one.fans_out}
+        self.gathered = self._gathered()
         for place in net.places.values():
             if place.name not in self.letters:
                 direct = None if place.name in halved else place.capacity
@@ -108,6 +153,35 @@ class _Translation:
                 self._place(f"{name} (lying)", tokens.get(name, 0), None, rests=rests)
         for name in sorted(self.split):
             self._place(f"{name} (running)", 0, None, rests=False)
+        for label in sorted(self.gathered):
+            for length in self.lengths.get(label, ()):
+                self._place(f"{label} ({length} elements)", 0, None, rests=True)
+        taken = {place for name in self.split for place in holds.get(name, ())}
+        for name in sorted(taken):
+            self._place(f"{name} (free)", shared[name], None, rests=True)
+
+    def _lengths(self, transition: Transition) -> range:
+        """How many elements the list may have: none only where something else is made beside its tokens."""
+        least = 0 if any(arc.each is None for arc in transition.outputs) else 1
+        most = next(arc.most for arc in transition.outputs if arc.each is not None)
+        if most is None or most > _LONGEST:
+            self.sampled = f"of the list of {transition.label}, lengths up to {_SAMPLE} are looked at"
+            most = _SAMPLE
+        return range(least, most + 1)
+
+    def _gathered(self) -> set[str]:
+        """The labels of transitions whose groups are gathered."""
+        places: dict[str, set[str]] = {}
+        for one in self.used:
+            for arc in one.consumes:
+                if arc.gather is not None:
+                    places.setdefault(arc.gather, set()).add(arc.place)
+        for label, found in places.items():
+            if len(found) > 1:
+                self.inexact = (
+                    f"what {label} makes is gathered in {' and '.join(sorted(found))}: which, depends on data"
+                )
+        return set(places)
 
     def _places_of(self, transition: Transition) -> set[str]:
         return {arc.place for arc in (*transition.inputs, *transition.outputs)} - self.letters
@@ -131,45 +205,97 @@ class _Translation:
             resting=frozenset(self.resting),
         )
         failing = tuple(one.name for one in self.used if one.acting and one.on_failure)
-        return Translated(net, failing, tuple(sorted(self.letters)), tuple(sorted(self.split)), self.inexact)
+        return Translated(
+            net, failing, tuple(sorted(self.letters)), tuple(sorted(self.split)), self.inexact, self.sampled
+        )
 
     def _steps(self, transition: Transition) -> list[Step]:
         taken: dict[str, int] = {}
         begin, whole = _Draft(), transition.name not in self.split
+        end = begin if whole else _Draft()
         for arc in transition.inputs:
             place = self.numbers[arc.place]
             match EFFECTS[arc.mode.value]:
+                case Effect.TAKE if arc.gather is not None:
+                    pass
                 case Effect.TAKE:
                     begin.consumes.append((place, arc.weight))
                     taken[arc.place] = taken.get(arc.place, 0) + arc.weight
                 case Effect.LOOK:
                     begin.consumes.append((place, arc.weight))
                     begin.produces.append((place, arc.weight))
+                case Effect.BAR if arc.picky:
+                    # As a guard: what it lets through depends on data.
+                    pass
                 case Effect.BAR:
                     lying = self.numbers.get(f"{arc.place} (lying)", place)
                     begin.inhibitors[lying] = min(arc.weight, begin.inhibitors.get(lying, arc.weight))
                 case Effect.EMPTY:
-                    self._empty(transition, arc.place, begin)
+                    if arc.picky:
+                        self.inexact = f"which tokens {transition.name} takes out of {arc.place} depends on their data"
+                    self._empty(transition, arc.place, end)
                 case Effect.DRAIN:
-                    begin.consumes.append((place, 1))
-                    self._empty(transition, arc.place, begin)
+                    begin.consumes.append((place, arc.weight))
+                    begin.resets.add(place)
+                    if arc.picky:
+                        self.inexact = f"which tokens {transition.name} takes out of {arc.place} depends on their data"
+                    elif f"{arc.place} (room)" not in self.numbers and not self._holders(arc.place):
+                        # All that lies there is free.
+                        begin.resets |= {self.numbers[name] for name in self._counters(arc.place) & self.numbers.keys()}
+                    elif not self._counters(arc.place).isdisjoint(self.numbers):
+                        self.inexact = f"how many tokens {transition.name} takes out of {arc.place} is not counted"
                 case Effect.NOTHING:
                     pass
         made: dict[str, int] = {}
         for arc in transition.outputs:
-            if arc.place not in self.letters:
+            if arc.place not in self.letters and arc.each is None:
                 made[arc.place] = made.get(arc.place, 0) + arc.weight
-        end = begin if whole else _Draft()
+        for name in sorted(transition.cancels & self.split):
+            self._stop(transition, name, end)
         for name, count in made.items():
             end.produces.append((self.numbers[name], count))
         for name in {**taken, **made}:
             self._count(name, made.get(name, 0), taken.get(name, 0), begin, end)
         if whole:
-            return [begin.step(transition.name)]
+            begun = self._by_length(transition, begin, gathering=True)
+            return [
+                last.step(_step_name(transition, "", *lengths, *more))
+                for *lengths, draft in begun
+                for *more, last in self._by_length(transition, draft, gathering=False)
+            ]
         running = self.numbers[f"{transition.name} (running)"]
         begin.produces.append((running, 1))
         end.consumes.append((running, 1))
-        return [begin.step(f"{transition.name} (begin)"), end.step(f"{transition.name} (complete)")]
+        for place, amount in self.holds.get(transition.name, {}).items():
+            begin.consumes.append((self.numbers[f"{place} (free)"], amount))
+            end.produces.append((self.numbers[f"{place} (free)"], amount))
+        starts = self._by_length(transition, begin, gathering=True)
+        ends = self._by_length(transition, end, gathering=False)
+        return [
+            *(draft.step(_step_name(transition, "begin", *lengths)) for *lengths, draft in starts),
+            *(draft.step(_step_name(transition, "complete", *lengths)) for *lengths, draft in ends),
+        ]
+
+    def _by_length(self, transition: Transition, draft: _Draft, *, gathering: bool) -> list[tuple[Any, ...]]:
+        """The draft for each number of elements that it gathers, or makes tokens of: (length, draft); or (draft,) where
+        there is no list."""
+        arcs_of = [arc for arc in transition.consumes if arc.gather is not None] if gathering else []
+        label = arcs_of[0].gather if arcs_of else transition.label if not gathering and transition.fans_out else None
+        if label is None:
+            return [(draft,)]
+        found: list[tuple[Any, ...]] = []
+        for length in self.lengths.get(label, ()):
+            own = draft.copy()
+            memory = self.numbers.get(f"{label} ({length} elements)")
+            changed = own.consumes if gathering else own.produces
+            if memory is not None:
+                changed.append((memory, 1))
+            places = [arc.place for arc in arcs_of]
+            places += [] if gathering else [arc.place for arc in transition.outputs if arc.each is not None]
+            if length:
+                changed += [(self.numbers[place], length) for place in places if place not in self.letters]
+            found.append((length, own))
+        return found
 
     def _count(self, name: str, made: int, taken: int, begin: _Draft, end: _Draft) -> None:
         """Keep what lies in a place, and what room is reserved there, counted beside its free tokens."""
@@ -188,19 +314,48 @@ class _Translation:
     def _empty(self, transition: Transition, name: str, draft: _Draft) -> None:
         """A reset takes reserved tokens too, and the firings that hold them are cancelled."""
         draft.resets.add(self.numbers[name])
-        for counter in (f"{name} (room)", f"{name} (lying)"):
-            if counter in self.numbers:
-                draft.resets.add(self.numbers[counter])
+        if f"{name} (lying)" in self.numbers:
+            draft.resets.add(self.numbers[f"{name} (lying)"])
+        if f"{name} (room)" in self.numbers:
+            self.inexact = f"how much room is left in {name} once {transition.name} has emptied it is not counted"
         for one in self.used:
-            holds = [arc.place for arc in one.inputs if EFFECTS[arc.mode.value] in (Effect.TAKE, Effect.DRAIN)]
-            if one.name in self.split and name in holds:
-                draft.resets.add(self.numbers[f"{one.name} (running)"])
-                counted = any(f"{arc.place} (room)" in self.numbers for arc in one.outputs)
-                if set(holds) != {name} or counted:
+            if one.name in self.split and name in self._held_by(one):
+                self._stop(transition, one.name, draft)
+                if self._held_by(one) != {name}:
                     self.inexact = (
-                        f"{transition.name} resets {name} and so cancels {one.name}, which gives other tokens or"
-                        " reserved room back; the analysed net cannot say how much"
+                        f"{transition.name} resets {name} and so cancels {one.name}, which gives other tokens back;"
+                        " the analysed net cannot say how many"
                     )
+
+    def _stop(self, transition: Transition, name: str, draft: _Draft) -> None:
+        """The firings of `name` are cancelled, with the tokens that they hold."""
+        draft.resets.add(self.numbers[f"{name} (running)"])
+        stopped = self.net.transitions[name]
+        counted = {counter for place in self._places_of(stopped) for counter in self._counters(place)}
+        counted |= {f"{place} (free)" for place in self.holds.get(name, ())}
+        kept = {self.numbers[counter] for counter in counted if counter in self.numbers} - draft.resets
+        if name != transition.name and kept:
+            self.inexact = (
+                f"{transition.name} cancels {name}, which gives back what it had reserved; the analysed net cannot say"
+                " how much"
+            )
+
+    def _holders(self, place: str) -> list[str]:
+        """The transitions whose firings hold tokens of the place while they run."""
+        return [one.name for one in self.used if one.name in self.split and place in self._held_by(one)]
+
+    @staticmethod
+    def _counters(place: str) -> set[str]:
+        return {f"{place} (room)", f"{place} (lying)"}
+
+    @staticmethod
+    def _held_by(transition: Transition) -> set[str]:
+        return {arc.place for arc in transition.consumes}
+
+
+def _step_name(transition: Transition, half: str, *lengths: int) -> str:
+    parts = ([half] if half else []) + [f"{length} element{'' if length == 1 else 's'}" for length in lengths]
+    return f"{transition.name} ({', '.join(parts)})" if parts else transition.name
 
 
 def _nonzero(weights: list[tuple[int, int]]) -> list[tuple[int, int]]:
