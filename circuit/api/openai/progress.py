@@ -114,7 +114,8 @@ async def ran(streams: Streams, key: CaseKey) -> AsyncGenerator[Piece, None]:
 
 def _move(tokens: dict[int, TokenImage], event: CaseEvent) -> None:
     if isinstance(event, TransitionFired | FiringFailed | TokensChanged):
-        for gone in event.consumed:
+        removed = event.removed if isinstance(event, TransitionFired) else ()
+        for gone in (*event.consumed, *removed):
             tokens.pop(gone.number, None)
     if isinstance(event, CaseStarted | TransitionFired | FiringFailed | TokensChanged):
         tokens.update({token.number: token for token in event.produced})
