@@ -188,57 +188,29 @@ class Http:
         method: str,
         url: str,
         *,
-        host: str,
         address: str,
         limit: int,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Fetched:
-        """Ask the server `host` at exactly `address`, whatever its name means by now, and read its answer.
+        """Ask the server of `url` at exactly `address`, as `request` does, and read its answer.
 
         No proxy and no redirect: where the request goes was looked at before. Raises `ProviderError`.
         """
         given = {"Accept-Encoding": "identity", "User-Agent": "circuit-engine", **(headers or {})}
-        _check_headers(given)
-        parts = urlsplit(url)
-        literal = f"[{address}]" if ":" in address else address
-        named = f"[{host}]" if ":" in host else host
-        there = parts._replace(netloc=literal + (f":{parts.port}" if parts.port else ""), fragment="").geturl()
-        place, limits = origin(url), self._timeouts
-        fault: ProviderError
+        limits = self._timeouts
         try:
             async with (
                 asyncio.timeout(limits.connect + limits.idle),
-                httpx.AsyncClient(
-                    verify=self._trust(), timeout=None, trust_env=False, follow_redirects=False
-                ) as client,
+                self.request(method, url, headers=given, body=body, address=address) as exchange,
             ):
-                request = client.build_request(
-                    method,
-                    there,
-                    headers={"Host": named + (f":{parts.port}" if parts.port else ""), **given},
-                    content=body or None,
-                    extensions={"sni_hostname": host},
-                )
-                response = await client.send(request, stream=True)
-                try:
-                    said = bytearray()
-                    async for piece in response.aiter_bytes():
-                        said += piece
-                        if len(said) > limit:
-                            break
-                    return Fetched(response.status_code, response.headers, bytes(said[:limit]), len(said) > limit)
-                finally:
-                    await response.aclose()
-        except (TimeoutError, httpx.TimeoutException):
-            fault = ProviderTimeout(f"{place} did not answer in time")
-        except httpx.ConnectError as error:
-            fault = ProviderUnavailable(f"cannot connect to {place}: {_reason(error)}")
-        except httpx.InvalidURL:
-            fault = ProviderMisconfigured(f"the request to {place} cannot be sent: check the address")
-        except httpx.HTTPError:
-            fault = ProviderUnavailable(f"the connection to {place} broke before the answer was whole")
-        raise fault
+                said = bytearray()
+                while len(said) <= limit and (piece := await exchange.receive()) is not None:
+                    exchange.progress()
+                    said += piece
+                return Fetched(exchange.status, exchange.headers, bytes(said[:limit]), len(said) > limit)
+        except TimeoutError:
+            raise ProviderTimeout(f"{origin(url)} did not answer in time") from None
 
     async def aclose(self) -> None:
         """Close all connections. Twice is fine."""

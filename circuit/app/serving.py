@@ -81,7 +81,7 @@ async def _key_set(url: str) -> Mapping[str, Any]:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         places = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        answer = await http.fetch("GET", url, host=host, address=str(places[0][4][0]), limit=_LARGEST_KEY_SET)
+        answer = await http.fetch("GET", url, address=str(places[0][4][0]), limit=_LARGEST_KEY_SET)
         found = orjson.loads(answer.body) if answer.status == 200 else None
     except (CircuitError, OSError, ValueError) as error:
         logger.error("the key set at %s cannot be fetched: %s", origin(url), error)

@@ -92,8 +92,8 @@ def fetch_tool(http: Http, gate: Gate, limit: int = DEFAULT_LIMIT, resolve: Reso
     ) -> dict[str, Any]:
         """Fetch a page or a file over HTTP (GET). Gives back the status, the type of the content and its text."""
         for _ in range(MOST_REDIRECTS):
-            host, _, address = await gate.address(url, resolve)
-            answer = await http.fetch("GET", url, host=host, address=address, limit=limit)
+            _, _, address = await gate.address(url, resolve)
+            answer = await http.fetch("GET", url, address=address, limit=limit)
             target = answer.headers.get("location")
             if answer.status in (301, 302, 303, 307, 308) and target:
                 url = urljoin(url, target)

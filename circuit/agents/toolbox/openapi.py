@@ -123,11 +123,11 @@ def _caller(
 ) -> Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]:
     async def call(arguments: Mapping[str, Any], around: ToolContext) -> Any:
         url, own, body = request_of(base, operation, arguments)
-        host, _, address = await gate.address(url, resolve)
+        _, _, address = await gate.address(url, resolve)
         # The same call of a run that starts again can be known by this.
         given = {"Idempotency-Key": around.key, **own, **headers}
         answer = await http.fetch(
-            operation.method.upper(), url, host=host, address=address, limit=RESULT_LIMIT, headers=given, body=body
+            operation.method.upper(), url, address=address, limit=RESULT_LIMIT, headers=given, body=body
         )
         kind = answer.headers.get("content-type", "")
         said = text_of(answer.body, kind) if answer.body else ""
