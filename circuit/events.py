@@ -223,6 +223,20 @@ class MessageTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class CaseMigrated:
+    """The case goes on in another version of its workflow. Tokens whose place has another name there are consumed and
+    produced anew; for none of them that is an arrival."""
+
+    kind: ClassVar[str] = "case_migrated"
+    workflow: str
+    from_hash: str
+    workflow_hash: str
+    consumed: tuple[TokenRef, ...]
+    produced: tuple[TokenImage, ...]
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
 class CaseEnded:
     """The case is `completed`, `failed` or `cancelled`; nothing follows."""
 
@@ -245,6 +259,7 @@ CaseEvent = (
     | IncidentResolved
     | TokensChanged
     | MessageTaken
+    | CaseMigrated
     | CaseEnded
 )
 
@@ -263,6 +278,7 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
         IncidentResolved,
         TokensChanged,
         MessageTaken,
+        CaseMigrated,
         CaseEnded,
     )
 }

@@ -17,6 +17,7 @@ from circuit.engine.fleet import Fleet
 from circuit.engine.inbox import Inbox
 from circuit.engine.ledger import Ledger
 from circuit.engine.messages import Messages
+from circuit.engine.migrator import Migrator
 from circuit.engine.pages import Pages
 from circuit.engine.queries import Queries
 from circuit.engine.travel import Travel
@@ -38,8 +39,9 @@ class Services:
 
     `ready` returns what `/health` shows of the database (its revision, say) and raises a `CircuitError` when requests
     cannot be served. `gate` finds out who asks; `figures` are those for `/metrics`. Without `consultations` there is no
-    `/v1`; `default_model` is the one of requests there that name none. Without `travel` the past of cases is not shown.
-    `catalogue` knows providers, and the models among those that agents name.
+    `/v1`; `default_model` is the one of requests there that name none. Without `travel` the past of cases is
+    not shown, and without `migrator` none goes to another version. `catalogue` knows providers, and the models among
+    those that agents name.
     """
 
     commands: Commands
@@ -61,3 +63,4 @@ class Services:
     budgets: Budgets | None = None
     travel: Travel | None = None
     ledger: Ledger | None = None
+    migrator: Migrator | None = None

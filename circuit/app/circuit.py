@@ -87,6 +87,7 @@ class Circuit:
         self.queries = engine.queries
         self.travel = engine.travel
         self.messages = engine.messages
+        self.migrator = engine.migrator
         self.streams = engine.streams
         self.fleet = engine.fleet
         self.conversations = engine.conversations

@@ -56,6 +56,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         budgets=circuit.budgets,
         travel=circuit.travel,
         ledger=circuit.engine.ledger,
+        migrator=circuit.migrator,
     )
     await run_server(create_application(services), host, port, ready=ready)
 

@@ -22,6 +22,7 @@ from circuit.cli import (
     incidents,
     ledger,
     messages,
+    migration,
     outbox,
     repair,
     run,
@@ -55,6 +56,7 @@ app.command("validate")(workflows.validate)
 app.command("load")(workflows.load)
 app.command("retire")(workflows.retire)
 app.command("unretire")(workflows.unretire)
+app.command("migrate")(migration.migrate)
 app.command("analyse")(analysis.analyse)
 app.command("draw")(drawing.draw)
 app.command("simulate")(simulation.simulate)

@@ -17,6 +17,7 @@ from circuit.cli.terminal import clean, compact, one_line
 from circuit.events import (
     CaseEnded,
     CaseEvent,
+    CaseMigrated,
     CaseStarted,
     FiringBegun,
     FiringCancelled,
@@ -141,6 +142,11 @@ class Narrator:
                 return [Line(f"data changed by {by} for incident {event.incident}: {_places(event.produced)}", "green")]
             case MessageTaken():
                 return [Line(f"  by the message {one_line(event.name)} of {one_line(event.principal, 60)}")]
+            case CaseMigrated():
+                self._take(event.consumed)
+                self._put(event.produced)
+                by = one_line(event.principal, 60)
+                return [Line(f"moved by {by} to the version {event.workflow_hash[:12]}: {self.marking_text()}", "bold")]
             case CaseEnded():
                 reason = f": {one_line(event.reason)}" if event.reason else ""
                 return [

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from circuit.engine.draft import Draft
+from circuit.engine.migration import migrate
 from circuit.engine.modification import Modification, modify
 from circuit.engine.reception import Message
 from circuit.engine.repair import patch_incident, put_back
@@ -102,6 +103,10 @@ def _modify(owner: Owner, payload: Mapping[str, Any], principal: Principal, draf
     return modify(owner.memory, wanted, principal.subject, draft, lambda live: owner.firings.cancel(live, draft))
 
 
+def _migrate(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    return migrate(owner.memory, payload, principal.subject, draft, lambda live: owner.firings.cancel(live, draft))
+
+
 def _granted(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
     """What a firing asked of shared places is its own now. One that has ended meanwhile has given it back."""
     number = payload.get("firing")
@@ -123,6 +128,7 @@ _RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[st
     "resolve": _resolve,
     "put_back": _put_back,
     "modify": _modify,
+    "migrate": _migrate,
     "granted": _granted,
     "cancel": _cancel,
 }

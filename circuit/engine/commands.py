@@ -43,6 +43,7 @@ _NEEDS: dict[str, Permission] = {
     "resolve": Permission.OPERATE,
     "put_back": Permission.OPERATE,
     "modify": Permission.OPERATE,
+    "migrate": Permission.EDIT,
     "cancel": Permission.OPERATE,
 }
 """What a command takes, by its kind; every other takes the permission to run cases."""
@@ -210,7 +211,7 @@ class Commands:
             workflow = await self._workflow_of(key, row)
             check_fire(workflow, transition, filled, principal)
 
-        return await self._ask(key, "fire", payload, principal, idempotency_key, wait_seconds, check)
+        return await self.ask(key, "fire", payload, principal, idempotency_key, wait_seconds, check)
 
     async def signal(
         self,
@@ -238,7 +239,7 @@ class Commands:
 
         # Whoever may run cases may signal; whether he holds the role that is asked for is for the owner to say.
         asks = None if principal.can(Permission.RUN) else check
-        return await self._ask(key, "signal", sent, principal, idempotency_key, wait_seconds, asks)
+        return await self.ask(key, "signal", sent, principal, idempotency_key, wait_seconds, asks)
 
     async def retry(
         self,
@@ -251,7 +252,7 @@ class Commands:
     ) -> CommandOutcome:
         """Let what an incident (or every open one) keeps from firing try again. Raises `NotFound`, `Conflict`."""
         payload = {} if incident is None else {"incident": incident}
-        return await self._ask(key, "retry", payload, principal, idempotency_key, wait_seconds)
+        return await self.ask(key, "retry", payload, principal, idempotency_key, wait_seconds)
 
     async def resolve(
         self,
@@ -274,7 +275,7 @@ class Commands:
         payload: dict[str, Any] = {"incident": incident, "set": stored_object(dict(changes), "what is set")}
         if token is not None:
             payload["token"] = token
-        return await self._ask(key, "resolve", payload, principal, idempotency_key, wait_seconds)
+        return await self.ask(key, "resolve", payload, principal, idempotency_key, wait_seconds)
 
     async def put_back(
         self,
@@ -289,7 +290,7 @@ class Commands:
         """Put tokens from dead-letter places (or one of them) back to where they were taken from, or into `place`.
         Raises `NotFound`, `Conflict`."""
         payload = {name: value for name, value in (("token", token), ("place", place)) if value is not None}
-        return await self._ask(key, "put_back", payload, principal, idempotency_key, wait_seconds)
+        return await self.ask(key, "put_back", payload, principal, idempotency_key, wait_seconds)
 
     async def modify(
         self,
@@ -302,7 +303,7 @@ class Commands:
     ) -> CommandOutcome:
         """Put, take, move and change tokens of a live case, all of it or nothing. Raises `NotFound`, `Conflict`,
         `InvalidRequest`, `PayloadTooLarge`."""
-        return await self._ask(key, "modify", wanted.as_payload(), principal, idempotency_key, wait_seconds)
+        return await self.ask(key, "modify", wanted.as_payload(), principal, idempotency_key, wait_seconds)
 
     async def cancel(
         self,
@@ -317,7 +318,7 @@ class Commands:
         if len(reason) > LONGEST_REASON:
             raise InvalidRequest(f"the reason has {len(reason)} characters; at most {LONGEST_REASON} are kept")
         payload = stored_object({"reason": reason}, "the reason")
-        return await self._ask(key, "cancel", payload, principal, idempotency_key, wait_seconds)
+        return await self.ask(key, "cancel", payload, principal, idempotency_key, wait_seconds)
 
     async def abandon(self, key: CaseKey, *, principal: Principal) -> CommandOutcome:
         """End a consultation for whose answer nobody waits any more: whoever may ask may do that. Returns before it has
@@ -327,7 +328,7 @@ class Commands:
         async def check(row: CaseRow) -> None:
             principal.require(Permission.RUN if is_consultation(row.workflow_id) else Permission.OPERATE)
 
-        return await self._ask(key, "cancel", payload, principal, None, 0, check)
+        return await self.ask(key, "cancel", payload, principal, None, 0, check)
 
     async def give_feedback(
         self,
@@ -380,7 +381,7 @@ class Commands:
 
     # -- asking a case ----------------------------------------------------------------------------------------------
 
-    async def _ask(
+    async def ask(
         self,
         key: CaseKey,
         kind: str,
@@ -390,6 +391,7 @@ class Commands:
         wait_seconds: float,
         check: Callable[[CaseRow], Any] | None = None,
     ) -> CommandOutcome:
+        """Put a command to a case. Raises `NotFound`, `Conflict`, `Forbidden`."""
         # What a person may do where a workflow asks for him depends on what it asks: `check` says.
         if check is None:
             principal.require(_NEEDS.get(kind, Permission.RUN))

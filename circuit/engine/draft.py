@@ -162,6 +162,7 @@ class Draft:
         fired: Mapping[str, int] | None = None,
         release: bool,
         due_at: datetime | None,
+        migrated: bool = False,
     ) -> CaseWrite | None:
         """The step as one write, or None if it changes nothing. `after` is the case's row but for its `seq`."""
         before, events = self._before, self._events
@@ -208,4 +209,5 @@ class Draft:
             exchanges=self._exchanges,
             not_before=self._not_before,
             mail=self._mail,
+            migrated=migrated,
         )

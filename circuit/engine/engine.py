@@ -25,6 +25,7 @@ from circuit.engine.inbox import Inbox
 from circuit.engine.keys import Keys
 from circuit.engine.ledger import Ledger
 from circuit.engine.messages import Messages
+from circuit.engine.migrator import Migrator
 from circuit.engine.pages import Pages
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import Capabilities
@@ -80,6 +81,7 @@ class Engine:
         self.messages = Messages(database, self.versions, ids, self.now, hints)
         self.queries = Queries(database, self.versions, self.now)
         self.travel = Travel(database, self.queries, ids, self.now, hints)
+        self.migrator = Migrator(database, self.queries, self.commands)
         self.pages = Pages(database)
         self.inbox = Inbox(database, self.commands)
         self.keys = Keys(database, self.now, clock.monotonic)

@@ -66,6 +66,8 @@ class Memory:
         self.journal = {number: dict(steps) for number, steps in state.journal.items()}
         self.agenda = Agenda(self.net)
         self.blocked: Blocked = frozenset()
+        # Set when the case goes on in another version: what is here then is of no use for it any more.
+        self.migrated = False
         # Firings that have not been granted yet what they ask of shared places.
         self.waiting = set(state.waiting)
         self.awaited = state.awaited

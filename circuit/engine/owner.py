@@ -75,6 +75,9 @@ class Owner:
         commands, self._commands = self._commands, []
         for command in commands:
             draft.settle(answer(self, command, draft))
+            if self.memory.migrated:
+                # The others are for whoever reads the case in its new version.
+                break
         return self._finish(draft)
 
     def command(self, command: CommandRow, now: datetime) -> Step:
@@ -233,6 +236,8 @@ class Owner:
     def _finish(self, draft: Draft) -> Step:
         """Fire to quiescence, see where that leaves the case, and give it all as one step."""
         memory = self.memory
+        if memory.migrated:
+            return self._leave(draft)
         again = False
         if memory.net.interrupting and not memory.row.status.terminal:
             self._interrupt(draft)
@@ -252,6 +257,13 @@ class Owner:
             memory.row = write.row
         starts, cancels, abandoned = self.firings.outcome()
         return Step(write, starts, cancels, abandoned, again)
+
+    def _leave(self, draft: Draft) -> Step:
+        """Give the case up as it is, due at once: it goes on with an owner that reads it in its new version."""
+        memory = self.memory
+        memory.row = replace(memory.row, status=CaseStatus.RUNNING)
+        write = draft.write(memory.row, memory.marking, release=True, due_at=draft.now, migrated=True)
+        return Step(write, (), *self.firings.outcome()[1:])
 
     def _counts(self, draft: Draft) -> Mapping[str, int] | None:
         """The counts of firings, where it is time to write them down: of a case that goes on, now and then."""

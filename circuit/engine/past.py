@@ -84,7 +84,7 @@ def moment(replay: Replay, told: Recorded, last: int) -> Moment:
         EventView(key, *told),
         last,
         started.workflow,
-        started.workflow_hash,
+        replay.version,
         None if replay.ended is None else CaseStatus(replay.ended.status),
         [
             TokenView(

@@ -18,7 +18,7 @@ from circuit.engine.requirement import requirement
 from circuit.engine.token_change import TokenChange
 from circuit.engine.versions import VersionKey, VersionUnusable
 from circuit.errors import Conflict, InvalidRequest, NotFound
-from circuit.events import CaseStarted, Origin, TokenImage
+from circuit.events import CaseMigrated, CaseStarted, Origin, TokenImage
 from circuit.ids import CaseKey, IdSource, parse_case_id
 from circuit.net.structure import Net
 from circuit.security.permissions import Permission
@@ -94,8 +94,7 @@ class Travel:
                 f"workflow {row.workflow_id} is retired: its cases go on, and no new ones begin;"
                 " `circuit unretire` lets them begin again"
             )
-        assert replay.started is not None
-        version = VersionKey(key.tenant, row.workflow_id, replay.started.workflow_hash)
+        version = VersionKey(key.tenant, row.workflow_id, replay.version)
         workflow = await self._queries.version(version)
         now = self._now()
         laid = fork_tokens(workflow, replay, firings, changes, told.at, now)
@@ -147,7 +146,7 @@ class Travel:
             async with self._database.transaction(key.tenant) as connection:
                 page = await history.read_events(connection, key, replay.seq, min(PAGE_EVENTS, upto - replay.seq))
             for recorded in page:
-                if isinstance(recorded.event, CaseStarted):
+                if isinstance(recorded.event, CaseStarted | CaseMigrated):
                     replay.net = await self._net(key, recorded.event)
                 # What breaks the rules is for `circuit fsck` to say; here it is shown as it is.
                 for _ in replay.apply(*recorded):
@@ -157,10 +156,10 @@ class Travel:
             if replay.seq >= upto:
                 return replay, page[-1]
 
-    async def _net(self, key: CaseKey, started: CaseStarted) -> Net | None:
+    async def _net(self, key: CaseKey, event: CaseStarted | CaseMigrated) -> Net | None:
         """The net of a version; None where this release cannot use it: its history can be shown all the same."""
         try:
-            version = await self._queries.version(VersionKey(key.tenant, started.workflow, started.workflow_hash))
+            version = await self._queries.version(VersionKey(key.tenant, event.workflow, event.workflow_hash))
         except VersionUnusable:
             return None
         return version.net

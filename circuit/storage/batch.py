@@ -19,7 +19,7 @@ from circuit.events import encode_event
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
 from circuit.storage.records import CaseWrite, FiringState, Holds, JournalRow, LogWrite, Mail, StreamRow
-from circuit.storage.statements import BY_NAME, ORDER
+from circuit.storage.statements import BY_NAME, CASES, ORDER
 
 LARGEST_STATEMENT = 32 * 1024 * 1024
 """How many characters of arrays one statement takes, unless a single case brings more."""
@@ -64,7 +64,7 @@ def parameters(writes: Iterable[CaseWrite | LogWrite]) -> tuple[tuple[str, ...],
             array = _array(kind, column)
             size += len(array)
             given.append(array)
-    if size > LARGEST_STATEMENT and (len(rows.get("cases", ())) > 1 or len(logged) > 1):
+    if size > LARGEST_STATEMENT and (sum(len(rows.get(name, ())) for name in CASES) > 1 or len(logged) > 1):
         raise Oversize(f"{size} characters of arrays")
     return names, given
 
@@ -108,7 +108,7 @@ def _rows(rows: Rows, name: str) -> list[Row]:
 def _case(rows: Rows, write: CaseWrite) -> None:
     tenant, case = write.key
     row = write.row
-    _rows(rows, "cases").append(
+    _rows(rows, "cases_migrated" if write.migrated else "cases").append(
         (
             tenant,
             case,
@@ -122,6 +122,7 @@ def _case(rows: Rows, write: CaseWrite) -> None:
             None if write.fired is None else row.seq,
             row.finished_at,
             write.release,
+            *((row.workflow_hash, row.bucket) if write.migrated else ()),
         )
     )
     if write.not_before is not None:

@@ -158,7 +158,7 @@ class IncidentRow:
 @dataclass(frozen=True, slots=True)
 class CommandRow:
     """What somebody other than the owner asks of a case. `kind`: `fire`, `signal`, `retry`, `resolve`,
-    `put_back`, `granted`, `message`, `modify`, `cancel`."""
+    `put_back`, `granted`, `message`, `modify`, `migrate`, `cancel`."""
 
     id: UUID
     kind: str
@@ -245,7 +245,8 @@ class CaseWrite:
 
     `tokens_put` are new rows, each with the firing that reserves it already, if one does; `outbox` are the numbers of
     the events that leave Circuit. `fired`, where it is given, is how often each transition has fired up to and with
-    this step: who reads the case later counts on from there. The step counts only if it is not before `not_before` by
+    this step: who reads the case later counts on from there. `migrated` says that the case goes on in the version that
+    `row` names, with other needs. The step counts only if it is not before `not_before` by
     the database's clock: something in it was due then."""
 
     key: CaseKey
@@ -272,6 +273,7 @@ class CaseWrite:
     exchanges: Sequence[ExchangeRow] = ()
     not_before: datetime | None = None
     mail: Mail | None = None
+    migrated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,13 @@ def _named(table: Table) -> str:
 
 
 _OWNED = "t.owner IS NOT DISTINCT FROM $1"
+_CASE = "expected:int4 seq status next_token next_firing next_incident fired fired_seq finished_at release:bool"
+_CASE_CHANGES = "seq status next_token next_firing next_incident finished_at"
+_CASE_GUARD = f"{_OWNED} AND t.seq = i.expected"
+_CASE_ALSO = (
+    "fired = coalesce(i.fired, t.fired), fired_seq = coalesce(i.fired_seq, t.fired_seq),"
+    " owner = CASE WHEN i.release THEN NULL ELSE t.owner END"
+)
 _LIVE = "t.state IN ('offered', 'running', 'suspended')"
 _TOKEN = "number version place data metadata entered_at available_at reserved_by"
 _MOVED = "version place entered_at available_at reserved_by"
@@ -120,14 +127,15 @@ _MOVED_DATA = "data = coalesce(i.data, t.data), metadata = coalesce(i.metadata, 
 _AS_KNOWN = "t.number = i.number AND t.version = i.from_version"
 
 SECTIONS: tuple[Section, ...] = (
+    _update("cases", tables.case, _CASE, _CASE_CHANGES, _CASE_GUARD, also=_CASE_ALSO, stage=1),
+    # A case that goes on in another version of its workflow, which few batches hold.
     _update(
-        "cases",
+        "cases_migrated",
         tables.case,
-        "expected:int4 seq status next_token next_firing next_incident fired fired_seq finished_at release:bool",
-        "seq status next_token next_firing next_incident finished_at",
-        f"{_OWNED} AND t.seq = i.expected",
-        also="fired = coalesce(i.fired, t.fired), fired_seq = coalesce(i.fired_seq, t.fired_seq),"
-        " owner = CASE WHEN i.release THEN NULL ELSE t.owner END",
+        f"{_CASE} workflow_hash bucket",
+        f"{_CASE_CHANGES} workflow_hash bucket",
+        _CASE_GUARD,
+        also=_CASE_ALSO,
         stage=1,
     ),
     # A log changes no row of its case, so it locks none: who owns the case can change only through a batch of the
@@ -299,6 +307,8 @@ SECTIONS: tuple[Section, ...] = (
     ),
 )
 
+CASES = ("cases", "cases_migrated")
+"""The sections that change the rows of cases."""
 MEETING = ("ready", "ready_done")
 """The sections that touch `ready`, where strangers meet."""
 BY_NAME = {section.name: section for section in SECTIONS}

@@ -190,6 +190,17 @@ async def by_hash(
     return rows[0] if rows else None
 
 
+async def hashes(connection: AsyncConnection, tenant: int, workflow_id: str) -> list[str]:
+    """The versions of a workflow, the newest first."""
+    table = workflow_version.c
+    found = await connection.execute(
+        select(table.hash)
+        .where(table.tenant_id == tenant, table.workflow_id == workflow_id)
+        .order_by(table.published_at.desc(), table.hash)
+    )
+    return [version for (version,) in found]
+
+
 async def list_current(
     connection: AsyncConnection, tenant: int, *, limit: int = 1000, after: str = ""
 ) -> list[Version]:

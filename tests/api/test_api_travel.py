@@ -80,3 +80,30 @@ async def test_a_case_is_modified(server: Server) -> None:
     assert await server.code(MODIFY, id=case, reason="x", put=[{"place": "noted", "data": [1]}]) == "invalid_request"
     assert await server.code(MODIFY, id=case, reason="", put=put) == "invalid_request"
     assert await server.code(MODIFY, id=case, reason="x", move=[{"token": 9, "place": "kept"}]) == "conflict"
+
+
+MIGRATE = """mutation ($to: String, $from: String, $places: JSON, $dry: Boolean!, $first: Int!, $after: String) {
+  migrateCases(workflowId: "notes", to: $to, from: $from, places: $places, dryRun: $dry, first: $first, after: $after) {
+    version dryRun cases moved left markings { marking cases completion reason } stay { caseId reason } last } }"""
+
+
+async def test_cases_are_migrated(server: Server) -> None:
+    await server.ok(LOAD, yaml=WORKFLOW)
+    start = 'mutation { startCase(workflowId: "notes", token: {data: {n: 1}}) { caseId } }'
+    cases = sorted([(await server.ok(start))["caseId"] for _ in range(2)])
+    for case in cases:
+        await noted(server, case)
+    await server.ok(LOAD, yaml=WORKFLOW.replace("noted", "written"))
+    stays = await server.ok(MIGRATE, dry=True, first=10)
+    assert (stays["cases"], stays["moved"], stays["left"], stays["dryRun"]) == (2, 0, 2, True)
+    assert {one["caseId"] for one in stays["stay"]} == set(cases)
+    assert "no place noted" in stays["markings"][0]["reason"]
+    one = await server.ok(MIGRATE, dry=False, first=1, places={"noted": "written"})
+    assert (one["moved"], one["last"], one["markings"][0]["completion"]) == (1, cases[0], "proven")
+    rest = await server.ok(MIGRATE, dry=False, first=10, places={"noted": "written"}, after=one["last"])
+    assert (rest["cases"], rest["moved"], rest["last"]) == (1, 1, None)
+    for case in cases:
+        assert (await server.ok(AT, id=case))["marking"] == {"written": 1}
+    for wrong in ({"first": 0}, {"after": "x"}, {"places": {"a": 1}}, {"places": {"a": "b"}}):
+        assert await server.code(MIGRATE, **{"dry": True, "first": 1, **wrong}) == "invalid_request"
+    assert await server.code(MIGRATE, dry=True, first=1, to="beef") == "not_found"

@@ -39,6 +39,7 @@ COMMANDS = [
     ["incidents", "put-back"],
     ["retire"],
     ["unretire"],
+    ["migrate"],
     ["fsck"],
     ["serve"],
     ["worker"],

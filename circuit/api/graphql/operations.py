@@ -17,6 +17,7 @@ from circuit.api.graphql.executions import ExecutionMutations, ExecutionQueries
 from circuit.api.graphql.history import HistorySubscriptions
 from circuit.api.graphql.incidents import IncidentMutations, IncidentQueries
 from circuit.api.graphql.messages import MessageMutations, MessageQueries
+from circuit.api.graphql.migration import MigrationMutations
 from circuit.api.graphql.modification import ModificationMutations
 from circuit.api.graphql.server import ServerQueries
 from circuit.api.graphql.streams import StreamMutations, StreamSubscriptions
@@ -56,6 +57,7 @@ class Mutation(
     ConversationMutations,
     BudgetMutations,
     ModificationMutations,
+    MigrationMutations,
     TravelMutations,
     MessageMutations,
     StreamMutations,

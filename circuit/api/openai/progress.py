@@ -17,6 +17,7 @@ from circuit.errors import Conflict
 from circuit.events import (
     CaseEnded,
     CaseEvent,
+    CaseMigrated,
     CaseStarted,
     FiringBegun,
     FiringFailed,
@@ -113,11 +114,11 @@ async def ran(streams: Streams, key: CaseKey) -> AsyncGenerator[Piece, None]:
 
 
 def _move(tokens: dict[int, TokenImage], event: CaseEvent) -> None:
-    if isinstance(event, TransitionFired | FiringFailed | TokensChanged):
+    if isinstance(event, TransitionFired | FiringFailed | TokensChanged | CaseMigrated):
         removed = event.removed if isinstance(event, TransitionFired) else ()
         for gone in (*event.consumed, *removed):
             tokens.pop(gone.number, None)
-    if isinstance(event, CaseStarted | TransitionFired | FiringFailed | TokensChanged):
+    if isinstance(event, CaseStarted | TransitionFired | FiringFailed | TokensChanged | CaseMigrated):
         tokens.update({token.number: token for token in event.produced})
 
 

@@ -21,8 +21,8 @@ def check(case: AuditedCase) -> Faults:
         return
     if row["started_at"] != replay.started_at:
         yield case.fault("I7", "case", "it did not start when its first event says")
-    if (row["workflow_id"], row["workflow_hash"]) != (replay.started.workflow, replay.started.workflow_hash):
-        yield case.fault("I7", "case", f"it was started on version {replay.started.workflow_hash} of its workflow")
+    if (row["workflow_id"], row["workflow_hash"]) != (replay.started.workflow, replay.version):
+        yield case.fault("I7", "case", f"by its history it is on version {replay.version} of its workflow")
     for command in case.rows("command"):
         settled = command["state"] != "pending"
         if settled != (command["settled_at"] is not None) or settled != (command["result"] is not None):

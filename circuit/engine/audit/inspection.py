@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from circuit.definition.workflow import Workflow
 from circuit.engine.audit import answers, counters, deployment, endings, firings, progress, streams, tokens
 from circuit.engine.audit.case import AuditedCase
 from circuit.engine.audit.fault import LOST, Fault
 from circuit.engine.audit.replay import Replay
 from circuit.engine.connecting import connected
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
-from circuit.events import decode_event
+from circuit.events import CaseMigrated, CaseStarted, decode_event
 from circuit.ids import CaseKey
 from circuit.storage import audit, rows, schema
 from circuit.storage.database import Database
@@ -159,19 +160,15 @@ async def _check(
     report.cases += 1
     key = stored.key
     try:
-        workflow = None
-        version = VersionKey(key.tenant, stored.row["workflow_id"], stored.row["workflow_hash"])
-        try:
-            if not versions.known(version):
-                versions.add(version, await audit.document(conn, *version))
-            workflow = versions.get(version)
-        except VersionUnusable as error:
-            report.unchecked[key] = error.message
-        replay = Replay(key, None if workflow is None else workflow.net)
+        workflow = await _version(conn, stored, stored.row["workflow_hash"], versions, report)
+        replay = Replay(key, None)
         found: list[Fault] = []
         async for row in audit.history(conn, page, key):
             report.events += 1
             event = decode_event(row["kind"], rows.document(row["body"]))
+            if isinstance(event, CaseStarted | CaseMigrated):
+                of = await _version(conn, stored, event.workflow_hash, versions, report)
+                replay.net = None if of is None else of.net
             found += replay.apply(row["seq"], row["at"], event)
         audited = AuditedCase(stored, replay, workflow, streams_gone)
         if replay.started is None:
@@ -180,6 +177,20 @@ async def _check(
             report.add(fault)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         report.unchecked[key] = f"this release cannot read it: {type(error).__name__}: {error}"
+
+
+async def _version(
+    conn: Connection, stored: audit.StoredCase, version: str, versions: Versions, report: Report
+) -> Workflow | None:
+    """A version that a case is on, or was on before. None where this release cannot use it, which is said."""
+    key = VersionKey(stored.key.tenant, stored.row["workflow_id"], version)
+    try:
+        if not versions.known(key):
+            versions.add(key, await audit.document(conn, *key))
+        return versions.get(key)
+    except VersionUnusable as error:
+        report.unchecked[stored.key] = error.message
+        return None
 
 
 def _compared(audited: AuditedCase) -> Iterator[Fault]:

@@ -17,6 +17,7 @@ from circuit.errors import Crashed
 from circuit.events import (
     CaseEnded,
     CaseEvent,
+    CaseMigrated,
     CaseStarted,
     FiringBegun,
     FiringCancelled,
@@ -63,13 +64,15 @@ class Replayed:
 
 @dataclass(slots=True)
 class Replay:
-    """A case as far as its events were applied."""
+    """A case as far as its events were applied. `version` is the one of its workflow that it is on; who applies events
+    sets `net` before each that changes it."""
 
     key: CaseKey
     net: Net | None
     marking: Marking = field(default_factory=Marking)
     seq: int = 0
     last_token: int = 0
+    version: str = ""
     started: CaseStarted | None = None
     started_at: datetime | None = None
     ended: CaseEnded | None = None
@@ -130,29 +133,49 @@ class Replay:
                     yield self._fault("I2", seq, f"incident {event.incident} is resolved and was not open")
                 self.incidents[event.incident] = False
             case TokensChanged():
-                # A token that stays in its place has come there when it came.
-                before = {token.number: token for ref in event.consumed if (token := self.marking.get(ref.number))}
-                yield from self._exchange(seq, at, event.consumed, event.produced)
-                for image in event.produced:
-                    token = before.get(image.number)
-                    if token is not None and token.place == image.place:
-                        self.marking.replace(_token(image, token.entered_at))
+                yield from self._change(seq, at, event.consumed, event.produced)
             case MessageTaken():
                 if not self.fired.get(event.transition) and not any(
                     live.transition == event.transition for live in self.firings.values()
                 ):
                     yield self._fault("I2", seq, f"message {event.message} fired {event.transition}, which never did")
+            case CaseMigrated():
+                yield from self._migrate(seq, at, event)
             case CaseEnded():
                 self.ended, self.ended_at = event, at
 
     def _start(self, seq: int, at: datetime, event: CaseStarted) -> Iterator[Fault]:
-        self.started, self.started_at = event, at
+        self.started, self.started_at, self.version = event, at, event.workflow_hash
         yield from self._produce(seq, at, event.produced, kept=())
         if event.origin is not None:
             # A fork has a past already.
             self.fired.update(event.origin.fired)
             for image, entered in zip(event.produced, event.origin.entered, strict=True):
                 self.marking.replace(_token(image, entered))
+
+    def _migrate(self, seq: int, at: datetime, event: CaseMigrated) -> Iterator[Fault]:
+        if event.from_hash != self.version:
+            yield self._fault("I7", seq, f"it leaves version {event.from_hash}, and is on version {self.version}")
+        self.version = event.workflow_hash
+        yield from self._change(seq, at, event.consumed, event.produced, moved=True)
+
+    def _change(
+        self,
+        seq: int,
+        at: datetime,
+        consumed: Sequence[TokenRef],
+        produced: Sequence[TokenImage],
+        *,
+        moved: bool = False,
+    ) -> Iterator[Fault]:
+        """Exchange tokens by hand. One that stays in its place, or whose place was only `moved`, has come when it
+        came."""
+        before = {token.number: token for ref in consumed if (token := self.marking.get(ref.number))}
+        yield from self._exchange(seq, at, consumed, produced)
+        for image in produced:
+            token = before.get(image.number)
+            if token is not None and (moved or token.place == image.place):
+                self.marking.move(_token(image, token.entered_at))
 
     # -- firings ----------------------------------------------------------------------------------------------------
 
