@@ -19,7 +19,9 @@ from circuit.engine.ledger import Ledger
 from circuit.engine.messages import Messages
 from circuit.engine.migrator import Migrator
 from circuit.engine.pages import Pages
+from circuit.engine.publishing import Publishing
 from circuit.engine.queries import Queries
+from circuit.engine.schedules import Schedules
 from circuit.engine.travel import Travel
 from circuit.observability.metrics import Figure
 from circuit.providers.catalogue import KnownProvider
@@ -49,6 +51,8 @@ class Services:
     pages: Pages
     inbox: Inbox
     messages: Messages
+    publishing: Publishing
+    schedules: Schedules
     fleet: Fleet
     catalogue: Callable[[Iterable[Mapping[str, Any]]], Sequence[KnownProvider]]
     streams: Streams

@@ -42,6 +42,8 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         pages=circuit.engine.pages,
         inbox=circuit.engine.inbox,
         messages=circuit.messages,
+        publishing=circuit.engine.publishing,
+        schedules=circuit.engine.schedules,
         fleet=circuit.engine.fleet,
         catalogue=partial(catalogue, circuit.registry),
         streams=circuit.streams,

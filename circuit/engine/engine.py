@@ -27,8 +27,10 @@ from circuit.engine.ledger import Ledger
 from circuit.engine.messages import Messages
 from circuit.engine.migrator import Migrator
 from circuit.engine.pages import Pages
+from circuit.engine.publishing import Publishing
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import Capabilities
+from circuit.engine.schedules import Schedules
 from circuit.engine.travel import Travel
 from circuit.engine.versions import Versions
 from circuit.engine.worker import Worker, WorkerLimits
@@ -84,6 +86,8 @@ class Engine:
         self.migrator = Migrator(database, self.queries, self.commands)
         self.pages = Pages(database)
         self.inbox = Inbox(database, self.commands)
+        self.publishing = Publishing(database)
+        self.schedules = Schedules(database, self.queries, self.now)
         self.keys = Keys(database, self.now, clock.monotonic)
         self.ledger = Ledger(database)
         self.fleet = Fleet(database, ids)

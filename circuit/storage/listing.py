@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import SmallInteger, Table, Text, bindparam, cast, column, func, select
+from sqlalchemy import SmallInteger, Table, Text, bindparam, cast, column, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -77,6 +77,36 @@ async def find_case(conn: AsyncConnection, key: CaseKey) -> CaseRow | None:
 async def due_at(conn: AsyncConnection, key: CaseKey) -> datetime | None:
     """When a case that has no owner comes up next by itself, or None."""
     return (await attended(conn, key))[1]
+
+
+async def due_later(
+    conn: AsyncConnection,
+    tenant: int,
+    *,
+    workflow_id: str | None = None,
+    case: UUID | None = None,
+    limit: int,
+    after: tuple[datetime, UUID] | None = None,
+) -> list[tuple[Listed, datetime]]:
+    """Up to `limit` cases that wait for a time, the next ones first, each with that time; `after` is the last one of
+    the page before."""
+    cases, ready = tables.case, tables.ready
+    same = (ready.c.tenant_id == cases.c.tenant_id) & (ready.c.case_id == cases.c.case_id)
+    query = (
+        select(cases, ready.c.due_at)
+        .select_from(ready.join(cases, same))
+        .where(ready.c.tenant_id == tenant, cases.c.status == CaseStatus.WAITING.value)
+        .order_by(ready.c.due_at, ready.c.case_id)
+        .limit(limit)
+    )
+    if workflow_id is not None:
+        query = query.where(cases.c.workflow_id == workflow_id)
+    if case is not None:
+        query = query.where(cases.c.case_id == case)
+    if after is not None:
+        query = query.where(tuple_(ready.c.due_at, ready.c.case_id) > tuple_(literal(after[0]), literal(after[1])))
+    found = await conn.execute(query)
+    return [(Listed(rows.key(row), rows.case_row(row)), row["due_at"]) for row in found.mappings()]
 
 
 async def attended(conn: AsyncConnection, key: CaseKey) -> tuple[bool, datetime | None]:

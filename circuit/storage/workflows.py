@@ -5,7 +5,7 @@ All of it runs in a transaction of `Database.transaction`, under the row securit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -104,21 +104,7 @@ async def publish(connection: AsyncConnection, tenant: int, published: CompiledW
                 f"the message {published.start_message!r} starts cases of {other} already: `circuit retire {other}`,"
                 " or give the message another name"
             )
-    # In the order of ids, so that two publications at a time never wait for each other in a circle.
-    agents = sorted(published.agents.values(), key=lambda agent: agent.id)
-    if agents:
-        await connection.execute(
-            insert(agent_version)
-            .values([{"tenant_id": tenant, "agent_id": a.id, "hash": a.hash, "document": a.document} for a in agents])
-            .on_conflict_do_nothing()
-        )
-        await _point(connection, tenant, agents)
-        # A prompt belongs to its agent and has its id.
-        prompts = [
-            {"tenant_id": tenant, "prompt_id": a.id, "hash": a.prompt_hash, "document": _prompt_document(a.prompts)}
-            for a in agents
-        ]
-        await connection.execute(insert(prompt_version).values(prompts).on_conflict_do_nothing())
+    await publish_agents(connection, tenant, published.agents.values())
     new = await store(connection, tenant, published, published_by)
     for place in sorted(published.resources):
         await _set_capacity(connection, tenant, published.id, place, published.resources[place])
@@ -137,6 +123,25 @@ async def publish(connection: AsyncConnection, tenant: int, published: CompiledW
         )
     )
     return new
+
+
+async def publish_agents(connection: AsyncConnection, tenant: int, published: Iterable[AgentVersion]) -> None:
+    """Store these versions of agents and of their prompts if they are new, and make them the current ones."""
+    # In the order of ids, so that two publications at a time never wait for each other in a circle.
+    agents = sorted(published, key=lambda agent: agent.id)
+    if agents:
+        await connection.execute(
+            insert(agent_version)
+            .values([{"tenant_id": tenant, "agent_id": a.id, "hash": a.hash, "document": a.document} for a in agents])
+            .on_conflict_do_nothing()
+        )
+        await _point(connection, tenant, agents)
+        # A prompt belongs to its agent and has its id.
+        prompts = [
+            {"tenant_id": tenant, "prompt_id": a.id, "hash": a.prompt_hash, "document": _prompt_document(a.prompts)}
+            for a in agents
+        ]
+        await connection.execute(insert(prompt_version).values(prompts).on_conflict_do_nothing())
 
 
 async def store(connection: AsyncConnection, tenant: int, published: CompiledWorkflow, published_by: str) -> bool:

@@ -41,20 +41,23 @@ class Office:
         self.queries = 0
         self.fault: Exception | None = None
         gate = gate or Gate.open(stage.clock, LOCAL)
+        fake = cast("Any", self)
         self.services = Services(
-            self,
-            self,
-            self,
-            self,
-            self,
-            self,
-            nothing,
-            stage.streams,
-            load,
-            gate,
-            ready or self.ready,
-            stage.clock,
-            cast("Any", None),
+            commands=fake,
+            queries=fake,
+            pages=fake,
+            inbox=fake,
+            messages=fake,
+            publishing=fake,
+            schedules=fake,
+            fleet=fake,
+            catalogue=nothing,
+            streams=stage.streams,
+            load=load,
+            gate=gate,
+            ready=ready or self.ready,
+            clock=stage.clock,
+            conversations=fake,
         )
 
     async def ready(self) -> Mapping[str, Any]:
@@ -62,7 +65,7 @@ class Office:
 
     # Commands
 
-    async def publish(self, workflow: Workflow, principal: Principal) -> Published:
+    async def publish(self, workflow: Workflow, *, principal: Principal, key: str | None = None) -> Published:
         self.asked.append(("publish", workflow.id))
         new = workflow.id not in self.published
         self.published[workflow.id] = WorkflowView(

@@ -1,20 +1,33 @@
-"""Agents, those that run on the tokens of a place, and the models that they ask."""
+"""Agents, published and asked, and the models that they ask."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import strawberry
 from strawberry.scalars import JSON
 
+from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
 from circuit.api.graphql.context import Resolving
-from circuit.api.graphql.paging import DEFAULT_PAGE, LARGEST_PAGE, page
-from circuit.api.graphql.scalars import as_json
-from circuit.engine.pages import AgentView, PlaceAgentView
-from circuit.errors import InvalidRequest
+from circuit.api.graphql.executions import Execution
+from circuit.api.graphql.paging import DEFAULT_PAGE, LARGEST_PAGE, behind_name, page
+from circuit.api.graphql.scalars import as_json, as_object
+from circuit.api.graphql.workflow_input import AgentInput, entry
+from circuit.engine.consultations import Consultation
+from circuit.engine.pages import AgentView
+from circuit.errors import Conflict, NotFound
+from circuit.events import CaseEnded, FiringBegun
+from circuit.ids import CaseKey, Numbered
 from circuit.providers.catalogue import KnownModel, KnownProvider
+from circuit.providers.messages import text_of
 from circuit.security.permissions import Permission
+
+BEGIN_SECONDS = 5.0
+"""How long the beginning of an execution is waited for."""
 
 
 @strawberry.type(description="An agent's texts.")
@@ -63,70 +76,6 @@ class Agent:
             tools=_names(said.get("tools")),
             output_schema=as_json(said.get("output_schema")),
             document=as_json(dict(said)),
-        )
-
-
-@strawberry.type(description="How often a failed run is tried again.")
-class RetryConfig:
-    max_attempts: int | None
-    backoff_seconds: float | None
-    retry_on_errors: list[str]
-
-    @classmethod
-    def of(cls, said: Mapping[str, Any]) -> RetryConfig:
-        return cls(
-            max_attempts=said.get("max_attempts"),
-            backoff_seconds=said.get("backoff_seconds"),
-            retry_on_errors=list(said.get("retry_on_errors") or ()),
-        )
-
-
-@strawberry.type(description="When a place agent runs.")
-class PlaceAgentSchedule:
-    initial_delay_seconds: float | None
-    interval_seconds: float | None
-    max_executions: int | None
-    cron: str | None
-    missed: str | None
-
-    @classmethod
-    def of(cls, said: Mapping[str, Any]) -> PlaceAgentSchedule:
-        names = ("initial_delay_seconds", "interval_seconds", "max_executions", "cron", "missed")
-        return cls(**{name: said.get(name) for name in names})
-
-
-@strawberry.type(description="An agent that runs on the tokens of a place.")
-class PlaceAgentConfig:
-    cursor: str = strawberry.field(description="Give it as `after` to go on behind this entry.")
-    workflow: str
-    place_id: str
-    agent_id: str
-    llm_config: JSON | None
-    llm_provider: JSON | None
-    trigger_conditions: list[JSON]
-    input_mapping: JSON | None
-    output_mapping: JSON | None
-    auto_transition: str | None
-    schedule: PlaceAgentSchedule | None
-    retry_config: RetryConfig | None
-
-    @classmethod
-    def of(cls, view: PlaceAgentView) -> PlaceAgentConfig:
-        said = view.document
-        schedule, retry = said.get("schedule"), said.get("retry_config")
-        return cls(
-            cursor=f"{view.workflow_id}/{view.number}",
-            workflow=view.workflow_id,
-            place_id=str(said.get("place_id", "")),
-            agent_id=str(said.get("agent_id", "")),
-            llm_config=as_json(said.get("llm_config")),
-            llm_provider=as_json(said.get("llm_provider")),
-            trigger_conditions=[as_json(rule) for rule in said.get("trigger_conditions") or ()],
-            input_mapping=as_json(said.get("input_mapping")),
-            output_mapping=as_json(said.get("output_mapping")),
-            auto_transition=said.get("auto_transition"),
-            schedule=None if schedule is None else PlaceAgentSchedule.of(schedule),
-            retry_config=None if retry is None else RetryConfig.of(retry),
         )
 
 
@@ -179,32 +128,10 @@ class AgentQueries:
     async def agents(
         self, info: Resolving, workflow_id: str | None = None, first: int = DEFAULT_PAGE, after: str | None = None
     ) -> list[Agent]:
-        found = await info.context.services.pages.agents(info.context.tenant, workflow_id, page(first), _behind(after))
-        return [Agent.of(one) for one in found]
-
-    @strawberry.field(
-        description="The place agents of the current versions of workflows: of a place, of a workflow, or all. `after`"
-        " is the `cursor` of the last one that is known."
-    )
-    async def place_agent_configs(
-        self,
-        info: Resolving,
-        place_id: str | None = None,
-        workflow_id: str | None = None,
-        first: int = DEFAULT_PAGE,
-        after: str | None = None,
-    ) -> list[PlaceAgentConfig]:
-        workflow, number = _behind(after)
-        if number and not number.isdecimal():
-            raise InvalidRequest("`after` is the `cursor` of an entry of `placeAgentConfigs`")
-        found = await info.context.services.pages.place_agents(
-            info.context.tenant,
-            workflow_id=workflow_id,
-            place=place_id,
-            limit=page(first),
-            after=(workflow, min(int(number[:9] or 0), 2**31 - 1)),
+        found = await info.context.services.pages.agents(
+            info.context.tenant, workflow_id, page(first), behind_name(after)
         )
-        return [PlaceAgentConfig.of(one) for one in found]
+        return [Agent.of(one) for one in found]
 
     @strawberry.field(
         description="The types of providers, whether each is configured, and the models that agents name."
@@ -216,13 +143,102 @@ class AgentQueries:
         return [Provider.of(one) for one in info.context.services.catalogue(asked)]
 
 
-def _behind(after: str | None) -> tuple[str, str]:
-    if after is None:
-        return "", ""
-    workflow, slash, rest = after.rpartition("/")
-    if not slash:
-        raise InvalidRequest("`after` is the `cursor` of the last entry that is known")
-    return workflow, rest
+@strawberry.type(description="An agent that was published on its own, or by a workflow.")
+class PublishedAgent:
+    id: str
+    name: str
+    description: str
+    hash: str = strawberry.field(description="The content hash of the version.")
+    llm_provider: JSON
+    llm_config: JSON
+    prompts: Prompts
+    document: JSON
+
+    @classmethod
+    def of(cls, hash: str, said: Mapping[str, Any]) -> PublishedAgent:  # noqa: A002
+        return cls(
+            id=str(said["id"]),
+            name=said.get("name") or str(said["id"]),
+            description=said.get("description") or "",
+            hash=hash,
+            llm_provider=as_json(said.get("llm_provider") or {}),
+            llm_config=as_json(said.get("llm_config") or {}),
+            prompts=Prompts.of(said.get("prompts") or {}),
+            document=as_json(dict(said)),
+        )
+
+
+@strawberry.type
+class AgentMutations:
+    @strawberry.mutation(
+        description="Publish an agent under its id, outside of any workflow: `executeAgent` asks it, and"
+        " `createPlaceAgentConfig` puts it into a workflow. What is wrong with it comes as that of a file does."
+    )
+    async def create_agent(
+        self, info: Resolving, agent: AgentInput, idempotency_key: str | None = None
+    ) -> PublishedAgent:
+        said = entry(agent)
+        made = await info.context.services.publishing.publish_agent(
+            said.pop("id"), said, info.context.services.load, principal=info.context.principal, key=idempotency_key
+        )
+        return PublishedAgent.of(made.hash, made.document)
+
+    @strawberry.mutation(
+        description="Run a published agent once, outside of any workflow: a durable case of its own. `input` is text,"
+        " or an object whose values its `userTemplate` names; the answer comes over `agentExecutionStream`, and stays"
+        " with `agentExecution`."
+    )
+    async def execute_agent(
+        self,
+        info: Resolving,
+        agent_id: str,
+        input: JSON,  # noqa: A002
+        llm_config: JSON | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentRun:
+        context = info.context
+        asking = context.services.consultations
+        if asking is None:
+            raise Conflict("this server asks no agents")
+        context.principal.require(Permission.RUN)
+        agent = await asking.agent(context.principal.tenant, agent_id)
+        if agent is None:
+            raise NotFound(f"there is no agent {agent_id[:100]!r}; `createAgent` and loading a workflow publish agents")
+        changes = {} if llm_config is None else {"llm_config": dict(as_object(llm_config, "llmConfig"))}
+        wanted = Consultation([{"role": "user", "content": _message(agent.document, input)}], agent_id, changes=changes)
+        key = await asking.ask(wanted, principal=context.principal, key=idempotency_key)
+        return AgentRun(
+            execution_id=str(Numbered(key.case, 1)), case_id=str(key.case), agent_id=agent_id, agent_hash=agent.hash
+        )
+
+
+@strawberry.type(description="A run of an agent that has been asked for; it begins as soon as a worker comes to it.")
+class AgentRun:
+    execution_id: str
+    case_id: str
+    agent_id: str
+    agent_hash: str
+
+    @strawberry.field(description="The execution, waited for a moment; null while no worker has come to it.")
+    async def execution(self, info: Resolving) -> Execution | None:
+        key = CaseKey(info.context.tenant, UUID(self.case_id))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BEGIN_SECONDS):
+                async for _, _, event in info.context.services.streams.follow(key):
+                    if isinstance(event, FiringBegun | CaseEnded):
+                        break
+        found = await info.context.services.pages.execution(key, 1)
+        return None if found is None else Execution.of(found)
+
+
+def _message(document: Mapping[str, Any], given: Any) -> str:
+    """What an agent is told: text as it is; of an object, what the agent's template makes of it."""
+    if isinstance(given, str):
+        return given
+    inputs = as_object(given, "input")
+    values = prompt_values(inputs=inputs, tokens=(), workflow_id="", history_count=0)
+    template = str((document.get("prompts") or {}).get("user_template") or "{input_data}")
+    return text_of(build_messages(PromptTexts(user_template=template), values)[-1].parts)
 
 
 def _names(said: Any) -> list[str]:

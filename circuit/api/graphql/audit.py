@@ -9,6 +9,7 @@ from strawberry.scalars import JSON
 
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.paging import DEFAULT_PAGE, page
+from circuit.api.graphql.scalars import as_json
 from circuit.engine.ledger import LedgerEntry, Sought
 from circuit.errors import Conflict, InvalidRequest
 
@@ -32,7 +33,7 @@ class AuditEntry:
             action=entry.action,
             target=entry.target,
             origin=entry.origin,
-            details=dict(entry.details),
+            details=as_json(dict(entry.details)),
         )
 
 

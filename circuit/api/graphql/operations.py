@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import strawberry
 
-from circuit.api.graphql.agents import AgentQueries
+from circuit.api.graphql.agents import AgentMutations, AgentQueries
 from circuit.api.graphql.audit import AuditQueries
 from circuit.api.graphql.budgets import BudgetMutations, BudgetQueries
 from circuit.api.graphql.cases import CaseMutations, CaseQueries
@@ -19,10 +19,12 @@ from circuit.api.graphql.incidents import IncidentMutations, IncidentQueries
 from circuit.api.graphql.messages import MessageMutations, MessageQueries
 from circuit.api.graphql.migration import MigrationMutations
 from circuit.api.graphql.modification import ModificationMutations
+from circuit.api.graphql.place_agents import PlaceAgentMutations, PlaceAgentQueries
+from circuit.api.graphql.schedules import ScheduleQueries
 from circuit.api.graphql.server import ServerQueries
 from circuit.api.graphql.streams import StreamMutations, StreamSubscriptions
 from circuit.api.graphql.tasks import TaskMutations, TaskQueries
-from circuit.api.graphql.tokens import TokenQueries
+from circuit.api.graphql.tokens import TokenMutations, TokenQueries
 from circuit.api.graphql.travel import TravelMutations, TravelQueries
 from circuit.api.graphql.workflows import WorkflowMutations, WorkflowQueries
 
@@ -31,6 +33,7 @@ from circuit.api.graphql.workflows import WorkflowMutations, WorkflowQueries
 class Query(
     WorkflowQueries,
     AgentQueries,
+    PlaceAgentQueries,
     CaseQueries,
     MessageQueries,
     TokenQueries,
@@ -41,6 +44,7 @@ class Query(
     ConversationQueries,
     BudgetQueries,
     TravelQueries,
+    ScheduleQueries,
     AuditQueries,
     ServerQueries,
 ):
@@ -50,7 +54,10 @@ class Query(
 @strawberry.type
 class Mutation(
     WorkflowMutations,
+    AgentMutations,
+    PlaceAgentMutations,
     CaseMutations,
+    TokenMutations,
     TaskMutations,
     IncidentMutations,
     ExecutionMutations,

@@ -47,3 +47,13 @@ def behind_numbered(after: str | None) -> tuple[UUID, int] | None:
     if found is None:
         raise InvalidRequest("`after` is the id of the last entry that is known, CASE.NUMBER")
     return found.case, found.number
+
+
+def behind_name(after: str | None) -> tuple[str, str]:
+    """`after`, where it is a `cursor` like WORKFLOW/NAME. Raises `InvalidRequest`."""
+    if after is None:
+        return "", ""
+    workflow, slash, rest = after.rpartition("/")
+    if not slash:
+        raise InvalidRequest("`after` is the `cursor` of the last entry that is known")
+    return workflow, rest

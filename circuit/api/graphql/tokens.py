@@ -7,14 +7,20 @@ from datetime import datetime
 import strawberry
 from strawberry.scalars import JSON
 
+from circuit.api.graphql.addressing import case_key
+from circuit.api.graphql.commands import CommandOutcome
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.paging import DEFAULT_PAGE, behind_numbered, page
 from circuit.api.graphql.reasons import TransitionRuling, TransitionWhy
 from circuit.api.graphql.scalars import as_json, as_object
 from circuit.engine.commands import TokenInput as Put
+from circuit.engine.modification import Modification, NewToken
 from circuit.engine.views import TokenView
 from circuit.errors import InvalidRequest
-from circuit.ids import CaseKey, parse_case_id, parse_numbered
+from circuit.ids import CaseKey, Numbered, parse_case_id, parse_numbered
+
+CREATED = "createToken"
+"""Why a case was modified, as its history says it."""
 
 
 @strawberry.type(description="A token where it lies.")
@@ -103,6 +109,54 @@ class TokenQueries:
             return []
         found = await info.context.services.queries.rulings(CaseKey(tenant, name.case), name.number)
         return [TransitionRuling.of(one) for one in found if transition in (None, one.transition)]
+
+
+@strawberry.type(description="A token that was put into a case; `token` is null as soon as it has moved on.")
+class CreatedToken:
+    case_id: str
+    token_id: str | None = strawberry.field(description="Null while the case's owner has not come to it.")
+    command_id: str | None
+
+    @strawberry.field(description="The token where it lies.")
+    async def token(self, info: Resolving) -> Token | None:
+        name = None if self.token_id is None else parse_numbered(self.token_id)
+        if name is None:
+            return None
+        found = await info.context.services.pages.token(CaseKey(info.context.tenant, name.case), name.number)
+        return None if found is None else Token.of(found)
+
+
+@strawberry.type
+class TokenMutations:
+    @strawberry.mutation(
+        description="Put a token: into a place of a live case (`caseId`, `placeId`), or into the initial place of a"
+        " workflow (`workflowId`), which starts a case. The colour of the place judges its data."
+    )
+    async def create_token(
+        self,
+        info: Resolving,
+        token: TokenInput,
+        case_id: str | None = None,
+        place_id: str | None = None,
+        workflow_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> CreatedToken:
+        put, principal, commands = given_token(token) or Put(), info.context.principal, info.context.services.commands
+        if workflow_id is not None and case_id is None and place_id is None:
+            key = await commands.start_case(workflow_id, put, principal=principal, key=idempotency_key)
+            return CreatedToken(case_id=str(key), token_id=str(Numbered(key.case, 1)), command_id=None)
+        if case_id is None or place_id is None or workflow_id is not None:
+            raise InvalidRequest(
+                "a token goes into a place of a case (`caseId`, `placeId`), or begins one: `workflowId`"
+            )
+        wanted = Modification(CREATED, put=(NewToken(place_id, put.data, put.metadata),))
+        key = case_key(info, case_id)
+        outcome = await commands.modify(key, wanted, principal=principal, idempotency_key=idempotency_key)
+        done = CommandOutcome.of(outcome)
+        made: list[int] = outcome.result.get("put") or []
+        return CreatedToken(
+            case_id=str(key), token_id=str(Numbered(key.case, made[0])) if made else None, command_id=done.command_id
+        )
 
 
 def given_token(given: TokenInput | None) -> Put | None:

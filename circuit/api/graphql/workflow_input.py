@@ -101,6 +101,31 @@ class BudgetInput:
     usd: float | None = None
 
 
+@strawberry.input(description="When a place agent runs.")
+class PlaceAgentScheduleInput:
+    initial_delay_seconds: float | None = None
+    interval_seconds: float | None = None
+    max_executions: int | None = None
+    cron: str | None = None
+    missed: str | None = None
+
+
+@strawberry.input(description="An agent that runs on the tokens of a place.")
+class PlaceAgentConfigInput:
+    place_id: str
+    agent_id: str
+    llm_config: JSON | None = strawberry.field(default=None, description="Merged key by key over the agent's.")
+    llm_provider: JSON | None = strawberry.field(default=None, description="In place of the agent's.")
+    trigger_conditions: list[JSON] | None = strawberry.field(
+        default=None, description="Rules, as in the workflow file."
+    )
+    input_mapping: JSON | None = None
+    output_mapping: JSON | None = None
+    auto_transition: str | None = None
+    schedule: PlaceAgentScheduleInput | None = None
+    retry_config: RetryConfigInput | None = None
+
+
 @strawberry.input(description="A workflow.")
 class WorkflowInput:
     id: str
@@ -128,6 +153,11 @@ def document(given: WorkflowInput) -> dict[str, Any]:
         "transitions": _by_id(given.transitions),
         **({"agents": _by_id(given.agents)} if given.agents else {}),
     }
+
+
+def entry(given: AgentInput | PlaceAgentConfigInput) -> dict[str, Any]:
+    """An agent or a place agent as the workflow file has it."""
+    return _said(given)
 
 
 def _by_id(entries: Sequence[Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from circuit.api.graphql.scalars import as_json
 from circuit.api.graphql.workflow_input import WorkflowInput, document
 from circuit.definition import portrait
 from circuit.definition.written import written
+from circuit.engine.commands import Published
 from circuit.engine.views import WorkflowView
 from circuit.errors import NotFound
 
@@ -100,17 +101,25 @@ class WorkflowMutations:
         info: Resolving,
         yaml: Annotated[str, strawberry.argument(description="The text of a workflow file.")],
         source: Annotated[str, strawberry.argument(description="What faults call the text.")] = DEFAULT_SOURCE,
+        idempotency_key: str | None = None,
     ) -> Workflow:
         name = "".join(letter if letter.isprintable() else "?" for letter in source[:LONGEST_SOURCE])
-        return await publish(info, yaml, name or DEFAULT_SOURCE)
+        return await _publish(info, yaml, name or DEFAULT_SOURCE, idempotency_key)
 
     @strawberry.mutation(
         description="Publish a workflow that is given as input objects. It goes the same way as a file, and its faults"
         " come as those of a file do: lines count in the document as JSON."
     )
-    async def create_workflow(self, info: Resolving, workflow: WorkflowInput) -> Workflow:
+    async def create_workflow(
+        self, info: Resolving, workflow: WorkflowInput, idempotency_key: str | None = None
+    ) -> Workflow:
         text = orjson.dumps(document(workflow), option=orjson.OPT_INDENT_2).decode()
-        return await publish(info, text, "createWorkflow")
+        return await _publish(info, text, "createWorkflow", idempotency_key)
+
+    @strawberry.mutation(description="Make a version that was published before the current one again, by its `hash`.")
+    async def publish_workflow(self, info: Resolving, id: str, hash: str) -> Workflow:  # noqa: A002
+        await info.context.services.publishing.make_current(id, hash, principal=info.context.principal)
+        return await current_workflow(info, id)
 
     @strawberry.mutation(
         description="Let no new cases of a workflow begin; those that run go on. With `retired: false` they may begin"
@@ -118,20 +127,40 @@ class WorkflowMutations:
     )
     async def retire_workflow(self, info: Resolving, id: str, retired: bool = True) -> Workflow:  # noqa: A002
         await info.context.services.commands.retire(id, info.context.principal, retired=retired)
-        return await _current(info, id)
+        return await current_workflow(info, id)
+
+    @strawberry.mutation(
+        description="Take a workflow away, of which no case runs: no list shows it, and no case of it can begin. Cases"
+        " that have ended keep the version that they ran."
+    )
+    async def delete_workflow(self, info: Resolving, id: str) -> bool:  # noqa: A002
+        await info.context.services.publishing.delete(id, principal=info.context.principal)
+        return True
 
 
-async def publish(info: Resolving, text: str, source: str) -> Workflow:
+async def _publish(info: Resolving, text: str, source: str, key: str | None) -> Workflow:
     """Publish the workflow in a YAML or JSON text. Raises `DefinitionError`, `Forbidden`."""
     services = info.context.services
     # Compiling a large file takes a while, which the streams of others should not feel.
     workflow = await asyncio.to_thread(services.load, text, source)
-    published = await services.commands.publish(workflow, info.context.principal)
-    return await _current(info, published.workflow_id)
+    published = await services.publishing.publish(workflow, principal=info.context.principal, key=key)
+    return await published_workflow(info, published)
 
 
-async def _current(info: Resolving, workflow_id: str) -> Workflow:
+async def published_workflow(info: Resolving, published: Published) -> Workflow:
+    """The version that was published, which another may have followed meanwhile."""
+    tenant = info.context.principal.tenant
+    view = await info.context.services.queries.workflow(tenant, published.workflow_id)
+    if view is not None and view.hash != published.hash:
+        view = await info.context.services.pages.version(tenant, published.workflow_id, published.hash) or view
+    if view is None:
+        raise NotFound(f"workflow {published.workflow_id} was published and is gone")
+    return Workflow.of(view)
+
+
+async def current_workflow(info: Resolving, workflow_id: str) -> Workflow:
+    """The current version of a workflow. Raises `NotFound`."""
     view = await info.context.services.queries.workflow(info.context.principal.tenant, workflow_id)
     if view is None:
-        raise NotFound(f"workflow {workflow_id} was published and is gone")
+        raise NotFound(f"there is no workflow {workflow_id[:100]!r}")
     return Workflow.of(view)

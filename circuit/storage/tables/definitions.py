@@ -83,6 +83,19 @@ agent = Table(
     ),
 )
 
+# What was published with an idempotency key: `request` names what was asked for.
+publication = Table(
+    "publication",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("at", Instant, nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("tenant_id", "key"),
+)
+
 prompt_version = Table(
     "prompt_version",
     metadata,
