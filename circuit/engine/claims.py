@@ -88,9 +88,11 @@ class Claims(Service):
         self._woken = asyncio.Event()
         self._starved = False
         self._refill: asyncio.TimerHandle | None = None
-        # How many executions a case that was claimed asks for, 1 at most; and what that is reckoned from.
+        # How many executions a case that was claimed asks for, 1 at most; and what that is reckoned from: how many were
+        # claimed, and how many of these had come to their first commit when so many executions were asked for.
         self._appetite = 1.0
         self._claimed = 0
+        self._opened = 0
         self._submitted = 0
         # Whose turn is next, and how many workers share what is due.
         self._next_tenant = 0
@@ -236,13 +238,16 @@ class Claims(Service):
     def _room(self) -> int:
         """How many cases may be claimed: as many as there are free slots for what cases have asked for of late."""
         slots = self._desk.slots
-        if self._claimed:
-            asked = min(1.0, (slots.submitted - self._submitted) / self._claimed)
+        # What was claimed and has not come to its first commit has asked for nothing yet, but will.
+        opening = len(self._to_read) + self._desk.opening
+        opened = self._claimed - opening
+        if opened > self._opened:
+            asked = min(1.0, (slots.submitted - self._submitted) / (opened - self._opened))
             self._appetite += 0.3 * (asked - self._appetite)
-        self._claimed, self._submitted = 0, slots.submitted
+            self._opened, self._submitted = opened, slots.submitted
         if self._desk.flying > MOST_FLYING:
             return 0
-        free = int(slots.free / max(self._appetite, LEAST_APPETITE)) - len(self._to_read)
+        free = int(slots.free / max(self._appetite, LEAST_APPETITE)) - opening
         # Where several workers look at the same moment, each takes its part, and then looks again.
         bite = math.ceil(free / self._workers)
         return min(CLAIM_BATCH, bite, MOST_HELD - len(self._desk) - len(self._to_read))
@@ -262,7 +267,7 @@ class Claims(Service):
         if claim.keys:
             self._fault("after_claim")
             self._to_read.update(claim.keys)
-        self._claimed = len(claim.keys)
+        self._claimed += len(claim.keys)
         return claim.more
 
     def _wanted(self) -> Sequence[CaseKey] | None:

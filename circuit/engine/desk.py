@@ -32,14 +32,16 @@ Input = Callable[[Owner, datetime], Step]
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """One case in memory. `writing` says that a step of it is in flight, `logging` counts what it appends to its log.
-    `delivered` are the commands that its owner was given, `unapplied` those of them that wait in the inbox."""
+    """One case in memory. `writing` says that a step of it is in flight, `logging` counts what it appends to its log,
+    `opening` that nothing of it was committed here yet, so that what it wants to run is not known. `delivered` are the
+    commands that its owner was given, `unapplied` those of them that wait in the inbox."""
 
     key: CaseKey
     owner: Owner
     inbox: deque[tuple[Input, bool]] = field(default_factory=deque[tuple[Input, bool]])
     writing: bool = False
     logging: int = 0
+    opening: bool = True
     dropped: bool = False
     delivered: set[UUID] = field(default_factory=set[UUID])
     unapplied: set[UUID] = field(default_factory=set[UUID])
@@ -51,7 +53,8 @@ class Reports:
     """Whom the desk tells: `lost` of a case that had to be dropped, `released` of one that was given up (and whether
     a command came too late to be applied), `landed` when nothing of a case that is not held is in flight any more,
     `announce` of terminal frames, `changed` of a case with new events, `resources` of a tenant's workflow whose shared
-    places are asked for or given back, `mail` when a case waits for other messages or has answered one."""
+    places are asked for or given back, `mail` when a case waits for other messages or has answered one, `opened` when
+    it is known of one more case what it wants to run."""
 
     lost: Callable[[CaseKey, BaseException], None]
     released: Callable[[CaseKey, bool], None]
@@ -60,6 +63,7 @@ class Reports:
     changed: Callable[[CaseKey], None]
     resources: Callable[[int, str], None] = lambda tenant, workflow_id: None
     mail: Callable[[], None] = lambda: None
+    opened: Callable[[], None] = lambda: None
 
 
 class Desk:
@@ -78,6 +82,7 @@ class Desk:
         self._held: dict[CaseKey, Held] = {}
         # How many writes are in flight in all, and of each case that is not held (any more).
         self._flying = 0
+        self._opening = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._strays: Counter[CaseKey] = Counter()
@@ -96,6 +101,11 @@ class Desk:
         """How many writes are in flight."""
         return self._flying
 
+    @property
+    def opening(self) -> int:
+        """Of how many cases that are held it is not known yet what they want to run."""
+        return self._opening
+
     def keys(self) -> Collection[CaseKey]:
         """The cases that are held."""
         return self._held.keys()
@@ -111,6 +121,7 @@ class Desk:
             return
         held.delivered.update(command.id for command in state.commands)
         self._held[state.key] = held
+        self._opening += 1
         self._post(held, Owner.wake)
 
     def deliver(self, key: CaseKey, command: CommandRow) -> bool:
@@ -247,6 +258,7 @@ class Desk:
         """Start what a step waited for its commit with, and see when the case is to be woken."""
         for start in step.starts:
             self.slots.submit(start)
+        self._open(held)
         if step.again:
             held.inbox.append((Owner.wake, False))
         due_at = held.owner.due_at(self._now())
@@ -308,10 +320,17 @@ class Desk:
     def _leave(self, held: Held) -> None:
         """The case is not held any more; what it has in flight is a stray from now on."""
         held.dropped = True
+        self._open(held)
         held.inbox.clear()
         self._forget_timer(held)
         if held.writing or held.logging:
             self._strays[held.key] += held.writing + held.logging
+
+    def _open(self, held: Held) -> None:
+        if held.opening:
+            held.opening = False
+            self._opening -= 1
+            self.reports.opened()
 
     # -- what is due while something else of the case runs ----------------------------------------------------------
 

@@ -216,6 +216,7 @@ class Worker(Service):
             publisher.changed,
             turnstile.touch,
             postman.wake,
+            claims.freed,
         )
         treasury = Treasury(self._database, incarnation.id, self._limits.lease_seconds)
         around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault, treasury)

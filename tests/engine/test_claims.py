@@ -12,7 +12,7 @@ import asyncpg
 import invariants
 import pytest
 from eventually import eventually
-from parts import Doing, for_ever
+from parts import Doing, at_once, for_ever
 from running import CHAIN, LIMITS, MANUAL, REVIEW, engine, publish, start, until
 
 from circuit.definition import compile_document
@@ -327,3 +327,34 @@ async def test_a_version_that_does_not_compile_here_is_left_to_others(
         found = await running.queries.why(strange)
         assert found is not None and "from the future" in found.summary
     assert str(strange) in caplog.text and "from the future" in caplog.text
+
+
+async def test_what_was_claimed_and_has_not_begun_counts_as_if_it_had(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty cases, four slots, and a database that takes its time: four are claimed, however often it is looked."""
+    answering = asyncio.Event()
+    at_once_written = Writer.write
+
+    def write(writer: Writer, write: CaseWrite | LogWrite) -> asyncio.Future[None]:
+        async def later() -> None:
+            await answering.wait()
+            await at_once_written(writer, write)
+
+        return asyncio.ensure_future(later())
+
+    monkeypatch.setattr(Writer, "write", write)
+    async with engine(database, worker=False) as asking:
+        await publish(asking, REVIEW)
+        keys = [await start(asking, "review") for _ in range(20)]
+        limits = replace(LIMITS, executions=4)
+        async with engine(database, {"agent": Doing(at_once)}, limits=limits) as running:
+            await eventually(lambda: len(tenure(running).desk) >= 4, what="cases are claimed")
+            connection = await database.raw()
+            for _ in range(5):
+                await tenure(running).claims._look(connection)  # pyright: ignore[reportPrivateUsage]
+            await connection.close()
+            assert len(tenure(running).desk) == 4
+            answering.set()
+            for key in keys:
+                await until(asking, key, "completed")
