@@ -31,6 +31,8 @@ _LONGEST_POOL = 100
 class Settings:
     """All settings of a process. Spans are in seconds; `environment` holds what providers resolve their keys from.
 
+    `max_concurrent_executions` is for all workers of the deployment together, `worker_executions` for one (None: as
+    many).
     `archive_after` and `streams_after` are None where nothing is archived or dropped by itself.
 
     `database_url` is None for the embedded server, whose data lies under `home`.
@@ -40,6 +42,7 @@ class Settings:
     database_url: str | None = None
     lease_seconds: float = 15.0
     max_concurrent_executions: int = 50
+    worker_executions: int | None = None
     pools: tuple[str, ...] = ("default",)
     host: str = "127.0.0.1"
     port: int = 4000
@@ -68,6 +71,7 @@ class Settings:
             database_url=_database_url(values),
             lease_seconds=_number(values, "CIRCUIT_LEASE_SECONDS", 15.0, least=0.1, most=3600.0),
             max_concurrent_executions=_whole(values, "MAX_CONCURRENT_EXECUTIONS", 50, least=1, most=100_000),
+            worker_executions=_optional_whole(values, "CIRCUIT_WORKER_EXECUTIONS", least=1, most=100_000),
             pools=check_pools(values.get("CIRCUIT_POOLS", "").replace(",", " ").split(), "CIRCUIT_POOLS"),
             host=values.get("CIRCUIT_HOST", "").strip() or "127.0.0.1",
             port=_whole(values, "CIRCUIT_PORT", 4000, least=0, most=65_535),
@@ -218,6 +222,10 @@ def _whole(values: Mapping[str, str], name: str, default: int, *, least: int, mo
     if not least <= number <= most:
         raise _refused(name, text, f"a whole number from {least} to {most}")
     return number
+
+
+def _optional_whole(values: Mapping[str, str], name: str, *, least: int, most: int) -> int | None:
+    return _whole(values, name, least, least=least, most=most) if values.get(name, "").strip() else None
 
 
 def _names(values: Mapping[str, str], name: str) -> tuple[str, ...]:

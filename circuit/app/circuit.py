@@ -153,13 +153,15 @@ class Circuit:
                 capabilities=Capabilities([*performing, *map(required_function, functions)], usable(), chosen.pools),
                 limits=WorkerLimits(
                     lease_seconds=chosen.lease_seconds,
-                    executions=chosen.max_concurrent_executions,
+                    executions=chosen.worker_executions or chosen.max_concurrent_executions,
+                    deployment=chosen.max_concurrent_executions,
                     stop_seconds=stop_seconds,
                     exit_when_stuck=exit_when_stuck,
                 ),
                 ring_frames=chosen.stream_buffer_size,
                 policy=Policy(chosen.archive_after, chosen.archive_keep_failed, chosen.streams_after),
                 archive=Archive(database, chosen.archive_folder or chosen.home / "archive"),
+                pressed=registry.pressed,
                 fault=fault or no_fault,
             )
             stack.push_async_callback(engine.stop)

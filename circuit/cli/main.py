@@ -21,6 +21,7 @@ from circuit.cli import (
     executions,
     incidents,
     ledger,
+    limits,
     messages,
     migration,
     outbox,
@@ -88,6 +89,7 @@ app.add_typer(archive.app, name="archive")
 app.add_typer(conversations.app, name="conversations")
 app.add_typer(executions.app, name="executions")
 app.add_typer(budgets.app, name="budgets")
+app.add_typer(limits.app, name="limits")
 app.add_typer(workers.app, name="workers")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(ledger.app, name="audit")

@@ -29,6 +29,7 @@ from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.errors import CircuitError, Fenced, GuardLost
 from circuit.ids import CaseKey
 from circuit.storage import cases, commands, listing, ownership, workers, workflows
+from circuit.storage.cases import NO_USELESS, Useless
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 from circuit.storage.records import CaseState, CaseStatus, CaseWrite
@@ -53,7 +54,8 @@ GIVEN_UP_WAIT = timedelta(minutes=15)
 
 
 class Claims(Service):
-    """Claims, attends and reads the cases of one incarnation, and puts them on its desk."""
+    """Claims, attends and reads the cases of one incarnation, and puts them on its desk. `pressed` names the types of
+    providers that have no capacity now."""
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class Claims(Service):
         fenced: Callable[[], None],
         only: Sequence[CaseKey] | None = None,
         fault: FaultHook = no_fault,
+        pressed: Callable[[], Collection[str]] = tuple,
         poll_seconds: float = POLL_SECONDS,
         check_seconds: float = CHECK_SECONDS,
         rng: random.Random | None = None,
@@ -79,6 +82,7 @@ class Claims(Service):
         self._fenced = fenced
         self._only = only
         self._fault = fault
+        self._pressed = pressed
         self._poll_seconds = poll_seconds
         self._check_seconds = check_seconds
         self._check_at = float("-inf")
@@ -87,6 +91,7 @@ class Claims(Service):
         self.leaving = HandOver(desk, worker)
         self._woken = asyncio.Event()
         self._starved = False
+        self._left = NO_USELESS
         self._refill: asyncio.TimerHandle | None = None
         # How many executions a case that was claimed asks for, 1 at most; and what that is reckoned from: how many were
         # claimed, and how many of these had come to their first commit when so many executions were asked for.
@@ -105,13 +110,19 @@ class Claims(Service):
         self._resting: dict[CaseKey, float] = {}
         self._next_due: datetime | None = None
 
+    @property
+    def starved(self) -> bool:
+        """Whether nothing could be claimed when it was looked last, for want of room."""
+        return self._starved
+
     def wake(self) -> None:
         """There may be something to claim or to attend to."""
         self._woken.set()
 
     def freed(self) -> None:
-        """A slot is free; only matters if there was none before. Others that come free at once are claimed for too."""
-        if self._starved and self._refill is None:
+        """A slot is free; only matters if there was none before, or what was passed over is of use now. Others that
+        come free at once are claimed for too."""
+        if self._refill is None and (self._starved or (self._left != NO_USELESS and self._useless() != self._left)):
             self._refill = asyncio.get_running_loop().call_later(REFILL_SECONDS, self._refilled)
 
     def _refilled(self) -> None:
@@ -259,7 +270,8 @@ class Claims(Service):
             return False
         wanted = self._wanted()
         if wanted is None:
-            claim = await cases.claim_fairly(connection, self._worker, room, self._next_tenant)
+            self._left = self._useless()
+            claim = await cases.claim_fairly(connection, self._worker, room, self._next_tenant, self._left)
             self._next_tenant = claim.next_tenant
         else:
             # Named cases are claimed whether they are due or not: what waits would be claimed again at once.
@@ -269,6 +281,11 @@ class Claims(Service):
             self._to_read.update(claim.keys)
         self._claimed += len(claim.keys)
         return claim.more
+
+    def _useless(self) -> Useless:
+        """Cases that would only wait here: what they would run is limited, or their provider has no capacity."""
+        quota = self._desk.slots.quota
+        return Useless(tuple(sorted(quota.tenants)), tuple(sorted(quota.providers.union(self._pressed()))))
 
     def _wanted(self) -> Sequence[CaseKey] | None:
         """The cases that this worker is restricted to, without those that it has just given up."""

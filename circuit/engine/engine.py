@@ -5,7 +5,7 @@ It is put together here from parts that are handed in; `circuit.app` supplies th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from circuit.clock import Clock
@@ -24,6 +24,7 @@ from circuit.engine.fleet import Fleet
 from circuit.engine.inbox import Inbox
 from circuit.engine.keys import Keys
 from circuit.engine.ledger import Ledger
+from circuit.engine.limits import ExecutionLimits
 from circuit.engine.messages import Messages
 from circuit.engine.migrator import Migrator
 from circuit.engine.pages import Pages
@@ -67,6 +68,7 @@ class Engine:
         policy: Policy | None = None,
         archive: Archive | None = None,
         ring_frames: int = RING_FRAMES,
+        pressed: Callable[[], Collection[str]] = tuple,
         fault: FaultHook = no_fault,
     ) -> None:
         self._clock = clock
@@ -93,6 +95,7 @@ class Engine:
         self.fleet = Fleet(database, ids)
         self.conversations = Conversations(database, ids)
         self.budgets = Budgets(database)
+        self.limits = ExecutionLimits(database)
         # Who stays looks after the database too; a command that works on its own cases does not.
         self.keeper = None if only is not None else Keeper(database, self.now, policy or Policy(), archive)
         self.worker: Worker | None = None
@@ -109,6 +112,7 @@ class Engine:
                 limits=limits,
                 only=only,
                 capabilities=capabilities,
+                pressed=pressed,
                 fault=fault,
             )
 

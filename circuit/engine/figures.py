@@ -37,6 +37,18 @@ async def figures(database: Database, worker: Worker | None) -> Sequence[Figure]
         Figure("circuit_held_cases", "Cases that this process holds in memory.", len(tenure.desk)),
         Figure("circuit_running_executions", "Executions that run in this process.", slots.running),
         Figure("circuit_free_executions", "Executions that could begin in this process now.", slots.free),
+        Figure("circuit_waiting_executions", "Executions that wait in this process for a slot.", slots.waiting),
+        Figure(
+            "circuit_lacking_shares",
+            "Executions of this process that wait for a limit over all workers.",
+            tenure.shares.lacking,
+        ),
+        Figure(
+            "circuit_pressed_providers",
+            "Types of providers that can take no more now: no cases are claimed for them.",
+            len(worker.pressed()),
+        ),
+        Figure("circuit_flying_writes", "Steps and log entries on their way to the database.", tenure.desk.flying),
         Figure("circuit_executions", "Executions that this worker was asked to begin.", slots.submitted, Kind.COUNTER),
         Figure("circuit_commits", "Batches that this worker has committed.", sent.batches, Kind.COUNTER),
         Figure("circuit_writes", "Steps and log entries in these batches.", sent.writes, Kind.COUNTER),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,8 +19,10 @@ from circuit.engine.action import Abandonable, ActionCall
 from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
 from circuit.engine.firings import Start
 from circuit.engine.quarantine import Blame, Quarantine, nobody
+from circuit.engine.quota import Quota
 from circuit.engine.turns import Turns
 from circuit.ids import CaseKey
+from circuit.storage.shares import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +35,15 @@ KEPT_PART = 4
 class Running:
     """An execution in its slot. After `dropped`, how it ends is told to nobody."""
 
-    key: CaseKey
-    firing: int
+    call: ActionCall
+    pools: tuple[Pool, ...]
     task: asyncio.Task[Ended]
     cutoff: Cutoff
     dropped: bool = False
+
+    @property
+    def key(self) -> CaseKey:
+        return self.call.key
 
     def cancel(self) -> None:
         """End it. An action that is slow to heed the cancellation can say and record nothing more meanwhile."""
@@ -65,10 +71,16 @@ class Slots:
         alone: bool = False,
         blame: Blame = nobody,
     ) -> None:
-        self._limit = limit
-        # From which number of running executions on a case must have less than its share to begin another.
-        self._common = limit if alone else limit - limit // KEPT_PART
-        self._share = max(1, limit // KEPT_PART)
+        self.own_limit = limit
+        self.quota = Quota()
+        """What of it is limited over all workers."""
+        self.wanting: Callable[[], None] = lambda: None
+        """Called when something must wait for its turn."""
+        self.giving: Callable[[], None] = lambda: None
+        """Called when something has ended that counts in a limited pool."""
+        self._alone = alone
+        self.allowed = limit
+        self._bound(limit)
         self._of_case: Counter[CaseKey] = Counter()
         self._around = around
         self._ended = ended
@@ -82,6 +94,50 @@ class Slots:
         self.submitted = 0
         """How many executions were asked for in all."""
 
+    def _bound(self, limit: int) -> None:
+        self._limit = min(limit, self.own_limit)
+        # From which number of running executions on a case must have less than its share to begin another.
+        self._common = self._limit if self._alone else self._limit - self._limit // KEPT_PART
+        self._share = max(1, self._limit // KEPT_PART)
+
+    def resize(self, allowed: int) -> None:
+        """Run so many at once from now on, and no more than the worker's own limit; what runs beyond it ends by
+        itself."""
+        self.allowed = allowed
+        self._bound(allowed)
+        self._more()
+
+    def limit(self, pools: Collection[Pool]) -> None:
+        """From now on these pools are limited over all workers, and no others; what one of them may run here is said
+        with `allow`."""
+        self.quota.limit(pools)
+        self.quota.recount((one.call for one in self._running), (start.call for start in self._waiting))
+        for one in self._running:
+            one.pools = self.quota.of(one.call)
+        self._more()
+
+    def allow(self, pool: Pool, ceiling: int) -> None:
+        """So many executions of a limited pool may run here."""
+        self.quota.allow(pool, ceiling)
+        self._more()
+
+    def _more(self) -> None:
+        """There may be room for more than before."""
+        if self._waiting or self._quarantine:
+            self._go_on()
+        if self.free:
+            self._freed()
+
+    @property
+    def demand(self) -> int:
+        """How many executions run or wait."""
+        return self.running + self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many executions wait for their turn."""
+        return len(self._waiting) + len(self._quarantine)
+
     @property
     def running(self) -> int:
         """How many executions run, those that are being cancelled included."""
@@ -92,7 +148,8 @@ class Slots:
         """How many executions of cases that have few could start now."""
         if self._quarantine or self._quarantine.occupied:
             return 0
-        waiting = min(len(self._waiting), max(0, self._common - len(self._running)))
+        # What waits for something else than a slot takes none.
+        waiting = min(len(self._waiting) - self.quota.held_up, max(0, self._common - len(self._running)))
         return max(0, self._limit - len(self._running) - waiting)
 
     def submit(self, start: Start) -> None:
@@ -107,14 +164,17 @@ class Slots:
             self._begin(start)
         else:
             self._waiting.add(start)
+            self.quota.waits(self.quota.of(start.call))
+            self.wanting()
 
     def cancel(self, key: CaseKey, firing: int | None = None) -> None:
         """End one execution of a case, or all of them; how they end is not told."""
         for running in self._running:
-            if running.key == key and firing in (None, running.firing):
+            if running.key == key and firing in (None, running.call.firing):
                 running.cancel()
         if self._waiting:
-            self._waiting.remove(key, firing)
+            for start in self._waiting.remove(key, firing):
+                self.quota.waits_no_more(self.quota.of(start.call))
         if self._quarantine:
             self._quarantine.remove(key, firing)
             self._go_on()
@@ -123,7 +183,7 @@ class Slots:
         """The firing whose execution `task` is. May be asked from another thread while this one is stuck."""
         for running in list(self._running):
             if running.task is task:
-                return running.key, running.firing
+                return running.key, running.call.firing
         return None
 
     def end_elsewhere(self, call: ActionCall) -> None:
@@ -138,6 +198,7 @@ class Slots:
         """Start nothing more, and forget what waits."""
         self._closed = True
         self._waiting.clear()
+        self.quota.waiting.clear()
         self._quarantine.clear()
 
     async def drain(self, seconds: float) -> None:
@@ -159,6 +220,8 @@ class Slots:
 
     def _may_begin(self, start: Start) -> bool:
         running = len(self._running)
+        if not self.quota.allows(self.quota.of(start.call)):
+            return False
         if running < self._common:
             return not self._quarantine.occupied
         return running < self._limit and self._of_case[start.call.key] < self._share and not self._quarantine.occupied
@@ -169,6 +232,7 @@ class Slots:
             return
         if after_quarantine or not self._quarantine:
             while self._waiting and (waiting := self._waiting.take(self._may_begin)) is not None:
+                self.quota.waits_no_more(self.quota.of(waiting.call))
                 self._begin(waiting)
         self._begin_alone()
 
@@ -182,12 +246,14 @@ class Slots:
         cutoff = Cutoff()
         perform = self._quarantine.perform if start.alone else execute
         task = asyncio.create_task(perform(start, self._around, cutoff), name=call.execution_id)
-        running = Running(call.key, call.firing, task, cutoff)
+        running = Running(call, self.quota.of(call), task, cutoff)
         self._running.add(running)
+        self.quota.begins(running.pools)
         task.add_done_callback(partial(self._done, running))
 
     def _done(self, running: Running, task: asyncio.Task[Ended]) -> None:
         self._running.discard(running)
+        self.quota.ends(running.pools)
         self._of_case[running.key] -= 1
         if not self._of_case[running.key]:
             del self._of_case[running.key]
@@ -196,6 +262,7 @@ class Slots:
             self._go_on(after_quarantine=after_quarantine)
         if self.free:
             self._freed()
+        self.giving()
         if task.cancelled():
             return
         error = task.exception()

@@ -4,7 +4,7 @@ oldest first. So a case with a thousand firings keeps nobody waiting who has one
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from circuit.engine.firings import Start
 from circuit.ids import CaseKey
@@ -44,18 +44,22 @@ class Turns:
                 return start
         return None
 
-    def remove(self, key: CaseKey, firing: int | None = None) -> None:
-        """Forget what waits of a case, or of one firing of it."""
+    def __iter__(self) -> Iterator[Start]:
+        return (start for cases in self._tenants.values() for starts in cases.values() for start in starts)
+
+    def remove(self, key: CaseKey, firing: int | None = None) -> list[Start]:
+        """Forget what waits of a case, or of one firing of it. Returns what that is."""
         cases = self._tenants.get(key.tenant, {})
         starts = cases.pop(key, None)
         if starts is None:
-            return
+            return []
         left = deque(start for start in starts if firing not in (None, start.call.firing))
         self._count -= len(starts) - len(left)
         if left:
             cases[key] = left
         elif not cases:
             del self._tenants[key.tenant]
+        return [start for start in starts if start not in left]
 
     def clear(self) -> None:
         """Forget all that waits."""

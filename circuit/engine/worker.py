@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -28,6 +28,7 @@ from circuit.engine.postman import Postman
 from circuit.engine.process import this_process
 from circuit.engine.requirement import Capabilities
 from circuit.engine.service import Service
+from circuit.engine.shares import Shares
 from circuit.engine.slots import Slots
 from circuit.engine.sweep import Sweep
 from circuit.engine.treasury import Treasury
@@ -53,10 +54,12 @@ _CUT_SECONDS = 0.1
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
     """How long and how much. `stop_seconds` is what running executions get to end when the worker is stopped.
+    `executions` is how many run at once here, `deployment` how many in all workers together (None: any number).
     `exit_when_stuck`: the process ends if something blocks its event loop for ever."""
 
     lease_seconds: float = DEFAULT_LEASE_SECONDS
     executions: int = DEFAULT_EXECUTIONS
+    deployment: int | None = None
     poll_seconds: float = 1.0
     stop_seconds: float = DEFAULT_STOP_SECONDS
     exit_when_stuck: bool = False
@@ -67,7 +70,8 @@ class Worker(Service):
     cases and no others, whatever they need. `started` is set once it can claim.
 
     `notify` sends the id of something new to readers in other processes, `work` tells other workers that there may be
-    something to claim.
+    something to claim. `pressed` names the types of providers that can take no more now: it claims no cases then that
+    need them.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Worker(Service):
         limits: WorkerLimits | None = None,
         only: Sequence[CaseKey] | None = None,
         capabilities: Capabilities | None = None,
+        pressed: Callable[[], Collection[str]] = tuple,
         fault: FaultHook = no_fault,
         open_writer: Callable[[Database, UUID], Awaitable[Writer]] = Writer.open,
     ) -> None:
@@ -99,6 +104,7 @@ class Worker(Service):
         self._limits = limits or WorkerLimits()
         self._only = only
         self._capabilities = capabilities
+        self.pressed = pressed
         self._fault = fault
         self._open_writer = open_writer
         self._tenure: Tenure | None = None
@@ -198,6 +204,7 @@ class Worker(Service):
             fenced=lease.fenced,
             only=self._only,
             fault=self._fault,
+            pressed=self.pressed,
             poll_seconds=self._limits.poll_seconds,
             check_seconds=self._limits.lease_seconds,
         )
@@ -229,6 +236,15 @@ class Worker(Service):
             alone=self._only is not None,
             blame=partial(self._blame, incarnation.id),
         )
+        shares = Shares(
+            self._database,
+            incarnation.id,
+            desk.slots,
+            self._limits.deployment,
+            every_seconds=self._limits.poll_seconds,
+            hungry=lambda: claims.starved,
+        )
+        desk.slots.wanting, desk.slots.giving = shares.wake, shares.ended
         lease.culprit = desk.slots.culprit
         sweep = Sweep(
             self._database, incarnation, self._limits.lease_seconds, taken_over=claims.wake, fault=self._fault
@@ -241,7 +257,7 @@ class Worker(Service):
             every_seconds=self._limits.poll_seconds,
         )
         logger.info("worker %s begins", incarnation.id)
-        return Tenure(incarnation, lease, writer, desk, claims, sweep, turnstile, postman, attendance, treasury)
+        return Tenure(incarnation, lease, writer, desk, claims, sweep, turnstile, postman, attendance, treasury, shares)
 
     async def _until_over(self, tenure: Tenure) -> None:
         """Serve until the lease is lost or the worker is stopped."""
@@ -355,8 +371,9 @@ class Tenure:
     postman: Postman
     attendance: Attendance
     treasury: Treasury
+    shares: Shares
 
     @property
     def services(self) -> tuple[Service, ...]:
         """The loops that feed it."""
-        return self.claims, self.sweep, self.turnstile, self.postman, self.attendance
+        return self.shares, self.claims, self.sweep, self.turnstile, self.postman, self.attendance

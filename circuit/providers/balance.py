@@ -31,6 +31,10 @@ _REST_SECONDS: dict[type[ProviderError], float] = {
 }
 
 
+LONGEST_PRESSURE = 60.0
+"""After so many seconds somebody should try again, whatever the provider asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One endpoint among several. `identity` stays the same while its address and key do."""
@@ -45,6 +49,7 @@ class Health:
 
     now: Callable[[], float] = time.monotonic
     _until: dict[str, float] = field(default_factory=dict[str, float])
+    _pressed: dict[str, float] = field(default_factory=dict[str, float])
     _turn: int = 0
 
     def order(self, members: Sequence[Member]) -> list[Member]:
@@ -62,12 +67,20 @@ class Health:
         seconds = next((rest for kind, rest in _REST_SECONDS.items() if isinstance(error, kind)), None)
         if seconds is None:
             return False
-        self._until[member.identity] = self.now() + (seconds if error.retry_after is None else error.retry_after)
+        seconds = seconds if error.retry_after is None else error.retry_after
+        self._until[member.identity] = self.now() + seconds
+        if error.retryable:
+            self._pressed[member.identity] = self.now() + min(seconds, LONGEST_PRESSURE)
         return True
+
+    def pressed(self, identity: str) -> bool:
+        """Whether an endpoint rests because it has too much to do, and not for what somebody must mend."""
+        return self._pressed.get(identity, 0.0) > self.now()
 
     def work(self, member: Member) -> None:
         """`member` gave an answer: it is at work."""
         self._until.pop(member.identity, None)
+        self._pressed.pop(member.identity, None)
 
 
 class BalancedProvider:

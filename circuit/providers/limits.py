@@ -81,6 +81,11 @@ class Allowance:
             self._begun.append(self.now())
             self._spent.append((self.now(), tokens))
 
+    @property
+    def closed(self) -> bool:
+        """Whether a request that is made now would have to wait."""
+        return self._delay(0) > 0 or (self._slots is not None and self._slots.locked())
+
     def spend(self, tokens: int) -> None:
         """So many more tokens were used than `admit` was told; less than none gives some back."""
         self._spent.append((self.now(), tokens))

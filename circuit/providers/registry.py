@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 REMOTE = ("anthropic", "custom", "google", "ollama", "openai")
 INSIDE = "vllm"
 SUPPORTED = (*REMOTE, INSIDE, "scripted")
+REMEMBERED_SECONDS = 600.0
+"""What was not asked for so long says nothing of what a provider can take."""
 
 
 def usable() -> tuple[str, ...]:
@@ -64,6 +66,8 @@ class ProviderRegistry:
         self._allowances: dict[str, Allowance] = {}
         self._launch = launch
         self._models: Models | None = None
+        # What each provider was reached by when it was asked last: endpoints, and what they allow.
+        self._reached: dict[tuple[str, str, str], tuple[float, list[tuple[str, Allowance]]]] = {}
 
     def provider(self, spec: Mapping[str, Any]) -> Provider:
         """The provider that `spec` (`type`, `options`) names. Raises `ProviderMisconfigured`.
@@ -173,13 +177,19 @@ class ProviderRegistry:
         wire, http = wire_of(kind, options), self._shared()
         extra: Any = options.get("options")
 
+        def allowance_of(endpoint: Endpoint) -> Allowance:
+            return self._allowance(f"{endpoint.identity} {model}", Limits.of(options.get("limits") or {}))
+
         def member(endpoint: Endpoint) -> Member:
-            allowance = self._allowance(f"{endpoint.identity} {model}", Limits.of(options.get("limits") or {}))
+            allowance = allowance_of(endpoint)
             remote = RemoteProvider(http, wire, endpoint, extra=extra, learn=allowance.learn)
             return Member(endpoint.identity, LimitedProvider(remote, allowance))
 
         def members() -> list[Member]:
-            return [member(endpoint) for endpoint in endpoints(ACCOUNTS[kind], model, options, self._environment)]
+            found = endpoints(ACCOUNTS[kind], model, options, self._environment)
+            place = (kind, model, str(options.get("base_url") or ""))
+            self._reached[place] = (self._health.now(), [(one.identity, allowance_of(one)) for one in found])
+            return [member(endpoint) for endpoint in found]
 
         return BalancedProvider(members, self._health)
 
@@ -202,6 +212,17 @@ class ProviderRegistry:
     async def counts(self) -> Sequence[tuple[ModelView, Mapping[str, float]]]:
         """What each of them counts; nothing where there are none."""
         return () if self._models is None else await self._models.counts()
+
+    def pressed(self) -> frozenset[str]:
+        """The types of providers that can take no more now: every endpoint of them that was asked of late has too much
+        to do, or has used up what it allows."""
+        now = self._health.now()
+        free: dict[str, bool] = {}
+        for (kind, _, _), (asked_at, reached) in self._reached.items():
+            if now - asked_at < REMEMBERED_SECONDS:
+                able = any(not (self._health.pressed(identity) or one.closed) for identity, one in reached)
+                free[kind] = free.get(kind, False) or able
+        return frozenset(kind for kind, able in free.items() if not able)
 
     def _allowance(self, name: str, limits: Limits) -> Allowance:
         """The allowance of one endpoint for one model: all agents with the same limits share it."""

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -64,8 +64,9 @@ lanes (bucket, tenant_id) AS (
 )"""
 
 # Each lane in which something is due has the same share of what is claimed, the oldest first, and the lanes come in
-# turn, from the tenant `$3` on: so no tenant waits behind the thousand cases of another. The owner is looked up for
-# each case. Both rows are locked before either is changed, and a case that another claim takes meanwhile is skipped,
+# turn, from the tenant `$3` on: so no tenant waits behind the thousand cases of another. (Those of the tenants `$4`,
+# and those that need the providers `$5`, would only wait here: they are left.) The owner is looked up for each case.
+# Both rows are locked before either is changed, and a case that another claim takes meanwhile is skipped,
 # not waited for.
 _CLAIM = f"""
 WITH RECURSIVE fence AS MATERIALIZED ({FENCE}),
@@ -75,6 +76,9 @@ open AS MATERIALIZED (
     FROM lanes l
     WHERE l.tenant_id IS NOT NULL AND (SELECT count(*) FROM fence) = 1 AND now() >= (
         SELECT min(r.due_at) FROM circuit.ready r WHERE r.bucket = l.bucket AND r.tenant_id = l.tenant_id
+    )
+    AND l.tenant_id <> ALL ($4::int4[]) AND NOT EXISTS (
+        SELECT FROM circuit.bucket b WHERE b.bucket = l.bucket AND b.requires -> 'providers' ?| $5::text[]
     )
     ORDER BY l.tenant_id < $3, l.tenant_id, random()
 ),
@@ -285,12 +289,24 @@ async def claim(conn: Connection, worker: UUID, limit: int, only: Sequence[CaseK
     return claimed
 
 
-async def claim_fairly(conn: Connection, worker: UUID, limit: int, first_tenant: int = 0) -> Claim:
+class Useless(NamedTuple):
+    """Cases that a worker leaves: those of tenants, and those that need one of these types of providers."""
+
+    tenants: Sequence[int] = ()
+    providers: Sequence[str] = ()
+
+
+NO_USELESS = Useless()
+
+
+async def claim_fairly(
+    conn: Connection, worker: UUID, limit: int, first_tenant: int = 0, useless: Useless = NO_USELESS
+) -> Claim:
     """Take up to `limit` cases that have no owner, are due, and need nothing that the worker has not. Every tenant
     has the same share, from `first_tenant` on; where there are more tenants than cases to take, they have turns."""
     if limit <= 0:
         return Claim([])
-    found = await conn.fetch(_CLAIM, worker, limit, first_tenant)
+    found = await conn.fetch(_CLAIM, worker, limit, first_tenant, list(useless.tenants), list(useless.providers))
     keys = _keys(found)
     if len(keys) == limit:
         last = max(keys, key=lambda key: (key.tenant < first_tenant, key.tenant))

@@ -9,7 +9,14 @@ import pytest
 from chat_server import ChatServer
 from replay import ASKED, text_of
 
-from circuit.errors import AuthenticationRefused, ModelRequestRefused, ProviderError, RateLimited, StreamCut
+from circuit.errors import (
+    AuthenticationRefused,
+    ModelRequestRefused,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    StreamCut,
+)
 from circuit.providers.accounts import ACCOUNTS
 from circuit.providers.balance import BalancedProvider, Health, Member
 from circuit.providers.endpoint import endpoints
@@ -176,3 +183,31 @@ async def test_several_keys_over_http() -> None:
         keys = [received.headers["authorization"] for received in server.requests]
     assert text_of(chunks) == "fine"
     assert keys == ["Bearer key-aaaaaaaa", "Bearer key-bbbbbbbb"]
+
+
+async def test_a_provider_is_pressed_while_every_endpoint_of_it_has_too_much_to_do() -> None:
+    clock = [0.0]
+    health = Health(now=lambda: clock[0])
+    busy, other = Member("a", Voice("", RateLimited("slow", retry_after=500))), Member("b", Voice())
+    provider = BalancedProvider(lambda: [busy, other], health)
+    await hear(provider)
+    assert health.pressed("a") and not health.pressed("b")
+    clock[0] = 61.0
+    assert not health.pressed("a"), "after a minute somebody should try again, whatever it asked for"
+    # What somebody must mend is no pressure: cases go on to be claimed, and say what is wrong.
+    assert health.fail(other, AuthenticationRefused("no")) and not health.pressed("b")
+
+
+async def test_a_registry_says_which_types_can_take_no_more() -> None:
+    registry = ProviderRegistry({"OPENAI_API_KEY": "key"})
+    spec = {
+        "type": "openai",
+        "model": "m",
+        "options": {"base_url": "http://127.0.0.1:9/v1", "limits": {"requests_per_minute": 2}},
+    }
+    assert registry.pressed() == frozenset()
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailable):
+            await hear(registry.provider(spec))
+    assert registry.pressed() == {"openai"}
+    await registry.aclose()

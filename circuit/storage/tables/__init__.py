@@ -48,6 +48,7 @@ from circuit.storage.tables.definitions import (
     workflow,
     workflow_version,
 )
+from circuit.storage.tables.limits import concurrency_limit, worker_share
 from circuit.storage.tables.messages import awaited_message, sent_message
 from circuit.storage.tables.names import (
     ENGINE_ROLE,
@@ -107,6 +108,7 @@ __all__ = [
     "charge",
     "command",
     "compatibility",
+    "concurrency_limit",
     "conversation",
     "execution",
     "feedback",
@@ -130,6 +132,7 @@ __all__ = [
     "worker",
     "worker_lease",
     "worker_request",
+    "worker_share",
     "workflow",
     "workflow_version",
 ]

@@ -1,0 +1,131 @@
+"""`circuit limits`: how many executions run at once over all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circuit.cli.session import run_session
+from circuit.cli.terminal import Terminal, one_line
+from circuit.settings import Settings
+
+if TYPE_CHECKING:
+    from circuit.app import Circuit
+    from circuit.storage.shares import Pool
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
+AgentOption = Annotated[str | None, typer.Option("--agent", metavar="ID", help="The limit of this agent.")]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option("--provider", metavar="TYPE[:MODEL]", help="The limit of a provider, or of one of its models."),
+]
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def limits(context: typer.Context, as_json: JsonOption = False) -> int:
+    """List the limits of executions at once: what workers hold of them, and how many executions wait.
+
+    That of the whole deployment is the setting MAX_CONCURRENT_EXECUTIONS.
+
+    \b
+    Examples:
+      circuit limits
+      circuit limits set 20 --provider openai
+      circuit limits set 5 --agent reviewer
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+
+    async def body(circuit: Circuit, terminal: Terminal) -> int:
+        found = await circuit.engine.limits.listed(circuit.principal)
+        if as_json:
+            terminal.result([view.as_dict() for view in found])
+        elif not found:
+            terminal.line("no limits but that of the deployment; `circuit limits set` sets one")
+        else:
+            rows = [
+                (
+                    row.pool.kind if not row.pool.name else f"{row.pool.kind} {row.pool.name}",
+                    str(row.executions),
+                    str(row.held),
+                    str(row.wanted),
+                )
+                for row in (view.row for view in found)
+            ]
+            terminal.table(("limit of", "executions", "held", "waiting"), rows, whole="limit of")
+        return 0
+
+    return _with_circuit(body, as_json=as_json)
+
+
+@app.command("set")
+def set_limit(
+    executions: Annotated[int, typer.Argument(metavar="N", help="At most so many executions at once.")],
+    agent: AgentOption = None,
+    provider: ProviderOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Limit executions at once over all workers: of an agent, of a provider, or of the tenant. What runs goes on.
+
+    \b
+    Examples:
+      circuit limits set 200
+      circuit limits set 20 --provider openai:gpt-4.1
+    """
+
+    async def body(circuit: Circuit, terminal: Terminal) -> int:
+        await circuit.engine.limits.set(circuit.principal, _pool(circuit, agent, provider), executions)
+        if as_json:
+            terminal.result({"executions": executions})
+        else:
+            terminal.line(one_line(f"at most {executions} executions of {_whose(agent, provider)} run at once"))
+        return 0
+
+    return _with_circuit(body, as_json=as_json)
+
+
+@app.command("remove")
+def remove(agent: AgentOption = None, provider: ProviderOption = None, as_json: JsonOption = False) -> int:
+    """Take a limit away.
+
+    \b
+    Example: circuit limits remove --agent reviewer
+    """
+
+    async def body(circuit: Circuit, terminal: Terminal) -> int:
+        removed = await circuit.engine.limits.remove(circuit.principal, _pool(circuit, agent, provider))
+        if as_json:
+            terminal.result({"removed": removed})
+        else:
+            told = "is removed" if removed else "did not exist"
+            terminal.line(one_line(f"the limit of {_whose(agent, provider)} {told}"))
+        return 0
+
+    return _with_circuit(body, as_json=as_json)
+
+
+def _pool(circuit: Circuit, agent: str | None, provider: str | None) -> Pool:
+    from circuit.engine.limits import pool
+
+    return pool(circuit.principal.tenant, agent=agent, provider=provider)
+
+
+def _whose(agent: str | None, provider: str | None) -> str:
+    return f"agent {agent}" if agent is not None else "the tenant" if provider is None else f"provider {provider}"
+
+
+def _with_circuit(body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool) -> int:
+    terminal = Terminal(json=as_json)
+    settings = Settings.from_environment()
+
+    async def session() -> int:
+        from circuit.app import Circuit
+
+        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
+            return await body(circuit, terminal)
+
+    return run_session(session, settings)

@@ -1,0 +1,35 @@
+"""How many executions may run at once, and the workers' shares in that."""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, Column, Integer, PrimaryKeyConstraint, Table, Text, Uuid, text
+
+from circuit.storage.tables.names import Instant, metadata
+
+# The tenant 0 stands for all of them together.
+concurrency_limit = Table(
+    "concurrency_limit",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("executions", Integer, nullable=False),
+    Column("updated_at", Instant, nullable=False, server_default=text("now()")),
+    Column("updated_by", Text, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "kind", "name"),
+    CheckConstraint("kind IN ('agent', 'provider', 'tenant')", name="concurrency_limit_kind"),
+)
+
+# What runs in a worker is never more than its share; so what runs anywhere is never more than the shares of the workers
+# that are not fenced. A share ends with its worker, without anybody's doing.
+worker_share = Table(
+    "worker_share",
+    metadata,
+    Column("worker_id", Uuid, nullable=False),
+    Column("tenant_id", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("amount", Integer, nullable=False),
+    Column("wanted", Integer, nullable=False),
+    PrimaryKeyConstraint("worker_id", "tenant_id", "kind", "name"),
+)
