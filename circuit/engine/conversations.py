@@ -8,7 +8,7 @@ in it twice. A fork is a copy, so that nobody else ever adds to it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,6 +25,7 @@ from circuit.storage.conversations import SUMMARY, ConversationRow, SaidRow
 from circuit.storage.database import Database
 
 MOST_LISTED = 1_000
+MOST_CONVERSATIONS = 1_000
 MOST_RECALLED = 1_000
 """How many messages an agent is told at most; what it cannot hold of them it summarises."""
 PAGE = 1_000
@@ -202,6 +203,35 @@ class Conversations:
             await conversations.fork(connection, principal.tenant, source, copied, fork, created_by=principal.subject)
             await ledger.note(connection, principal, "conversation.fork", fork, source=conversation)
             return ConversationView.of(present(await conversations.find(connection, principal.tenant, fork), str(fork)))
+
+
+async def carry_over(
+    connection: Any, origin: CaseKey, fork: CaseKey, ended: Collection[int], principal: Principal
+) -> None:
+    """Fork the conversations about a case for a fork of it, in the transaction that starts it: with what was said in
+    the firings that had `ended` by then, and before the case."""
+    before: UUID | None = None
+    while True:
+        page = await conversations.list_of(
+            connection, origin.tenant, case=origin.case, limit=MOST_CONVERSATIONS, before=before
+        )
+        for source in page:
+            after = await conversations.length_before(connection, origin.tenant, source.id, origin.case, ended)
+            # Those that agents keep about a case have its name; others that are about it are left where they are.
+            if after and source.id == conversation_id(origin, source.agent_id, source.token):
+                await conversations.fork(
+                    connection,
+                    origin.tenant,
+                    source,
+                    after,
+                    conversation_id(fork, source.agent_id, source.token),
+                    created_by=principal.subject,
+                    case=fork.case,
+                    token=source.token,
+                )
+        if len(page) < MOST_CONVERSATIONS:
+            return
+        before = page[-1].id
 
 
 async def take_along(

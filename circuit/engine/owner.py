@@ -244,7 +244,8 @@ class Owner:
         if not memory.row.status.terminal and not self._ended(draft):
             again = self._quiesce(draft)
             supersede(memory, draft)
-        if memory.net.receiving:
+        # What a version before this one waited for is not awaited any more.
+        if memory.net.receiving or memory.awaited:
             reception.look(memory, draft)
         busy = again or any(live.running for live in memory.firings.values())
         if not memory.row.status.terminal:

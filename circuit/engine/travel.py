@@ -11,6 +11,7 @@ from circuit.engine.asking import check_idempotency_key, start_parameters
 from circuit.engine.audit.replay import Replay
 from circuit.engine.commands import Hints
 from circuit.engine.comparison import Cost, Difference, Side, compare
+from circuit.engine.conversations import carry_over
 from circuit.engine.fork import fork_tokens
 from circuit.engine.past import Moment, moment
 from circuit.engine.queries import Queries
@@ -123,6 +124,9 @@ class Travel:
                 leaving=event.kind in workflow.outbox,
                 fired=fired,
             )
+            if started == case:
+                ended = [one.number for one in replay.firings.values() if not one.live]
+                await carry_over(connection, key, case, ended, principal)
             if started == case:
                 await ledger.note(connection, principal, "case.fork", case, source=str(key), seq=told.seq)
         if started != case:

@@ -4,6 +4,7 @@ writer, in the commit that completes the firing.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -96,6 +97,15 @@ async def length(conn: AsyncConnection, tenant: int, which: UUID) -> int:
         select(func.max(table.seq)).where(table.tenant_id == tenant, table.conversation_id == which)
     )
     return found or 0
+
+
+async def length_before(conn: AsyncConnection, tenant: int, which: UUID, case: UUID, ended: Collection[int]) -> int:
+    """How many messages come before the first one that was said in a firing of `case` which is not among `ended`."""
+    table = message.c
+    mine = (table.tenant_id == tenant) & (table.conversation_id == which)
+    later = (table.case_id == case) & table.firing.not_in(ended)
+    first = await conn.scalar(select(func.min(table.seq)).where(mine, later))
+    return await length(conn, tenant, which) if first is None else first - 1
 
 
 async def messages(

@@ -175,3 +175,37 @@ def test_the_commands(circuit: Command, tmp_path: Path) -> None:
     assert circuit("diff", case, case, "--json").json["same"]
     assert circuit("fork", case, "--set", "data.tone=x").err.count("name one, or its place") == 1
     assert "no agent 'nobody'" in circuit("fork", case, "--model", "nobody=scripted:x").err
+
+
+TALKING = """
+workflow: talk
+places: {asked: {initial: true}, said: {}, over: {terminal: true}}
+agents:
+  speaker: {conversation: case, llm_provider: {type: scripted, model: one, responses: ["yes", "no"]}}
+transitions:
+  speak: {from_places: asked, to_place: said, agent_execution: {agent_id: speaker}}
+  ask: {from_places: said, to_place: asked, trigger: {type: manual}}
+  end: {from_places: said, to_place: over, trigger: {type: manual}}
+"""
+
+
+async def test_a_fork_goes_on_with_what_agents_had_said_by_then(database_url: str) -> None:
+    async with Circuit.open(database_url) as opened:
+        await opened.load(TALKING)
+        case = await opened.start("talk", {})
+        once = (await opened.wait(case)).history[-1].seq
+        await opened.fire(case, "ask")
+        await opened.wait(case)
+        me = opened.principal
+
+        async def said(about: str) -> list[int]:
+            found = await opened.conversations.list(me, case=opened.key(about).case)
+            return [one.messages for one in found]
+
+        [twice] = await said(case)
+        early, late = await opened.fork(case, once), await opened.fork(case)
+        assert await said(early) == [twice // 2] and await said(late) == [twice]
+        assert await said(await opened.fork(case, 1)) == []
+        await opened.fire(early, "ask")
+        await opened.wait(early)
+        assert await said(early) == [twice] and await said(case) == [twice]
