@@ -92,9 +92,37 @@ WITH gone AS (
 ),
 forgotten AS (
     DELETE FROM circuit.ready r USING gone WHERE r.tenant_id = gone.tenant_id AND r.case_id = gone.case_id
+),
+conversed AS (
+    DELETE FROM circuit.conversation c USING gone WHERE c.tenant_id = gone.tenant_id AND c.case_id = gone.case_id
+    RETURNING c.tenant_id, c.conversation_id
+),
+said AS (
+    DELETE FROM circuit.message m USING conversed c
+    WHERE m.tenant_id = c.tenant_id AND m.conversation_id = c.conversation_id
+),
+bounded AS (
+    DELETE FROM circuit.budget b USING gone
+    WHERE b.tenant_id = gone.tenant_id AND b.scope = 'case' AND b.subject = gone.case_id::text
 )
 SELECT count(*) FROM gone
 """
+# Rows of a case outside of its partitions: what its agents said, and what it may cost.
+_OF_CASES = "FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id)"
+_OWN = "ON c.tenant_id = i.tenant_id AND c.case_id = i.case_id"
+_BESIDE = {
+    "conversation": f"SELECT i.*, to_json(c)::text AS row {_OF_CASES} JOIN circuit.conversation c {_OWN}",
+    "message": (
+        f"SELECT i.*, to_json(m)::text AS row {_OF_CASES} JOIN circuit.conversation c {_OWN}"
+        " JOIN circuit.message m ON m.tenant_id = c.tenant_id AND m.conversation_id = c.conversation_id"
+    ),
+    "budget": (
+        f"SELECT i.*, to_json(b)::text AS row {_OF_CASES} JOIN circuit.budget b"
+        " ON b.tenant_id = i.tenant_id AND b.scope = 'case' AND b.subject = i.case_id::text"
+    ),
+}
+ARCHIVED = (*PARTITIONED, *_BESIDE)
+"""The tables whose rows go with their case, beside the table of cases itself."""
 # What lies in the default partition of cases that are gone: there is no partition to drop. The week has none of its
 # own any more, so its range leads to the default partition and nowhere else.
 _DELETE_LEFT = """
@@ -261,16 +289,11 @@ async def page(
 
 
 async def rows_of(conn: Connection, table: str, keys: Sequence[CaseKey]) -> list[tuple[CaseKey, str]]:
-    """All rows of these cases in a partitioned table, as JSON."""
-    if table not in PARTITIONED:
+    """All rows of these cases in one of the tables in `ARCHIVED`, as JSON."""
+    if table not in ARCHIVED:
         raise ValueError(table)
-    found = await conn.fetch(
-        f"SELECT t.tenant_id, t.case_id, to_json(t)::text AS row"
-        f" FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id) JOIN circuit.{table} t"
-        " ON t.tenant_id = i.tenant_id AND t.case_id = i.case_id",
-        [key.tenant for key in keys],
-        [key.case for key in keys],
-    )
+    query = _BESIDE.get(table) or f"SELECT i.*, to_json(c)::text AS row {_OF_CASES} JOIN circuit.{table} c {_OWN}"
+    found = await conn.fetch(query, [key.tenant for key in keys], [key.case for key in keys])
     return [(rows.key(row), row["row"]) for row in found]
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import invariants
@@ -125,6 +126,19 @@ async def test_a_week_is_written_out_and_its_partitions_are_dropped(
         await until(running, fresh, "completed")
     async with engine(database, worker=False) as asking:
         view = await asking.queries.case(keys[0])
+    said = UUID(int=1)
+    await plain.execute(
+        "INSERT INTO circuit.conversation (tenant_id, conversation_id, agent_id, case_id) VALUES (1, $1, 'a', $2),"
+        " (1, $3, 'a', $4)", said, keys[0].case, UUID(int=2), fresh.case
+    )  # fmt: skip
+    await plain.execute(
+        "INSERT INTO circuit.message (tenant_id, conversation_id, seq, role, parts)"
+        " SELECT tenant_id, conversation_id, 1, 'user', '[]' FROM circuit.conversation"
+    )
+    await plain.execute(
+        "INSERT INTO circuit.budget (tenant_id, scope, subject, calls, updated_by)"
+        " VALUES (1, 'case', $1, 5, 'me'), (1, 'workflow', 'chain', 5, 'me')", str(keys[0].case)
+    )  # fmt: skip
     [plan] = await shelf.plan(OLD, NOW)
     assert plan.goes and plan.as_dict()["cases"] == 3
     [done] = await shelf.run(OLD, NOW)
@@ -137,6 +151,9 @@ async def test_a_week_is_written_out_and_its_partitions_are_dropped(
     manifest = json.loads((place / "manifest.json").read_text())
     assert manifest["cases"] == 3 and manifest["rows"]["case"] == 3 and manifest["rows"]["case_key"] == 3
     assert manifest["rows"]["workflow_version"] == 1
+    for table, stays in (("conversation", 1), ("message", 1), ("budget", 1)):
+        assert manifest["rows"][table] == 1
+        assert await plain.fetchval(f"SELECT count(*) FROM circuit.{table}") == stays
     assert await shelf.check() == [str(place)]
     shown = await shelf.show(keys[0])
     assert view is not None

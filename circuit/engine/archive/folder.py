@@ -185,12 +185,16 @@ def find_case(place: Path, manifest: Mapping[str, Any], key: CaseKey) -> dict[st
             continue
         found: dict[str, list[dict[str, Any]]] = {}
         try:
+            # All rows of a case follow its own.
+            here = False
             for line in _lines(place / part["file"]):
                 row = line["row"]
-                if row["tenant_id"] == key.tenant and row["case_id"] == wanted[1]:
+                if line["table"] == "case":
+                    if found:
+                        break
+                    here = [row["tenant_id"], row["case_id"]] == wanted
+                if here:
                     found.setdefault(line["table"], []).append(row)
-                elif found:
-                    break
         except (OSError, EOFError, ValueError, KeyError) as error:
             raise ArchiveDamaged(f"{place / part['file']} cannot be read: {error}") from error
         if found:

@@ -141,7 +141,7 @@ class Archive:
                 after = UUID(int=max(row.lower.int - 1, 0))
                 while page := await archive.page(connection, tenant, after, row.upper, kept):
                     keys = [key for key, _ in page]
-                    others = {table: await archive.rows_of(connection, table, keys) for table in PARTITIONED}
+                    others = {table: await archive.rows_of(connection, table, keys) for table in archive.ARCHIVED}
                     await asyncio.to_thread(_add, writer, page, others)
                     for _, text in page:
                         case = orjson.loads(text)
