@@ -34,6 +34,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
 from circuit.engine.calls import providers_of
+from circuit.engine.children import Children
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.comparison import Difference
 from circuit.engine.engine import Engine
@@ -44,6 +45,7 @@ from circuit.engine.outbox import Outbox
 from circuit.engine.past import Moment
 from circuit.engine.requirement import Capabilities
 from circuit.engine.token_change import TokenChange
+from circuit.engine.versions import Versions
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, TaskView
 from circuit.engine.worker import WorkerLimits
 from circuit.errors import InvalidRequest, NotFound
@@ -142,12 +144,15 @@ class Circuit:
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
             clock = SystemClock()
-            performing = performers(chosen, registry, functions, tools, database, fault or no_fault, stack)
+            ids, versions = SystemIds(clock), Versions()
+            children = Children(database, versions, ids)
+            performing = performers(chosen, registry, functions, tools, database, children, fault or no_fault, stack)
             engine = Engine(
                 database,
                 actions=performing,
                 clock=clock,
-                ids=SystemIds(clock),
+                ids=ids,
+                versions=versions,
                 worker=worker,
                 only=cases,
                 capabilities=Capabilities([*performing, *map(required_function, functions)], usable(), chosen.pools),

@@ -21,10 +21,13 @@ from circuit.actions.job import KIND as JOB
 from circuit.actions.processes import ProcessBackend
 from circuit.actions.request import KIND as HTTP
 from circuit.actions.request import HttpAction
+from circuit.actions.subworkflow import KIND as SUBWORKFLOW
+from circuit.actions.subworkflow import SubworkflowAction
 from circuit.actions.tools import Toolbox
 from circuit.egress import Egress
 from circuit.engine.action import Action
 from circuit.engine.answers import Answers
+from circuit.engine.children import Children
 from circuit.engine.conversations import Memory
 from circuit.engine.execution import FaultHook
 from circuit.http import Http, Timeouts
@@ -45,6 +48,7 @@ def performers(
     functions: Mapping[str, Function],
     tools: Sequence[Callable[..., Any]],
     database: Database,
+    children: Children,
     fault: FaultHook,
     stack: AsyncExitStack,
 ) -> dict[str, Action]:
@@ -67,6 +71,7 @@ def performers(
         CONSULTATION: ConsultationAction(agents),
         FUNCTION: FunctionAction(functions, settings.worker_executions or settings.max_concurrent_executions),
         HUMAN: HumanAction(),
+        SUBWORKFLOW: SubworkflowAction(children),
         HTTP: HttpAction(Egress(settings.http_hosts, private=settings.http_private), http, settings.environment),
     }
     if settings.jobs:

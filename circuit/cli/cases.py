@@ -215,6 +215,10 @@ def _print_case(view: CaseView, terminal: Terminal) -> None:
     from circuit.engine.views import instant
 
     terminal.line(one_line(f"case {view.case_id} of the workflow {view.workflow_id} {standing(view.status)}"))
+    if view.parent is not None:
+        terminal.line(f"opened by the execution {view.parent}")
+    for child in view.children:
+        terminal.line(one_line(f"opened case {child.key} of the workflow {child.workflow_id}: {child.status.value}"))
     terminal.line(f"marking: {marking_text(view)}")
     print_tokens(view, terminal, width=_SHOWN_WIDTH)
     for incident in view.incidents:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from circuit.definition.agent_reference import check_headers, check_reference, check_url
 from circuit.definition.execution_document import InputMappingEntries, OutputMappingEntries, RetryConfig
-from circuit.definition.field import Duration, ErrorContext, JsonObject, Line, Part, Text, by_kind, fault
+from circuit.definition.field import Duration, ErrorContext, Identifier, JsonObject, Line, Part, Text, by_kind, fault
 
 Status = Annotated[int, Field(ge=100, le=599)]
 
@@ -162,7 +162,17 @@ class JobEntry(ActionEntry):
     ] = None
 
 
-ACTIONS = ("function", "http", "human", "job")
+class SubworkflowEntry(ActionEntry):
+    """Opens a case of another workflow, and waits without a worker until it has ended."""
+
+    type: Annotated[Literal["subworkflow"], Field(description="A case of another workflow.")]
+    workflow: Annotated[
+        Identifier,
+        Field(description="The id of the workflow, in the version that is current when the case begins."),
+    ]
+
+
+ACTIONS = ("function", "http", "human", "job", "subworkflow")
 
 
 def _action_tag(value: Any) -> str | None:
@@ -177,7 +187,8 @@ Action = Annotated[
     | Annotated[FunctionEntry, Tag("<function>")]
     | Annotated[HttpEntry, Tag("<http>")]
     | Annotated[HumanEntry, Tag("<human>")]
-    | Annotated[JobEntry, Tag("<job>")],
+    | Annotated[JobEntry, Tag("<job>")]
+    | Annotated[SubworkflowEntry, Tag("<subworkflow>")],
     Discriminator(
         _action_tag,
         custom_error_type="unknown_type",

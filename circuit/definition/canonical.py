@@ -7,7 +7,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuit.definition.action_document import Action, ActionEntry, FunctionEntry, HttpEntry, HumanEntry, JobEntry
+from circuit.definition.action_document import (
+    Action,
+    ActionEntry,
+    FunctionEntry,
+    HttpEntry,
+    HumanEntry,
+    JobEntry,
+    SubworkflowEntry,
+)
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
 from circuit.definition.agent_reference import reference, reference_text
 from circuit.definition.document import (
@@ -279,7 +287,7 @@ def _agent_execution(entry: str | AgentExecution | None) -> dict[str, Any] | Non
 
 def _execution(entry: AgentExecution | ActionEntry) -> dict[str, Any]:
     """What running an agent and running an action have in common."""
-    default = None if isinstance(entry, HumanEntry | JobEntry) else DEFAULT_TIMEOUT_SECONDS
+    default = None if isinstance(entry, HumanEntry | JobEntry | SubworkflowEntry) else DEFAULT_TIMEOUT_SECONDS
     timeout = default if entry.timeout_seconds is None else seconds(entry.timeout_seconds)
     return {
         "input_mapping": _mapping(entry.input_mapping),
@@ -301,6 +309,8 @@ def _action(entry: Action | None) -> dict[str, Any] | None:
         own = _request(entry)
     elif isinstance(entry, JobEntry):
         own = _job(entry)
+    elif isinstance(entry, SubworkflowEntry):
+        own = {"workflow": entry.workflow}
     else:
         own = _task(entry)
     return {"type": entry.type, **_tidy({**own, **_execution(entry)}, keep=("body",) if "body" in own else ())}

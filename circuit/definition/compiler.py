@@ -45,7 +45,7 @@ from circuit.spend import Limits, microdollars
 
 AGENT = "agent"
 FUNCTION = "function"
-WAITING = ("human", "job")
+WAITING = ("human", "job", "subworkflow")
 """Kinds of actions of which the compiler knows more than the name; those that wait do it without a worker."""
 
 _OF_ANY_ACTION = ("type", "input_mapping", "output_mapping", "required", "timeout_seconds", "retry_config")

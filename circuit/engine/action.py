@@ -7,7 +7,7 @@ errors; what becomes of the firing then is the owner's decision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +16,7 @@ from uuid import UUID
 from circuit.events import StreamDelta
 from circuit.ids import CaseKey
 from circuit.spend import UNLIMITED, Limits, Spend
+from circuit.storage.records import NewCase
 from circuit.value import dataclass
 
 LONGEST_WAIT_SECONDS = 10 * 366 * 86_400.0
@@ -99,7 +100,8 @@ class Suspended(BaseException):
 
     The firing is started again then, with its journal, and finds how the wait ended under the wait's `key`. `kind`
     says for people and programs what is awaited, `payload` (JSON) what they need to know of it; only who has one of
-    the `roles` may send the signal, and its payload must fit the JSON Schema `form`.
+    the `roles` may send the signal, and its payload must fit the JSON Schema `form`. With `opens`, a case begins in the
+    commit that suspends the firing, and its end is what is waited for: no signal counts then.
 
     It is no `Exception`, so that an action which catches those by mistake does not catch this.
     """
@@ -113,6 +115,7 @@ class Suspended(BaseException):
         *,
         roles: Sequence[str] = (),
         form: Mapping[str, Any] | None = None,
+        opens: NewCase | None = None,
     ) -> None:
         super().__init__(kind, key)
         if timeout_seconds is not None and not 0 <= timeout_seconds <= LONGEST_WAIT_SECONDS:
@@ -123,6 +126,7 @@ class Suspended(BaseException):
         self.timeout_seconds = timeout_seconds
         self.roles = tuple(roles)
         self.form = form
+        self.opens = opens
 
 
 class ActionContext(Protocol):
@@ -148,11 +152,12 @@ class ActionContext(Protocol):
         *,
         roles: Sequence[str] = (),
         form: Mapping[str, Any] | None = None,
+        opens: Callable[[], Awaitable[NewCase]] | None = None,
     ) -> Woken:
         """Wait without a worker, as `Suspended` says: raises it, and returns in the start that follows the wait.
 
         All that the action does before is done again in that start, unless it is recorded. Each wait of a firing has
-        a `key` of its own; a wait that is over is answered at once.
+        a `key` of its own; a wait that is over is answered at once, and `opens` is not called then.
         """
         ...
 

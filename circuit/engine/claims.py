@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -23,6 +23,7 @@ from circuit.engine.connecting import connected
 from circuit.engine.desk import Desk
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.handover import HandOver
+from circuit.engine.kinship import children_of
 from circuit.engine.service import Service
 from circuit.engine.troubles import Remains, Troubles, surrender
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
@@ -81,6 +82,7 @@ class Claims(Service):
         self._now = now
         self._fenced = fenced
         self._only = only
+        self._kin: list[CaseKey] = []
         self._fault = fault
         self._pressed = pressed
         self._poll_seconds = poll_seconds
@@ -114,6 +116,12 @@ class Claims(Service):
     def starved(self) -> bool:
         """Whether nothing could be claimed when it was looked last, for want of room."""
         return self._starved
+
+    def follow(self, keys: Iterable[CaseKey]) -> None:
+        """A worker that is restricted to named cases works on those too that they open."""
+        if self._only is not None:
+            known = {*self._only, *self._kin}
+            self._kin += [key for key in keys if key not in known]
 
     def wake(self) -> None:
         """There may be something to claim or to attend to."""
@@ -293,7 +301,7 @@ class Claims(Service):
             return None
         now = asyncio.get_running_loop().time()
         self._resting = {key: until for key, until in self._resting.items() if until > now}
-        return [key for key in self._only if key not in self._resting]
+        return [key for key in (*self._only, *self._kin) if key not in self._resting]
 
     async def _read(self, connection: Connection) -> None:
         """Read cases of this worker and put them on its desk."""
@@ -315,6 +323,7 @@ class Claims(Service):
                 await self._leave_to_others(state, error)
             else:
                 self._desk.hold(workflow, state)
+                self.follow(children_of(state))
             self._to_read.discard(state.key)
         for key in self._to_read.intersection(wanted):
             logger.info("case %s does not belong to this worker (any more)", key)

@@ -71,6 +71,13 @@ def _signal(owner: Owner, payload: Mapping[str, Any], principal: Principal, draf
     return owner.signal(number, key, payload.get("payload"), principal, draft)
 
 
+def _child_ended(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    number, case, result = payload.get("firing"), payload.get("case"), payload.get("result")
+    if not isinstance(number, int) or not isinstance(case, str) or not isinstance(result, dict):
+        raise InvalidRequest("a command of the kind child_ended needs a firing (its number), a case and its result")
+    return owner.child_ended(number, case, result, draft)
+
+
 def _message(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
     """A message that this case was found to wait for. Where it does not (any more), another may have it."""
     return owner.receive(Message.of_json(payload), principal.subject, draft)
@@ -124,6 +131,7 @@ _RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[st
     "fire": _fire,
     "signal": _signal,
     "message": _message,
+    "child_ended": _child_ended,
     "retry": _retry,
     "resolve": _resolve,
     "put_back": _put_back,

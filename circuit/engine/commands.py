@@ -19,10 +19,11 @@ from uuid import UUID
 from circuit.definition.consultation import is_consultation
 from circuit.definition.workflow import Workflow
 from circuit.engine.asking import LONGEST_KEY, check_fire, check_idempotency_key, meant, start_parameters, stored_object
+from circuit.engine.children import check_calls
 from circuit.engine.conversations import take_along
 from circuit.engine.modification import Modification
-from circuit.engine.opening import NewCase, open_case
 from circuit.engine.opening import TokenInput as TokenInput
+from circuit.engine.opening import open_case
 from circuit.engine.provenance import FeedbackView, check_feedback
 from circuit.engine.versions import VersionKey, Versions
 from circuit.errors import Conflict, InvalidRequest, NotFound
@@ -31,7 +32,7 @@ from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.storage import commands, feedback, ledger, listing, streams, workflows
 from circuit.storage.database import Database, TenantConnection
-from circuit.storage.records import CaseRow, CommandRow, CommandState
+from circuit.storage.records import CaseRow, CommandRow, CommandState, NewCase
 from circuit.streams.broker import Broker
 from circuit.streams.relay import Relay
 
@@ -107,9 +108,11 @@ class Commands:
     async def publish(self, workflow: Workflow, principal: Principal) -> Published:
         """Make `workflow` the current version of its id. Publishing the same version again changes nothing.
 
-        Raises `Forbidden`."""
+        Raises `Forbidden`, and `InvalidRequest` where it calls a workflow that there is not, or that does not take what
+        it is given."""
         principal.require(Permission.EDIT)
         async with self._database.transaction(principal.tenant) as connection:
+            await check_calls(connection, principal.tenant, workflow)
             new = await workflows.publish(connection, principal.tenant, workflow, principal.subject)
             await ledger.note(connection, principal, "workflow.publish", workflow.id, hash=workflow.hash)
         return Published(workflow.id, workflow.hash, new)

@@ -54,7 +54,8 @@ class Reports:
     a command came too late to be applied), `landed` when nothing of a case that is not held is in flight any more,
     `announce` of terminal frames, `changed` of a case with new events, `resources` of a tenant's workflow whose shared
     places are asked for or given back, `mail` when a case waits for other messages or has answered one, `opened` when
-    it is known of one more case what it wants to run."""
+    it is known of one more case what it wants to run, `kin` of the cases that a step opened and of those that it asked
+    something."""
 
     lost: Callable[[CaseKey, BaseException], None]
     released: Callable[[CaseKey, bool], None]
@@ -64,6 +65,7 @@ class Reports:
     resources: Callable[[int, str], None] = lambda tenant, workflow_id: None
     mail: Callable[[], None] = lambda: None
     opened: Callable[[], None] = lambda: None
+    kin: Callable[[Collection[CaseKey], Collection[CaseKey]], None] = lambda opened, asked: None
 
 
 class Desk:
@@ -241,6 +243,9 @@ class Desk:
                 self.reports.resources(held.key.tenant, write.row.workflow_id)
             if write.mail is not None:
                 self.reports.mail()
+            if write.opened or write.asked:
+                asked = [CaseKey(held.key.tenant, one.case) for one in write.asked]
+                self.reports.kin([new.key for new in write.opened], asked)
             for firing in step.cancels:
                 self.slots.cancel(held.key, firing)
             for call in step.abandoned:

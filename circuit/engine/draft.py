@@ -14,6 +14,7 @@ from circuit.events import CaseEvent, Frame
 from circuit.ids import CaseKey
 from circuit.net.marking import Marking, Token
 from circuit.storage.records import (
+    AskedRow,
     AwaitedMessage,
     CaseRow,
     CaseWrite,
@@ -27,6 +28,7 @@ from circuit.storage.records import (
     JournalRow,
     Mail,
     MessageRow,
+    NewCase,
     StreamRow,
     TokenMove,
 )
@@ -37,6 +39,7 @@ class Draft:
     """Collects the changes of one step and gives them as one `CaseWrite`."""
 
     __slots__ = (
+        "_asked",
         "_before",
         "_changed",
         "_events",
@@ -53,6 +56,7 @@ class Draft:
         "_mail",
         "_not_before",
         "_opened",
+        "_opened_cases",
         "_settled",
         "_stored",
         "now",
@@ -79,6 +83,8 @@ class Draft:
         self._holds: Holds | None = None
         self._exchanges: list[ExchangeRow] = []
         self._mail: Mail | None = None
+        self._opened_cases: list[NewCase] = []
+        self._asked: list[AskedRow] = []
 
     def record(self, event: CaseEvent) -> None:
         self._events.append((self.now, event))
@@ -137,6 +143,14 @@ class Draft:
             for said in exchange.messages
         ]
         self._exchanges.append(ExchangeRow(exchange.conversation, exchange.agent_id, exchange.token, firing, messages))
+
+    def open_case(self, new: NewCase) -> None:
+        """Another case begins with this step."""
+        self._opened_cases.append(new)
+
+    def ask(self, asked: AskedRow) -> None:
+        """This step asks something of another case."""
+        self._asked.append(asked)
 
     def await_messages(self, put: Sequence[AwaitedMessage], taken: Sequence[AwaitedMessage]) -> None:
         """The case waits for other messages after this step than before."""
@@ -210,4 +224,6 @@ class Draft:
             not_before=self._not_before,
             mail=self._mail,
             migrated=migrated,
+            opened=self._opened_cases,
+            asked=self._asked,
         )

@@ -25,7 +25,7 @@ from circuit.net.colour import Colour
 from circuit.security.redaction import excerpt, redact
 from circuit.spend import NOTHING, Spend
 from circuit.storage.budgets import Asked, Charge, Settled
-from circuit.storage.records import ALL_ATTEMPTS, ChargeRow, JournalRow, LogWrite
+from circuit.storage.records import ALL_ATTEMPTS, ChargeRow, JournalRow, LogWrite, NewCase
 from circuit.streams.publisher import Outlet, Publisher
 from circuit.value import dataclass, replace
 
@@ -153,11 +153,13 @@ class Context:
         *,
         roles: Sequence[str] = (),
         form: Mapping[str, Any] | None = None,
+        opens: Callable[[], Awaitable[NewCase]] | None = None,
     ) -> Woken:
         self._require_wanted()
         ended = self._journal.get(WAIT + key)
         if ended is None:
-            raise Suspended(kind, key, payload, timeout_seconds, roles=roles, form=form)
+            opened = None if opens is None else await opens()
+            raise Suspended(kind, key, payload, timeout_seconds, roles=roles, form=form, opens=opened)
         return Woken(ended["payload"], ended["principal"], ended.get("timed_out", False))
 
     async def hold(self, most: Spend) -> int | None:
@@ -313,7 +315,7 @@ def _sane_wait(wait: Suspended) -> Suspended:
             Colour("form", form)
         except ValueError as error:
             raise ActionFailed(excerpt(f"the form of the wait: {error}", LONGEST_MESSAGE)) from None
-    return Suspended(kind, key, payload, wait.timeout_seconds, roles=roles, form=form)
+    return Suspended(kind, key, payload, wait.timeout_seconds, roles=roles, form=form, opens=wait.opens)
 
 
 def _stored(value: Any, what: str, limit: int = PAYLOAD_LIMIT) -> Any:

@@ -13,6 +13,7 @@ from circuit.engine.action import ActionCall
 from circuit.engine.calls import action_call, inputs_of, performer, token_image
 from circuit.engine.draft import Draft
 from circuit.engine.failure import fail_begin, fail_firing, try_again_later
+from circuit.engine.kinship import cancel_child
 from circuit.engine.livelock import LivelockWatch
 from circuit.engine.memory import HOLDS, LiveFiring, Memory
 from circuit.errors import CircuitError, Crashed, FiringError
@@ -305,6 +306,7 @@ class Firings:
     def cancel(self, live: LiveFiring, draft: Draft) -> None:
         memory, row = self.memory, live.row
         self._abandoned.append(self._call(live))
+        cancel_child(memory, live, "the firing that opened it was cancelled", draft)
         memory.give_back(live, draft)
         memory.end_execution(live, ExecutionStatus.CANCELLED, draft)
         memory.leave(live, FiringState.CANCELLED, draft)

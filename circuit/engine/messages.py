@@ -15,7 +15,7 @@ from uuid import UUID
 
 from circuit.engine.asking import stored_object
 from circuit.engine.commands import Hints, write_case
-from circuit.engine.opening import NewCase, TokenInput, open_case
+from circuit.engine.opening import TokenInput, open_case
 from circuit.engine.versions import VersionKey, Versions
 from circuit.engine.views import instant
 from circuit.errors import Conflict, InvalidRequest, NotFound
@@ -26,6 +26,7 @@ from circuit.security.principal import Principal
 from circuit.storage import ledger, messages, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.messages import MessageRow
+from circuit.storage.records import NewCase
 
 DEFAULT_LIFETIME_SECONDS = 7 * 86_400.0
 LONGEST_LIFETIME_SECONDS = 366 * 86_400.0

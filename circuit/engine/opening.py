@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from circuit.errors import InvalidRequest, PayloadTooLarge, TokenRefused
 from circuit.events import CaseStarted, TokenImage
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
-from circuit.storage.records import CaseRow, CaseStatus
+from circuit.storage.records import CaseRow, CaseStatus, NewCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,6 @@ class TokenInput:
 
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True, slots=True)
-class NewCase:
-    """A case that is to be written. `requires` is what it needs of a worker, `leaving` says that its first event goes
-    to the outbox."""
-
-    key: CaseKey
-    row: CaseRow
-    tokens: Sequence[Token]
-    event: CaseStarted
-    requires: Mapping[str, Any]
-    leaving: bool
 
 
 def open_case(

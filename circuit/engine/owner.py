@@ -25,6 +25,7 @@ from circuit.engine.deadline import due_interruptions, next_interruption
 from circuit.engine.draft import Draft
 from circuit.engine.failure import give_up, resolve, supersede
 from circuit.engine.firings import Firings, Start
+from circuit.engine.kinship import tell_parent
 from circuit.engine.memory import Memory
 from circuit.engine.reception import Message
 from circuit.engine.rest import is_complete, status_at_rest
@@ -172,6 +173,11 @@ class Owner:
             self.firings.start_again(live, draft)
         return {"firing": number, "key": key, "delivered": delivered}
 
+    def child_ended(self, number: int, case: str, result: Mapping[str, Any], draft: Draft) -> dict[str, Any]:
+        """The case has ended that a firing opened: the firing goes on. Raises `Conflict` where it does not wait."""
+        self.firings.start_again(suspension.child_ended(self.memory, number, case, result, draft), draft)
+        return {"firing": number, "case": case}
+
     def retry_incidents(self, number: int | None, principal: str, draft: Draft) -> list[int]:
         """Let what open incidents block (or only incident `number`) be tried again."""
         numbers = [found for found in self.memory.incidents if number in (None, found)]
@@ -194,6 +200,7 @@ class Owner:
         supersede(self.memory, draft)
         for number in list(self.memory.incidents):
             resolve(self.memory, number, "case_ended", draft)
+        tell_parent(self.memory, status, reason, draft)
         draft.record(CaseEnded(status.value, reason, principal))
         self.memory.row = replace(self.memory.row, status=status, finished_at=draft.now)
 

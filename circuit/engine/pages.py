@@ -22,8 +22,8 @@ from circuit.engine.views import (
     WorkflowView,
 )
 from circuit.errors import InvalidRequest
-from circuit.ids import CaseKey
-from circuit.storage import feedback, history, pages, workflows
+from circuit.ids import CaseKey, Numbered
+from circuit.storage import feedback, history, kinship, pages, workflows
 from circuit.storage.database import Database
 from circuit.storage.records import ExecutionStatus
 
@@ -122,6 +122,20 @@ class Pages:
         for case, place, count in found:
             given[case][place] = count
         return given
+
+    async def kin(self, tenant: int, wanted: Collection[UUID]) -> dict[UUID, tuple[str | None, list[CaseSummary]]]:
+        """Of each of these cases the execution that opened it, and the cases that it opened."""
+        async with self._database.transaction(tenant) as connection:
+            parents = await kinship.parents(connection, tenant, list(wanted))
+            found = await kinship.children(connection, tenant, list(wanted))
+        children: dict[UUID, list[CaseSummary]] = {}
+        for key, row in found:
+            if row.parent is not None:
+                children.setdefault(row.parent.case, []).append(
+                    CaseSummary(key, row.status, row.workflow_id, row.workflow_hash, row.started_at, row.finished_at)
+                )
+        named = {case: str(Numbered(*parent)) for case, parent in parents.items()}
+        return {case: (named.get(case), children.get(case, [])) for case in wanted}
 
     async def events(
         self, tenant: int, wanted: Collection[UUID], after: int, limit: int

@@ -31,8 +31,8 @@ from circuit.engine.views import (
     WorkflowView,
 )
 from circuit.errors import InvalidRequest
-from circuit.ids import CaseKey
-from circuit.storage import feedback, history, incidents, listing, resources, streams, tokens, workflows
+from circuit.ids import CaseKey, Numbered
+from circuit.storage import feedback, history, incidents, kinship, listing, resources, streams, tokens, workflows
 from circuit.storage.database import Database
 from circuit.storage.records import CaseRow, CaseStatus, FiringRow
 
@@ -171,6 +171,8 @@ class Queries:
             firings = await listing.firings(connection, key)
             executions = await listing.executions(connection, key)
             raised = await listing.incidents(connection, key)
+            opened = await kinship.children(connection, key.tenant, [key.case])
+            owned = owned or (bool(opened) and await kinship.busy(connection, key))
             events: list[EventView] = []
             while True:
                 page = await history.read_events(connection, key, len(events), PAGE_EVENTS)
@@ -191,6 +193,8 @@ class Queries:
             [incident_view(key, incident) for incident in raised],
             [execution_view(key, execution, by_number) for execution in executions],
             owned,
+            None if row.parent is None else str(Numbered(row.parent.case, row.parent.firing)),
+            [_summary(child, of, {}) for child, of in opened],
         )
 
     async def execution(self, key: CaseKey, firing: int) -> ExecutionRecord | None:

@@ -13,7 +13,9 @@ from typing import Any
 from circuit.definition.workflow import DEFAULT_POOL, Workflow
 from circuit.engine.calls import provider_of
 
-FEATURES = ("message", "place_agents")
+SUBWORKFLOW = "subworkflow"
+"""The feature that cases need which other cases opened."""
+FEATURES = ("message", "place_agents", SUBWORKFLOW)
 """What this release can do that others cannot, by the names under which versions ask for it."""
 
 

@@ -15,8 +15,10 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from circuit.engine import kinship
 from circuit.engine.action import lasting
 from circuit.engine.draft import Draft
+from circuit.engine.kinship import CHILD
 from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from circuit.events import FiringSuspended
 from circuit.net.colour import Colour
@@ -50,6 +52,9 @@ def suspend(memory: Memory, live: LiveFiring, wait: Suspended, recorded: Mapping
         awaits["roles"] = sorted(wait.roles)
     if wait.form is not None:
         awaits["form"] = wait.form
+    if wait.opens is not None:
+        awaits[CHILD] = str(wait.opens.key)
+        draft.open_case(wait.opens)
     wake_at = None if wait.timeout_seconds is None else draft.now + timedelta(seconds=wait.timeout_seconds)
     memory.change(live, draft, state=FiringState.SUSPENDED, awaits=awaits, wake_at=wake_at)
     row = live.row
@@ -70,6 +75,7 @@ def over(memory: Memory, live: LiveFiring, draft: Draft) -> bool:
     if row.wake_at is None or row.wake_at > draft.now:
         return False
     draft.rely(row.wake_at)
+    kinship.cancel_child(memory, live, "its time is up", draft)
     _end(memory, live, {"payload": None, "principal": None, "timed_out": True}, draft)
     return True
 
@@ -95,6 +101,8 @@ def signal(
         raise Conflict(f"firing {number} of case {memory.key} has ended: it waits for nothing any more")
     journal = memory.journal.setdefault(number, {})
     awaits = live.row.awaits
+    if awaits is not None and CHILD in awaits:
+        raise Conflict(f"firing {number} waits for the end of case {awaits[CHILD]}, and for no signal")
     if awaits is not None and key in (None, awaits["key"]) and how_it_ended(memory, live) is None:
         refusal = _refusal(awaits, payload, principal)
         if refusal is not None:
@@ -113,6 +121,16 @@ def signal(
     value = {"key": key, "payload": payload, "principal": principal.as_dict()}
     _record(memory, live, f"{SIGNAL}{count + 1}", value, draft)
     return live, False
+
+
+def child_ended(memory: Memory, number: int, case: str, result: Mapping[str, Any], draft: Draft) -> LiveFiring:
+    """The case has ended that a firing opened. Raises `Conflict` where the firing does not wait for it (any more)."""
+    live = memory.firings.get(number)
+    awaits = live.row.awaits if live is not None else None
+    if live is None or awaits is None or awaits.get(CHILD) != case or how_it_ended(memory, live) is not None:
+        raise Conflict(f"firing {number} of case {memory.key} does not wait for case {case} (any more)")
+    _end(memory, live, {"payload": {"case": case, "result": result}, "principal": None}, draft)
+    return live
 
 
 def take_along(memory: Memory, live: LiveFiring, draft: Draft) -> None:

@@ -261,7 +261,7 @@ class ExecutionView:
 @dataclass(frozen=True, slots=True)
 class CaseView:
     """A case with all that is to be seen of it. `due_at` is when it does something next by itself, if it waits;
-    `owned` says that a worker has it."""
+    `owned` says that a worker has it, or one of the cases that it opened. `parent` is the execution that opened it."""
 
     key: CaseKey
     status: CaseStatus
@@ -275,6 +275,8 @@ class CaseView:
     incidents: Sequence[IncidentView]
     executions: Sequence[ExecutionView]
     owned: bool = False
+    parent: str | None = None
+    children: Sequence[CaseSummary] = ()
 
     @property
     def case_id(self) -> str:
@@ -299,6 +301,10 @@ class CaseView:
         }
         if self.due_at is not None:
             shown["due_at"] = instant(self.due_at)
+        if self.parent is not None:
+            shown["parent"] = self.parent
+        if self.children:
+            shown["children"] = [child.as_dict() for child in self.children]
         return shown | {
             "marking": self.marking,
             "tokens": [token.as_dict() for token in self.tokens],

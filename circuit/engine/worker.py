@@ -224,6 +224,7 @@ class Worker(Service):
             turnstile.touch,
             postman.wake,
             claims.freed,
+            self._kin(claims),
         )
         treasury = Treasury(self._database, incarnation.id, self._limits.lease_seconds)
         around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault, treasury)
@@ -331,6 +332,16 @@ class Worker(Service):
         """Cases have become due, here or elsewhere."""
 
         def tell() -> None:
+            claims.wake()
+            self._work()
+
+        return tell
+
+    def _kin(self, claims: Claims) -> Callable[[Collection[CaseKey], Collection[CaseKey]], None]:
+        """Cases of this worker have opened other cases, or asked something of some."""
+
+        def tell(opened: Collection[CaseKey], asked: Collection[CaseKey]) -> None:
+            claims.follow(opened)
             claims.wake()
             self._work()
 

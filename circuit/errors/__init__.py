@@ -24,6 +24,7 @@
     │   ├── Livelock               livelock
     │   ├── JobFailed              job_failed
     │   ├── JobLost                job_lost          (retryable)
+    │   ├── SubworkflowFailed      subworkflow_failed
     │   ├── HostRefused            host_refused
     │   ├── UnexpectedStatus       unexpected_status
     │   ├── BudgetExhausted        budget_exhausted
@@ -94,6 +95,7 @@ from circuit.errors.firings import (
     MappingError,
     MergeConflict,
     NetError,
+    SubworkflowFailed,
     UnexpectedStatus,
 )
 from circuit.errors.models import (
@@ -217,6 +219,7 @@ __all__ = [
     "StreamCut",
     "StreamError",
     "StreamRetired",
+    "SubworkflowFailed",
     "TokenRefused",
     "TooManyRequests",
     "ToolArgumentsInvalid",

@@ -75,6 +75,12 @@ class JobFailed(FiringError):
     code = "job_failed"
 
 
+class SubworkflowFailed(FiringError):
+    """The case that a firing opened failed or was cancelled, or could not be opened."""
+
+    code = "subworkflow_failed"
+
+
 class JobLost(FiringError):
     """A job is neither running nor has it said how it ended."""
 

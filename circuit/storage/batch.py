@@ -18,13 +18,16 @@ import orjson
 from circuit.events import encode_event
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
-from circuit.storage.records import CaseWrite, FiringState, Holds, JournalRow, LogWrite, Mail, StreamRow
+from circuit.storage.records import CaseWrite, FiringState, Holds, JournalRow, LogWrite, Mail, NewCase, StreamRow
 from circuit.storage.statements import BY_NAME, CASES, ORDER
 
 LARGEST_STATEMENT = 32 * 1024 * 1024
 """How many characters of arrays one statement takes, unless a single case brings more."""
 EMPTY = "{}"
 """An array without elements."""
+
+WOKEN = "woken"
+"""Where the cases stand that other cases have asked something, or opened: no section of its own."""
 
 Row = tuple[Any, ...]
 Rows = dict[str, list[Row]]
@@ -51,6 +54,8 @@ def parameters(writes: Iterable[CaseWrite | LogWrite]) -> tuple[tuple[str, ...],
         else:
             _log(rows, write)
             logged[write.key] = None
+    if WOKEN in rows:
+        _wake(rows, rows.pop(WOKEN))
     if logged:
         rows["logs"] = list(logged)
     names = tuple(sorted(rows, key=ORDER.__getitem__))
@@ -188,6 +193,10 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         _exchanges(rows, write)
     if write.holds is not None:
         _holds(rows, write.key, row.workflow_id, write.holds)
+    if write.opened:
+        _opened(rows, write.opened)
+    if write.asked:
+        _asked(rows, write)
     if write.mail is not None:
         _mail(rows, write.key, write.mail)
     if write.release and write.due_at is not None:
@@ -318,6 +327,76 @@ def _holds(rows: Rows, key: CaseKey, workflow_id: str, holds: Holds) -> None:
         )
     if holds.freed:
         _rows(rows, "holds_freed").extend((tenant, case, workflow_id, one.place, one.firing) for one in holds.freed)
+
+
+def _opened(rows: Rows, opened: Iterable[NewCase]) -> None:
+    """New cases, as `circuit.storage.commands.insert_case` writes one."""
+    for new in opened:
+        tenant, case = new.key
+        row, event = new.row, new.event
+        parent = row.parent or (None, None)
+        _rows(rows, "cases_opened").append(
+            (
+                tenant,
+                case,
+                row.workflow_id,
+                row.workflow_hash,
+                row.status,
+                row.seq,
+                row.next_token,
+                row.next_firing,
+                row.next_incident,
+                _json(row.parameters),
+                row.started_at,
+                row.bucket,
+                *parent,
+                row.depth,
+            )
+        )
+        if new.tokens:
+            _rows(rows, "tokens_put").extend(
+                (
+                    tenant,
+                    case,
+                    token.number,
+                    token.version,
+                    token.place,
+                    _json(token.data),
+                    _json(token.metadata),
+                    token.entered_at,
+                    token.available_at,
+                    None,
+                )
+                for token in new.tokens
+            )
+        _rows(rows, "history").append(
+            (tenant, case, 1, event.kind, row.started_at, None, None, encode_event(event).decode())
+        )
+        if new.leaving:
+            _rows(rows, "outbox").append((tenant, case, 1))
+        _rows(rows, WOKEN).append((tenant, case, row.bucket))
+
+
+def _asked(rows: Rows, write: CaseWrite) -> None:
+    tenant = write.key.tenant
+    for one in write.asked:
+        _rows(rows, "commands_asked").append(
+            (tenant, one.case, one.id, one.kind, _json(one.payload), _json(one.principal))
+        )
+        _rows(rows, WOKEN).append((tenant, one.case, None))
+
+
+def _wake(rows: Rows, woken: Iterable[Row]) -> None:
+    """Make cases due, each in one row: what the batch itself says of when they are due next does not count then."""
+    ready = {row[:2]: row for row in rows.get("ready", ())}
+    for tenant, case, bucket in woken:
+        ready[tenant, case] = (tenant, case, bucket, None)
+    rows["ready"] = list(ready.values())
+    done = [row for row in rows.get("ready_done", ()) if row[:2] not in ready]
+    if done:
+        rows["ready_done"] = done
+    else:
+        rows.pop("ready_done", None)
 
 
 def _mail(rows: Rows, key: CaseKey, mail: Mail) -> None:

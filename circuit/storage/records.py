@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from circuit.events import CaseEvent, Frame
+from circuit.events import CaseEvent, CaseStarted, Frame
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
 from circuit.value import dataclass
@@ -63,6 +63,13 @@ class ExecutionStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Parent(NamedTuple):
+    """Which firing of which case of the tenant a case was opened by."""
+
+    case: UUID
+    firing: int
+
+
 @dataclass(frozen=True, slots=True)
 class CaseRow:
     """`seq`, `next_token` and `next_firing` are the case's counters; `parameters` holds what the start asked for
@@ -80,6 +87,21 @@ class CaseRow:
     finished_at: datetime | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     bucket: int = 0
+    parent: Parent | None = None
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewCase:
+    """A case that is to be written. `requires` is what it needs of a worker, `leaving` says that its first event goes
+    to the outbox."""
+
+    key: CaseKey
+    row: CaseRow
+    tokens: Sequence[Token]
+    event: CaseStarted
+    requires: Mapping[str, Any]
+    leaving: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +261,17 @@ class Mail:
     taken: Sequence[AwaitedMessage] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class AskedRow:
+    """What a case asks of another one of its tenant. The same `id` again counts once."""
+
+    case: UUID
+    id: UUID
+    kind: str
+    payload: Mapping[str, Any]
+    principal: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class CaseWrite:
     """One step of one case. `row` is the case's row after it; `events` take the numbers from `expected_seq + 1`.
@@ -274,6 +307,8 @@ class CaseWrite:
     not_before: datetime | None = None
     mail: Mail | None = None
     migrated: bool = False
+    opened: Sequence[NewCase] = ()
+    asked: Sequence[AskedRow] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from circuit.storage.records import (
     FiringRow,
     FiringState,
     IncidentRow,
+    Parent,
 )
 
 
@@ -63,6 +64,8 @@ def case_row(row: Row) -> CaseRow:
         finished_at=row["finished_at"],
         parameters=document(row["parameters"]),
         bucket=row["bucket"],
+        parent=None if row["parent_case"] is None else Parent(plain(row["parent_case"]), row["parent_firing"]),
+        depth=row["depth"],
     )
 
 

@@ -249,12 +249,23 @@ SECTIONS: tuple[Section, ...] = (
         f" FROM {{rows}} WHERE {{gate}} AND {_SAME_CASE} AND t.firing = i.firing AND t.start = i.start"
         " AND t.number = i.number AND t.settled_at IS NULL",
     ),
-    # A command may have made the case due meanwhile: the earlier instant counts.
     _insert(
+        "cases_opened",
+        tables.case,
+        "workflow_id workflow_hash status seq next_token next_firing next_incident parameters started_at bucket"
+        " parent_case parent_firing depth",
+    ),
+    # What a case asks of another one. Sent again by who takes the case over, it is the same command.
+    _insert("commands_asked", tables.command, "command_id kind payload principal", "ON CONFLICT DO NOTHING"),
+    # A command may have made the case due meanwhile: the earlier instant counts. Of a case that is asked something its
+    # owner alone knows the bucket, and it is due at once.
+    Section(
         "ready",
-        tables.ready,
-        "bucket due_at",
-        "ORDER BY tenant_id, case_id"
+        _columns(tables.ready, "bucket due_at"),
+        f"INSERT INTO {_named(tables.ready)} (tenant_id, case_id, bucket, due_at) SELECT * FROM ("
+        "SELECT tenant_id, case_id, coalesce(bucket, (SELECT t.bucket"
+        f" FROM {_named(tables.case)} t WHERE {_SAME_CASE})) AS bucket, coalesce(due_at, now())"
+        " FROM {rows} WHERE {gate} ORDER BY tenant_id, case_id) r WHERE r.bucket IS NOT NULL"
         " ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(ready.due_at, excluded.due_at)",
     ),
     # The row that an owner postponed has done its service when no command is pending but those that this step settles

@@ -62,6 +62,14 @@ class Case:
         found = await info.context.loaders.events(info.context.tenant, self.view.key.case, behind(after), part(first))
         return [HistoryEvent.of(event) for event in found]
 
+    @strawberry.field(description="The execution that opened this case, as a sub-workflow of its own.")
+    async def parent(self, info: Resolving) -> str | None:
+        return (await info.context.loaders.kin(info.context.tenant, self.view.key.case))[0]
+
+    @strawberry.field(description="The cases that executions of this one opened, by birth.")
+    async def children(self, info: Resolving) -> list[Case]:
+        return [Case.of(view) for view in (await info.context.loaders.kin(info.context.tenant, self.view.key.case))[1]]
+
     @strawberry.field(description="The executions behind the number `after`.")
     async def executions(self, info: Resolving, first: int = DEFAULT_PART, after: int = 0) -> list[Execution]:
         found = await info.context.loaders.executions(

@@ -31,6 +31,9 @@ class Loaders:
     async def marking(self, tenant: int, case: UUID) -> Mapping[str, int]:
         return await self._one(self._pages.markings, tenant, case)
 
+    async def kin(self, tenant: int, case: UUID) -> tuple[str | None, list[CaseSummary]]:
+        return await self._one(self._pages.kin, tenant, case)
+
     async def tokens(self, tenant: int, case: UUID, after: int, first: int) -> list[TokenView]:
         return await self._one(self._pages.tokens, tenant, case, after, first)
 

@@ -41,6 +41,9 @@ case = Table(
     Column("bucket", SmallInteger, nullable=False, server_default=text("0")),
     Column("fired", Document, nullable=False, server_default=text("'{}'")),
     Column("fired_seq", Integer, nullable=False, server_default=text("0")),
+    Column("parent_case", Uuid),
+    Column("parent_firing", Integer),
+    Column("depth", SmallInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("tenant_id", "case_id"),
     CheckConstraint(
         "status IN ('running', 'waiting', 'attention', 'stuck', 'completed', 'failed', 'cancelled')",
@@ -48,6 +51,7 @@ case = Table(
     ),
     Index("case_owner", "owner", postgresql_where=text("owner IS NOT NULL")),
     Index("case_workflow", "tenant_id", "workflow_id", "case_id"),
+    Index("case_parent", "tenant_id", "parent_case", postgresql_where=text("parent_case IS NOT NULL")),
 )
 
 # A unique key of a partitioned table must hold what it is partitioned by, so the idempotency keys of starts lie here.
