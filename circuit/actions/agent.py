@@ -139,9 +139,20 @@ class AgentAction:
 
     async def run(self, run: AgentRun, call: ActionCall, journal: CallJournal) -> AgentResult:
         """Perform `run`, which is of the agent of `call`."""
-        agent: Mapping[str, Any] = call.config["agent"]
-        spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
-        scene = _Scene(str(call.key.case), call.config.get("colleagues") or {}, self._store(call.key.tenant))
+        return await self.work(run, call.config, journal, str(call.key.case), self._store(call.key.tenant))
+
+    async def work(
+        self,
+        run: AgentRun,
+        config: Mapping[str, Any],
+        journal: Journal,
+        case: str,
+        answers: AnswerStore | None = None,
+    ) -> AgentResult:
+        """Perform `run`, which is of the agent of this configuration, as if in `case`."""
+        agent: Mapping[str, Any] = config["agent"]
+        spec: Mapping[str, Any] = config.get("provider") or agent["provider"]
+        scene = _Scene(case, config.get("colleagues") or {}, answers)
         return await self._run(run, agent, spec, journal, scene, ())
 
     async def _run(

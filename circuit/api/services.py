@@ -37,7 +37,8 @@ async def no_figures() -> Sequence[Figure]:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`load` makes a workflow of a YAML text and a name for its source, and raises `DefinitionError`.
+    """`load` makes a workflow of a YAML text, a name for its source and published `agents` that it may take, and raises
+    `DefinitionError`.
 
     `ready` returns what `/health` shows of the database (its revision, say) and raises a `CircuitError` when requests
     cannot be served. `gate` finds out who asks; `figures` are those for `/metrics`. Without `consultations` there is no
@@ -56,7 +57,7 @@ class Services:
     fleet: Fleet
     catalogue: Callable[[Iterable[Mapping[str, Any]]], Sequence[KnownProvider]]
     streams: Streams
-    load: Callable[[str, str], Workflow]
+    load: Callable[..., Workflow]
     gate: Gate
     ready: Callable[[], Awaitable[Mapping[str, Any]]]
     clock: Clock

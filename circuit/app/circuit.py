@@ -29,6 +29,7 @@ from circuit.app.performers import performers
 from circuit.clock import Clock
 from circuit.definition import load_workflow
 from circuit.definition.admission import admit
+from circuit.definition.adoption import Catalogue, borrowed
 from circuit.definition.compiler import required_function
 from circuit.definition.workflow import Workflow
 from circuit.engine.archive.policy import Policy
@@ -178,14 +179,21 @@ class Circuit:
     # Workflows
 
     async def load(self, source: str | Path, *, allow_unsound: bool = False) -> Workflow:
-        """Publish the workflow in `source`, a path or its YAML. Raises `DefinitionError`, also where it is unsound."""
-        workflow = await asyncio.to_thread(_loaded, source, allow_unsound)
+        """Publish the workflow in `source`, a path or its YAML. Agents that it names and does not define are taken from
+        those that are published. Raises `DefinitionError`, also where it is unsound."""
+        text, name = await asyncio.to_thread(_read, source)
+        agents = await self.agents(borrowed(text))
+        workflow = await asyncio.to_thread(_loaded, text, name, allow_unsound, agents)
         await self.publish(workflow)
         return workflow
 
     async def publish(self, workflow: Workflow) -> Published:
         """Make `workflow` the current version of its id. The same content again changes nothing."""
         return await self.commands.publish(workflow, self.principal)
+
+    async def agents(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Those of these agents that are published, by id, as JSON, and all whom they may ask or hand over to."""
+        return await self.engine.consultations.documents(self.principal.tenant, ids) if ids else {}
 
     def check_models(self, workflow: Workflow, models: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise `ProviderMisconfigured` if an agent's provider cannot be used: its type is not known, or it lacks a
@@ -411,13 +419,18 @@ class Circuit:
         return happenings(self.streams, self.key(case_id), lambda: self.case(case_id), self.rests, silent)
 
 
-def _loaded(source: str | Path, unsound: bool) -> Workflow:
+def _read(source: str | Path) -> tuple[str, str]:
+    """The text of a workflow, and what faults call it."""
     text, name = str(source), "<text>"
     if isinstance(source, Path) or "\n" not in source:
         try:
             text, name = Path(source).read_text(encoding="utf-8"), str(source)
         except (OSError, ValueError) as error:
             raise InvalidRequest(f"The workflow file {str(source)!r} cannot be read: {error}") from error
-    workflow = load_workflow(text, name, misfits)
+    return text, name
+
+
+def _loaded(text: str, name: str, unsound: bool, agents: Catalogue) -> Workflow:
+    workflow = load_workflow(text, name, misfits, agents)
     admit(workflow, name, time.monotonic, unsound=unsound)
     return workflow

@@ -31,6 +31,7 @@ from circuit.cli import (
     simulation,
     tasks,
     travel,
+    trial,
     workers,
     workflows,
 )
@@ -79,9 +80,9 @@ app.command("cancel")(cases.cancel)
 app.command("fsck")(audit.fsck)
 app.command("serve")(serve.serve)
 app.command("worker")(serve.worker)
-app.command("chat")(agents.chat)
+app.command("chat")(trial.chat)
 app.add_typer(agents.agents_app, name="agents")
-app.add_typer(agents.tools_app, name="tools")
+app.add_typer(trial.tools_app, name="tools")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(access.keys, name="keys")
 app.add_typer(access.tenants, name="tenants")

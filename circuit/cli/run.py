@@ -82,7 +82,7 @@ def run(
         raise InvalidRequest("circuit run needs a workflow FILE, or --resume CASE.")
     from circuit.definition import model_overrides
 
-    workflow = read_workflow(file)
+    workflow = read_workflow(file, published=True)
     parts = token_parts(token, token_file, assignments or [])
     choices = model_overrides(models or [], workflow)
     told = _conversations(conversations or [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,9 +38,12 @@ def shipped(name: str) -> Path | None:
     return None
 
 
-def read_workflow(file: Path) -> Workflow:
-    """The workflow in `file`, with nothing wrong in it. Raises `DefinitionError` with all of its faults."""
+def read_workflow(file: Path, *, published: bool = False) -> Workflow:
+    """The workflow in `file`, with nothing wrong in it. With `published`, agents that it names and does not define are
+    taken from the database; nothing is asked of that where it names none. Raises `DefinitionError` with all of its
+    faults."""
     from circuit.definition import load_workflow
+    from circuit.definition.adoption import borrowed
     from circuit.providers.profiles import misfits
 
     try:
@@ -49,12 +53,38 @@ def read_workflow(file: Path) -> Workflow:
         if known is not None and not file.exists():
             raise InvalidRequest(f"{error.message} Circuit ships one of that name: {known}") from None
         raise
-    return load_workflow(text, str(file), misfits)
+    names = borrowed(text) if published else []
+    agents = published_agents(names, Terminal(json=True)) if names else {}
+    return load_workflow(text, str(file), misfits, agents)
+
+
+def published_agents(ids: Sequence[str] | None, terminal: Terminal) -> dict[str, Any]:
+    """Those of these agents (all, for None) that are published, by id, and all whom they may ask or hand over to."""
+    from circuit.cli.session import run_session
+
+    settings = Settings.from_environment()
+    found: dict[str, Any] = {}
+
+    async def body() -> int:
+        from circuit.app import Circuit
+
+        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
+            wanted = ids
+            if wanted is None:
+                wanted = [one.id for one in await circuit.engine.consultations.agents(circuit.principal.tenant)]
+            found.update(await circuit.agents(wanted))
+        return 0
+
+    run_session(body, settings)
+    return found
 
 
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Workflow files.")],
     allow_unsound: AllowOption = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Take agents that a file does not define from the database.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Check workflow files and report every fault with its place; prove that they end. Needs no database.
@@ -69,7 +99,7 @@ def validate(
     status = 0
     for file in files:
         try:
-            workflow = read_workflow(file)
+            workflow = read_workflow(file, published=published)
             warnings = admit(workflow, str(file), monotonic, unsound=allow_unsound)
         except CircuitError as error:
             if as_json:
@@ -112,7 +142,7 @@ def load(
 
     terminal = Terminal(json=as_json)
     settings = Settings.from_environment()
-    workflow = read_workflow(file)
+    workflow = read_workflow(file, published=True)
     for warning in admit(workflow, str(file), monotonic, unsound=allow_unsound):
         terminal.note(clean(f"warning: {warning}"))
 

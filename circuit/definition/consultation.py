@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from circuit.definition.canonical import DEFAULT_TIMEOUT_SECONDS
-from circuit.definition.workflow import COLLEAGUES
 
 ACTION = "consultation"
 ASKED, ANSWERED, FAILED = "asked", "answered", "failed"
@@ -65,8 +64,3 @@ def bare_model() -> dict[str, Any]:
 def is_consultation(workflow_id: str) -> bool:
     """Whether this is the id of such a workflow."""
     return ":" in workflow_id
-
-
-def colleagues(document: Mapping[str, Any]) -> list[str]:
-    """The agents that this one, a published definition, may ask as tools or hand over to."""
-    return [entry["name"] for entry in document.get("tools") or () if entry["kind"] in COLLEAGUES]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from circuit.definition.adoption import Catalogue, adopt
 from circuit.definition.canonical import canonical
 from circuit.definition.compiler import compile_document
 from circuit.definition.document import ALIASES, Document
@@ -27,8 +28,11 @@ class Loaded:
     where: Callable[[Sequence[str | int]], tuple[int, int]]
 
 
-def load(text: str, source: str = "workflow", models: ModelCheck | None = None) -> Loaded:
-    """The document in a YAML text, checked as a whole. `source` names the file in faults, `models` knows models.
+def load(
+    text: str, source: str = "workflow", models: ModelCheck | None = None, agents: Catalogue | None = None
+) -> Loaded:
+    """The document in a YAML text, checked as a whole. `source` names the file in faults, `models` knows models,
+    `agents` are published ones, from which come those that the file names and does not define.
 
     Raises `DefinitionError` with every fault.
     """
@@ -40,6 +44,7 @@ def load(text: str, source: str = "workflow", models: ModelCheck | None = None) 
         for path, at_key, what in planned(document):
             report.add(path, f"{what} is not supported yet", "this release does not run it: remove it", key=at_key)
         plain = canonical(document)
+        adopt(plain, agents or {})
         lint(report, plain, models)
     if report.faults or document is None:
         if not report.faults:
@@ -48,13 +53,16 @@ def load(text: str, source: str = "workflow", models: ModelCheck | None = None) 
     return Loaded(document, plain, tree.where)
 
 
-def load_workflow(text: str, source: str = "workflow", models: ModelCheck | None = None) -> Workflow:
+def load_workflow(
+    text: str, source: str = "workflow", models: ModelCheck | None = None, agents: Catalogue | None = None
+) -> Workflow:
     """The workflow that a YAML text describes, ready to run. `source` names the file in faults; `models` says what of
-    an agent's settings its model does not take, and nothing is checked of that without it.
+    an agent's settings its model does not take, and nothing is checked of that without it; `agents` are published ones,
+    from which come those that the file names and does not define.
 
     Raises `DefinitionError` with every fault of the text: of YAML, of the format, and of names and expressions.
     """
-    loaded = load(text, source, models)
+    loaded = load(text, source, models, agents)
     try:
         return compile_document(loaded.plain)
     except (ValueError, RecursionError) as error:

@@ -34,7 +34,7 @@ class Scene:
             report,
             plain,
             places=_names(written.get("places")),
-            agents=_names(written.get("agents")),
+            agents=tuple(dict.fromkeys((*_names(written.get("agents")), *(plain.get("agents") or {})))),
             colours=_names(written.get("colours")),
             transitions=_names(written.get("transitions")),
         )

@@ -58,23 +58,24 @@ def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[st
         else:
             described[name] = value
     config: dict[str, Any] = {"agent_id": agent_id, "agent": described}
-    colleagues = [workflow.agents[name] for name in _colleagues(workflow, agent)]
+    colleagues = colleagues_json(workflow, agent, row.parameters)
     if colleagues:
-        config["colleagues"] = {one.id: agent_json(one, provider_of(one, row.parameters)) for one in colleagues}
+        config["colleagues"] = colleagues
     return config
 
 
-def _colleagues(workflow: Workflow, agent: AgentDefinition) -> list[str]:
-    """The agents that `agent` may ask or hand over to, and those of these in turn, each once."""
-    found: list[str] = []
+def colleagues_json(workflow: Workflow, agent: AgentDefinition, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The agents that `agent` may ask or hand over to, and those of these in turn, by id, as its action gets them."""
+    found: dict[str, Any] = {}
     pending = [agent]
     while pending:
         for entry in pending.pop().document.get("tools") or ():
             name = entry.get("name")
             if entry["kind"] in COLLEAGUES and name not in found:
-                found.append(name)
-                pending.append(workflow.agents[name])
-    return sorted(found)
+                one = workflow.agents[name]
+                found[name] = agent_json(one, provider_of(one, parameters))
+                pending.append(one)
+    return dict(sorted(found.items()))
 
 
 def agent_json(agent: AgentDefinition, provider: ProviderSpec) -> dict[str, Any]:

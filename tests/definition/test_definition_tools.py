@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from faulty import expect, workflow
 
+from circuit.definition.adoption import borrowed
 from circuit.definition.loading import load, load_workflow
 from circuit.errors import DefinitionError
 from circuit.providers.profiles import misfits
@@ -39,6 +42,36 @@ def test_the_canonical_form() -> None:
     ]
     assert agent["context_tokens"] == 9000
     assert agent["cache"] == {"ttl": 7200.0}
+
+
+BORROWING = """
+workflow: borrowing
+places: {asked: {initial: true}, told: {terminal: true}}
+transitions:
+  ask: {from_places: asked, to_place: told, agent_execution: {agent_id: front}}
+"""
+
+
+def test_agents_that_a_file_lacks_come_from_those_that_are_published() -> None:
+    def agent(*tools: dict[str, str]) -> dict[str, Any]:
+        written = "llm_provider: {type: scripted}" + (f"\ntools: {list(tools)}" if tools else "")
+        others = "".join(f"\n  {one[kind]}: {{llm_provider: {{type: scripted}}}}" for one in tools for kind in one)
+        text = workflow(agent=written).replace("\ntransitions:", f"{others}\ntransitions:")
+        return {"id": "x", **load(text).plain["agents"]["helper"]}
+
+    assert borrowed(BORROWING) == ["front"]
+    assert borrowed("- no\n") == borrowed("workflow: [") == []
+    published = {"front": agent({"hand_over": "back"}), "back": agent(), "idle": agent()}
+    plain = load(BORROWING, agents=published).plain
+    assert sorted(plain["agents"]) == ["back", "front"]
+    assert "id" not in plain["agents"]["front"]
+    own = BORROWING + "agents: {front: {llm_provider: {type: scripted, model: mine}}}\n"
+    assert borrowed(own) == []
+    assert load(own, agents=published).plain["agents"]["front"]["llm_provider"]["model"] == "mine"
+    with pytest.raises(DefinitionError, match="there is no agent 'front'"):
+        load(BORROWING)
+    with pytest.raises(DefinitionError, match="there is no agent 'back'"):
+        load(BORROWING, agents={"front": published["front"]})
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import pytest
 from chat_server import ChatServer
 
 from circuit import Circuit
+from circuit.actions.functions import action
 from circuit.agents.tools import ToolContext
 from circuit.app import StreamUpdate
+from circuit.errors import DefinitionError
 from circuit.events import StreamType
 from circuit.settings import Settings
 
@@ -168,6 +170,29 @@ async def test_a_person_allows_a_call_and_another_process_goes_on(
         assert ("not now" in str(server.requests[1].body)) is not approved
 
 
+BORROWED = """
+workflow: borrowed
+places: {asked: {initial: true}, answered: {terminal: true}}
+transitions:
+  work: {from_places: asked, to_place: answered, agent_execution: {agent_id: chief, output_mapping: {data.said: text}}}
+"""
+
+
+async def test_a_workflow_takes_agents_that_are_published_as_they_are_then(database_url: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, database_url=database_url)
+    async with Circuit.open(settings=settings) as circuit:
+        with pytest.raises(DefinitionError, match="there is no agent 'chief'"):
+            await circuit.load(BORROWED)
+        await circuit.load(CHIEF)
+        first = await circuit.load(BORROWED)
+        assert sorted(first.agents) == ["chief", "clerk"]
+        case = await circuit.start(first.id, {})
+        assert (await circuit.wait(case)).tokens[0].data["said"] == "The clerk counted two."
+        assert (await circuit.load(BORROWED)).hash == first.hash
+        await circuit.load(CHIEF.replace("counted two", "counted three"))
+        assert (await circuit.load(BORROWED)).hash != first.hash
+
+
 LIBRARIAN = """
 workflow: librarian
 places: {asked: {initial: true}, answered: {terminal: true}}
@@ -198,12 +223,21 @@ async def test_python_functions_are_tools(database_url: str, tmp_path: Path) -> 
         seen.append(around.agent_id)
         return "left"
 
+    def look_around() -> str:
+        seen.append("around")
+        return "there"
+
     settings = Settings(home=tmp_path, database_url=database_url)
     async with Circuit.open(settings=settings, tools=[look_up, shelf]) as circuit:
         workflow = await circuit.load(LIBRARIAN)
         case = await circuit.start(workflow.id, {})
         assert (await circuit.wait(case)).tokens[0].data["said"] == "Found."
     assert sorted(seen) == ["1 en", "librarian"]
+    # The functions of a module of actions are tools too, wherever cases are worked on.
+    async with Circuit.open(settings=settings, actions=[look_up, action(name="shelf")(look_around)]) as circuit:
+        case = await circuit.start(workflow.id, {})
+        assert (await circuit.wait(case)).tokens[0].data["said"] == "Found."
+    assert sorted(seen) == ["1 en", "1 en", "around", "librarian"]
     async with Circuit.open(settings=settings) as circuit:
         case = await circuit.start(workflow.id, {})
         assert "there is no tool 'look_up'" in str((await circuit.wait(case)).as_dict())

@@ -15,6 +15,7 @@ from circuit.api.graphql.paging import DEFAULT_PAGE, page, part
 from circuit.api.graphql.scalars import as_json
 from circuit.api.graphql.workflow_input import WorkflowInput, document
 from circuit.definition import portrait
+from circuit.definition.adoption import borrowed
 from circuit.definition.written import written
 from circuit.engine.commands import Published
 from circuit.engine.views import WorkflowView
@@ -142,7 +143,9 @@ async def _publish(info: Resolving, text: str, source: str, key: str | None) -> 
     """Publish the workflow in a YAML or JSON text. Raises `DefinitionError`, `Forbidden`."""
     services = info.context.services
     # Compiling a large file takes a while, which the streams of others should not feel.
-    workflow = await asyncio.to_thread(services.load, text, source)
+    asked, names = services.consultations, borrowed(text)
+    agents = await asked.documents(info.context.principal.tenant, names) if asked is not None and names else {}
+    workflow = await asyncio.to_thread(services.load, text, source, **({"agents": agents} if agents else {}))
     published = await services.publishing.publish(workflow, principal=info.context.principal, key=key)
     return await published_workflow(info, published)
 

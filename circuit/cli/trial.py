@@ -1,0 +1,321 @@
+"""Trying agents and their tools, outside of any case: `circuit agents test`, `circuit chat`, `circuit tools`.
+
+What is said here is in no journal: a run that is interrupted is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuit.cli.agents import AgentArgument, Chosen, SourceArgument, agents_app, chosen
+from circuit.cli.session import run_session
+from circuit.cli.terminal import Terminal, clean, compact, one_line
+from circuit.cli.token import parse_object
+from circuit.cli.workflows import JsonOption
+from circuit.errors import CircuitError, InvalidRequest, ToolDenied
+from circuit.events import StreamDelta, StreamType
+from circuit.settings import Settings, with_actions
+from circuit.spend import Spend
+
+if TYPE_CHECKING:
+    from circuit.actions.agent import AgentAction
+    from circuit.agents.prompt import PromptTexts
+    from circuit.agents.run import AgentResult
+    from circuit.agents.tools import Tool
+    from circuit.providers.messages import Message
+
+tools_app = typer.Typer(no_args_is_help=True, help="Look at the tools of an agent, and call them.")
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="TYPE:NAME", help="A model in place of the agent's own.")
+]
+ActionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--actions", metavar="MODULE", help="A Python module (or .py file) with functions as tools."),
+]
+_WIDTH = 200
+_CASE = "cli"
+"""In the place of a case: whose files they are."""
+
+
+@agents_app.command("test")
+def test_agent(
+    source: SourceArgument,
+    agent: AgentArgument = None,
+    inputs: Annotated[str, typer.Option("--input", metavar="JSON", help="The mapped inputs.")] = "{}",
+    model: ModelOption = None,
+    actions: ActionsOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Run an agent once with inputs of yours, and show what it says and calls. Nothing is stored.
+
+    \b
+    Example: circuit agents test workflows/hello.yaml --input '{"name": "Ada"}' --model openai:gpt-4.1-mini
+    """
+    terminal = Terminal(json=as_json)
+    settings = with_actions(Settings.from_environment(), actions)
+    found = chosen(source, agent, terminal)
+    values = parse_object(inputs, "--input")
+
+    async def body() -> int:
+        from circuit.agents.prompt import build_messages, prompt_values
+
+        async with _opened(settings, found, model, terminal) as stage:
+            named = prompt_values(inputs=values, tokens=(), workflow_id="", history_count=0)
+            result = await stage.run(build_messages(stage.texts, named))
+        if as_json:
+            terminal.result(
+                {
+                    "text": result.answer.text,
+                    "output": result.output,
+                    "model": result.answer.model,
+                    "usage": dict(result.usage),
+                    "cost_usd": result.cost,
+                    "reasoning": dict(result.reasoning),
+                }
+            )
+        elif result.output is not None:
+            terminal.line(compact(result.output))
+        return 0
+
+    return run_session(body, settings)
+
+
+def chat(
+    source: SourceArgument,
+    agent: AgentArgument = None,
+    model: ModelOption = None,
+    actions: ActionsOption = None,
+) -> int:
+    """Talk to an agent in the terminal. Its tools are shown as it calls them. End with an empty line or Ctrl-D.
+
+    \b
+    Example: circuit chat workflows/hello.yaml --model ollama:qwen3
+    """
+    terminal = Terminal()
+    settings = with_actions(Settings.from_environment(), actions)
+    found = chosen(source, agent, terminal)
+
+    async def body() -> int:
+        from circuit.agents.prompt import build_messages, prompt_values
+        from circuit.providers.messages import Message, Role
+
+        async with _opened(settings, found, model, terminal) as stage:
+            named = prompt_values(inputs={}, tokens=(), workflow_id="", history_count=0)
+            messages = tuple(one for one in build_messages(stage.texts, named) if one.role == Role.SYSTEM)
+            while True:
+                said = await asyncio.to_thread(_read_line)
+                if not said.strip():
+                    return 0
+                try:
+                    result = await stage.run((*messages, Message.text(Role.USER, said)), schema=False)
+                except CircuitError as error:
+                    # One answer failed; the conversation goes on from before it.
+                    terminal.note(one_line(f"{error.code}: {error.message}"))
+                    continue
+                messages = result.messages
+
+    return run_session(body, settings)
+
+
+@tools_app.command("list")
+def list_tools(
+    source: SourceArgument,
+    agent: AgentArgument = None,
+    actions: ActionsOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """List the tools of an agent, with what each takes.
+
+    \b
+    Example: circuit tools list clerk.yaml clerk
+    """
+    terminal = Terminal(json=as_json)
+    settings = with_actions(Settings.from_environment(), actions)
+    found = chosen(source, agent, terminal)
+
+    async def body() -> int:
+        async with _opened(settings, found, None, terminal) as stage:
+            tools = list(stage.tools.values())
+        if as_json:
+            specs = [tool.spec for tool in tools]
+            terminal.result(
+                [{"name": one.name, "description": one.description, "parameters": one.parameters} for one in specs]
+            )
+        else:
+            rows = [
+                (tool.name, ", ".join(tool.spec.parameters.get("properties", {})), tool.spec.description)
+                for tool in tools
+            ]
+            terminal.table(("tool", "takes", "what it does"), rows)
+        return 0
+
+    return run_session(body, settings)
+
+
+@tools_app.command("call")
+def call_one_tool(
+    source: SourceArgument,
+    tool: Annotated[str, typer.Argument(metavar="TOOL", help="The tool's name.")],
+    agent: Annotated[str | None, typer.Option("--agent", help="The agent whose tool it is.")] = None,
+    arguments: Annotated[str, typer.Option("--arguments", metavar="JSON", help="What it is called with.")] = "{}",
+    actions: ActionsOption = None,
+) -> int:
+    """Call a tool of an agent as the agent would, and print its result as JSON. Policies hold here too.
+
+    \b
+    Example: circuit tools call clerk.yaml fs.list --arguments '{"path": "."}'
+    """
+    terminal = Terminal(json=True)
+    settings = with_actions(Settings.from_environment(), actions)
+    found = chosen(source, agent, terminal)
+    given = parse_object(arguments, "--arguments")
+
+    async def body() -> int:
+        from circuit.agents.policy import Policies, Record
+        from circuit.agents.tools import ToolContext, call_tool, check_arguments
+
+        async with _opened(settings, found, None, terminal) as stage:
+            called = stage.tools.get(tool)
+            if called is None:
+                known = ", ".join(stage.tools) or "none"
+                raise InvalidRequest(f"agent {found.agent.id} has no tool {tool!r}; it has: {known}")
+            policies = Policies(tuple(found.agent.document.get("policies") or ()))
+            policies.check(tool, Record())
+            if policies.approval(tool) is not None:
+                raise ToolDenied(f"{tool} needs somebody's approval, which only a case can ask for")
+            check_arguments(called, given)
+            terminal.result(await call_tool(called, given, ToolContext(_CASE, found.agent.id, "call_0", _CASE)))
+        return 0
+
+    return run_session(body, settings)
+
+
+class _Stage:
+    """An agent outside of any case: its tools, its model, and the terminal as its reader."""
+
+    def __init__(
+        self, config: Mapping[str, Any], action: AgentAction, tools: Mapping[str, Tool], terminal: Terminal
+    ) -> None:
+        self.tools = tools
+        self._config = config
+        self._action = action
+        self._terminal = terminal
+
+    @property
+    def texts(self) -> PromptTexts:
+        from circuit.actions.agent import prompt_texts
+
+        return prompt_texts(self._config["agent"])
+
+    async def run(self, messages: tuple[Message, ...], *, schema: bool = True) -> AgentResult:
+        from circuit.actions.agent import agent_run
+
+        agent = self._config["agent"]
+        run = replace(agent_run(agent, agent["provider"], messages), execution_id=_CASE)
+        if not schema:
+            run = replace(run, output_schema=None)
+        reader = _Reader(self._terminal)
+        try:
+            return await self._action.work(run, self._config, reader, _CASE)
+        finally:
+            reader.end()
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, found: Chosen, model: str | None, terminal: Terminal) -> AsyncGenerator[_Stage]:
+    from circuit.actions.agent import AgentAction
+    from circuit.actions.functions import collect
+    from circuit.actions.tools import Toolbox
+    from circuit.app.performers import as_tools
+    from circuit.engine.calls import agent_json, colleagues_json, provider_of
+    from circuit.providers.registry import ProviderRegistry
+
+    models: dict[str, Any] = {}
+    if model is not None:
+        from circuit.definition.model_choice import parse_model_override
+
+        models["*"] = parse_model_override(model)[1]
+    parameters = {"models": models}
+    agent = agent_json(found.agent, provider_of(found.agent, parameters))
+    config = {"agent": agent, "colleagues": colleagues_json(found.workflow, found.agent, parameters)}
+    registry = ProviderRegistry(settings.environment, connect_seconds=settings.connection_timeout)
+    functions = as_tools(collect(settings.actions), ())
+    toolbox = Toolbox(settings.home / "workspaces", registry.http, settings.environment, functions=functions)
+    try:
+        registry.check(agent["provider"])
+        tools = await toolbox.tools(agent, _CASE)
+        yield _Stage(config, AgentAction(registry, toolbox=toolbox), tools, terminal)
+    finally:
+        await toolbox.aclose()
+        await registry.aclose()
+
+
+class _Reader:
+    """Shows what an agent says, and keeps its journal in memory."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._steps: dict[str, Any] = {}
+        self._open = False
+
+    async def emit(self, delta: StreamDelta) -> None:
+        fields = delta.fields
+        if delta.type is StreamType.CONTENT_CHUNK:
+            self._write(clean(str(fields["content"])))
+        elif delta.type is StreamType.TOOL_CALL:
+            self._line(f"> {fields['toolName']} {compact(fields['arguments'], _WIDTH)}")
+        elif delta.type is StreamType.TOOL_RESULT:
+            self._line(f"< {compact(fields['result'], _WIDTH)}")
+        elif delta.type is StreamType.RESTARTED:
+            self._line(f"({one_line(str(fields['reason']))})")
+
+    def recorded(self, step: str) -> Any:
+        return self._steps.get(step)
+
+    async def record(self, step: str, value: Any) -> Any:
+        return self._steps.setdefault(step, value)
+
+    async def ask_person(self, key: str, payload: Mapping[str, Any], **_: Any) -> Mapping[str, Any]:
+        self._line(f"? {payload['tool']} {compact(payload['arguments'], _WIDTH)}")
+        said = await asyncio.to_thread(_read_line, "  allow it? [y/N] ")
+        return {"approved": said.strip().lower() in ("y", "yes")}
+
+    async def hold(self, most: Spend) -> int | None:
+        return None
+
+    def settle(self, charge: int, spent: Spend) -> None:
+        return None
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def end(self) -> None:
+        if self._open:
+            self._write("\n")
+            self._open = False
+
+    def _line(self, text: str) -> None:
+        self.end()
+        self._terminal.line(one_line(text, _WIDTH))
+
+    def _write(self, text: str) -> None:
+        stream = sys.stderr if self._terminal.json else sys.stdout
+        stream.write(text)
+        stream.flush()
+        self._open = not text.endswith("\n")
+
+
+def _read_line(prompt: str = "you> ") -> str:
+    if sys.stdin.isatty():
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+    return sys.stdin.readline()
