@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuit.cli.terminal import Terminal
+from circuit.cli.token import WORKFLOW_LIMIT, read_text
 from circuit.cli.workflows import JsonOption, published_agents, read_workflow
-from circuit.errors import InvalidRequest, NotFound
+from circuit.errors import DefinitionError, InvalidRequest, NotFound
+from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.definition.workflow import AgentDefinition, Workflow
@@ -75,6 +78,93 @@ def show_agent(source: SourceArgument, agent: AgentArgument = None) -> int:
     found = chosen(source, agent, terminal).agent
     terminal.result({**found.document, "hash": found.hash, "prompt_hash": found.prompt_hash})
     return 0
+
+
+@agents_app.command("add")
+def add_agent(
+    agent: Annotated[str, typer.Argument(metavar="ID", help="The id under which workflows and people know it.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Its definition in YAML, or a file with it under `agents`.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="TYPE:NAME", help="Which model of which provider answers.")
+    ] = None,
+    description: Annotated[str | None, typer.Option("--description", metavar="TEXT", help="What it is for.")] = None,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="Its system prompt.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="Its user template.")] = None,
+    tools: Annotated[
+        list[str] | None, typer.Option("--tool", metavar="NAME", help="A tool that it may call; repeatable.")
+    ] = None,
+    capabilities: Annotated[
+        list[str] | None, typer.Option("--capability", metavar="NAME", help="A way of working; repeatable.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Publish an agent that belongs to no workflow file: workflows run it by its id, and anybody may ask it.
+
+    Options are laid over what FILE says. Published again, it counts for workflows that are loaded after that.
+
+    \b
+    Example: circuit agents add clerk --model openai:gpt-4.1-mini --system "You are a clerk." --tool "fs.*"
+    Example: circuit agents add clerk clerk.yaml
+    """
+    from circuit.cli.session import run_session
+    from circuit.providers.profiles import misfits
+
+    terminal = Terminal(json=as_json)
+    settings = Settings.from_environment()
+    said = {} if file is None else _fragment(file, agent)
+    if model is not None:
+        from circuit.definition.model_choice import parse_model_override
+
+        said["llm_provider"] = _flat(parse_model_override(model)[1])
+    told = {"system": system, "user_template": prompt}
+    if any(told.values()):
+        said["prompts"] = {**(said.get("prompts") or {}), **{key: text for key, text in told.items() if text}}
+    given = {"description": description, "tools": tools, "capabilities": capabilities}
+    said |= {key: value for key, value in given.items() if value}
+
+    async def body() -> int:
+        from functools import partial
+
+        from circuit.app import Circuit
+        from circuit.definition import load_workflow
+
+        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
+            known = await circuit.engine.consultations.agent(circuit.principal.tenant, agent)
+            load = partial(load_workflow, models=misfits)
+            made = await circuit.engine.publishing.publish_agent(agent, said, load, principal=circuit.principal)
+        new = known is None or known.hash != made.hash
+        if as_json:
+            terminal.result({"agent": made.id, "hash": made.hash, "new": new})
+        else:
+            what = "published" if new else "is already published"
+            terminal.line(f"agent {made.id} {what} as version {made.hash[:12]}")
+        return 0
+
+    return run_session(body, settings)
+
+
+def _fragment(file: Path, agent: str) -> dict[str, Any]:
+    """The definition of `agent` that a YAML file holds, by itself or under `agents`. Raises `InvalidRequest`."""
+    from circuit.definition.document import ALIASES
+    from circuit.definition.loader import parse
+
+    tree, faults = parse(read_text(file, WORKFLOW_LIMIT, "File"), str(file), ALIASES)
+    if faults:
+        raise DefinitionError(faults)
+    whole: dict[str, Any] = tree.root.value
+    if "agents" not in whole:
+        return dict(whole)
+    named: Any = whole["agents"]
+    if not isinstance(named, dict) or agent not in named:
+        raise InvalidRequest(f"{file} has no agent {agent!r} under `agents`")
+    return dict(named[agent] or {})
+
+
+def _flat(provider: Mapping[str, Any]) -> dict[str, Any]:
+    """A provider as a file says it."""
+    return {"type": provider["type"], "model": provider["model"], **(provider.get("options") or {})}
 
 
 def chosen(source: str, agent: str | None, terminal: Terminal) -> Chosen:

@@ -16,6 +16,7 @@ from circuit.definition.adoption import colleagues
 from circuit.definition.compiler import compile_document
 from circuit.definition.consultation import MODEL, bare_model, consultation
 from circuit.definition.workflow import Workflow
+from circuit.engine import roster
 from circuit.engine.commands import Commands, TokenInput
 from circuit.engine.versions import VersionKey, Versions
 from circuit.errors import NotFound
@@ -78,14 +79,8 @@ class Consultations:
 
     async def documents(self, tenant: int, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Those of these agents that are published, by id, and all that may be asked in turn."""
-        found: dict[str, Mapping[str, Any]] = {}
-        wanted = sorted(ids)
         async with self._database.transaction(tenant) as connection:
-            while wanted:
-                found |= {one.id: one.document for one in await agents.current(connection, tenant, wanted)}
-                known = {name for one in found.values() for name in colleagues(one)}
-                wanted = sorted(known - found.keys() - set(wanted))
-        return found
+            return await roster.documents(connection, tenant, ids)
 
     async def ask(self, wanted: Consultation, *, principal: Principal, key: str | None = None) -> CaseKey:
         """Start the case of a consultation; with an idempotency `key`, at most once. Raises `NotFound` for an agent

@@ -11,10 +11,12 @@ from typing import Any
 
 import orjson
 
+from circuit.definition.adoption import borrowed
 from circuit.definition.compiler import compile_document
 from circuit.definition.versions import content_hash
 from circuit.definition.workflow import AgentDefinition, Workflow
 from circuit.definition.written import written
+from circuit.engine import roster
 from circuit.engine.commands import Published, check_idempotency_key
 from circuit.errors import Conflict, NotFound
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
@@ -24,8 +26,8 @@ from circuit.storage import agents, ledger, publications, workflows
 from circuit.storage.database import Database
 from circuit.storage.publications import Publication
 
-Load = Callable[[str, str], Workflow]
-"""Makes a workflow of a YAML text and a name for its source; raises `DefinitionError`."""
+Load = Callable[..., Workflow]
+"""Makes a workflow of a YAML text, a name for its source and published `agents`; raises `DefinitionError`."""
 
 AGENT_SOURCE = "createAgent"
 PLACE_AGENT_SOURCE = "createPlaceAgentConfig"
@@ -77,7 +79,8 @@ class Publishing:
     async def publish_agent(
         self, agent_id: str, said: Mapping[str, Any], load: Load, *, principal: Principal, key: str | None = None
     ) -> AgentDefinition:
-        """Publish an agent under its id. It is checked as an agent in a file is. Raises `DefinitionError`."""
+        """Publish an agent under its id. It is checked as one in a file is; whom it may ask or hand over to must be
+        published. Raises `DefinitionError`."""
         principal.require(Permission.EDIT)
         check_idempotency_key(key)
         alone = {
@@ -92,7 +95,10 @@ class Publishing:
                 }
             },
         }
-        agent = load(orjson.dumps(alone, option=orjson.OPT_INDENT_2).decode(), AGENT_SOURCE).agents[agent_id]
+        text = orjson.dumps(alone, option=orjson.OPT_INDENT_2).decode()
+        async with self._database.transaction(principal.tenant) as connection:
+            others = await roster.documents(connection, principal.tenant, borrowed(text))
+        agent = load(text, AGENT_SOURCE, **({"agents": others} if others else {})).agents[agent_id]
         kept = Publication(f"agent:{agent.hash}", agent.id, agent.hash)
         async with self._database.transaction(principal.tenant) as connection:
             if not await self._again(connection, principal.tenant, key, kept.request):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from circuit.cli.main import main
+from tests.cli.commanding import Command
 
 CLERK = """
 workflow: clerk
@@ -81,3 +82,46 @@ def test_a_chat_goes_on_until_nothing_is_said(
     out = capsys.readouterr().out
     assert out.count("> fs.write_file") == 2
     assert out.count("Written, {name}.") == 2
+
+
+FRAGMENT = """
+llm_provider: {type: scripted, responses: ["Hello {name}."]}
+prompts: {user_template: "Greet {name}."}
+"""
+USES = """
+workflow: uses
+places: {asked: {initial: true}, told: {terminal: true}}
+transitions:
+  greet:
+    from_places: asked
+    to_place: told
+    agent_execution: {agent_id: greeter, input_mapping: {name: data.name}, output_mapping: {data.said: text}}
+"""
+
+
+def test_an_agent_is_published_and_used_by_its_id(circuit: Command, tmp_path: Path) -> None:
+    fragment, uses = tmp_path / "greeter.yaml", tmp_path / "uses.yaml"
+    fragment.write_text(FRAGMENT)
+    uses.write_text(USES)
+    home = {"CIRCUIT_HOME": str(tmp_path / "home")}
+    assert circuit("load", uses, **home).code == 2
+    added = circuit("agents", "add", "greeter", fragment, "--description", "Greets.", "--json")
+    assert (added.code, json.loads(added.out)["new"]) == (0, True)
+    assert "is already published" in circuit("agents", "add", "greeter", fragment, "--description", "Greets.").out
+    listed = circuit("agents", "list", "--json")
+    assert [one["id"] for one in json.loads(listed.out)["agents"]] == ["greeter"]
+    assert json.loads(circuit("agents", "show", "greeter").out)["description"] == "Greets."
+    assert "Hello {name}." in circuit("agents", "test", "greeter", "--input", '{"name": "Ada"}').out
+    assert circuit("validate", uses).code == 2
+    assert circuit("validate", "--published", uses).code == 0
+    ran = circuit("run", uses, "--set", "data.name=Ada", "--json")
+    assert (ran.code, json.loads(ran.out)["tokens"][0]["data"]["said"]) == (0, "Hello {name}.")
+    front = ("agents", "add", "front", "--model", "openai:gpt-4.1-mini", "--system", "Hi.", "--tool", "fs.*")
+    assert circuit(*front, "--capability", "react").code == 0
+    shown = json.loads(circuit("agents", "show", "front").out)
+    assert (shown["llm_provider"]["model"], shown["capabilities"]) == ("gpt-4.1-mini", [{"name": "react"}])
+    wrong = circuit("agents", "add", "other", "--capability", "reakt", "--model", "openai:m")
+    assert (wrong.code, "reakt" in wrong.err) == (2, True)
+    assert circuit("agents", "show", "nobody").code != 0
+    missing = circuit("agents", "add", "nobody", tmp_path / "uses.yaml")
+    assert missing.code == 2

@@ -45,6 +45,7 @@ COMMANDS = [
     ["worker"],
     ["agents", "list"],
     ["agents", "show"],
+    ["agents", "add"],
     ["agents", "test"],
     ["chat"],
     ["tools", "list"],

@@ -54,7 +54,7 @@ transitions:
 
 def test_agents_that_a_file_lacks_come_from_those_that_are_published() -> None:
     def agent(*tools: dict[str, str]) -> dict[str, Any]:
-        written = "llm_provider: {type: scripted}" + (f"\ntools: {list(tools)}" if tools else "")
+        written = f"tools: {list(tools)}" if tools else "description: one"
         others = "".join(f"\n  {one[kind]}: {{llm_provider: {{type: scripted}}}}" for one in tools for kind in one)
         text = workflow(agent=written).replace("\ntransitions:", f"{others}\ntransitions:")
         return {"id": "x", **load(text).plain["agents"]["helper"]}
