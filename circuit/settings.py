@@ -17,8 +17,12 @@ from urllib.parse import urlsplit
 
 from circuit.errors import InvalidRequest
 from circuit.security.access import DEFAULT_AUDIENCE, SHORTEST_SECRET, SHORTEST_TOKEN, Access
+from circuit.security.rates import Rate
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+RATED = ("graphql", "v1", "agent-stream", "stream", "metrics", "*")
+"""The paths that may have rates of their own."""
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ROOT_HOME = Path("/var/lib/circuit")
 _SPAN = re.compile(r"([1-9]\d{0,5})([mhdw])")
@@ -59,6 +63,9 @@ class Settings:
     archive_keep_failed: bool = False
     streams_after: timedelta | None = None
     default_model: str | None = None
+    start_rate: Rate | None = None
+    rates: Mapping[str, Rate] = field(default_factory=dict[str, Rate])
+    allowed_origins: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -79,6 +86,9 @@ class Settings:
             connection_timeout=_number(values, "CONNECTION_TIMEOUT", 30.0, least=0.1, most=3600.0),
             actions=_names(values, "CIRCUIT_ACTIONS"),
             default_model=_text(values, "CIRCUIT_DEFAULT_MODEL"),
+            start_rate=_rate(values, "RATE_LIMIT_PER_MINUTE"),
+            rates=_rates(values, "CIRCUIT_RATE_LIMITS"),
+            allowed_origins=_origins(values),
             jobs=_choice(values, "CIRCUIT_JOBS", "false", ("true", "false")) == "true",
             http_hosts=_names(values, "CIRCUIT_HTTP_HOSTS"),
             http_private=_choice(values, "CIRCUIT_HTTP_PRIVATE", "false", ("true", "false")) == "true",
@@ -254,6 +264,37 @@ def _folder(values: Mapping[str, str], name: str) -> Path | None:
     if "\0" in text:
         raise _refused(name, text, "a path of a directory")
     return Path(text).expanduser().absolute() if text else None
+
+
+def _rate(values: Mapping[str, str], name: str) -> Rate | None:
+    text = values.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        return Rate.parse(text)
+    except ValueError:
+        raise _refused(name, text, "a rate: 60, or 60/10 for 60 in a minute and 10 at once") from None
+
+
+def _rates(values: Mapping[str, str], name: str) -> dict[str, Rate]:
+    found: dict[str, Rate] = {}
+    for part in _names(values, name):
+        path, equals, text = part.partition("=")
+        if not equals or path not in RATED:
+            raise _refused(name, part, f"PATH=RATE, with PATH one of {', '.join(RATED)}")
+        try:
+            found[path] = Rate.parse(text)
+        except ValueError:
+            raise _refused(name, part, "PATH=60, or PATH=60/10 for 60 in a minute and 10 at once") from None
+    return found
+
+
+def _origins(values: Mapping[str, str]) -> tuple[str, ...]:
+    origins = _names(values, "CIRCUIT_ALLOWED_ORIGINS")
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise _refused("CIRCUIT_ALLOWED_ORIGINS", origin, "origins as browsers write them (https://host), or *")
+    return origins
 
 
 def _choice(values: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:

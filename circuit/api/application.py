@@ -21,16 +21,19 @@ from circuit.api.authentication import Authenticated
 from circuit.api.exposure import Exposure
 from circuit.api.graphql.endpoint import GraphQLEndpoint
 from circuit.api.health import HealthEndpoint
-from circuit.api.limits import BodyLimit, HostCheck
+from circuit.api.limits import BodyLimit, HostCheck, RateLimited
 from circuit.api.metrics import MetricsEndpoint
 from circuit.api.multiplex.socket import MultiplexEndpoint
 from circuit.api.openai.endpoint import ChatEndpoint
+from circuit.api.openapi import describe
+from circuit.api.origins import OriginCheck, Origins
 from circuit.api.problems import JSONAnswer, Problems
 from circuit.api.readers import Readers
 from circuit.api.services import Services as Services
 from circuit.api.sse import EventEndpoint
 from circuit.api.websocket import StreamSocket
 from circuit.errors import CircuitError
+from circuit.security.rates import Rate, Rates
 
 LARGEST_BODY = 8 * 1024 * 1024
 """Bytes of a request's body, and of a WebSocket message."""
@@ -64,17 +67,23 @@ class Application:
 
 
 def create_application(
-    services: Services, *, development: bool | None = None, allowed_origins: Sequence[str] = ()
+    services: Services,
+    *,
+    development: bool | None = None,
+    allowed_origins: Sequence[str] = (),
+    rates: Mapping[str, Rate] | None = None,
 ) -> Application:
     """The application, for `circuit.api.server.serve`. With `development` it shows GraphQL's schema and a page to
     explore it; None: where only this machine can reach it.
 
-    Pages from `allowed_origins` (`https://host`, or `*`) may open WebSockets, beside those of the server's own host.
+    Pages from `allowed_origins` (`https://host`, or `*`) may use it, beside those of the server's own host. `rates` are
+    how often a principal may ask, by the first part of the path (`graphql`, `v1`, `agent-stream`, `stream`), or `*`.
     """
     exposure = Exposure(development=development)
     readers = Readers(services.streams)
     problems = Problems(services.clock)
-    origins = frozenset(allowed_origins)
+    origins = Origins(allowed_origins)
+    kept: dict[str, Rates] = {}
     graphql = GraphQLEndpoint(services, readers, problems, exposure, origins)
 
     async def index(request: Request) -> Response:
@@ -86,6 +95,7 @@ def create_application(
                     "health": "/health",
                     "ready": "/ready",
                     "metrics": "/metrics",
+                    "openapi": "/openapi.json",
                     "graphql": "/graphql",
                     **({"chat": "/v1/chat/completions", "models": "/v1/models"} if chat else {}),
                     "stream": f"{STREAM_PATH}{{execution_id}} (server-sent events and WebSocket)",
@@ -93,6 +103,9 @@ def create_application(
                 },
             }
         )
+
+    async def described(request: Request) -> Response:
+        return JSONAnswer(describe(circuit.__version__, chat=bool(chat)))
 
     chat: list[Route] = []
     if services.consultations is not None:
@@ -110,6 +123,7 @@ def create_application(
             Route("/health", HealthEndpoint(services, circuit.__version__).__call__),
             Route("/ready", HealthEndpoint(services, circuit.__version__).__call__),
             Route("/metrics", MetricsEndpoint(services.figures, readers).__call__),
+            Route("/openapi.json", described),
             Route("/graphql", graphql),
             WebSocketRoute("/graphql", graphql),
         ],
@@ -120,7 +134,9 @@ def create_application(
         },
         middleware=[
             Middleware(HostCheck, exposure, problems),
+            Middleware(OriginCheck, origins, problems),
             Middleware(Authenticated, services.gate, problems),
+            Middleware(RateLimited, rates or {}, services.clock, problems, kept),
             Middleware(BodyLimit, LARGEST_BODY, problems),
         ],
     )
@@ -132,7 +148,9 @@ def create_application(
     }
 
     def guarded(endpoint: ASGIApp) -> ASGIApp:
-        return HostCheck(Authenticated(endpoint, services.gate, problems), exposure, problems)
+        limited = RateLimited(endpoint, rates or {}, services.clock, problems, kept)
+        admitted = Authenticated(limited, services.gate, problems)
+        return HostCheck(OriginCheck(admitted, origins, problems, dress=False), exposure, problems)
 
     many = MultiplexEndpoint(services, readers, origins)
     return Application(framework, {kind: guarded(endpoint) for kind, endpoint in streams.items()}, guarded(many))

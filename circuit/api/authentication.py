@@ -33,7 +33,7 @@ from circuit.surface import surface
 
 PRINCIPAL = "circuit.principal"
 """Where a scope holds who asks: a `Principal`, or None on a GraphQL connection that has yet to say it."""
-OPEN_PATHS = frozenset({"/health", "/ready"})
+OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json"})
 LATER_PATHS = frozenset({"/graphql", "/stream"})
 """WebSockets that may bring their credential in their first message."""
 STREAM_PATHS = ("/agent-stream/", "/stream")
@@ -163,19 +163,24 @@ class Authenticated:
             else:
                 scope[PRINCIPAL] = await self._gate.admit(credential, token)
         except CircuitError as error:
-            if kind == "http":
-                response = self._problems.of(error)
-                if isinstance(error, Unauthenticated):
-                    response.headers["www-authenticate"] = "Bearer"
-                await response(scope, receive, send)
-            else:
-                await receive()
-                # An accepted connection can say why it is closed; a refused handshake cannot.
-                await send({"type": "websocket.accept"})
-                await send({"type": "websocket.close", "code": surface(error.code).websocket, "reason": error.code})
+            await refuse(scope, receive, send, self._problems, error)
             return
         with coming_from(_where(scope)):
             await self._app(scope, receive, send)
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, problems: Problems, error: CircuitError) -> None:
+    """Answer with an error, over HTTP or on a WebSocket that has yet to be accepted."""
+    if scope["type"] == "http":
+        response = problems.of(error)
+        if isinstance(error, Unauthenticated):
+            response.headers["www-authenticate"] = "Bearer"
+        await response(scope, receive, send)
+    else:
+        await receive()
+        # An accepted connection can say why it is closed; a refused handshake cannot.
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": surface(error.code).websocket, "reason": error.code})
 
 
 def _where(scope: Scope) -> str:

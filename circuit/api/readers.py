@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from circuit.api.exposure import names_this_machine
 from circuit.errors import NotFound
 from circuit.ids import parse_numbered
 from circuit.security.principal import Principal
@@ -74,24 +72,3 @@ class Readers:
             connection.stop()
         for reader in self._open:
             reader.stop()
-
-
-def origin_allowed(origin: str | None, host: str | None, allowed: frozenset[str]) -> bool:
-    """Whether a page from `origin` may open a WebSocket to `host`: browsers ask nobody else.
-
-    A program sends no origin. A page of the same host may, one of any port of this machine where the server is
-    reached as this machine, and those that are `allowed` (`https://host`, as browsers write it, or `*`).
-    """
-    if origin is None or origin in allowed or "*" in allowed:
-        return True
-    try:
-        page, server = urlsplit(origin), urlsplit(f"//{host or ''}")
-        page_port = page.port or {"http": 80, "https": 443}.get(page.scheme)
-        server_port = server.port or {"http": 80, "https": 443}.get(page.scheme)
-    except ValueError:
-        return False
-    if page.hostname is None:
-        return False
-    if names_this_machine(page.netloc) and names_this_machine(server.netloc):
-        return True
-    return (page.hostname, page_port) == (server.hostname, server_port)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from circuit.api.authentication import asking
+from circuit.api.origins import TOLD
 from circuit.api.problems import Problems
 from circuit.api.readers import Readers
 from circuit.errors import CircuitError
@@ -69,18 +71,21 @@ class EventEndpoint:
         reader = await self._readers.open(request.path_params["execution_id"], after, asking(request.scope))
         if reader.over and not self._readers.draining:
             self._readers.close(reader)
-            return Response(status_code=204, headers={"cache-control": "no-store"})
+            told: Mapping[str, str] = request.scope.get(TOLD) or {}
+            return Response(status_code=204, headers={"cache-control": "no-store", **told})
         if request.method == "HEAD":
             self._readers.close(reader)
-            return Response(headers=HEADERS)
-        return EventStream(self._readers, reader, self._heartbeat_seconds)
+            return Response(headers={**HEADERS, **(request.scope.get(TOLD) or {})})
+        return EventStream(self._readers, reader, self._heartbeat_seconds, request.scope.get(TOLD) or {})
 
 
 class EventStream(Response):
     """A response that ends when the stream does, when the client goes, or when the server stops."""
 
-    def __init__(self, readers: Readers, reader: Reader, heartbeat_seconds: float) -> None:
-        super().__init__(headers=HEADERS)
+    def __init__(
+        self, readers: Readers, reader: Reader, heartbeat_seconds: float, told: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(headers={**HEADERS, **(told or {})})
         del self.headers["content-length"]
         self._readers = readers
         self._reader = reader

@@ -16,8 +16,9 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from circuit.api.authentication import asking
+from circuit.api.origins import Origins
 from circuit.api.problems import INTERNAL_CODE
-from circuit.api.readers import Readers, origin_allowed
+from circuit.api.readers import Readers
 from circuit.errors import CircuitError
 from circuit.events import Frame
 from circuit.streams.reader import Reader
@@ -37,14 +38,14 @@ def text(frame: Frame) -> str:
 class StreamSocket:
     """The endpoint, as a plain ASGI application: there is nothing here that would repay a framework's cost."""
 
-    def __init__(self, readers: Readers, allowed_origins: frozenset[str] = frozenset()) -> None:
+    def __init__(self, readers: Readers, origins: Origins) -> None:
         self._readers = readers
-        self._allowed_origins = allowed_origins
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # the client's wish to connect
         headers = Headers(scope=scope)
-        if not origin_allowed(headers.get("origin"), headers.get("host"), self._allowed_origins):
+        if not self._origins.allows(headers.get("origin"), headers.get("host")):
             await send({"type": "websocket.close"})  # before it is accepted: the handshake is answered with 403
             return
         after = headers.get("last-event-id") or _first(scope, "after")

@@ -165,6 +165,7 @@ class Circuit:
                     exit_when_stuck=exit_when_stuck,
                 ),
                 ring_frames=chosen.stream_buffer_size,
+                starts=chosen.start_rate,
                 policy=Policy(chosen.archive_after, chosen.archive_keep_failed, chosen.streams_after),
                 archive=Archive(database, chosen.archive_folder or chosen.home / "archive"),
                 pressed=registry.pressed,

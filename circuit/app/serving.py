@@ -60,7 +60,10 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         ledger=circuit.engine.ledger,
         migrator=circuit.migrator,
     )
-    await run_server(create_application(services), host, port, ready=ready)
+    application = create_application(
+        services, allowed_origins=circuit.settings.allowed_origins, rates=circuit.settings.rates
+    )
+    await run_server(application, host, port, ready=ready)
 
 
 async def _gate(circuit: Circuit, host: str) -> Gate:

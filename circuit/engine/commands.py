@@ -18,7 +18,15 @@ from uuid import UUID
 
 from circuit.definition.consultation import is_consultation
 from circuit.definition.workflow import Workflow
-from circuit.engine.asking import LONGEST_KEY, check_fire, check_idempotency_key, meant, start_parameters, stored_object
+from circuit.engine.asking import (
+    LONGEST_KEY,
+    check_fire,
+    check_idempotency_key,
+    check_rate,
+    meant,
+    start_parameters,
+    stored_object,
+)
 from circuit.engine.children import check_calls
 from circuit.engine.conversations import take_along
 from circuit.engine.modification import Modification
@@ -30,6 +38,7 @@ from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
+from circuit.security.rates import Rates
 from circuit.storage import commands, feedback, ledger, listing, streams, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.records import CaseRow, CommandRow, CommandState, NewCase
@@ -97,13 +106,20 @@ class Commands:
     """The door through which everything is asked. Each method acts in the tenant of its principal or key."""
 
     def __init__(
-        self, database: Database, versions: Versions, ids: IdSource, now: Callable[[], datetime], hints: Hints
+        self,
+        database: Database,
+        versions: Versions,
+        ids: IdSource,
+        now: Callable[[], datetime],
+        hints: Hints,
+        starts: Rates | None = None,
     ) -> None:
         self._database = database
         self._versions = versions
         self._ids = ids
         self._now = now
         self._hints = hints
+        self._starts = starts
 
     async def publish(self, workflow: Workflow, principal: Principal) -> Published:
         """Make `workflow` the current version of its id. Publishing the same version again changes nothing.
@@ -185,6 +201,8 @@ class Commands:
         principal.require(Permission.RUN)
         check_idempotency_key(key)
         wanted = stored_object(dict(parameters), "the parameters")
+        if self._starts is not None and workflow.agents:
+            check_rate(self._starts, principal)
         case = CaseKey(principal.tenant, self._ids.uuid())
         new = open_case(workflow, token, case, self._now(), principal.subject, wanted)
         async with self._database.transaction(principal.tenant) as connection:

@@ -37,6 +37,7 @@ from circuit.engine.versions import Versions
 from circuit.engine.worker import Worker, WorkerLimits
 from circuit.ids import CaseKey, IdSource
 from circuit.observability.metrics import Figure
+from circuit.security.rates import Rate, Rates
 from circuit.storage.database import Database
 from circuit.storage.notifications import Listener, Notifier
 from circuit.streams.broker import RING_FRAMES, Broker
@@ -69,6 +70,7 @@ class Engine:
         archive: Archive | None = None,
         ring_frames: int = RING_FRAMES,
         pressed: Callable[[], Collection[str]] = tuple,
+        starts: Rate | None = None,
         fault: FaultHook = no_fault,
     ) -> None:
         self._clock = clock
@@ -80,7 +82,8 @@ class Engine:
         self.versions = versions or Versions()
         self.streams = Streams(database, self._broker, self._relay, clock)
         hints = Hints(self._broker, self._relay, self._work)
-        self.commands = Commands(database, self.versions, ids, self.now, hints)
+        limited = None if starts is None else Rates(starts, clock.monotonic)
+        self.commands = Commands(database, self.versions, ids, self.now, hints, limited)
         self.consultations = Consultations(database, self.commands, self.versions)
         self.messages = Messages(database, self.versions, ids, self.now, hints)
         self.queries = Queries(database, self.versions, self.now)

@@ -26,8 +26,9 @@ from circuit.api.graphql.context import Context
 from circuit.api.graphql.plain import Asked, PlainSelections, attributes_of
 from circuit.api.graphql.schema import create_schema
 from circuit.api.graphql.streams import AgentStreamEvent
+from circuit.api.origins import Origins
 from circuit.api.problems import Problems
-from circuit.api.readers import Readers, origin_allowed
+from circuit.api.readers import Readers
 from circuit.api.services import Services
 from circuit.errors import CircuitError
 from circuit.expressions.value import exact_json
@@ -101,7 +102,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         readers: Readers,
         problems: Problems,
         exposure: Exposure,
-        allowed_origins: frozenset[str],
+        origins: Origins,
     ) -> None:
         super().__init__(
             create_schema(),
@@ -115,7 +116,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         self._readers = readers
         self._problems = problems
         self._exposure = exposure
-        self._allowed_origins = allowed_origins
+        self._origins = origins
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         return Context(self._services, self._readers, self._exposure.explorable, request.scope.get(PRINCIPAL))
@@ -160,7 +161,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         await response(scope, receive, send)
 
     def _check_websocket_origin(self, request: Any) -> bool:
-        return origin_allowed(request.headers.get("origin"), request.headers.get("host"), self._allowed_origins)
+        return self._origins.allows(request.headers.get("origin"), request.headers.get("host"))
 
 
 def _is_message(value: Any) -> bool:

@@ -28,8 +28,9 @@ from circuit.api.multiplex.message import (
     said,
     told,
 )
+from circuit.api.origins import Origins
 from circuit.api.problems import INTERNAL_CODE, INTERNAL_MESSAGE
-from circuit.api.readers import Readers, origin_allowed
+from circuit.api.readers import Readers
 from circuit.api.services import Services
 from circuit.api.websocket import RESTARTING, text
 from circuit.engine.views import EventView
@@ -61,15 +62,15 @@ logger = logging.getLogger(__name__)
 class MultiplexEndpoint:
     """The endpoint, as a plain ASGI application."""
 
-    def __init__(self, services: Services, readers: Readers, allowed_origins: frozenset[str] = frozenset()) -> None:
+    def __init__(self, services: Services, readers: Readers, origins: Origins) -> None:
         self._services = services
         self._readers = readers
-        self._allowed_origins = allowed_origins
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # the client's wish to connect
         headers = Headers(scope=scope)
-        if not origin_allowed(headers.get("origin"), headers.get("host"), self._allowed_origins):
+        if not self._origins.allows(headers.get("origin"), headers.get("host")):
             await send({"type": "websocket.close"})
             return
         with contextlib.suppress(OSError):  # the client is gone
