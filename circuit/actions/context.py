@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from circuit.actions.result import as_json
-from circuit.engine.action import ActionCall, ActionContext, lasting_step
+from circuit.engine.action import LONGEST_KEY, ActionCall, ActionContext, Woken, lasting_step
 from circuit.errors import ActionFailed, Cancelled
 from circuit.events import StreamDelta
 from circuit.ids import idempotency_key
@@ -40,6 +40,7 @@ class Context:
         self._context = context
         self._beat = beat
         self._asked: set[str] = set()
+        self._awaited: set[str] = set()
         self._over = False
 
     async def step(self, name: str, function: Callable[[], Awaitable[Any] | Any]) -> Any:
@@ -75,6 +76,33 @@ class Context:
         kept = await self._context.record(lasting_step(name), as_json(f"the step {name} of {self._name}", value))
         self._go_on()
         return kept
+
+    async def suspend(
+        self,
+        key: str,
+        *,
+        payload: Any = None,
+        timeout_seconds: float | None = None,
+        form: Mapping[str, Any] | None = None,
+        roles: Sequence[str] = (),
+        kind: str = "signal",
+    ) -> Woken:
+        """Wait without a worker, for days if it must be, until somebody sends the signal `key` to this firing (`circuit
+        signal CASE FIRING --key KEY --data JSON`), or `timeout_seconds` have passed. A signal that came before is kept.
+
+        Does not return in this start: the function is called again when the wait is over, and gets here what was sent
+        (`payload`, `principal`, or `timed_out`). So what stands before the wait is done again, unless it is a step.
+        `payload` and `kind` tell people and programs what is waited for; what is sent must fit the JSON Schema `form`,
+        and its sender must have one of the `roles`.
+        """
+        self._go_on()
+        if not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
+            raise ActionFailed(f"{self._name}: the key of a wait has 1 to {LONGEST_KEY} printable characters")
+        if key in self._awaited:
+            raise ActionFailed(f"{self._name}: {key!r} is waited for twice in one run; give each wait a key of its own")
+        self._awaited.add(key)
+        told = as_json(f"what {self._name} tells of its wait", payload)
+        return await self._context.suspend(kind, key, told, timeout_seconds, roles=roles, form=form)
 
     async def emit(self, content: str) -> None:
         """Send text to the readers of this execution's stream."""
@@ -119,6 +147,23 @@ class BlockingContext:
         """Do `function` once, as `Context.step` does."""
         found, kept = self._wait(self._context.recall(name))
         return kept if found else self._wait(self._context.keep(name, function()))
+
+    def suspend(
+        self,
+        key: str,
+        *,
+        payload: Any = None,
+        timeout_seconds: float | None = None,
+        form: Mapping[str, Any] | None = None,
+        roles: Sequence[str] = (),
+        kind: str = "signal",
+    ) -> Woken:
+        """Wait without a worker, as `Context.suspend` does: the thread ends, and the function is called again."""
+        return self._wait(
+            self._context.suspend(
+                key, payload=payload, timeout_seconds=timeout_seconds, form=form, roles=roles, kind=kind
+            )
+        )
 
     def emit(self, content: str) -> None:
         """Send text to the readers of this execution's stream."""

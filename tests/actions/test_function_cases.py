@@ -153,3 +153,48 @@ async def test_a_function_that_is_not_there_is_found_before_a_run(database_url: 
         with pytest.raises(InvalidRequest, match="order calls other, and the functions known here are: act"):
             circuit.check_actions(workflow)
         assert workflow.requires["actions"] == ["function:other"]
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_function_waits_for_a_signal_and_goes_on_after_it(database_url: str, blocking: bool) -> None:
+    """In another process than the one that it began to wait in, with its steps done once."""
+    deeds: list[str] = []
+    form = {"type": "object", "required": ["by"]}
+
+    def waiting(ctx: BlockingContext) -> dict[str, Any]:
+        order = ctx.step("order", lambda: deeds.append("ordered") or "o-1")
+        answer = ctx.suspend("delivered", payload={"order": order}, form=form)
+        late = ctx.suspend("invoice", timeout_seconds=0.05)
+        return {"receipt": [answer.payload, answer.principal, late.timed_out]}
+
+    async def awaiting(ctx: Context) -> dict[str, Any]:
+        order = await ctx.step("order", lambda: deeds.append("ordered") or "o-1")
+        answer = await ctx.suspend("delivered", payload={"order": order}, form=form)
+        late = await ctx.suspend("invoice", timeout_seconds=0.05)
+        return {"receipt": [answer.payload, answer.principal, late.timed_out]}
+
+    act = waiting if blocking else awaiting
+    async with opened(database_url, act) as circuit:
+        workflow = await circuit.load(WORKFLOW)
+        case = await circuit.start(workflow.id, {"amount": 1})
+        view = await asyncio.wait_for(circuit.wait(case), 30)
+        [execution] = view.executions
+        assert execution.status == "suspended" and execution.awaits is not None
+        assert (execution.awaits["key"], execution.awaits["payload"]) == ("delivered", {"order": "o-1"})
+        refused = await circuit.signal(case, 1, {"from": "bike"}, key="delivered")
+        assert refused.state.value == "refused"
+    async with opened(database_url, act) as circuit:
+        assert (await circuit.signal(case, 1, {"by": "bike"}, key="delivered")).state.value == "applied"
+        view = await asyncio.wait_for(circuit.wait(case), 30)
+    assert view.marking == {"charged": 1}
+    assert view.tokens[0].data["receipt"] == [{"by": "bike"}, "local", True]
+    assert deeds == ["ordered"]
+
+
+async def test_a_wait_has_a_key_of_its_own(database_url: str) -> None:
+    async def act(ctx: Context) -> None:
+        await ctx.suspend("x", timeout_seconds=0)
+        await ctx.suspend("x", timeout_seconds=0)
+
+    view = await done(database_url, act, amount=1)
+    assert view.marking == {"refused": 1} and "waited for twice" in str(view.history[-1].event)
