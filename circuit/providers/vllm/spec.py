@@ -84,7 +84,7 @@ class ModelSpec:
         )
         return cls(
             load,
-            None if chosen is None else (str(chosen), adapters[chosen]),
+            None if chosen is None else (str(chosen), _expanded(adapters[chosen])),
             given.get("request") or {},
             float(given.get("start_timeout") or START_SECONDS),
             given.get("sleep_after"),
@@ -113,6 +113,10 @@ def check_paths(spec: ModelSpec) -> None:
         name, path = spec.adapter
         if _is_path(path) and not Path(path).expanduser().is_dir():
             raise ModelNotFound(f"the adapter {name!r} should lie in {path!r}, and there is no such folder here")
+
+
+def _expanded(name: str) -> str:
+    return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
 def _is_path(name: str) -> bool:
