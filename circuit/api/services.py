@@ -24,7 +24,7 @@ from circuit.engine.queries import Queries
 from circuit.engine.schedules import Schedules
 from circuit.engine.travel import Travel
 from circuit.observability.metrics import Figure
-from circuit.providers.catalogue import KnownProvider
+from circuit.providers.catalogue import HeldModel, KnownProvider
 from circuit.streams.subscription import Streams
 
 Figures = Callable[[], Awaitable[Sequence[Figure]]]
@@ -69,3 +69,4 @@ class Services:
     travel: Travel | None = None
     ledger: Ledger | None = None
     migrator: Migrator | None = None
+    held_models: Callable[[], Awaitable[Sequence[HeldModel]]] | None = None

@@ -25,6 +25,7 @@ from circuit.actions.functions import Function, Source, collect
 from circuit.actions.human import TASK
 from circuit.actions.job import KIND as JOB
 from circuit.app.home import Progress, database_url
+from circuit.app.models import ERRAND, DeploymentModels, ModelErrand
 from circuit.app.performers import performers
 from circuit.clock import Clock
 from circuit.definition import load_workflow
@@ -93,6 +94,7 @@ class Circuit:
         self.migrator = engine.migrator
         self.streams = engine.streams
         self.fleet = engine.fleet
+        self.models = DeploymentModels(engine.fleet, engine.queries, self.principal)
         self.conversations = engine.conversations
         self.budgets = engine.budgets
         self.outbox = Outbox(database, self.principal.tenant)
@@ -157,6 +159,7 @@ class Circuit:
                 worker=worker,
                 only=cases,
                 capabilities=Capabilities([*performing, *map(required_function, functions)], usable(), chosen.pools),
+                errands={ERRAND: ModelErrand(registry)},
                 limits=WorkerLimits(
                     lease_seconds=chosen.lease_seconds,
                     executions=chosen.worker_executions or chosen.max_concurrent_executions,

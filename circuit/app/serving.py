@@ -46,6 +46,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         schedules=circuit.engine.schedules,
         fleet=circuit.engine.fleet,
         catalogue=partial(catalogue, circuit.registry),
+        held_models=circuit.models.held,
         streams=circuit.streams,
         load=partial(load_workflow, models=misfits),
         gate=await _gate(circuit, host),

@@ -24,6 +24,7 @@ from circuit.cli import (
     limits,
     messages,
     migration,
+    models,
     outbox,
     repair,
     run,
@@ -83,6 +84,7 @@ app.command("worker")(serve.worker)
 app.command("chat")(trial.chat)
 app.add_typer(agents.agents_app, name="agents")
 app.add_typer(trial.tools_app, name="tools")
+app.add_typer(models.app, name="models")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(access.keys, name="keys")
 app.add_typer(access.tenants, name="tenants")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 from uuid import UUID
 
 from circuit.engine.connecting import connected
 from circuit.engine.service import Service
+from circuit.errors import CircuitError
 from circuit.ids import CaseKey
 from circuit.storage import fleet
 from circuit.storage.database import Database
@@ -20,9 +21,13 @@ from circuit.storage.fleet import Request
 logger = logging.getLogger(__name__)
 
 
+Errand = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""What a process does beside its cases when it is asked to; it gets the payload and gives the answer."""
+
+
 class Attendance(Service):
     """Looks now and then whether something is asked of its incarnation. `release` gives cases up (None: all), `drain`
-    has the worker end within so many seconds."""
+    has the worker end within so many seconds, `errands` are what else may be asked of this process, by kind."""
 
     def __init__(
         self,
@@ -32,6 +37,7 @@ class Attendance(Service):
         release: Callable[[Collection[CaseKey] | None], asyncio.Future[list[CaseKey]]],
         drain: Callable[[float], None],
         every_seconds: float,
+        errands: Mapping[str, Errand] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         super().__init__("circuit-attendance")
@@ -40,6 +46,7 @@ class Attendance(Service):
         self._release = release
         self._drain = drain
         self._every_seconds = every_seconds
+        self._errands = errands or {}
         self._rng = rng or random.Random()
 
     async def _run(self) -> None:
@@ -60,9 +67,20 @@ class Attendance(Service):
         elif request.kind == "drain":
             drain_within = float(request.payload.get("within_seconds", 0.0))
             result = {"draining": True}
+        elif request.kind in self._errands:
+            result = await self._run_errand(self._errands[request.kind], request)
         else:
             result = {"error": {"code": "invalid_request", "message": f"this release knows no {request.kind!r}"}}
         await fleet.settle(connection, self._worker, request.id, result)
         if drain_within is not None:
             logger.warning("worker %s ends on request, within %.0f s", self._worker, drain_within)
             self._drain(drain_within)
+
+    async def _run_errand(self, errand: Errand, request: Request) -> dict[str, Any]:
+        try:
+            return dict(await errand(request.payload))
+        except CircuitError as error:
+            return {"error": error.as_dict()}
+        except Exception as error:
+            logger.exception("worker %s could not do what it was asked: %s", self._worker, request.kind)
+            return {"error": {"code": "internal_error", "message": f"{type(error).__name__}: {error}"}}

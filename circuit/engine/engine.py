@@ -14,6 +14,7 @@ from circuit.engine.action import Action
 from circuit.engine.archive.keeper import Keeper
 from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
+from circuit.engine.attendance import Errand
 from circuit.engine.budgets import Budgets
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.consultations import Consultations
@@ -51,7 +52,8 @@ WORK = "work"
 class Engine:
     """Everything of Circuit that runs in one process over one database. `worker=False` asks and reads only.
 
-    With `only` the worker claims no other cases; it looks at the sequence at each claim, so a list may grow.
+    With `only` the worker claims no other cases; it looks at the sequence at each claim, so a list may grow. `errands`
+    are what operators may ask of this process beside, if it has a worker.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Engine:
         worker: bool = True,
         only: Sequence[CaseKey] | None = None,
         capabilities: Capabilities | None = None,
+        errands: Mapping[str, Errand] | None = None,
         limits: WorkerLimits | None = None,
         versions: Versions | None = None,
         policy: Policy | None = None,
@@ -116,6 +119,7 @@ class Engine:
                 only=only,
                 capabilities=capabilities,
                 pressed=pressed,
+                errands=errands,
                 fault=fault,
             )
 

@@ -142,6 +142,32 @@ class Fleet:
                 raise Conflict(f"worker {found.id} lives: ask it with `circuit workers drain {found.id}`")
             return await workers.take_over(connection, found.id)
 
+    async def errand(
+        self, kind: str, payload: Mapping[str, Any], asked_by: str, *, worker: str | None = None, wait_seconds: float
+    ) -> list[tuple[WorkerView, Mapping[str, Any] | None]]:
+        """What each living worker (or this one) answers to an errand; None where it has not within `wait_seconds`.
+        Raises `NotFound`, and `Conflict` if the one does not live."""
+        async with connected(self._database) as connection:
+            if worker is not None:
+                asked = [await self._living(connection, worker)]
+            else:
+                rows = [_view(row) for row in await fleet.listed(connection)]
+                asked = [one for one in rows if one.state in (WorkerState.ALIVE, WorkerState.DRAINING)]
+            requests = [Request(self._ids.uuid(), kind, dict(payload)) for _ in asked]
+            for one, request in zip(asked, requests, strict=True):
+                await fleet.ask(connection, one.id, request, asked_by)
+            deadline = asyncio.get_running_loop().time() + wait_seconds
+            answers: dict[UUID, Mapping[str, Any]] = {}
+            while len(answers) < len(asked):
+                for one, request in zip(asked, requests, strict=True):
+                    answer = None if one.id in answers else await fleet.result(connection, one.id, request.id)
+                    if answer is not None:
+                        answers[one.id] = answer
+                if len(answers) == len(asked) or asyncio.get_running_loop().time() >= deadline:
+                    break
+                await asyncio.sleep(LOOK_SECONDS)
+        return [(one, answers.get(one.id)) for one in asked]
+
     async def _owner_of(self, connection: Connection, key: CaseKey) -> tuple[UUID | None, dict[str, Any]]:
         """Who owns a case, and the payload that names it. (None, {}) if the id is not that of a case."""
         try:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from circuit.clock import Clock
 from circuit.engine.action import Action
-from circuit.engine.attendance import Attendance
+from circuit.engine.attendance import Attendance, Errand
 from circuit.engine.claims import Claims
 from circuit.engine.connecting import connected
 from circuit.engine.desk import Desk, Reports
@@ -69,6 +69,8 @@ class Worker(Service):
     """Claims cases and runs them: those that need no more than its `capabilities` (None: any); with `only`, these
     cases and no others, whatever they need. `started` is set once it can claim.
 
+    `errands` are what operators may ask of the process beside its cases.
+
     `notify` sends the id of something new to readers in other processes, `work` tells other workers that there may be
     something to claim. `pressed` names the types of providers that can take no more now: it claims no cases then that
     need them.
@@ -89,6 +91,7 @@ class Worker(Service):
         only: Sequence[CaseKey] | None = None,
         capabilities: Capabilities | None = None,
         pressed: Callable[[], Collection[str]] = tuple,
+        errands: Mapping[str, Errand] | None = None,
         fault: FaultHook = no_fault,
         open_writer: Callable[[Database, UUID], Awaitable[Writer]] = Writer.open,
     ) -> None:
@@ -105,6 +108,7 @@ class Worker(Service):
         self._only = only
         self._capabilities = capabilities
         self.pressed = pressed
+        self._errands = errands
         self._fault = fault
         self._open_writer = open_writer
         self._tenure: Tenure | None = None
@@ -256,6 +260,7 @@ class Worker(Service):
             release=claims.hand_over,
             drain=self.drain,
             every_seconds=self._limits.poll_seconds,
+            errands=self._errands,
         )
         logger.info("worker %s begins", incarnation.id)
         return Tenure(incarnation, lease, writer, desk, claims, sweep, turnstile, postman, attendance, treasury, shares)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from circuit.errors import ProviderMisconfigured
+from circuit.errors import ProviderError
 from circuit.providers.profiles import profile_of
 from circuit.providers.registry import SUPPORTED, ProviderRegistry
 
@@ -46,6 +46,43 @@ class KnownProvider:
     models: tuple[KnownModel, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class HeldModel:
+    """A model inside that a worker holds, as it told. `state` is one of `ModelState`, or says that the worker did not
+    answer (`unanswered`), or could not do what it was asked (`refused`)."""
+
+    worker: str
+    host: str
+    model: str
+    state: str
+    id: str = ""
+    detail: str = ""
+    running: int = 0
+    crashes: int = 0
+    context_tokens: int | None = None
+    version: str = ""
+    load_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, worker: str, host: str, told: Mapping[str, Any]) -> HeldModel:
+        return cls(
+            worker,
+            host,
+            told["model"],
+            told["state"],
+            told["id"],
+            told["detail"],
+            told["running"],
+            told["crashes"],
+            told["context"],
+            told["version"],
+            told["load_seconds"],
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 def catalogue(registry: ProviderRegistry, asked: Iterable[Mapping[str, Any]]) -> Sequence[KnownProvider]:
     """Every type of providers, with the models that `asked` (providers as agents name them) ask for."""
     models: dict[str, set[str]] = {kind: set() for kind in SUPPORTED}
@@ -60,6 +97,6 @@ def catalogue(registry: ProviderRegistry, asked: Iterable[Mapping[str, Any]]) ->
 def _lacks(registry: ProviderRegistry, kind: str) -> str | None:
     try:
         registry.check({"type": kind, "model": "any", "options": {}})
-    except ProviderMisconfigured as error:
+    except ProviderError as error:
         return error.message
     return None

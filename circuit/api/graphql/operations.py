@@ -18,6 +18,7 @@ from circuit.api.graphql.history import HistorySubscriptions
 from circuit.api.graphql.incidents import IncidentMutations, IncidentQueries
 from circuit.api.graphql.messages import MessageMutations, MessageQueries
 from circuit.api.graphql.migration import MigrationMutations
+from circuit.api.graphql.models import ModelQueries
 from circuit.api.graphql.modification import ModificationMutations
 from circuit.api.graphql.place_agents import PlaceAgentMutations, PlaceAgentQueries
 from circuit.api.graphql.schedules import ScheduleQueries
@@ -46,6 +47,7 @@ class Query(
     TravelQueries,
     ScheduleQueries,
     AuditQueries,
+    ModelQueries,
     ServerQueries,
 ):
     pass

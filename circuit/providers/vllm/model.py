@@ -134,10 +134,15 @@ class HostedModel:
         while True:
             process = self._process
             if process is None or process.ended.is_set():
-                process = await self._awaited()
+                process = await asyncio.shield(self._started())
             if self._state is not ModelState.ASLEEP:
                 return process
             await self.wake()
+
+    def begin(self) -> None:
+        """Have the model loaded, without waiting for it. Raises `ProviderError` where that has just failed."""
+        if self._process is None or self._process.ended.is_set():
+            self._started()
 
     async def ask(self, kind: str, **order: Any) -> AsyncGenerator[list[tuple[str, Any]], None]:
         """`ModelProcess.ask`, of a model that is loaded and woken where it is not."""
@@ -209,14 +214,15 @@ class HostedModel:
         self._failures = 0
         self._become(ModelState.COLD)
 
-    async def _awaited(self) -> ModelProcess:
+    def _started(self) -> asyncio.Future[ModelProcess]:
+        """The process that is being started; it is begun with where it is not."""
         if self._keeping is None or self._keeping.done():
             if self._failure is not None and self._monotonic() - self._failed_at < self._pause(self._failures):
                 raise self._failure
             self._expect()
             self._keeping = asyncio.create_task(self._keep(), name=f"circuit-model-{self.load.id}")
         assert self._ready is not None
-        return await asyncio.shield(self._ready)
+        return self._ready
 
     def _expect(self) -> None:
         self._ready = asyncio.get_running_loop().create_future()

@@ -43,12 +43,17 @@ class Models:
         """The models that were asked for in this process, by name."""
         return sorted((model.view() for model in self._models.values()), key=lambda view: (view.model, view.id))
 
-    async def unload(self, name: str) -> Sequence[ModelView]:
-        """End the processes of the model of this name or id. Raises `NotFound` where none was loaded."""
+    def named(self, name: str) -> Sequence[HostedModel]:
+        """The models of this name or id. Raises `NotFound` where there is none."""
         found = [model for model in self._models.values() if name in (model.load.model, model.load.id)]
         if not found:
             known = ", ".join(view.model for view in self.views()) or "none"
             raise NotFound(f"this process holds no model {name!r}; it holds: {known}")
+        return found
+
+    async def unload(self, name: str) -> Sequence[ModelView]:
+        """End the processes of the models of this name or id, and forget them. Raises `NotFound`."""
+        found = self.named(name)
         await asyncio.gather(*(model.unload() for model in found))
         for model in found:
             self._models.pop(model.load.id, None)

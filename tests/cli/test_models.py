@@ -1,0 +1,85 @@
+"""`circuit models` on a worker whose models are scripted: real processes, whose engine says what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from circuit.app import Circuit
+from circuit.providers.vllm.process import Launch
+from circuit.settings import Settings
+from tests.cli.commanding import Command, environment
+
+HOST = (sys.executable, str(Path(__file__).parents[1] / "providers" / "vllm_host.py"))
+WORKFLOW = """\
+workflow: inside
+places: {submitted: {initial: true}, done: {terminal: true}}
+agents:
+  writer:
+    llm_provider: {type: vllm, model: tiny, options: {enable_sleep_mode: true, max_model_len: 512}}
+transitions:
+  write: {from_places: submitted, to_place: done, agent_execution: {agent_id: writer}}
+"""
+
+
+@pytest.fixture
+def worker(database_url: str) -> Iterator[None]:
+    """A worker in a thread of its own, whose models are scripted."""
+    ready, over = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        settings = Settings.from_environment(environment({"CIRCUIT_DATABASE_URL": database_url}))
+        async with Circuit.open(settings=settings) as circuit:
+            circuit.registry._launch = Launch(settings.environment, HOST)
+            ready.set()
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(work()))
+    thread.start()
+    assert ready.wait(60)
+    yield
+    over.set()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_models_are_listed_loaded_put_to_sleep_and_unloaded(circuit: Command, worker: None, tmp_path: Path) -> None:
+    assert circuit("models", "list").out.startswith("no models inside")
+    file = tmp_path / "inside.yaml"
+    file.write_text(WORKFLOW)
+    assert circuit("load", file).code == 0
+    assert circuit("models", "list", "--json").json == {"held": [], "not_loaded": ["tiny"]}
+    assert "not loaded" in circuit("models", "list").out
+    loaded = circuit("models", "load", "tiny", "--json")
+    assert loaded.code == 0, loaded.err
+    [held] = loaded.json
+    assert (held["model"], held["state"], held["context_tokens"]) == ("tiny", "ready", 4096)
+    assert circuit("models", "sleep", held["id"], "--json").json[0]["state"] == "asleep"
+    assert circuit("models", "wake", "tiny", "--json").json[0]["state"] == "ready"
+    listed = circuit("models", "list", "--worker", held["worker"][:18])
+    assert listed.code == 0 and "ready" in listed.out
+    assert circuit("models", "unload", "tiny", "--json").json == []
+    again = circuit("models", "unload", "tiny")
+    assert again.code == 1
+    assert "holds no model 'tiny'" in again.out
+    failed = circuit("models", "load", "/no/such/folder", "--option", "max_model_len=9", "--json")
+    assert (failed.code, failed.json[0]["state"]) == (1, "refused")
+    assert "there is no folder '/no/such/folder'" in failed.json[0]["detail"]
+
+
+def test_a_model_is_tried_without_a_database(bare: Command) -> None:
+    outcome = bare("models", "try", "scripted:any", "hello", "--json")
+    assert outcome.code == 0
+    assert outcome.json["finish"] == "stop"
+    assert outcome.json["usage"]["output_tokens"] > 0
+    assert outcome.json["load_seconds"] is None
+    missing = bare("models", "try", "vllm:/no/such/folder", "hello", "--json")
+    assert missing.code != 0
+    assert missing.json["error"]["code"] in ("extra_missing", "model_not_found")
+    assert "NAME=VALUE" in bare("models", "try", "vllm:x", "hello", "--option", "max").err
+    assert "with vllm:NAME only" in bare("models", "try", "openai:x", "hello", "--option", "a=1").err
