@@ -53,13 +53,14 @@ class Origin:
     """Where a fork comes from: it begins with the marking that case `case_id` had after its event `seq`.
 
     `entered` is since when each of its tokens counts as lying in its place, in their order; `fired` is how often each
-    transition had fired by then.
+    transition had fired by then, and `runs` what the agents of places had done to tokens, by their numbers.
     """
 
     case_id: str
     seq: int
     entered: tuple[datetime, ...]
     fired: Mapping[str, int]
+    runs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +313,7 @@ def decode_event(kind: str, body: Mapping[str, Any]) -> CaseEvent:
 
 def _origin(origin: Mapping[str, Any]) -> Origin:
     entered = tuple(datetime.fromisoformat(at) for at in origin["entered"])
-    return Origin(origin["case_id"], origin["seq"], entered, origin["fired"])
+    return Origin(origin["case_id"], origin["seq"], entered, origin["fired"], origin.get("runs") or {})
 
 
 def _image(image: Mapping[str, Any]) -> TokenImage:

@@ -17,6 +17,8 @@ from circuit.engine.audit.replay import Replay
 from circuit.engine.repair import patched
 from circuit.engine.token_change import TokenChange, by_token
 from circuit.errors import TokenRefused
+from circuit.events import Origin
+from circuit.ids import CaseKey
 from circuit.net.marking import Run, Token
 from circuit.storage.records import FiringRow
 
@@ -45,6 +47,14 @@ def fork_tokens(
     return list(tokens.values())
 
 
+def origin_of(key: CaseKey, seq: int, tokens: Sequence[Token], fired: Mapping[str, int]) -> Origin:
+    """What the first event of a fork says of its origin, where it begins with these tokens."""
+    runs = {
+        str(token.number): {name: run.as_json() for name, run in token.runs.items()} for token in tokens if token.runs
+    }
+    return Origin(str(key.case), seq, tuple(token.entered_at for token in tokens), fired, runs)
+
+
 def _changed(workflow: Workflow, token: Token, values: Mapping[str, Any]) -> Token:
     changed = patched(token, values)
     colour = workflow.net.places[token.place].colour
@@ -59,21 +69,35 @@ def _changed(workflow: Workflow, token: Token, values: Mapping[str, Any]) -> Tok
 def _runs(replay: Replay, firings: Iterable[FiringRow], shift: timedelta) -> dict[int, dict[str, Run]]:
     """What the agents of places had done by then on the stays of the tokens that were there."""
     found: dict[int, dict[str, Run]] = {}
+    origin = replay.started.origin if replay.started is not None else None
+    for number, runs in (origin.runs if origin is not None else {}).items():
+        token = replay.marking.get(int(number))
+        if token is not None and replay.arrivals[token.number] == 1:
+            # It lies where it lay when this case, a fork itself, began.
+            begun = next(image for image in replay.started.produced if image.number == token.number)
+            found[token.number] = {_named(name, begun.place, token): Run.of_json(run) for name, run in runs.items()}
     for row in sorted(firings, key=lambda row: row.number):
         told = replay.firings.get(row.number)
         if told is None or told.live or not row.request.get("refreshed"):
             continue
         (image,) = row.request["refreshed"]
         token = replay.marking.get(image["number"])
-        stays = token is not None and token.place == image["place"]
-        if token is None or not stays or token.entered_at != datetime.fromisoformat(image["entered_at"]):
+        if token is None or image["version"] < replay.arrivals[token.number]:
             continue
-        runs = found.setdefault(token.number, {})
+        runs, name = found.setdefault(token.number, {}), _named(row.transition, image["place"], token)
         if told.incident:
             # What raised an incident is tried again.
-            runs.pop(row.transition, None)
+            runs.pop(name, None)
             continue
-        before = runs.get(row.transition)
-        due = datetime.fromisoformat(row.request["due"]) + shift
-        runs[row.transition] = Run(1 if before is None else before.count + 1, due)
-    return {number: runs for number, runs in found.items() if runs}
+        before = runs.get(name)
+        runs[name] = Run(1 if before is None else before.count + 1, datetime.fromisoformat(row.request["due"]))
+    return {
+        number: {name: replace(run, due=run.due + shift) for name, run in runs.items()}
+        for number, runs in found.items()
+        if runs
+    }
+
+
+def _named(transition: str, place: str, token: Token) -> str:
+    """An agent of a place, by the name that the place has now: the case may have been migrated meanwhile."""
+    return transition if place == token.place else transition.replace(f"@{place}", f"@{token.place}")

@@ -12,7 +12,7 @@ from circuit.engine.audit.replay import Replay
 from circuit.engine.commands import Hints
 from circuit.engine.comparison import Cost, Difference, Side, compare
 from circuit.engine.conversations import carry_over
-from circuit.engine.fork import fork_tokens
+from circuit.engine.fork import fork_tokens, origin_of
 from circuit.engine.past import Moment, moment
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import requirement
@@ -107,7 +107,7 @@ class Travel:
             workflow.hash,
             tuple(TokenImage(one.number, one.version, one.place, one.data, one.metadata) for one in laid),
             principal.subject,
-            Origin(str(key.case), told.seq, tuple(one.entered_at for one in laid), fired),
+            origin_of(key, told.seq, laid, fired),
         )
         next_token = max((one.number for one in laid), default=0) + 1
         new = CaseRow(workflow.id, workflow.hash, CaseStatus.RUNNING, 1, next_token, 1, 1, now, parameters=parameters)

@@ -24,6 +24,7 @@ from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
 from circuit.engine.audit.inspection import inspect_at
 from circuit.engine.commands import TokenInput
+from circuit.engine.migrator import Wanted
 from circuit.errors import ArchiveDamaged, Conflict, DatabaseUnreachable, NotFound, StreamRetired
 from circuit.ids import CaseKey, Numbered, uuid7
 from circuit.security.principal import LOCAL
@@ -384,3 +385,21 @@ async def test_a_keeper_makes_the_coming_weeks_and_applies_the_policy(
     assert f"token_{partitions.week_of(later + timedelta(weeks=4)).suffix}" in await tables(plain)
     assert [row.state for row in await shelf.weeks()] == ["dropped"]
     assert round_file.LOOK_SECONDS < 1
+
+
+async def test_the_version_that_a_migrated_case_began_on_is_kept_too(
+    database: Database, plain: Any, shelf: Archive
+) -> None:
+    [key] = await old_cases(database, plain, [MANUAL])
+    async with engine(database) as running:
+        view = await running.queries.case(key)
+        changed = await publish(running, MANUAL + "  again: {from_places: open, to_place: done, trigger: {type: manual}}\n")
+        assert (await running.migrator.migrate(Wanted(changed.id), principal=LOCAL)).moved == 1
+        await until(running, key, "waiting")
+        await running.commands.fire(key, "again", principal=LOCAL)
+        await until(running, key, "completed")
+    await age(plain)
+    [done] = await shelf.run(OLD, NOW)
+    lines = gzip.decompress((Path(done.place) / "versions.jsonl.gz").read_bytes()).splitlines()
+    assert view is not None
+    assert {json.loads(line)["row"]["hash"] for line in lines} == {view.workflow_hash, changed.hash}

@@ -12,9 +12,9 @@ import pytest
 from circuit.engine import livelock, owner
 from circuit.engine.action import ActionOutput
 from circuit.engine.audit.replay import Replay
-from circuit.engine.fork import fork_tokens
+from circuit.engine.fork import fork_tokens, origin_of
 from circuit.engine.owner import Owner
-from circuit.events import CaseStarted, Origin, TokenImage, decode_event, encode_event
+from circuit.events import CaseStarted, TokenImage, decode_event, encode_event
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
 from tests.engine import seeds
@@ -54,18 +54,16 @@ def plain(token: Token) -> tuple[Any, ...]:
     return (token.number, token.version, token.place, token.data, token.metadata, token.entered_at)
 
 
-def fork_at(world: World, seq: int) -> ModelCase:
-    """A fork of the world's case after its event `seq`, as the tables would hold it."""
-    case = world.case
+def fork_at(world: World, case: ModelCase, seq: int) -> ModelCase:
+    """A fork of a case after its event `seq`, as the tables would hold it."""
     history = case.history[:seq]
     replay = replayed(world, history, case.key)
     at = history[-1][1]
     tokens = fork_tokens(world.workflow, replay, case.firings.values(), (), at, at + LATER)
     fired = {name: times for name, times in replay.fired.items() if times}
-    fork = ModelCase.start(CaseKey(1, UUID(int=seq)), "simulated", tokens, at + LATER)
+    fork = ModelCase.start(CaseKey(1, UUID(int=case.key.case.int * 1000 + seq)), "simulated", tokens, at + LATER)
     images = tuple(TokenImage(t.number, t.version, t.place, t.data, t.metadata) for t in tokens)
-    origin = Origin(str(case.key), seq, tuple(t.entered_at for t in tokens), fired)
-    event = CaseStarted("simulated", "hash", images, "test", origin)
+    event = CaseStarted("simulated", "hash", images, "test", origin_of(case.key, seq, tokens, fired))
     fork.history[0] = (1, at + LATER, decode_event(event.kind, through_json_event(event)))
     fork.row = replace(fork.row, next_token=max((t.number for t in tokens), default=0) + 1)
     return fork
@@ -116,7 +114,7 @@ def test_every_past_is_replayed_and_every_fork_goes_on_from_it() -> None:
             told = [(plain(token), replay.marking.reserved_by(token.number)) for token in replay.marking.all()]
             held = [(plain(token), holder) for token, holder in tokens.values()]
             assert sorted(told, key=str) == sorted(held, key=str), (seed, seq)
-            fork = fork_at(world, seq)
+            fork = fork_at(world, world.case, seq)
             # A fork has the same tokens, all of them free, as long in their places as they were, and with as many runs
             # of the agents of their places behind them as had ended.
             for number, (token, holder) in fork.tokens.items():
@@ -132,6 +130,14 @@ def test_every_past_is_replayed_and_every_fork_goes_on_from_it() -> None:
                 assert runs == {name: count for name, count in ended.items() if count}, (seed, seq)
                 placed += bool(runs)
             assert fork.tokens.keys() == tokens.keys()
+            # A fork of a fork that has done nothing yet is the same once more.
+            again = fork_at(world, fork, 1)
+            for number, (token, _) in again.tokens.items():
+                first, _ = fork.tokens[number]
+                assert (token.place, token.entered_at) == (first.place, first.entered_at + LATER)
+                assert {n: r.count for n, r in (token.runs or {}).items()} == {
+                    n: r.count for n, r in (first.runs or {}).items()
+                }
             looked += 1
             if seq % 3 == 0:
                 before = len(world.case.history)

@@ -11,6 +11,7 @@ from circuit.events import (
     FiringCancelled,
     FiringFailed,
     IncidentResolved,
+    TokensChanged,
     TransitionFired,
 )
 from circuit.net.marking import Token
@@ -125,8 +126,37 @@ class Witness:
             self.marking["blocked"].discard((event.transition, blocks))
         elif isinstance(event, FiringCancelled):
             self.marking = oracle.abort(self.marking, event.firing)
+        elif isinstance(event, TokensChanged):
+            self.changed(event)
         elif isinstance(event, CaseEnded):
             self.ended(event)
+
+    def changed(self, event: TokensChanged) -> None:
+        """Somebody changed tokens by hand: none that a firing holds, and no place holds more than it takes."""
+        tokens = self.marking["tokens"]
+        held = {number for _, consumed, _ in self.marking["firings"].values() for number in consumed}
+        assert held.isdisjoint(ref.number for ref in event.consumed), "what a firing holds was changed"
+        before = {ref.number: tokens.pop(ref.number) for ref in event.consumed}
+        for ref in event.consumed:
+            assert (before[ref.number]["place"], before[ref.number]["version"]) == (ref.place, ref.version)
+        for image in event.produced:
+            was = before.get(image.number, {"place": None, "version": 0})
+            if image.number not in before:
+                assert image.number == self.marking["next"]
+                self.marking["next"] += 1
+            stays = was["place"] == image.place
+            tokens[image.number] = {
+                "place": image.place,
+                "version": was["version"] + 1,
+                "data": dict(image.data),
+                "later": False,
+                "entered": was["entered"] if stays else self.marking["clock"],
+                "runs": was["runs"] if stays else {},
+            }
+        for name in {image.place for image in event.produced}:
+            capacity = self.net["places"][name]
+            lying = sum(token["place"] == name for token in tokens.values())
+            assert capacity is None or lying <= capacity, "a place holds more than it takes"
 
     def refreshed(self, event: TransitionFired) -> None:
         """An agent is done with the token of a place: it is patched, or the result comes too late."""

@@ -61,6 +61,22 @@ def _asked_to_signal(world: World) -> dict[str, Any]:
     return {"firing": firing, "key": world.random.choice([WAIT_KEY, None]), "payload": world.commands}
 
 
+def _asked_to_modify(world: World) -> dict[str, Any]:
+    """Tokens put, taken, moved or changed by hand, held or not, there or not."""
+    draw = world.random
+    number = draw.choice([*world.case.tokens, world.case.row.next_token])
+    place = draw.choice(sorted(world.shape["places"]))
+    changes: dict[str, list[Any]] = {"put": [], "take": [], "move": [], "set": []}
+    kind = draw.choice(["put", "take", "move", "move", "set"])
+    changes[kind] = {
+        "put": [{"place": place, "data": {"n": draw.randint(0, 9)}, "metadata": {}}],
+        "take": [number],
+        "move": [{"token": number, "place": place}],
+        "set": [{"path": "data.n", "value": draw.randint(0, 9), "token": number, "place": None}],
+    }[kind]
+    return {**changes, "reason": "simulated", "cancel_firings": draw.random() < 0.5}
+
+
 def _asked_for_nothing_more(world: World) -> dict[str, Any]:
     return {}
 
@@ -69,6 +85,7 @@ ASKED: dict[str, tuple[float, Callable[[World], dict[str, Any]]]] = {
     "fire": (6, _asked_to_fire),
     "signal": (5, _asked_to_signal),
     "retry": (3, _asked_for_nothing_more),
+    "modify": (2, _asked_to_modify),
     "cancel": (0.3, _asked_for_nothing_more),
 }
 """The kinds of commands: how often each is asked, beside the others, and with what."""

@@ -23,6 +23,7 @@ from circuit.engine.archive.folder import WeekWriter, find_case, read_manifest, 
 from circuit.engine.archive.policy import MOST_STAYING, Policy, WeekPlan, judge
 from circuit.engine.connecting import connected
 from circuit.errors import Conflict, NotFound
+from circuit.events import CaseMigrated
 from circuit.ids import CaseKey
 from circuit.storage import archive, audit
 from circuit.storage.archive import ArchiveRow
@@ -146,6 +147,10 @@ class Archive:
                     for _, text in page:
                         case = orjson.loads(text)
                         versions.add((tenant, case["workflow_id"], case["workflow_hash"]))
+                    # A case that was migrated began on another version.
+                    for key, text in others["history"]:
+                        if '"case_migrated"' in text and (told := orjson.loads(text))["kind"] == CaseMigrated.kind:
+                            versions.add((key.tenant, told["body"]["workflow"], told["body"]["from_hash"]))
                     after = keys[-1].case
             async for _, _, text in _keys(connection, row):
                 await asyncio.to_thread(writer.add_row, "keys", "case_key", text)

@@ -65,7 +65,7 @@ class Replayed:
 @dataclass(slots=True)
 class Replay:
     """A case as far as its events were applied. `version` is the one of its workflow that it is on; who applies events
-    sets `net` before each that changes it."""
+    sets `net` before each that changes it. `arrivals` are the versions with which the tokens came to where they lie."""
 
     key: CaseKey
     net: Net | None
@@ -80,6 +80,7 @@ class Replay:
     firings: dict[int, Replayed] = field(default_factory=dict[int, Replayed])
     incidents: dict[int, bool] = field(default_factory=dict[int, bool])
     fired: Counter[str] = field(default_factory=Counter[str])
+    arrivals: dict[int, int] = field(default_factory=dict[int, int])
 
     def apply(self, seq: int, at: datetime, event: CaseEvent) -> Iterator[Fault]:
         """Take the next event of the case."""
@@ -168,14 +169,16 @@ class Replay:
         *,
         moved: bool = False,
     ) -> Iterator[Fault]:
-        """Exchange tokens by hand. One that stays in its place, or whose place was only `moved`, has come when it
-        came."""
+        """Exchange tokens where they lie. One that stays in its place, or whose place itself was `moved`, has come when
+        it came."""
         before = {token.number: token for ref in consumed if (token := self.marking.get(ref.number))}
+        arrivals = {number: self.arrivals[number] for number in before}
         yield from self._exchange(seq, at, consumed, produced)
         for image in produced:
             token = before.get(image.number)
             if token is not None and (moved or token.place == image.place):
                 self.marking.move(_token(image, token.entered_at))
+                self.arrivals[image.number] = arrivals[image.number]
 
     # -- firings ----------------------------------------------------------------------------------------------------
 
@@ -212,11 +215,11 @@ class Replay:
         if event.firing is not None:
             execution = ExecutionStatus.COMPLETED if event.skipped is None else ExecutionStatus.FAILED
             yield from self._end(seq, event.firing, event, FiringState.COMPLETED, execution)
-        # An agent that runs on a place patches its token where it lies: that is no arrival.
-        refresh = transition is not None and transition.refresh and bool(event.consumed)
-        lying = self.marking.get(event.consumed[0].number) if refresh else None
-        came = lying.entered_at if lying is not None else at
-        yield from self._exchange(seq, came, (*event.consumed, *event.removed), event.produced)
+        if transition is not None and transition.refresh:
+            # An agent that runs on a place patches its token where it lies: that is no arrival.
+            yield from self._change(seq, at, event.consumed, event.produced, moved=True)
+        else:
+            yield from self._exchange(seq, at, (*event.consumed, *event.removed), event.produced)
 
     def _made(self, seq: int, transition: Transition, event: TransitionFired) -> Iterator[Fault]:
         """As many tokens as the weights say, and of each element of a list one."""
@@ -315,6 +318,7 @@ class Replay:
                     "I1", seq, f"it produces token {image.number} at version {image.version} a second time"
                 )
             self.last_token = max(self.last_token, image.number)
+            self.arrivals[image.number] = image.version
             if image.number in self.marking:
                 self.marking.take(image.number)
             self.marking.put(_token(image, at))
