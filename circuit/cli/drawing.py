@@ -31,7 +31,9 @@ class DrawingFormat(StrEnum):
 
 
 def draw(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A workflow file or a PNML file.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A workflow file or a PNML file; or give --case.")
+    ] = None,
     form: Annotated[
         DrawingFormat | None,
         typer.Option("--format", help="What to write. Default: mermaid for workflows, svg for PNML."),
@@ -42,13 +44,28 @@ def draw(
     trace: Annotated[
         str | None, typer.Option("--trace", metavar="PROPERTY", help="Mark the run that violates this property (svg).")
     ] = None,
+    case_id: Annotated[
+        str | None,
+        typer.Option("--case", metavar="CASE", help="Draw a case: its tokens, and what has fired (svg)."),
+    ] = None,
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="N", min=1, help="With --case: as it was after its event N.")
+    ] = None,
 ) -> int:
-    """Draw the net of a workflow or of a PNML file. Needs no database.
+    """Draw the net of a workflow or of a PNML file, which needs no database, or a case as it stands or stood.
 
     \b
     Example: circuit draw workflows/hello.yaml --output hello.svg
     Example: circuit draw model.pnml --trace soundness --output model.svg
+    Example: circuit draw --case 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11 --at 5 --output case.svg
     """
+    if (file is None) == (case_id is None) or (at is not None and case_id is None):
+        raise InvalidRequest("give a FILE, or --case CASE, which alone goes with --at.")
+    if case_id is not None:
+        if trace or (form or _by_name(output) or DrawingFormat.SVG) is not DrawingFormat.SVG:
+            raise InvalidRequest("a case is drawn as svg, and without --trace.")
+        return _draw_case(case_id, at, output)
+    assert file is not None
     data = read_bytes(file, PNML_LIMIT, "Net")
     pnml = is_pnml(file, data)
     chosen = form or _by_name(output) or (DrawingFormat.SVG if pnml else DrawingFormat.MERMAID)
@@ -56,6 +73,31 @@ def draw(
     if trace and chosen is not DrawingFormat.SVG:
         raise InvalidRequest("--trace is drawn in SVG only; add --format svg.")
     text = _of_pnml(data, file, chosen, steps) if pnml else _of_workflow(read_workflow(file), chosen, steps)
+    return _put_out(text, output)
+
+
+def _draw_case(case_id: str, at: int | None, output: Path | None) -> int:
+    from circuit.cli.session import run_session
+    from circuit.settings import Settings
+
+    settings, terminal = Settings.from_environment(), Terminal()
+
+    async def session() -> int:
+        from circuit.app import Circuit
+        from circuit.definition.portrait import picture_of
+        from circuit.engine.versions import VersionKey
+        from circuit.net.svg import svg
+
+        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
+            found = await circuit.at(case_id, at)
+            version = VersionKey(found.key.tenant, found.workflow_id, found.workflow_hash)
+            workflow = await circuit.queries.version(version)
+        return _put_out(svg(picture_of(workflow, found.marking, found.fired)), output)
+
+    return run_session(session, settings)
+
+
+def _put_out(text: str, output: Path | None) -> int:
     if output is None:
         Terminal().line(text.rstrip("\n"))
     else:

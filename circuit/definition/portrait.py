@@ -16,9 +16,15 @@ from circuit.net.picture import Picture, picture_of_net
 _BEGUN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def picture_of(workflow: Workflow) -> Picture:
-    """The picture of a workflow as a case begins."""
-    return picture_of_net(workflow.net, _at_start(workflow), agents_of(workflow))
+def picture_of(
+    workflow: Workflow, marking: Mapping[str, int] | None = None, fired: Mapping[str, int] | None = None
+) -> Picture:
+    """The picture of a workflow as a case begins; or with so many tokens in its places, and with how often each of its
+    transitions has fired."""
+    lying = tokens_at_start(workflow) if marking is None else marking
+    labels = {name: one.label for name, one in workflow.net.transitions.items()}
+    heat = {name: float(fired[label]) for name, label in labels.items() if label in fired} if fired else {}
+    return picture_of_net(workflow.net, _marking(lying), agents_of(workflow), heat=heat)
 
 
 def agents_of(workflow: Workflow) -> dict[str, str]:
@@ -39,7 +45,7 @@ def mermaid_of(document: Mapping[str, Any]) -> str:
     return mermaid(workflow.net, agents=agents_of(workflow))
 
 
-def _at_start(workflow: Workflow) -> Marking:
-    """What lies where when a case begins."""
-    places = [place for place, count in tokens_at_start(workflow).items() for _ in range(count)]
+def _marking(tokens: Mapping[str, int]) -> Marking:
+    """So many tokens in each place."""
+    places = [place for place, count in tokens.items() for _ in range(count)]
     return Marking(Token(number, 1, place, {}, {}, _BEGUN) for number, place in enumerate(places, 1))

@@ -393,7 +393,9 @@ async def test_the_version_that_a_migrated_case_began_on_is_kept_too(
     [key] = await old_cases(database, plain, [MANUAL])
     async with engine(database) as running:
         view = await running.queries.case(key)
-        changed = await publish(running, MANUAL + "  again: {from_places: open, to_place: done, trigger: {type: manual}}\n")
+        changed = await publish(
+            running, MANUAL + "  again: {from_places: open, to_place: done, trigger: {type: manual}}\n"
+        )
         assert (await running.migrator.migrate(Wanted(changed.id), principal=LOCAL)).moved == 1
         await until(running, key, "waiting")
         await running.commands.fire(key, "again", principal=LOCAL)

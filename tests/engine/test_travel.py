@@ -173,6 +173,13 @@ def test_the_commands(circuit: Command, tmp_path: Path) -> None:
     assert different.code == 1
     assert "a fork of case" in different.out and "data.tone" in different.out and "both: write, file" in different.out
     assert circuit("diff", case, case, "--json").json["same"]
+    drawn = tmp_path / "case.svg"
+    assert circuit("draw", "--case", case, "--at", "3", "--output", drawn).code == 0
+    picture = drawn.read_text()
+    assert "1 firing" in picture and "drafted" in picture
+    assert "1 firing" not in circuit("draw", "--case", case, "--at", "1").out
+    assert "give a FILE, or --case" in circuit("draw", file, "--case", case).err
+    assert "drawn as svg" in circuit("draw", "--case", case, "--format", "dot").err
     assert circuit("fork", case, "--set", "data.tone=x").err.count("name one, or its place") == 1
     assert "no agent 'nobody'" in circuit("fork", case, "--model", "nobody=scripted:x").err
 
