@@ -69,12 +69,12 @@ def _changed(workflow: Workflow, token: Token, values: Mapping[str, Any]) -> Tok
 def _runs(replay: Replay, firings: Iterable[FiringRow], shift: timedelta) -> dict[int, dict[str, Run]]:
     """What the agents of places had done by then on the stays of the tokens that were there."""
     found: dict[int, dict[str, Run]] = {}
-    origin = replay.started.origin if replay.started is not None else None
-    for number, runs in (origin.runs if origin is not None else {}).items():
+    started = replay.started
+    for number, runs in (started.origin.runs if started is not None and started.origin is not None else {}).items():
         token = replay.marking.get(int(number))
-        if token is not None and replay.arrivals[token.number] == 1:
+        if started is not None and token is not None and replay.arrivals[token.number] == 1:
             # It lies where it lay when this case, a fork itself, began.
-            begun = next(image for image in replay.started.produced if image.number == token.number)
+            begun = next(image for image in started.produced if image.number == token.number)
             found[token.number] = {_named(name, begun.place, token): Run.of_json(run) for name, run in runs.items()}
     for row in sorted(firings, key=lambda row: row.number):
         told = replay.firings.get(row.number)
