@@ -210,7 +210,9 @@ class AgentAction:
                 tool = hand_over_tool(scene.colleagues[entry["name"]])
                 tools[tool.name] = tool
         cache: Mapping[str, Any] | None = agent.get("cache")
-        store, kept = (None, 0.0) if cache is None else (scene.answers, cache["ttl"])
+        # What an interceptor holds back must not lie in the cache either.
+        shared = cache is not None and not any(interceptor.holds for interceptor in self._interceptors)
+        store, kept = (scene.answers, cache["ttl"]) if cache is not None and shared else (None, 0.0)
         provider = self._registry.fallback([spec, *(agent.get("fallback") or ())], store, kept)
         return await run_agent(run, provider, journal, self._fault, tools=tools, interceptors=self._interceptors)
 

@@ -24,6 +24,7 @@ from circuit.actions.function import KIND as FUNCTION
 from circuit.actions.functions import Function, Source, collect
 from circuit.actions.human import TASK
 from circuit.actions.job import KIND as JOB
+from circuit.agents.interceptor import Interceptor
 from circuit.app.home import Progress, database_url
 from circuit.app.models import ERRAND, DeploymentModels, ModelErrand
 from circuit.app.performers import performers
@@ -113,6 +114,7 @@ class Circuit:
         actions: Sequence[Source] = (),
         settings: Settings | None = None,
         tools: Sequence[Callable[..., Any]] = (),
+        interceptors: Sequence[Interceptor] = (),
         stop_seconds: float = 5.0,
         exit_when_stuck: bool = False,
         progress: Progress | None = None,
@@ -123,7 +125,8 @@ class Circuit:
         With `worker`, cases are worked on while the block runs: all of them, or those in `only` and what `take` adds.
         `actions` are functions that workflows may call, and modules (or their names) that hold such, beside those of
         the settings. `tools` are functions that agents may name in their `tools`: what they take comes from their
-        signatures. At the end of the block, what still runs has `stop_seconds` to end and is handed back then.
+        signatures. `interceptors` stand around each call of a model: they change, refuse or hold back what is said.
+        At the end of the block, what still runs has `stop_seconds` to end and is handed back then.
         `exit_when_stuck` ends the process if something blocks the event loop for ever. An embedded database is brought
         to this release's revision; another one must be at it. `progress` hears what takes a while; `fault` is called at
         the named crash points, for tests. Raises `StorageError`.
@@ -149,7 +152,9 @@ class Circuit:
             clock = SystemClock()
             ids, versions = SystemIds(clock), Versions()
             children = Children(database, versions, ids)
-            performing = performers(chosen, registry, functions, tools, database, children, fault or no_fault, stack)
+            performing = performers(
+                chosen, registry, functions, tools, database, children, fault or no_fault, interceptors, stack
+            )
             engine = Engine(
                 database,
                 actions=performing,

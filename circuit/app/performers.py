@@ -24,6 +24,7 @@ from circuit.actions.request import HttpAction
 from circuit.actions.subworkflow import KIND as SUBWORKFLOW
 from circuit.actions.subworkflow import SubworkflowAction
 from circuit.actions.tools import Toolbox
+from circuit.agents.interceptor import Interceptor
 from circuit.egress import Egress
 from circuit.engine.action import Action
 from circuit.engine.answers import Answers
@@ -50,6 +51,7 @@ def performers(
     database: Database,
     children: Children,
     fault: FaultHook,
+    interceptors: Sequence[Interceptor],
     stack: AsyncExitStack,
 ) -> dict[str, Action]:
     """An action of each kind; `stack` closes what they hold."""
@@ -65,6 +67,7 @@ def performers(
         answers=partial(Answers, database),
         memories=partial(Memory, database),
         fault=fault,
+        interceptors=interceptors,
     )
     performing: dict[str, Action] = {
         AGENT: agents,

@@ -1,0 +1,156 @@
+"""What goes wrong with models and keys, through the whole engine: each has its code, in the case and in the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from chat_server import ChatServer
+
+from circuit import Circuit
+from circuit.agents.answer import Answer
+from circuit.agents.interceptor import with_text
+from circuit.app import StreamUpdate
+from circuit.errors import OutputHeld
+from circuit.events import FiringFailed
+from circuit.providers.provider import ModelRequest
+from circuit.settings import Settings
+
+WORKFLOW = """
+workflow: bad-{name}
+places: {{asked: {{initial: true}}, answered: {{terminal: true}}, failed: {{terminal: true, outcome: failed}}}}
+agents:
+  clerk:
+    llm_provider: {{type: custom, model: m, base_url: "${{MODEL}}", api_key: "${{{key}}}"}}
+    prompts: {{user_template: "Case {name}."}}
+    tools: [fs.list]
+    {more}
+transitions:
+  work: {{from_places: asked, to_place: answered, on_failure: failed, agent_execution: {{agent_id: clerk}}}}
+"""
+NUMBER = "output_schema: {type: object, required: [n], properties: {n: {type: integer}}}"
+NOTHING = "output_schema: {type: object, not: {}}"
+
+
+def refusal() -> str:
+    said = {"choices": [{"index": 0, "delta": {"refusal": "I will not."}, "finish_reason": None}]}
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in (said, end)) + "data: [DONE]\n\n"
+
+
+def error(code: str, message: str = "no", kind: str = "error") -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "code": code}}
+
+
+LIST = {"name": "fs_list", "arguments": {}}
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
+    "refuses": ({"raw": refusal()}, "", "refusal"),
+    "filtered": ({"text": "", "finish": "content_filter"}, "", "content_filter"),
+    "cutshort": ({"text": '{"n": ', "finish": "length"}, NUMBER, "output_truncated"),
+    "nojson": ({"text": "ten"}, NUMBER, "invalid_output"),
+    "nothingfits": ({"text": "{}"}, NOTHING, "invalid_output"),
+    "circles": ({"calls": [LIST]}, "", "tool_loop"),
+    "endless": ({"calls": [LIST]}, "capabilities: [{direct: {max_turns: 3}}]", "turn_limit"),
+    "wrongkey": ({"status": 401, "body": error("invalid_api_key")}, "", "authentication"),
+    "expired": ({"status": 403, "body": error("key_expired")}, "", "authentication"),
+    "noquota": ({"status": 429, "body": error("insufficient_quota")}, "", "quota"),
+    "limited": ({"status": 429, "body": error("rate_limit_exceeded")}, "", "rate_limit"),
+    "nomodel": ({"status": 404, "body": error("model_not_found")}, "", "model_not_found"),
+    "toolong": ({"status": 400, "body": error("context_length_exceeded")}, "", "context_too_long"),
+    "away": ({"status": 503, "body": "later"}, "", "unavailable"),
+    "broken": ({"text": "half of it", "cut_after": 250}, "", "stream_cut"),
+    "noanswer": ({"raw": "<html>", "content_type": "text/html"}, "", "bad_response"),
+    "nokey": ({"text": "never"}, "", "provider_misconfigured"),
+    "notool": ({"text": "never"}, "tools: [fs.list, no_such_function]", "tools_misconfigured"),
+}
+
+
+async def test_each_bad_input_has_its_code_in_the_case_and_in_the_stream(database_url: str, tmp_path: Path) -> None:
+    replies = [{**reply, "when": f"Case {name}."} for name, (reply, _, _) in BAD.items()]
+    async with ChatServer(replies) as server:
+        environment = {"MODEL": server.url, "KEY": "sk-a-secret-of-somebody"}
+        settings = Settings(home=tmp_path, database_url=database_url, environment=environment)
+        async with Circuit.open(settings=settings) as circuit:
+
+            async def told(name: str) -> tuple[str, str, str]:
+                more = BAD[name][1]
+                key = "LACKING" if name == "nokey" else "KEY"
+                text = WORKFLOW.format(name=name, key=key, more=more)
+                if more.startswith("tools:"):
+                    text = text.replace("    tools: [fs.list]\n", "")
+                workflow = await circuit.load(text)
+                case = await circuit.start(workflow.id, {})
+                frames = [one.frame.body async for one in circuit.stream(case) if isinstance(one, StreamUpdate)]
+                view = await circuit.case(case)
+                (failed,) = [one.event for one in view.history if isinstance(one.event, FiringFailed)]
+                assert "sk-a-secret" not in str(view.as_dict()) + str(frames)
+                assert view.marking == {"failed": 1}
+                return name, failed.error["code"], json.loads(frames[-1])["error"]["code"]
+
+            found = await asyncio.gather(*(told(name) for name in BAD))
+    assert found == [(name, code, code) for name, (_, _, code) in BAD.items()]
+
+
+TOLD: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "unknown": ([{"name": "no_such", "arguments": {}}], "tool_unknown"),
+    "notjson": ([{"name": "fs_list", "arguments": "{"}], "tool_arguments"),
+    "twice": ([{"name": "fs_list", "arguments": json.dumps(json.dumps({"path": "."}))}], ""),
+    "empty": ([{"name": "fs_list", "arguments": ""}], ""),
+    "twenty": ([{"name": "fs_list", "arguments": {"path": f"{n}"}} for n in range(20)], "tool_failed"),
+}
+
+
+async def test_the_model_is_told_what_is_wrong_with_a_call_and_goes_on(database_url: str, tmp_path: Path) -> None:
+    replies: list[dict[str, Any]] = [{"text": "Fine.", "when": '"role": "tool"'}]
+    replies += [{"calls": calls, "when": f"Case {name}."} for name, (calls, _) in TOLD.items()]
+    async with ChatServer(replies) as server:
+        settings = Settings(home=tmp_path, database_url=database_url, environment={"MODEL": server.url, "KEY": "k"})
+        async with Circuit.open(settings=settings) as circuit:
+            for name, (calls, code) in TOLD.items():
+                workflow = await circuit.load(WORKFLOW.format(name=name, key="KEY", more=""))
+                case = await circuit.start(workflow.id, {})
+                frames = [one.frame.body async for one in circuit.stream(case) if isinstance(one, StreamUpdate)]
+                assert (await circuit.case(case)).marking == {"answered": 1}
+                bodies = [json.loads(frame) for frame in frames]
+                results = [body["result"] for body in bodies if "result" in body]
+                codes = {one["error"]["code"] for one in results if isinstance(one, dict) and "error" in one}
+                assert (len(results), codes) == (len(calls), {code} if code else set()), name
+
+
+class Guard:
+    """Holds everything, leaves a name out, and refuses what is secret."""
+
+    holds = True
+
+    async def before(self, request: ModelRequest) -> ModelRequest:
+        return request
+
+    async def after(self, request: ModelRequest, answer: Answer) -> Answer:
+        if "secret" in answer.text:
+            raise OutputHeld("the answer tells a secret")
+        return with_text(answer, answer.text.replace("Ada", "***"))
+
+
+async def test_what_an_interceptor_holds_back_is_nowhere(database_url: str, tmp_path: Path) -> None:
+    replies = [{"text": "Ada did it.", "when": "Case tells."}, {"text": "A secret of Bob.", "when": "Case hides."}]
+    async with ChatServer(replies) as server:
+        settings = Settings(home=tmp_path, database_url=database_url, environment={"MODEL": server.url, "KEY": "k"})
+        async with Circuit.open(settings=settings, interceptors=[Guard()]) as circuit:
+            views: list[Any] = []
+            for name in ("tells", "hides"):
+                more = "cache: {ttl: 1h}\n    conversation: case"
+                workflow = await circuit.load(WORKFLOW.format(name=name, key="KEY", more=more))
+                views.append(await circuit.wait(await circuit.start(workflow.id, {})))
+            raw = await circuit.database.raw()
+            stored = [
+                row[0]
+                for table in ("journal", "stream_event", "history", "message", "cached_answer", "execution", "token")
+                for row in await raw.fetch(f"SELECT t::text FROM circuit.{table} t")
+            ]
+            await raw.close()
+    assert [view.marking for view in views] == [{"answered": 1}, {"failed": 1}]
+    assert any("*** did it." in row for row in stored)
+    assert not any("Ada" in row or "Bob" in row for row in stored)
+    assert any("output_held" in row for row in stored)
