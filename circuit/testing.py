@@ -41,6 +41,7 @@ from circuit.errors import InvalidRequest
 from circuit.events import CaseEvent, CaseStarted, FiringBegun, StreamType, TokenImage
 from circuit.ids import CaseKey, uuid7
 from circuit.net.marking import Token
+from circuit.net.reception import message_key
 from circuit.providers.registry import ProviderRegistry
 from circuit.security.principal import EVERY_ROLE, Principal
 from circuit.storage.records import CaseRow, CaseState, CaseStatus, CommandRow, CommandState, LogWrite
@@ -214,6 +215,15 @@ class Run:
         """Send what a transition waits for, and settle. Raises `AssertionError` where the case refuses."""
         sent = {"firing": self._waiting(transition), "key": key, "payload": payload}
         await self._ask("signal", sent, by, (EVERY_ROLE,))
+
+    async def send(
+        self, name: str, data: Mapping[str, Any] | None = None, *, key: Sequence[str | int] = (), by: str = "test"
+    ) -> None:
+        """Send the case a message with its `key`, and settle. Raises `AssertionError` where it does not wait for it."""
+        spelt = message_key(list(key))
+        identity = uuid7(0, self._commands)
+        sent = {"message": str(identity), "name": name, "key": spelt, "data": dict(data or {})}
+        await self._ask("message", sent, by, (EVERY_ROLE,))
 
     async def retry(self) -> None:
         """Let what open incidents block be tried again, and settle."""

@@ -68,5 +68,7 @@ def print_why(why: CaseWhy, terminal: Terminal) -> None:
         for obstacle in transition.obstacles:
             if obstacle.kind == "suspended":
                 terminal.line(f"    circuit signal {why.key} {obstacle.subject.rpartition('.')[2]} --data '...'")
+            if obstacle.kind == "child":
+                terminal.line(f"    circuit why {obstacle.subject}")
         if transition.enabled and any(obstacle.kind == "person" for obstacle in transition.obstacles):
             terminal.line(f"    circuit fire {why.key} {one_line(transition.transition)} --form '{{...}}'")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from circuit.definition.workflow import Workflow
+from circuit.engine.kinship import CHILD
 from circuit.engine.memory import LiveFiring, Memory
 from circuit.engine.views import CaseWhy, Obstacle, TransitionWhy, instant
 from circuit.net.diagnosis import Reason, ReasonKind, why
@@ -75,6 +76,11 @@ def _of_attempt(memory: Memory, live: LiveFiring) -> Obstacle:
         key = f" {row.awaits['key']!r}" if row.awaits["key"] else ""
         until = f", until {instant(row.wake_at)}" if row.wake_at is not None else ""
         since = instant(datetime.fromisoformat(row.awaits["since"]))
+        if CHILD in row.awaits:
+            called = row.awaits["payload"]["workflow"]
+            child = row.awaits[CHILD]
+            message = f"execution {execution} waits since {since}{until} for case {child} of {called} to end"
+            return Obstacle("child", child, None, None, message)
         message = f"execution {execution} waits for {row.awaits['kind']}{key} since {since}{until}"
         return Obstacle("suspended", execution, None, None, message)
     failure = f" after {row.error['code']}: {row.error['message']}" if row.error else ""
@@ -108,13 +114,13 @@ def _summary(memory: Memory, transitions: tuple[TransitionWhy, ...]) -> str:
         obstacle.message
         for transition in transitions
         for obstacle in transition.obstacles
-        if obstacle.kind in ("running", "retry", "suspended", "resource")
+        if obstacle.kind in ("running", "retry", "suspended", "resource", "child")
     ]
     people = [
         f"{transition.transition} {obstacle.message}"
         for transition in transitions
         for obstacle in transition.obstacles
-        if obstacle.kind == ReasonKind.PERSON.value
+        if obstacle.kind in (ReasonKind.PERSON.value, ReasonKind.MESSAGE.value)
     ]
     if waits or people:
         return "; ".join([*waits, *people]) + "."

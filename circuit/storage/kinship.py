@@ -1,4 +1,5 @@
-"""Which cases a case opened (under a tenant's row security)."""
+"""Which cases a case opened (under a tenant's row security), and what is wrong between parents and children (under the
+engine's role)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey
 from circuit.storage import rows, tables
+from circuit.storage.driver import Connection, Record
 from circuit.storage.records import CaseRow, Parent
 
 MOST_CHILDREN = 1_000
@@ -27,6 +29,42 @@ _BUSY = text(
     SELECT coalesce(bool_or(owner IS NOT NULL OR status = 'running'), false) FROM kin
     """
 )
+
+
+# The end of a child and the command that tells its parent are one commit, and so are the end of a firing and the cancel
+# of the case that it waited for.
+_UNTOLD = """
+SELECT c.tenant_id, c.parent_case AS case_id, c.parent_firing AS firing, c.case_id AS child
+FROM circuit."case" c JOIN circuit.firing f
+    ON f.tenant_id = c.tenant_id AND f.case_id = c.parent_case AND f.number = c.parent_firing
+WHERE c.parent_case IS NOT NULL AND c.status IN ('completed', 'failed', 'cancelled')
+    AND f.state = 'suspended' AND f.awaits ->> 'case' = c.case_id::text AND NOT EXISTS (
+        SELECT FROM circuit.command k WHERE k.tenant_id = f.tenant_id AND k.case_id = f.case_id
+            AND k.kind = 'child_ended' AND k.state = 'pending'
+    )
+ORDER BY 1, 2, 3 LIMIT $1
+"""
+_ORPHANED = """
+SELECT c.tenant_id, c.case_id, c.parent_case, c.parent_firing FROM circuit."case" c
+WHERE c.parent_case IS NOT NULL AND c.status NOT IN ('completed', 'failed', 'cancelled') AND NOT EXISTS (
+    SELECT FROM circuit.firing f WHERE f.tenant_id = c.tenant_id AND f.case_id = c.parent_case
+        AND f.number = c.parent_firing AND f.state = 'suspended' AND f.awaits ->> 'case' = c.case_id::text
+) AND NOT EXISTS (
+    SELECT FROM circuit.command k WHERE k.tenant_id = c.tenant_id AND k.case_id = c.case_id
+        AND k.kind = 'cancel' AND k.state = 'pending'
+)
+ORDER BY 1, 2 LIMIT $1
+"""
+
+
+async def untold(conn: Connection, limit: int) -> list[Record]:
+    """Firings that wait for a case which has ended, and which nothing will tell of it."""
+    return await conn.fetch(_UNTOLD, limit)
+
+
+async def orphaned(conn: Connection, limit: int) -> list[Record]:
+    """Cases that live on although the firing that opened them does not wait for them any more."""
+    return await conn.fetch(_ORPHANED, limit)
 
 
 async def children(conn: AsyncConnection, tenant: int, parents: Sequence[UUID]) -> list[tuple[CaseKey, CaseRow]]:

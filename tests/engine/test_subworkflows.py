@@ -16,7 +16,9 @@ from running import LIMITS, engine, publish, start, until
 from circuit.actions.human import HumanAction
 from circuit.actions.subworkflow import SubworkflowAction
 from circuit.engine.action import Action, ActionCall, ActionContext, ActionOutput
+from circuit.engine.audit import deployment
 from circuit.engine.children import Children
+from circuit.engine.connecting import connected
 from circuit.engine.engine import Engine
 from circuit.engine.kinship import DEEPEST
 from circuit.engine.versions import Versions
@@ -86,6 +88,34 @@ async def plain(database_url: str) -> AsyncIterator[Any]:
     await connection.close()
 
 
+async def audited(database: Database) -> list[str]:
+    """What `circuit fsck` finds wrong beyond single cases."""
+    async with connected(database) as connection:
+        faults, _ = await deployment.check(connection)
+    return [fault.message for fault in faults]
+
+
+async def test_an_audit_finds_who_waits_for_nothing_and_who_is_not_waited_for(database: Database, plain: Any) -> None:
+    async with family(database, Doing(for_ever)) as running:
+        await publish(running, CHILD)
+        await publish(running, PARENT)
+        keys = [await start(running, "order", {"customer": "Ada"}) for _ in range(2)]
+        children = [await child_of(running, plain, key) for key in keys]
+        for key in keys:
+            await until(running, key, "waiting")
+    # Nobody says what the new case needs of a worker but its row: an older release takes none of them.
+    needed = await plain.fetch(
+        'SELECT DISTINCT b.requires::text FROM circuit."case" c JOIN circuit.bucket b ON b.bucket = c.bucket'
+        " WHERE c.parent_case IS NOT NULL"
+    )
+    assert len(needed) == 1 and '"features": ["subworkflow"]' in needed[0][0]
+    await plain.execute("SET session_replication_role = replica")
+    await plain.execute('UPDATE circuit."case" SET status = $1 WHERE case_id = $2', "completed", children[0].case)
+    await plain.execute("UPDATE circuit.firing SET state = 'failed' WHERE case_id = $1", keys[1].case)
+    found = await audited(database)
+    assert [f"waits for case {children[0]}" in one or f"{keys[1]}.1" in one for one in found] == [True, True], found
+
+
 async def child_of(running: Engine, plain: Any, parent: CaseKey) -> CaseKey:
     async def look() -> Any:
         return await plain.fetchval('SELECT case_id FROM circuit."case" WHERE parent_case = $1', parent.case)
@@ -153,6 +183,9 @@ async def test_who_waits_is_cancelled_with_what_it_waits_for_and_neither_is_sign
         key = await start(running, "order", {"customer": "Ada"})
         child = await child_of(running, plain, key)
         await until(running, key, "waiting")
+        why = await running.queries.why(key)
+        assert why is not None and f"for case {child} of credit to end" in why.summary
+        assert await audited(database) == []
         refused = await running.commands.signal(key, 1, {"status": "completed"}, principal=LOCAL)
         assert refused.state.value == "refused" and "waits for the end of case" in str(refused.result)
         await running.commands.cancel(key, principal=LOCAL)

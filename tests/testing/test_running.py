@@ -202,3 +202,23 @@ def test_the_page_that_shows_it_is_run(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "3 passed" in ran.stdout
+
+
+async def test_a_message_comes_when_the_test_sends_it() -> None:
+    text = """
+workflow: order
+places: [open, paid]
+transitions:
+  pay:
+    from_places: open
+    to_place: paid
+    trigger: {type: message, message: payment, correlate: data.id}
+    output_mapping: {data.amount: message.amount}
+"""
+    async with running(text, {"id": 7}) as run:
+        await run.settle()
+        assert run.status == "waiting"
+        with pytest.raises(AssertionError, match="does not wait for the message payment"):
+            await run.send("payment", {"amount": 5}, key=[8])
+        await run.send("payment", {"amount": 5}, key=[7])
+        assert run.places() == {"paid": 1} and run.tokens()[0].data == {"id": 7, "amount": 5}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from circuit.engine.audit.fault import RECLAIM, Fault
 from circuit.ids import CaseKey
-from circuit.storage import audit, resources
+from circuit.storage import audit, kinship, resources
 from circuit.storage.archive import ArchiveRow
 from circuit.storage.driver import Connection
 from circuit.storage.rows import plain
@@ -43,6 +43,7 @@ async def check(conn: Connection) -> tuple[list[Fault], list[str]]:
         told = "there is no such worker"
         faults.append(_of_worker("I10", "worker_lease", str(worker), told))
     faults += await _holds(conn)
+    faults += await _kin(conn)
     for row in await audit.dead_rows(conn):
         told = f"{row['dead']} dead rows for {row['live']} living ones"
         notes.append(f"I10: table {row['table']}: {told}; see whether autovacuum runs")
@@ -60,6 +61,20 @@ async def _holds(conn: Connection) -> list[Fault]:
         key = {name: row[name] for name in ("tenant_id", "workflow_id", "place")}
         told = f"{row['amount']} of it are granted, and there are {row['capacity']}"
         faults.append(Fault("I7", "resource", key, told, "wait until firings end, and report it as a fault of Circuit"))
+    return faults
+
+
+async def _kin(conn: Connection) -> list[Fault]:
+    """I3 and I6: who waits for a case hears of its end, and a case does not outlive who waits for it."""
+    faults: list[Fault] = []
+    for row in await kinship.untold(conn, MOST_FAULTS):
+        key = {"tenant_id": row["tenant_id"], "case_id": str(row["case_id"]), "number": row["firing"]}
+        told = f"it waits for case {row['child']}, which has ended, and nothing will tell it"
+        faults.append(Fault("I3", "firing", key, told, "cancel the case, or report it as a fault of Circuit"))
+    for row in await kinship.orphaned(conn, MOST_FAULTS):
+        key = {"tenant_id": row["tenant_id"], "case_id": str(row["case_id"])}
+        told = f"execution {row['parent_case']}.{row['parent_firing']}, which opened it, does not wait for it any more"
+        faults.append(Fault("I6", "case", key, told, f"circuit cancel {row['case_id']}"))
     return faults
 
 
