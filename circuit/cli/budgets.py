@@ -131,20 +131,20 @@ def set_budget(
 
 
 @app.command("remove")
-def remove(case: CaseOption = None, workflow: WorkflowOption = None, as_json: JsonOption = False) -> int:
-    """Take a budget away, with what is spent of it; without --case and --workflow, that of the tenant.
+def remove(workflow: WorkflowOption = None, as_json: JsonOption = False) -> int:
+    """Take the budget of a workflow away, with what is spent of it; without --workflow, that of the tenant.
 
     \b
     Example: circuit budgets remove --workflow triage
     """
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
-        removed = await circuit.budgets.remove(circuit.principal, _target(case, workflow))
+        removed = await circuit.budgets.remove(circuit.principal, _target(None, workflow))
         if as_json:
             terminal.result({"removed": removed})
         else:
             told = "is removed" if removed else "did not exist"
-            terminal.line(one_line(f"the budget of {_whose(case, workflow)} {told}"))
+            terminal.line(one_line(f"the budget of {_whose(None, workflow)} {told}"))
         return 0
 
     return _with_circuit(body, as_json=as_json)

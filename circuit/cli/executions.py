@@ -10,6 +10,7 @@ import typer
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, compact, one_line
 from circuit.settings import Settings
+from circuit.spend import dollars, microdollars
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
@@ -91,6 +92,8 @@ def _print(found: ExecutionRecord, terminal: Terminal) -> None:
     for name, value in shown["provenance"].items():
         terminal.line(one_line(f"{name}: {value if isinstance(value, str) else compact(value, 300)}"))
     terminal.line(f"attempts: {found.attempts}, starts: {found.starts}, crashes: {found.crashes}")
+    if found.cost is not None:
+        terminal.line(f"cost: {dollars(microdollars(found.cost))} USD")
     if run.usage:
         terminal.line(one_line(f"usage: {compact(dict(run.usage), 300)}"))
     if run.error is not None:

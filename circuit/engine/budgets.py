@@ -140,10 +140,12 @@ class Budgets:
         return BudgetView(found)
 
     async def remove(self, principal: Principal, target: Target) -> bool:
-        """Take a budget away, with what is spent of it. Returns whether there was one. That of a case goes back to
-        what its workflow says at its next call. Raises `Forbidden`."""
+        """Take the budget of a workflow or the tenant away, with what is spent of it. Returns whether there was one.
+        Raises `Forbidden`, and `InvalidRequest` for that of a case, which bounds it to its end."""
         key = target.key(principal.tenant)
         principal.require(_NEEDS[key.scope])
+        if key.scope == "case":
+            raise InvalidRequest("the budget of a case stays with it: raise it (`circuit budgets set --case ...`)")
         async with self._database.transaction(key.tenant) as connection:
             removed = await budgets.remove(connection, key)
             if removed:

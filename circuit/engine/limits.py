@@ -9,7 +9,7 @@ from circuit.engine.connecting import connected
 from circuit.errors import InvalidRequest
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.storage import shares
+from circuit.storage import ledger, shares
 from circuit.storage.database import Database
 from circuit.storage.shares import LimitRow, Pool
 
@@ -68,9 +68,19 @@ class ExecutionLimits:
             raise InvalidRequest(f"a limit is 0 to {MOST} executions, not {executions}")
         async with connected(self._database) as connection:
             await shares.set_limit(connection, of, executions, principal.subject)
+        async with self._database.transaction(principal.tenant) as transaction:
+            await ledger.note(transaction, principal, "limit.set", _named(of), executions=executions)
 
     async def remove(self, principal: Principal, of: Pool) -> bool:
         """Take a limit away. Returns whether there was one. Raises `Forbidden`."""
         principal.require(Permission.ADMINISTER)
         async with connected(self._database) as connection:
-            return await shares.remove_limit(connection, of)
+            removed = await shares.remove_limit(connection, of)
+        if removed:
+            async with self._database.transaction(principal.tenant) as transaction:
+                await ledger.note(transaction, principal, "limit.remove", _named(of))
+        return removed
+
+
+def _named(of: Pool) -> str:
+    return f"{of.kind} {of.name}".strip()

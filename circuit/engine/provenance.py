@@ -43,8 +43,9 @@ class FeedbackView:
 
 @dataclass(frozen=True, slots=True)
 class AnswerView:
-    """A recorded answer: of which attempt and step, by which model, with the usage as the provider told it.
-    `cached`: no model was asked, for an identical request had been answered before."""
+    """A recorded answer: of which attempt and step, by which model, with the usage as the provider told it, and what it
+    cost in US dollars (None where no price is known). `cached`: no model was asked, for an identical request had been
+    answered before."""
 
     attempt: int
     step: str
@@ -52,6 +53,7 @@ class AnswerView:
     model: str | None
     usage: Mapping[str, Any]
     cached: bool = False
+    cost: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -61,6 +63,7 @@ class AnswerView:
             "model": self.model,
             "usage": dict(self.usage),
             "cached": self.cached,
+            "cost_usd": self.cost,
         }
 
 
@@ -78,6 +81,13 @@ class ExecutionRecord:
     answers: Sequence[AnswerView]
     feedback: Sequence[FeedbackView]
 
+    @property
+    def cost(self) -> float | None:
+        """What all of its recorded answers cost in US dollars, those of attempts that failed too; None where no price
+        is known of any."""
+        known = [answer.cost for answer in self.answers if answer.cost is not None]
+        return round(sum(known), 9) if known else None
+
     def as_dict(self) -> dict[str, Any]:
         return {
             **self.execution.as_dict(),
@@ -87,6 +97,7 @@ class ExecutionRecord:
             "attempts": self.attempts,
             "starts": self.starts,
             "crashes": self.crashes,
+            "cost_usd": self.cost,
             "provenance": dict(self.execution.descriptor),
             "answers": [answer.as_dict() for answer in self.answers],
             "feedback": [one.as_dict() for one in self.feedback],
@@ -104,6 +115,7 @@ def answer_view(attempt: int, step: str, at: datetime, value: Any) -> AnswerView
         model if isinstance(model, str) else None,
         cast("dict[str, Any]", usage) if isinstance(usage, dict) else {},
         told.get("cached") is True,
+        float(told["cost"]) if isinstance(told.get("cost"), int | float) else None,
     )
 
 

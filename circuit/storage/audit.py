@@ -36,7 +36,7 @@ SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
 """
 
 _PAGE = """
-SELECT t.*, w.id AS worker_id, w.fenced, r.due_at AS ready_at, now() AS now,
+SELECT t.*, w.id AS worker_id, w.fenced, r.due_at AS ready_at, r.bucket AS ready_bucket, now() AS now,
     extract(epoch FROM now() - l.expires_at)::float8 AS lease_over_seconds
 FROM (
     SELECT * FROM circuit."case" c
@@ -68,6 +68,10 @@ _ROWS = {
     "execution": _of_cases("t.*", "execution", "ORDER BY t.firing"),
     "incident": _of_cases("t.*", "incident", "ORDER BY t.number"),
     "awaited_message": _of_cases("t.*", "awaited_message", "ORDER BY t.transition, t.name, t.key"),
+    "budget": "SELECT i.tenant_id, i.case_id, t.since, t.spent_calls, t.spent_tokens, t.spent_microdollars"
+    " FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id) JOIN circuit.budget t"
+    " ON t.tenant_id = i.tenant_id AND t.scope = 'case' AND t.subject = i.case_id::text",
+    "charge": _of_cases("t.*", "charge", "ORDER BY t.firing, t.start, t.number"),
     "command": _of_cases("t.tenant_id, t.case_id, t.command_id, t.kind, t.state, t.settled_at, t.result", "command"),
     "journal": _of_cases(
         "t.tenant_id, t.case_id, t.firing, t.step, max(t.attempt) AS attempt, count(*) AS answers,"

@@ -107,12 +107,14 @@ _KEYS = "unnest($1::int4[], $2::text[], $3::text[]) AS i(tenant_id, scope, subje
 _SAME = "b.tenant_id = i.tenant_id AND b.scope = i.scope AND b.subject = i.subject"
 _ORDER = "b.tenant_id, b.scope, b.subject"
 _APPLY = f"SELECT {_ORDER} FROM {_KEYS} JOIN circuit.budget b ON {_SAME}"
+# It counts from the beginning of the case: nothing was spent before its first call.
 _OPEN = """
-INSERT INTO circuit.budget (tenant_id, scope, subject, calls, tokens, microdollars, updated_by)
-SELECT tenant_id, scope, subject, calls, tokens, microdollars, 'circuit'
+INSERT INTO circuit.budget (tenant_id, scope, subject, calls, tokens, microdollars, since, updated_by)
+SELECT i.tenant_id, i.scope, i.subject, i.calls, i.tokens, i.microdollars, t.started_at, 'circuit'
 FROM unnest($1::int4[], $2::text[], $3::text[], $4::int8[], $5::int8[], $6::int8[])
     AS i(tenant_id, scope, subject, calls, tokens, microdollars)
-ORDER BY tenant_id, scope, subject
+JOIN circuit."case" t ON t.tenant_id = i.tenant_id AND t.case_id = i.subject::uuid
+ORDER BY i.tenant_id, i.scope, i.subject
 ON CONFLICT DO NOTHING
 """
 _LOCK = f"SELECT {_ORDER} FROM {_KEYS} JOIN circuit.budget b ON {_SAME} ORDER BY {_ORDER} FOR UPDATE OF b"
@@ -428,3 +430,39 @@ def _budget(row: Any) -> Budget:
         updated_at=row["updated_at"],
         updated_by=row["updated_by"],
     )
+
+
+# What is wrong with charges and budgets. A limit that was lowered is passed by nobody's fault, and what a prompt was
+# counted too low by, is allowed for: one tenth.
+_STRAY = """
+SELECT c.tenant_id, c.case_id, c.firing, c.start, c.number FROM circuit.charge c
+WHERE c.settled_at IS NULL AND c.held_at < now() - make_interval(secs => $1)
+    AND NOT EXISTS (SELECT FROM circuit.worker w WHERE w.id = c.worker AND NOT w.fenced)
+ORDER BY 1, 2, 3, 4, 5 LIMIT $2
+"""
+_OVERDRAWN = f"""
+SELECT b.tenant_id, b.scope, b.subject, concat_ws(
+    ', ',
+    CASE WHEN b.spent_calls + c.settled_calls + c.held_calls > b.calls THEN 'calls' END,
+    CASE WHEN b.spent_tokens + c.settled_tokens + c.held_tokens > b.tokens * 1.1 THEN 'tokens' END,
+    CASE WHEN b.spent_microdollars + c.settled_microdollars + c.held_microdollars > b.microdollars * 1.1
+        THEN 'money' END
+) AS passed
+FROM circuit.budget b {_CHARGES.format(since="b.since")}
+WHERE (b.updated_by = 'circuit' OR b.updated_at <= b.since) AND (
+    b.spent_calls + c.settled_calls + c.held_calls > b.calls
+    OR b.spent_tokens + c.settled_tokens + c.held_tokens > b.tokens * 1.1
+    OR b.spent_microdollars + c.settled_microdollars + c.held_microdollars > b.microdollars * 1.1
+)
+ORDER BY 1, 2, 3 LIMIT $1
+"""
+
+
+async def stray(conn: Connection, older_than_seconds: float, limit: int) -> list[Record]:
+    """Charges that workers which are over have left open, and that nobody has settled for so long."""
+    return await conn.fetch(_STRAY, older_than_seconds, limit)
+
+
+async def overdrawn(conn: Connection, limit: int) -> list[Record]:
+    """Budgets of which more is spent and held than there is, and whose limits were never changed."""
+    return await conn.fetch(_OVERDRAWN, limit)

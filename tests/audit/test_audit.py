@@ -17,6 +17,7 @@ from tests.cli.commanding import Command
 
 WORKFLOW = """
 workflow: planted
+budget: {tokens: 1000000}
 places:
   begin: {initial: true}
   middle: {}
@@ -29,6 +30,7 @@ agents:
     description: Speaks.
     llm_provider: {type: scripted, model: any, responses: ["a few words"]}
     prompts: {user_template: "Say {token_id}"}
+    llm_config: {max_tokens: 100}
 transitions:
   speak: {from_places: begin, to_place: middle, agent_execution: {agent_id: speaker}}
   finish: {from_places: middle, to_place: end, conditions: ["!has(data.stay) && !has(data.odd)"]}
@@ -179,6 +181,28 @@ PLANTS = [
     pytest.param('UPDATE circuit."case" SET next_token = 50', ("I7", "case"), id="a counter that counts nothing"),
     pytest.param('UPDATE circuit."case" SET next_firing = 50', ("I7", "case"), id="firings that never were"),
     pytest.param('UPDATE circuit."case" SET started_at = now()', ("I7", "case"), id="started at another time"),
+    pytest.param(
+        'UPDATE circuit."case" SET fired = \'{"finish": 9}\', fired_seq = 3', ("I7", "case"), id="fired more often"
+    ),
+    pytest.param(
+        "INSERT INTO circuit.ready (bucket, tenant_id, case_id, due_at)"
+        f' SELECT bucket + 1, tenant_id, case_id, now() FROM circuit."case" WHERE {OF_WAITING}',
+        ("I4", "ready"),
+        id="in another bucket",
+    ),
+    pytest.param("UPDATE circuit.budget SET spent_tokens = 1", ("I7", "budget"), id="spent and not counted"),
+    pytest.param(
+        "UPDATE circuit.budget SET spent_tokens = 2000000, updated_at = since", ("I9", "budget"), id="beyond its budget"
+    ),
+    pytest.param(
+        "UPDATE circuit.firing SET request = request || jsonb_build_object("
+        "'due', '2026-01-01T00:00:00+00:00', 'refreshed', '[{\"number\": 1, \"entered_at\": \"x\"}]'::jsonb),"
+        f" number = CASE WHEN number = 1 THEN 1 ELSE number END WHERE {OF_ENDED};"
+        " INSERT INTO circuit.firing SELECT tenant_id, case_id, 2, transition, state, attempt, start, crashes, request"
+        f" FROM circuit.firing WHERE {OF_ENDED}",
+        ("I8", "firing"),
+        id="run twice when it was due once",
+    ),
     pytest.param("UPDATE circuit.journal SET firing = 77", ("I9", "journal"), id="an answer for no firing"),
     pytest.param("UPDATE circuit.journal SET attempt = 77", ("I9", "journal"), id="an answer before its attempt"),
     pytest.param(f'DELETE FROM circuit."case" WHERE {OF_ENDED}', ("I10", "history"), id="rows of no case"),

@@ -37,6 +37,10 @@ def test_budgets_from_the_command_line(circuit: Command, tmp_path: Path) -> None
     assert circuit("run", "--resume", case).code == 0
     shown = circuit("budgets", "show", "--case", case, "--json").json
     assert shown["spent"]["calls"] == 1 and 0 < shown["spent"]["usd"] < 0.001 and shown["held"]["calls"] == 0
+    ran = circuit("executions", "show", f"{case}.2", "--json").json
+    assert ran["cost_usd"] == ran["answers"][0]["cost_usd"] == shown["spent"]["usd"]
+    assert f"cost: {ran['cost_usd']:.6f}".rstrip("0") in circuit("executions", "show", f"{case}.2").out
+    assert circuit("fsck").code == 0
     assert circuit("budgets", "set", "--workflow", "digest", "--tokens", "1_000", "--per", "day").code == 0
     assert circuit("budgets", "set", "--usd", "10").code == 0
     assert circuit("budgets", "set", "--tokens", "5").code == 0

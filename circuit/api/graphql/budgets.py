@@ -109,9 +109,12 @@ class BudgetMutations:
         view = await _budgets(info).set(info.context.principal, Target(case_id, workflow_id), change)
         return Budget.of(view)
 
-    @strawberry.mutation(description="Take a budget away, with what is spent of it. False if there was none.")
-    async def remove_budget(self, info: Resolving, case_id: _CaseId = None, workflow_id: _WorkflowId = None) -> bool:
-        return await _budgets(info).remove(info.context.principal, Target(case_id, workflow_id))
+    @strawberry.mutation(
+        description="Take the budget of a workflow away, or the tenant's, with what is spent of it. False if there was"
+        " none."
+    )
+    async def remove_budget(self, info: Resolving, workflow_id: _WorkflowId = None) -> bool:
+        return await _budgets(info).remove(info.context.principal, Target(None, workflow_id))
 
 
 def _limit(unit: str, value: float | None) -> int | None:

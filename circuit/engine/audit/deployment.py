@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from circuit.engine.audit.fault import RECLAIM, Fault
 from circuit.ids import CaseKey
-from circuit.storage import audit, kinship, resources
+from circuit.storage import audit, budgets, kinship, resources
 from circuit.storage.archive import ArchiveRow
 from circuit.storage.driver import Connection
 from circuit.storage.rows import plain
@@ -44,6 +44,7 @@ async def check(conn: Connection) -> tuple[list[Fault], list[str]]:
         faults.append(_of_worker("I10", "worker_lease", str(worker), told))
     faults += await _holds(conn)
     faults += await _kin(conn)
+    faults += await _budgets(conn, len(helpers) > 0)
     for row in await audit.dead_rows(conn):
         told = f"{row['dead']} dead rows for {row['live']} living ones"
         notes.append(f"I10: table {row['table']}: {told}; see whether autovacuum runs")
@@ -75,6 +76,19 @@ async def _kin(conn: Connection) -> list[Fault]:
         key = {"tenant_id": row["tenant_id"], "case_id": str(row["case_id"])}
         told = f"execution {row['parent_case']}.{row['parent_firing']}, which opened it, does not wait for it any more"
         faults.append(Fault("I6", "case", key, told, f"circuit cancel {row['case_id']}"))
+    return faults
+
+
+async def _budgets(conn: Connection, helped: bool) -> list[Fault]:
+    """I7 and I9: what a lost worker left open is settled, and no budget is passed."""
+    faults: list[Fault] = []
+    for row in await budgets.stray(conn, GRACE_SECONDS, MOST_FAULTS) if helped else ():
+        key = {name: row[name] for name in ("tenant_id", "case_id", "firing", "start", "number")}
+        faults.append(Fault("I7", "charge", key, "its worker is over, and nobody has settled it", RECLAIM))
+    for row in await budgets.overdrawn(conn, MOST_FAULTS):
+        key = {name: row[name] for name in ("tenant_id", "scope", "subject")}
+        told = f"more is spent and held of it than there is: {row['passed']}"
+        faults.append(Fault("I9", "budget", key, told, "raise it, and report it as a fault of Circuit"))
     return faults
 
 

@@ -14,7 +14,18 @@ from typing import Any
 from uuid import UUID
 
 from circuit.definition.workflow import Workflow
-from circuit.engine.audit import answers, counters, deployment, endings, firings, progress, streams, tokens
+from circuit.engine.audit import (
+    answers,
+    budgets,
+    counters,
+    deployment,
+    endings,
+    firings,
+    progress,
+    schedules,
+    streams,
+    tokens,
+)
 from circuit.engine.audit.case import AuditedCase
 from circuit.engine.audit.fault import LOST, Fault
 from circuit.engine.audit.replay import Replay
@@ -38,6 +49,8 @@ _CHECKS = (
     streams.check,
     endings.check,
     answers.check,
+    schedules.check,
+    budgets.check,
 )
 
 
@@ -161,7 +174,7 @@ async def _check(
     key = stored.key
     try:
         workflow = await _version(conn, stored, stored.row["workflow_hash"], versions, report)
-        replay = Replay(key, None)
+        replay = Replay(key, None, counted_upto=stored.row["fired_seq"])
         found: list[Fault] = []
         async for row in audit.history(conn, page, key):
             report.events += 1

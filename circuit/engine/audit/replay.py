@@ -65,7 +65,8 @@ class Replayed:
 @dataclass(slots=True)
 class Replay:
     """A case as far as its events were applied. `version` is the one of its workflow that it is on; who applies events
-    sets `net` before each that changes it. `arrivals` are the versions with which the tokens came to where they lie."""
+    sets `net` before each that changes it. `arrivals` are the versions with which the tokens came to where they lie,
+    `counted` is what of `fired` came up to the event `counted_upto`."""
 
     key: CaseKey
     net: Net | None
@@ -81,6 +82,8 @@ class Replay:
     incidents: dict[int, bool] = field(default_factory=dict[int, bool])
     fired: Counter[str] = field(default_factory=Counter[str])
     arrivals: dict[int, int] = field(default_factory=dict[int, int])
+    counted: Counter[str] = field(default_factory=Counter[str])
+    counted_upto: int = 0
 
     def apply(self, seq: int, at: datetime, event: CaseEvent) -> Iterator[Fault]:
         """Take the next event of the case."""
@@ -151,6 +154,7 @@ class Replay:
         if event.origin is not None:
             # A fork has a past already.
             self.fired.update(event.origin.fired)
+            self.counted.update(event.origin.fired)
             for image, entered in zip(event.produced, event.origin.entered, strict=True):
                 self.marking.replace(_token(image, entered))
 
@@ -211,7 +215,10 @@ class Replay:
                 yield from self._arcs(seq, "consumes", event.transition, event.consumed, transition.consumes)
                 yield from self._made(seq, transition, event)
             yield from self._emptied(seq, transition, event)
-        self.fired[transition.label if transition is not None else event.transition] += 1
+        label = transition.label if transition is not None else event.transition
+        self.fired[label] += 1
+        if seq <= self.counted_upto:
+            self.counted[label] += 1
         if event.firing is not None:
             execution = ExecutionStatus.COMPLETED if event.skipped is None else ExecutionStatus.FAILED
             yield from self._end(seq, event.firing, event, FiringState.COMPLETED, execution)
