@@ -53,6 +53,7 @@ class Settings:
     stream_buffer_size: int = 1000
     connection_timeout: float = 30.0
     log_level: str = "warning"
+    log_format: str = "text"
     access: Access = field(default_factory=Access)
     actions: tuple[str, ...] = ()
     http_hosts: tuple[str, ...] = ()
@@ -93,6 +94,7 @@ class Settings:
             http_hosts=_names(values, "CIRCUIT_HTTP_HOSTS"),
             http_private=_choice(values, "CIRCUIT_HTTP_PRIVATE", "false", ("true", "false")) == "true",
             log_level=_choice(values, "CIRCUIT_LOG_LEVEL", "warning", LOG_LEVELS),
+            log_format=_choice(values, "CIRCUIT_LOG_FORMAT", "text", ("text", "json")),
             access=_access(values),
             archive_after=_span(values, "CIRCUIT_ARCHIVE_AFTER"),
             archive_folder=_folder(values, "CIRCUIT_ARCHIVE_DIR"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Annotated, Any
@@ -30,30 +32,53 @@ def serve(
     ] = None,
     pools: PoolOption = None,
     actions: ActionsOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=0,
+            max=256,
+            help="Work on cases in so many processes of their own, and not in the server's; 0: serve only.",
+        ),
+    ] = None,
 ) -> int:
     """Serve GraphQL, WebSocket and SSE, and work on cases. Ends cleanly on SIGINT and SIGTERM.
 
+    With --workers a process that is lost is started again, and all end with the server.
+
     \b
-    Example: circuit serve --port 4000
+    Examples:
+      circuit serve --port 4000
+      circuit serve --workers 4
     """
     settings = _settings(pools, actions)
     terminal = Terminal()
 
     async def body() -> int:
         from circuit.app import Circuit
+        from circuit.app.supervision import worker_processes
 
-        async with Circuit.open(settings=settings, exit_when_stuck=True, progress=terminal.note) as circuit:
-            await circuit.serve(
-                host or settings.host,
-                settings.port if port is None else port,
-                ready=lambda url: terminal.line(f"circuit serve is ready at {url}"),
-            )
+        opened = Circuit.open(settings=settings, worker=workers is None, exit_when_stuck=True, progress=terminal.note)
+        async with opened as circuit:
+            environment = {**settings.environment, "CIRCUIT_DATABASE_URL": circuit.database.address.url}
+            async with worker_processes(workers or 0, _repeated(pools, actions), environment):
+                await circuit.serve(
+                    host or settings.host,
+                    settings.port if port is None else port,
+                    ready=lambda url: terminal.line(f"circuit serve is ready at {url}"),
+                )
         return 0
 
     return _until_signal(body, settings)
 
 
-def worker(pools: PoolOption = None, actions: ActionsOption = None) -> int:
+def worker(
+    pools: PoolOption = None,
+    actions: ActionsOption = None,
+    supervised: Annotated[
+        bool, typer.Option("--supervised", hidden=True, help="End when standard input ends.")
+    ] = False,
+) -> int:
     """Work on cases, without a server. Any number of workers share one database. Ends cleanly on SIGTERM, and when
     `circuit workers drain` asks it to.
 
@@ -68,10 +93,34 @@ def worker(pools: PoolOption = None, actions: ActionsOption = None) -> int:
 
         async with Circuit.open(settings=settings, exit_when_stuck=True, progress=terminal.note) as circuit:
             terminal.line("circuit worker is ready")
-            await circuit.worked()
+            ends = [asyncio.ensure_future(circuit.worked())]
+            if supervised:
+                ends.append(asyncio.ensure_future(_input_ends()))
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for end in ends:
+                    end.cancel()
         return 0
 
     return _until_signal(body, settings)
+
+
+async def _input_ends() -> None:
+    """Wait until whoever started this process is gone."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while await reader.read(1024):
+        pass
+
+
+def _repeated(pools: list[str] | None, actions: list[str] | None) -> list[str]:
+    """The options as they go to worker processes."""
+    return [
+        *(part for pool in pools or () for part in ("--pool", pool)),
+        *(part for module in actions or () for part in ("--actions", module)),
+    ]
 
 
 def _settings(pools: list[str] | None, actions: list[str] | None) -> Settings:

@@ -22,6 +22,7 @@ from circuit.errors import ActionFailed, Cancelled, CircuitError, ExecutionTimeo
 from circuit.events import StreamDelta, StreamType
 from circuit.ids import CaseKey
 from circuit.net.colour import Colour
+from circuit.observability.logs import about
 from circuit.security.redaction import excerpt, redact
 from circuit.spend import NOTHING, Spend
 from circuit.storage.budgets import Asked, Charge, Settled
@@ -258,7 +259,8 @@ async def _perform(
     try:
         async with limit:
             try:
-                output = await action.perform(call, context)
+                with about(str(call.key), call.execution_id):
+                    output = await action.perform(call, context)
             except Suspended as wait:
                 return _sane_wait(wait)
         return _sane(output)

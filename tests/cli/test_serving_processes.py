@@ -1,0 +1,122 @@
+"""`circuit serve --workers`: real processes that are lost, replaced, and end with the server; and logs for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+
+from circuit.ids import CaseKey, Numbered, uuid7
+from circuit.observability.logs import AboutFilter, JSONFormatter, about
+from tests.cli.commanding import Command
+from tests.cli.test_interrupt import SECONDS, read_until
+from tests.eventually import eventually
+
+
+def workers_of(server: Popen[bytes]) -> list[psutil.Process]:
+    return [one for one in psutil.Process(server.pid).children() if "--supervised" in one.cmdline()]
+
+
+async def test_worker_processes_work_are_replaced_and_end_with_the_server(
+    spawned: Callable[..., Popen[bytes]], database_url: str
+) -> None:
+    async def working() -> int:
+        connection = await asyncpg.connect(database_url)
+        try:
+            return await connection.fetchval(
+                "SELECT count(*) FROM circuit.worker JOIN circuit.worker_lease ON worker_id = id"
+                " WHERE NOT fenced AND expires_at > now()"
+            )
+        finally:
+            await connection.close()
+
+    async def two() -> bool:
+        return await working() == 2
+
+    server = spawned("serve", "--port", "0", "--workers", "2", CIRCUIT_DATABASE_URL=database_url)
+    ready = read_until(server, b"circuit serve is ready at")
+    await eventually(two, within=SECONDS)
+    lost = workers_of(server)[0]
+    lost.kill()
+    await eventually(
+        lambda: len(workers_of(server)) == 2 and lost.pid not in {one.pid for one in workers_of(server)}, within=SECONDS
+    )
+    # The server itself works on nothing, and the case ends all the same.
+    url = ready.split()[-1].decode()
+    async with httpx.AsyncClient(timeout=SECONDS) as client:
+        asked = {"model": "scripted:x", "messages": [{"role": "user", "content": "x"}]}
+        answer = await client.post(f"{url}/v1/chat/completions", json=asked)
+    assert answer.json()["choices"][0]["finish_reason"] == "stop"
+    left = workers_of(server)
+    server.send_signal(signal.SIGTERM)
+    rest, _ = server.communicate(timeout=SECONDS)
+    assert server.returncode == 0, rest.decode()
+    assert b"Traceback" not in rest
+    assert not [one for one in left if one.is_running()]
+
+    # A server that is killed has no time to end anybody: its workers see for themselves that it is gone.
+    server = spawned("serve", "--port", "0", "--workers", "1", CIRCUIT_DATABASE_URL=database_url)
+    read_until(server, b"circuit serve is ready at")
+    [left_over] = workers_of(server)
+    server.kill()
+    server.wait()
+    await eventually(lambda: not left_over.is_running() or left_over.status() == psutil.STATUS_ZOMBIE, within=SECONDS)
+
+
+def test_a_line_of_the_log_is_one_object_that_says_what_it_is_about() -> None:
+    case = CaseKey(1, uuid7(1, 1))
+
+    def line(message: str, *arguments: object, fault: bool = False) -> dict[str, Any]:
+        try:
+            raise ValueError("inside") if fault else KeyError
+        except (ValueError, KeyError):
+            info = sys.exc_info() if fault else None
+        record = logging.LogRecord("circuit.x", logging.WARNING, "", 1, message, arguments, info)
+        AboutFilter().filter(record)
+        text = JSONFormatter().format(record)
+        assert "\n" not in text
+        return json.loads(text)
+
+    plain = line("a %s\nb", "x\ud800")
+    assert (plain["message"], plain["level"], plain["logger"]) == ("a x?\nb", "warning", "circuit.x")
+    assert plain["at"].endswith("Z") and "case_id" not in plain
+    assert line("case %s", case)["case_id"] == str(case)
+    named = Numbered(case.case, 2)
+    assert line("%s", named) | {"at": ""} == {
+        "at": "",
+        "level": "warning",
+        "logger": "circuit.x",
+        "message": str(named),
+        "case_id": str(case),
+        "execution_id": str(named),
+    }
+    with about("c", "c.1"):
+        assert line("x")["execution_id"] == "c.1"
+    assert "ValueError: inside" in line("x", fault=True)["error"]
+
+
+def test_the_command_logs_as_the_settings_say(process: Command, database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "fails.yaml"
+    file.write_text(
+        "workflow: fails\nplaces: {a: {initial: true}, b: {terminal: true}}\n"
+        "transitions: {t: {from_places: a, to_place: b, action: broken}}\n"
+    )
+    (tmp_path / "shop.py").write_text(
+        "import logging\nfrom circuit import action\n\n\n"
+        "@action\ndef broken() -> dict:\n    logging.getLogger('circuit.shop').warning('careful')\n    return {}\n"
+    )
+    settings = {"CIRCUIT_LOG_FORMAT": "json", "CIRCUIT_DATABASE_URL": database_url}
+    done = process("run", file, "--actions", str(tmp_path / "shop.py"), **settings)
+    assert done.code == 0, done.err
+    [said] = [json.loads(row) for row in done.err.splitlines() if row.startswith("{")]
+    assert (said["message"], said["logger"]) == ("careful", "circuit.shop")
+    assert said["execution_id"].startswith(said["case_id"])
