@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +19,9 @@ from circuit.api.server import serve as run_server
 from circuit.app.figures import figures
 from circuit.app.home import Progress
 from circuit.definition import load_workflow
+from circuit.definition.admission import admit
+from circuit.definition.adoption import Catalogue
+from circuit.definition.workflow import Workflow
 from circuit.errors import CircuitError, InvalidRequest, Unauthenticated
 from circuit.http import Http, Timeouts, origin
 from circuit.providers.catalogue import catalogue
@@ -34,6 +38,13 @@ _KEY_SET_SECONDS = 10.0
 _LARGEST_KEY_SET = 1024 * 1024
 
 
+def _loaded(text: str, source: str, *, agents: Catalogue | None = None, unsound: bool = False) -> Workflow:
+    """The workflow in a text, as `circuit load` takes it. `agents` are published ones."""
+    workflow = load_workflow(text, source, misfits, agents)
+    admit(workflow, source, time.monotonic, unsound=unsound)
+    return workflow
+
+
 async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | None = None) -> None:
     """Serve the API of `circuit` as `Circuit.serve` says."""
     services = Services(
@@ -48,7 +59,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         catalogue=partial(catalogue, circuit.registry),
         held_models=circuit.models.held,
         streams=circuit.streams,
-        load=partial(load_workflow, models=misfits),
+        load=_loaded,
         gate=await _gate(circuit, host),
         ready=partial(_health, circuit),
         clock=circuit.clock,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,11 +61,15 @@ def run(
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="CASE", help="Go on with a case instead of starting one.")
     ] = None,
+    allow_unsound: Annotated[
+        bool,
+        typer.Option("--allow-unsound", help="Take a workflow that may deadlock, grow without bound or never end."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the case as one JSON object on standard output, all else on stderr.")
     ] = False,
 ) -> int:
-    """Run one case of a workflow and show live what happens.
+    """Run one case of a workflow and show live what happens. It must be sound, as for `circuit load`.
 
     Exit codes: 0 completed, 1 failed or attention, 2 bad usage or bad file, 3 stuck or waiting.
 
@@ -81,8 +86,10 @@ def run(
     if file is None:
         raise InvalidRequest("circuit run needs a workflow FILE, or --resume CASE.")
     from circuit.definition import model_overrides
+    from circuit.definition.admission import admit
 
     workflow = read_workflow(file, published=True)
+    admit(workflow, str(file), monotonic, unsound=allow_unsound)
     parts = token_parts(token, token_file, assignments or [])
     choices = model_overrides(models or [], workflow)
     told = _conversations(conversations or [])

@@ -97,6 +97,7 @@ def _place(entry: PlaceEntry | None) -> dict[str, Any]:
             "initial": entry.initial or None,
             "terminal": entry.terminal or None,
             "outcome": entry.outcome if entry.outcome != "completed" else None,
+            "ends_case": entry.ends_case or None,
             "dead_letter": entry.dead_letter or None,
             "capacity": entry.capacity,
             "tokens": [{"data": token.data or {}, "metadata": token.metadata or {}} for token in entry.tokens or ()],

@@ -213,6 +213,7 @@ def _place(name: str, value: Mapping[str, Any], colours: Mapping[str, Colour]) -
         terminal=value.get("terminal", False),
         failed=value.get("outcome") == "failed",
         dead_letter=value.get("dead_letter", False),
+        ends_case=value.get("ends_case", False),
     )
 
 

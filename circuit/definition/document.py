@@ -48,6 +48,10 @@ class PlaceEntry(Part):
         Literal["completed", "failed"] | None,
         Field(description="How a case ends whose token arrives in this terminal place. Default: completed."),
     ] = None
+    ends_case: Annotated[
+        bool | None,
+        Field(description="Of a terminal place: the case ends as soon as a token is here, whatever lies elsewhere."),
+    ] = None
     dead_letter: Annotated[
         bool | None, Field(description="Tokens here wait for a person: the case asks for attention.")
     ] = None

@@ -53,6 +53,9 @@ def _places(scene: Scene) -> None:
         if "outcome" in place and not place.get("terminal"):
             message = "outcome belongs to a terminal place"
             report.add((*path, "outcome"), message, "add terminal: true", key=True)
+        if place.get("ends_case") and not place.get("terminal"):
+            message = "ends_case belongs to a terminal place"
+            report.add((*path, "ends_case"), message, "add terminal: true", key=True)
         tokens: list[Any] = place.get("tokens", [])
         _shared(scene, path, place)
         if "capacity" in place and len(tokens) > place["capacity"]:
@@ -78,7 +81,7 @@ def _shared(scene: Scene, path: PathTuple, place: Mapping[str, Any]) -> None:
     if "capacity" not in place and report.intact(*path, "capacity"):
         hint = "add capacity: how much of it there is"
         report.add((*path, "shared"), "a shared place needs a capacity", hint, key=True)
-    for key in ("colour", "initial", "terminal", "outcome", "dead_letter", "tokens"):
+    for key in ("colour", "initial", "terminal", "outcome", "ends_case", "dead_letter", "tokens"):
         if key in place:
             message = f"a shared place holds no tokens: {key} means nothing here"
             report.add((*path, key), message, f"remove {key}, or remove shared", key=True)

@@ -282,12 +282,13 @@ class Owner:
         return {name: times for name, times in memory.fired.items() if times}
 
     def _ended(self, draft: Draft) -> bool:
-        """Whether the completion predicate holds, or a token lies where the case fails; if so, the case ends."""
+        """Whether the completion predicate holds, or a token lies where the case ends; if so, it does."""
         memory = self.memory
         net, marking = memory.net, memory.marking
-        for name in net.failing:
+        for name in net.ending:
             if marking.count(name):
-                self.end(CaseStatus.FAILED, f"a token lies in {name}", draft)
+                status = CaseStatus.FAILED if net.places[name].failed else CaseStatus.COMPLETED
+                self.end(status, f"a token lies in {name}", draft)
                 return True
         if is_complete(memory):
             self.end(CaseStatus.COMPLETED, "", draft)

@@ -81,6 +81,12 @@ class Place:
     terminal: bool = False
     failed: bool = False
     dead_letter: bool = False
+    ends_case: bool = False
+
+    @property
+    def ending(self) -> bool:
+        """Whether a case ends as soon as a token lies here."""
+        return self.failed or self.ends_case
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +254,9 @@ class Net:
     Derived: `rooms` says what room each transition must find and reserve; `ranks` puts the automatic transitions in
     order of choice (immediate before acting, then by priority; equals share a rank); `affects` names, for each
     transition, the automatic ones that a firing of it may enable or disable by the tokens that it moves or reserves;
-    `counting` are those whose guard reads `case`, and so may change its mind without any token moving; `failing` are
-    the places in which a case fails; `interrupting` are the timers that take what a firing holds, `receiving` the
-    transitions that messages fire, in the order in which they get one; `labels` names the transitions of each label.
+    `counting` are those whose guard reads `case`, and so may change its mind without any token moving; `ending` are
+    the places in which a case ends at once; `interrupting` are the timers that take what a firing holds, `receiving`
+    the transitions that messages fire, in the order in which they get one; `labels` names the transitions of each label.
     """
 
     name: str
@@ -261,7 +267,7 @@ class Net:
     ranks: Mapping[str, int] = _derived()
     affects: Mapping[str, tuple[str, ...]] = _derived()
     counting: frozenset[str] = _derived()
-    failing: tuple[str, ...] = _derived()
+    ending: tuple[str, ...] = _derived()
     interrupting: tuple[str, ...] = _derived()
     receiving: tuple[str, ...] = _derived()
     labels: Mapping[str, tuple[str, ...]] = _derived()
@@ -283,7 +289,9 @@ class Net:
         _derive(self, "affects", {name: self._affected_by(one) for name, one in self.transitions.items()})
         counting = [one.name for one in automatic if one.guard is not None and "case" in one.guard.needs]
         _derive(self, "counting", frozenset(counting))
-        _derive(self, "failing", tuple(sorted(place.name for place in self.places.values() if place.failed)))
+        # Where tokens come into several at once, failing outweighs the rest.
+        ending = sorted((not place.failed, place.name) for place in self.places.values() if place.ending)
+        _derive(self, "ending", tuple(name for _, name in ending))
 
     @classmethod
     def build(cls, name: str, places: Sequence[Place], transitions: Sequence[Transition]) -> Net:

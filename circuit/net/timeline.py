@@ -254,7 +254,7 @@ class Timeline:
 
     def _over(self) -> bool:
         """Whether the case ends here, whatever else could happen in it."""
-        if any(self.marking.count(place) for place in self.net.failing):
+        if any(self.marking.count(place) for place in self.net.ending):
             return True
         holding = any(not self.net.transitions[binding.transition].refresh for binding in self._running.values())
         return not holding and all(self.net.places[place].terminal for place in self.marking.places())
@@ -263,7 +263,7 @@ class Timeline:
         held = [self.net.places[place] for place in self.marking.places()]
         if any(place.failed for place in held):
             return "failed"
-        if all(place.terminal for place in held):
+        if any(place.ends_case for place in held) or all(place.terminal for place in held):
             return "completed"
         if self._idle >= MOST_RUNS:
             return "waiting"

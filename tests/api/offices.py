@@ -172,7 +172,7 @@ def nothing(_: Any) -> list[Any]:
     return []
 
 
-def load(text: str, source: str) -> Workflow:
+def load(text: str, source: str, *, unsound: bool = False) -> Workflow:
     """A workflow of one line: its id. Anything longer is a fault."""
     if "\n" in text or not text.strip():
         raise DefinitionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import strawberry
@@ -125,7 +126,8 @@ class PlaceAgentMutations:
         published = await info.context.services.publishing.add_place_agent(
             workflow_id,
             entry(config),
-            info.context.services.load,
+            # An agent on a place moves no token: the workflow stays as sound as it was.
+            partial(info.context.services.load, unsound=True),
             principal=info.context.principal,
             key=idempotency_key,
         )

@@ -51,6 +51,7 @@ class PlaceInput:
     terminal: bool | None = None
     outcome: str | None = None
     dead_letter: bool | None = None
+    ends_case: bool | None = None
     capacity: int | None = None
     shared: bool | None = None
 
@@ -72,6 +73,7 @@ class TransitionInput:
     on_failure: str | None = None
     merge: str | None = None
     trigger: TriggerInput | None = None
+    cancels: JSON | None = strawberry.field(default=None, description="`{regions, places, transitions}`.")
 
 
 @strawberry.input(description="The texts of an agent.")
@@ -136,6 +138,7 @@ class WorkflowInput:
     labels: JSON | None = None
     colours: JSON | None = None
     agents: list[AgentInput] | None = None
+    regions: JSON | None = strawberry.field(default=None, description="By name: `{places, transitions}`.")
     budget: BudgetInput | None = None
     start: JSON | None = strawberry.field(default=None, description="What starts cases: `{message: NAME}`.")
     place_agents: list[JSON] | None = strawberry.field(

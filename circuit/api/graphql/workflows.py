@@ -91,6 +91,11 @@ class WorkflowQueries:
         return [Workflow.of(view) for view in found]
 
 
+Unsound = Annotated[
+    bool, strawberry.argument(description="Take a workflow that may deadlock, grow without bound or never end.")
+]
+
+
 @strawberry.type
 class WorkflowMutations:
     @strawberry.mutation(
@@ -103,19 +108,24 @@ class WorkflowMutations:
         yaml: Annotated[str, strawberry.argument(description="The text of a workflow file.")],
         source: Annotated[str, strawberry.argument(description="What faults call the text.")] = DEFAULT_SOURCE,
         idempotency_key: str | None = None,
+        allow_unsound: Unsound = False,
     ) -> Workflow:
         name = "".join(letter if letter.isprintable() else "?" for letter in source[:LONGEST_SOURCE])
-        return await _publish(info, yaml, name or DEFAULT_SOURCE, idempotency_key)
+        return await _publish(info, yaml, name or DEFAULT_SOURCE, idempotency_key, unsound=allow_unsound)
 
     @strawberry.mutation(
         description="Publish a workflow that is given as input objects. It goes the same way as a file, and its faults"
         " come as those of a file do: lines count in the document as JSON."
     )
     async def create_workflow(
-        self, info: Resolving, workflow: WorkflowInput, idempotency_key: str | None = None
+        self,
+        info: Resolving,
+        workflow: WorkflowInput,
+        idempotency_key: str | None = None,
+        allow_unsound: Unsound = False,
     ) -> Workflow:
         text = orjson.dumps(document(workflow), option=orjson.OPT_INDENT_2).decode()
-        return await _publish(info, text, "createWorkflow", idempotency_key)
+        return await _publish(info, text, "createWorkflow", idempotency_key, unsound=allow_unsound)
 
     @strawberry.mutation(description="Make a version that was published before the current one again, by its `hash`.")
     async def publish_workflow(self, info: Resolving, id: str, hash: str) -> Workflow:  # noqa: A002
@@ -139,13 +149,14 @@ class WorkflowMutations:
         return True
 
 
-async def _publish(info: Resolving, text: str, source: str, key: str | None) -> Workflow:
+async def _publish(info: Resolving, text: str, source: str, key: str | None, *, unsound: bool) -> Workflow:
     """Publish the workflow in a YAML or JSON text. Raises `DefinitionError`, `Forbidden`."""
     services = info.context.services
     # Compiling a large file takes a while, which the streams of others should not feel.
     asked, names = services.consultations, borrowed(text)
     agents = await asked.documents(info.context.principal.tenant, names) if asked is not None and names else {}
-    workflow = await asyncio.to_thread(services.load, text, source, **({"agents": agents} if agents else {}))
+    given = {"agents": agents} if agents else {}
+    workflow = await asyncio.to_thread(services.load, text, source, unsound=unsound, **given)
     published = await services.publishing.publish(workflow, principal=info.context.principal, key=key)
     return await published_workflow(info, published)
 

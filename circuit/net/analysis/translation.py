@@ -16,7 +16,7 @@ hidden place between them, and what such arcs look at is counted beside the free
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -195,7 +195,8 @@ class _Translation:
             self.resting.add(number)
 
     def result(self) -> Translated:
-        steps = [step for one in self.used for step in self._steps(one)]
+        ending = {self.numbers[name] for name in self.net.ending if name in self.numbers}
+        steps = [self._ending(step, ending) for one in self.used for step in self._steps(one)]
         net = PlaceNet(
             self.net.name,
             tuple(self.numbers),
@@ -208,6 +209,12 @@ class _Translation:
         return Translated(
             net, failing, tuple(sorted(self.letters)), tuple(sorted(self.split)), self.inexact, self.sampled
         )
+
+    def _ending(self, step: Step, ending: set[int]) -> Step:
+        """Where a token comes into a place that ends the case, nothing is left that could go on."""
+        if ending.isdisjoint(place for place, _ in step.produces):
+            return step
+        return replace(step, resets=tuple(number for number in range(len(self.numbers)) if number not in self.resting))
 
     def _steps(self, transition: Transition) -> list[Step]:
         taken: dict[str, int] = {}
