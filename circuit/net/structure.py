@@ -256,7 +256,7 @@ class Net:
     transition, the automatic ones that a firing of it may enable or disable by the tokens that it moves or reserves;
     `counting` are those whose guard reads `case`, and so may change its mind without any token moving; `ending` are
     the places in which a case ends at once; `interrupting` are the timers that take what a firing holds, `receiving`
-    the transitions that messages fire, in the order in which they get one; `labels` names the transitions of each label.
+    the transitions that messages fire, in the order in which they get one; `labels` names those of each label.
     """
 
     name: str

@@ -26,10 +26,13 @@ TASK = "action: {type: human, title: look}"
 @pytest.mark.parametrize(
     ("transition", "message"),
     [
-        ('{from_places: [a, {place: b, where: «"data.x > 1"}], to_place: end}', "a filter looks at one token"),
-        ('{from_places: [a, {place: b, where: «"1 + 1"}], to_place: end}', "gives int, not true or false"),
-        ('{from_places: [a, {place: b, where: «"true"}], to_place: end}', "does not look at the token"),
-        ("{from_places: [a, {place: b, correlate: «case.id}], to_place: end}", "no key of one token"),
+        ('{from_places: [a, {place: b, where: "«data.x > 1"}], to_place: end}', "a filter looks at one token"),
+        ('{from_places: [a, {place: b, where: "«1 + 1"}], to_place: end}', "gives int, not true or false"),
+        ('{from_places: [a, {place: b, where: "«true"}], to_place: end}', "does not look at the token"),
+        (
+            "{from_places: [{place: a, correlate: data.id}, {place: b, correlate: «case.id}], to_place: end}",
+            "no key of one token",
+        ),
         ("{from_places: [a, {place: b, «correlate: data.id}], to_place: end}", "two arcs at least"),
         ("{from_places: [a, {place: b, mode: reset, «correlate: data.id}], to_place: end}", "another arc with a key"),
         ("{from_places: [a, {place: b, mode: reset, «weight: 2}], to_place: end}", "takes all tokens"),
@@ -44,7 +47,7 @@ TASK = "action: {type: human, title: look}"
         ("{from_places: a, to_places: [{place: end, «most: 2}]}", "belongs to an arc with each"),
         ('{from_places: a, to_places: [{place: full, «each: "data.x"}]}', "the list may be longer"),
         ('{from_places: a, to_places: [{place: b, each: "«item"}]}', "undeclared reference to 'item'"),
-        ('{from_places: a, to_places: [{place: b, data: {x: "«output.y"}}]}', "undeclared reference to 'output'"),
+        ('{from_places: a, to_places: [{place: b, data: {x: "«output.y"}}]}', "undeclared reference to 'output.y'"),
         ('{from_places: a, to_places: [{place: b, each: "data.x", «weight: 2}]}', "one token for each element"),
         ("{from_places: a, to_place: end, cancels: «nowhere}", "there is no region 'nowhere'"),
         ("{from_places: a, to_place: end, cancels: {places: «[nowhere]}}", "there is no place 'nowhere'"),
