@@ -71,7 +71,7 @@ class WorkflowFollower:
         self._broker = broker
         self._relay = relay
         self._monotonic = monotonic
-        self._tenant = tenant
+        self.tenant = tenant
         self._workflow_id = workflow_id
         self._mark = Mark(0)
         # How far the cases are told that were looked at since the mark moved.
@@ -113,8 +113,8 @@ class WorkflowFollower:
 
     async def open(self, after: Mark | None) -> None:
         """Begin behind `after`, or where it is now. Raises `NotFound`, `InvalidCursor` and `StorageError`."""
-        async with self._database.transaction(self._tenant) as connection:
-            if not await following.known(connection, self._tenant, self._workflow_id):
+        async with self._database.transaction(self.tenant) as connection:
+            if not await following.known(connection, self.tenant, self._workflow_id):
                 raise NotFound(f"there is no workflow {self._workflow_id[:100]!r}; `circuit workflows` lists them")
             low = await following.mark(connection)
         if after is not None and not 0 <= low - after.number <= following.LONGEST_AGE:
@@ -126,11 +126,11 @@ class WorkflowFollower:
         `waiting`."""
         place, low = _FIRST, 0
         while True:
-            async with self._database.transaction(self._tenant) as connection:
+            async with self._database.transaction(self.tenant) as connection:
                 low = low or await following.mark(connection)
                 page = await following.events_since(
                     connection,
-                    self._tenant,
+                    self.tenant,
                     self._workflow_id,
                     self._mark.number,
                     low,

@@ -14,6 +14,7 @@ from circuit.api.graphql.cases import CaseMutations, CaseQueries
 from circuit.api.graphql.commands import CommandQueries
 from circuit.api.graphql.conversations import ConversationMutations, ConversationQueries
 from circuit.api.graphql.executions import ExecutionMutations, ExecutionQueries
+from circuit.api.graphql.following import FollowingSubscriptions
 from circuit.api.graphql.history import HistorySubscriptions
 from circuit.api.graphql.incidents import IncidentMutations, IncidentQueries
 from circuit.api.graphql.messages import MessageMutations, MessageQueries
@@ -78,5 +79,6 @@ class Mutation(
 class Subscription(
     StreamSubscriptions,
     HistorySubscriptions,
+    FollowingSubscriptions,
 ):
     pass

@@ -1,0 +1,111 @@
+"""Subscriptions to what happens: tokens, events of a workflow, tasks, costs; and going on behind a cursor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driven import Server, driven
+from eventually import eventually
+from test_api_people import COMPLETE, LOAD, OFFICE, START, answers
+
+from circuit.settings import Settings
+
+
+@pytest.fixture
+async def server(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    settings = Settings(home=tmp_path, database_url=database_url)
+    async with driven(database_url, settings=settings) as running:
+        await running.ok(LOAD, yaml=OFFICE)
+        yield running
+
+
+TOKENS = """subscription ($case: String, $workflow: String, $types: [String!], $after: String) {
+  tokenUpdates(caseId: $case, workflowId: $workflow, types: $types, after: $after) {
+    cursor type tokenId place fromPlace version data event { kind transition } } }"""
+TASKS = """subscription ($workflow: String, $role: String) { humanTasks(workflowId: $workflow, role: $role) {
+  type taskId by task { title } } }"""
+EVENTS = """subscription ($after: String, $kinds: [String!]) {
+  workflowEvents(workflowId: "office", after: $after, kinds: $kinds) { cursor caseId event { seq kind } } }"""
+COSTS = """subscription ($case: String) { costUpdates(caseId: $case, agentId: "clerk") {
+  executionId status agentId usage costUsd } }"""
+REFUSE = "mutation ($id: String!) { refuseToolCall(executionId: $id) { state } }"
+FIRE = 'mutation ($id: String!) { fireTransition(caseId: $id, transition: "file") { state } }'
+WAITS = "{ toolApprovals { executionId } }"
+
+
+async def test_a_case_is_followed_in_all_its_respects(server: Server) -> None:
+    async with (
+        server.subscribed(TASKS, workflow="office", role="accountant") as tasks,
+        server.subscribed(EVENTS, kinds=["firing_suspended", "case_ended"]) as events,
+    ):
+        opened = asyncio.ensure_future(anext(tasks))
+        heard = asyncio.ensure_future(anext(events))
+        await eventually(lambda: _followed(server, 2))
+        case = (await server.ok(START, id="office", data={"text": "a bill", "size": 2}))["caseId"]
+        task = (await opened)["humanTasks"]
+        assert task == {"type": "open", "taskId": f"{case}.1", "by": None, "task": {"title": "Check a bill"}}
+
+        await server.ok(COMPLETE, id=task["taskId"], form={"approved": True})
+        closed = (await anext(tasks))["humanTasks"]
+        assert closed == {"type": "closed", "taskId": f"{case}.1", "by": "local", "task": None}
+        [waiting] = await answers(server, WAITS)
+        await server.ok(REFUSE, id=waiting["executionId"])
+        async with server.subscribed(TOKENS, case=case, types=["updated"]) as updates:
+            moves = [(await anext(updates))["tokenUpdates"] for _ in range(2)]
+        await server.ok(FIRE, id=case)
+        first = last = (await heard)["workflowEvents"]
+        while last["event"]["kind"] != "case_ended":
+            last = (await anext(events))["workflowEvents"]
+            assert (last["caseId"], last["event"]["kind"] in ("firing_suspended", "case_ended")) == (case, True)
+    assert [(one["fromPlace"], one["place"]) for one in moves] == [("asked", "checked"), ("checked", "signed")]
+    assert moves[1]["data"]["said"] == "It is written."
+
+    async with server.subscribed(TOKENS, case=case) as updates:
+        whole = [one["tokenUpdates"] async for one in updates]
+    assert [one["type"] for one in whole] == ["created", "updated", "updated", "updated"]
+    assert whole[-1]["event"] == {"kind": "transition_fired", "transition": "file"}
+    async with server.subscribed(TOKENS, case=case, after=whole[1]["cursor"]) as updates:
+        assert [one["tokenUpdates"] async for one in updates] == whole[2:]
+    async with server.subscribed(COSTS, case=case) as updates:
+        [cost] = [one["costUpdates"] async for one in updates]
+    assert (cost["executionId"], cost["status"], cost["agentId"]) == (waiting["executionId"], "completed", "clerk")
+    assert cost["usage"]["output_tokens"] > 0
+
+    # Behind the first event's cursor all that follows comes, and perhaps that one again.
+    async with server.subscribed(EVENTS, after=first["cursor"]) as events:
+        seen: dict[int, str] = {}
+        while "case_ended" not in seen.values():
+            one = (await anext(events))["workflowEvents"]
+            assert one["caseId"] == case
+            seen.setdefault(one["event"]["seq"], one["event"]["kind"])
+    assert set(range(first["event"]["seq"] + 1, last["event"]["seq"] + 1)) <= seen.keys()
+
+
+async def test_what_cannot_be_followed_is_refused_with_a_code(server: Server) -> None:
+    nobody = "0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11"
+    for query, variables, code in (
+        (TOKENS, {}, "invalid_request"),
+        (TOKENS, {"case": nobody, "workflow": "office"}, "invalid_request"),
+        (TOKENS, {"case": nobody}, "not_found"),
+        (TOKENS, {"case": "x"}, "not_found"),
+        (TOKENS, {"workflow": "nothing"}, "not_found"),
+        (TOKENS, {"workflow": "office", "types": ["odd"]}, "invalid_request"),
+        (TOKENS, {"workflow": "office", "after": "m999999999999999999"}, "invalid_cursor"),
+        (TOKENS, {"workflow": "office", "after": "7"}, "invalid_cursor"),
+        (TOKENS, {"case": nobody, "after": "-1"}, "invalid_cursor"),
+        (EVENTS, {"kinds": ["odd"]}, "invalid_request"),
+        (TASKS, {"workflow": "nothing"}, "not_found"),
+    ):
+        async with server.subscribed(query, **variables) as values:
+            [error] = (await anext(values))["errors"]
+        assert error["extensions"]["code"] == code, (query, variables, error)
+
+
+async def _followed(server: Server, count: int) -> bool:
+    """Whether so many workflows are followed."""
+    broker: Any = server.circuit.streams._broker
+    return len(broker._ears) == count
