@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -30,9 +30,12 @@ def _text(writer: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 _Writer.add_representer(str, _text)
 
 
-def written(document: Mapping[str, Any]) -> str:
-    """The text of a workflow file, in its long form."""
-    return yaml.dump(_as_file(dict(document)), Dumper=_Writer, sort_keys=False, allow_unicode=True, width=110)
+def written(document: Mapping[str, Any], place_agents: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The text of a workflow file, in its long form. The `place_agents`, as somebody spelt them, come after its own."""
+    plain = _as_file(dict(document))
+    if place_agents:
+        plain["place_agents"] = [*plain.get("place_agents", ()), *(dict(entry) for entry in place_agents)]
+    return yaml.dump(plain, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=110)
 
 
 def _as_file(document: dict[str, Any]) -> dict[str, Any]:

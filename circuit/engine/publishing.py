@@ -134,8 +134,7 @@ class Publishing:
         document = dict(current.document)
         if agent_id not in (document.get("agents") or {}) and published:
             document["agents"] = {**(document.get("agents") or {}), agent_id: _without_id(published[0].document)}
-        document["place_agents"] = [*(document.get("place_agents") or ()), dict(entry)]
-        workflow = load(written(document), PLACE_AGENT_SOURCE)
+        workflow = load(written(document, [entry]), PLACE_AGENT_SOURCE)
         return await self._once(request, workflow, current.hash, principal, key)
 
     async def _once(

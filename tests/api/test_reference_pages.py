@@ -20,7 +20,7 @@ from stage import Stage
 
 from circuit import errors, events
 from circuit.api import application, metrics, problems
-from circuit.api.graphql import endpoint, paging, schema
+from circuit.api.graphql import endpoint, extent, paging, schema
 from circuit.api.sse import HEARTBEAT_SECONDS, RETRY_MILLISECONDS
 from circuit.engine import figures
 from circuit.events import StreamDelta, StreamType, encode_frame
@@ -98,8 +98,9 @@ def test_the_limits_of_graphql_are_those_of_the_code() -> None:
     text = page("graphql.md")
     for what, limit in [
         ("the body of a request, a message over WebSocket", f"{application.LARGEST_BODY // 2**20} MiB"),
-        ("depth of a document", str(schema.DEEPEST_QUERY)),
-        ("aliases", str(schema.MOST_ALIASES)),
+        ("depth of a document", str(extent.DEEPEST_QUERY)),
+        ("aliases", str(extent.MOST_ALIASES)),
+        ("values that a query could give, by the pages that it asks for", f"{extent.MOST_VALUES:,}"),
         ("lexical tokens (a string is one)", f"{schema.MOST_TOKENS:,}"),
         ("operations under way on one WebSocket", str(endpoint.MOST_SUBSCRIPTIONS)),
     ]:

@@ -11,9 +11,7 @@ import strawberry
 from graphql import GraphQLError
 from graphql.validation import NoSchemaIntrospectionCustomRule
 from strawberry.extensions import (
-    MaxAliasesLimiter,
     MaxTokensLimiter,
-    QueryDepthLimiter,
     SchemaExtension,
 )
 from strawberry.schema.config import StrawberryConfig
@@ -21,12 +19,11 @@ from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
 from circuit.api.graphql.coding import CodedErrors, root
+from circuit.api.graphql.extent import ExtentLimiter
 from circuit.api.graphql.operations import Mutation, Query, Subscription
 from circuit.api.graphql.scalars import DateTime
 from circuit.errors import CircuitError
 
-DEEPEST_QUERY = 12
-MOST_ALIASES = 30
 MOST_TOKENS = 4000
 """Lexical tokens of a document; a YAML text in it is one."""
 
@@ -70,8 +67,7 @@ def create_schema() -> Schema:
     """The schema."""
     extensions: list[type[SchemaExtension] | Callable[[], SchemaExtension]] = [
         lambda: MaxTokensLimiter(max_token_count=MOST_TOKENS),
-        lambda: QueryDepthLimiter(max_depth=DEEPEST_QUERY),
-        lambda: MaxAliasesLimiter(max_alias_count=MOST_ALIASES),
+        ExtentLimiter,
         ExplorableOnly,
         CodedErrors,
     ]

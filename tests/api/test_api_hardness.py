@@ -1,0 +1,301 @@
+"""GraphQL under those who mean ill: other tenants, odd values in every field, queries that are too much."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from asking import operations, plain
+from driven import SECONDS, Server, driven
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+from test_api_people import BROKEN, LOAD, OFFICE, START, TASKS, answers
+
+from circuit.api.graphql.extent import DEEPEST_QUERY, MOST_ALIASES
+from circuit.errors import CircuitError
+from circuit.security.principal import LOCAL
+from circuit.settings import Settings
+
+SECRET = "a-secret-of-the-first-tenant"
+GHOST = "0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11"
+
+
+def codes(cls: type[CircuitError] = CircuitError) -> set[str]:
+    return {cls.code}.union(*(codes(sub) for sub in cls.__subclasses__()))
+
+
+@pytest.fixture
+async def server(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    settings = Settings(home=tmp_path, database_url=database_url)
+    async with driven(database_url, settings=settings) as running:
+        for text in (OFFICE, BROKEN):
+            await running.ok(LOAD, yaml=text)
+        yield running
+
+
+async def test_no_query_grows_with_what_it_lists(server: Server) -> None:
+    query = """query ($first: Int!) { cases(first: $first) {
+      caseId marking tokens { id } history { seq } incidents { incident }
+      executions { executionId answers { step } feedback { score } } } }"""
+    counted: Counter[str] = Counter()
+
+    def count(_: Any, __: Any, statement: str, *rest: Any) -> None:
+        counted["statements"] += 1
+
+    engine: Any = server.circuit.database
+    event.listen(engine._engine.sync_engine, "before_cursor_execute", count)
+    for _ in range(12):
+        await server.ok(START, id="office", data={"text": SECRET, "size": 2})
+    await answers(server, "{ executions(first: 12) { executionId } }")
+    costs: list[int] = []
+    for first in (1, 3, 12):
+        counted.clear()
+        found = await server.ok(query, first=first)
+        assert len(found) == first
+        assert all(case["history"] and case["tokens"] for case in found)
+        costs.append(counted["statements"])
+    assert costs[0] == costs[1] == costs[2], costs
+    workflows = "query ($first: Int!) { workflows(first: $first) { id versions { hash } } }"
+    counts: list[int] = []
+    for first in (1, 2):
+        counted.clear()
+        assert len(await server.ok(workflows, first=first)) == first
+        counts.append(counted["statements"])
+    assert counts[0] == counts[1]
+
+
+async def test_too_much_is_refused_before_anything_is_read(server: Server) -> None:
+    aliases = "{ " + " ".join(f"a{n}: serverStatus {{ ready }}" for n in range(MOST_ALIASES + 1)) + " }"
+    fragments = (
+        "query { ...F0 } "
+        + " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(60))
+        + " fragment F60 on Query { cases(first: 200) { history(first: 1000) { event } } }"
+    )
+    for query in (
+        aliases,
+        "{ workflows " + "{ versions " * DEEPEST_QUERY + "{ id }" + " }" * DEEPEST_QUERY + " }",
+        "{ cases(first: 200) { tokens(first: 1000) { id } } }",
+        "query ($n: Int = 1000) { cases(first: 200) { history(first: $n) { seq } } }",
+        fragments,
+        "{ cases(first: 200) { ...C } } fragment C on Case { history(first: 900) { ...H } }"
+        " fragment H on HistoryEvent { seq }",
+    ):
+        answer = await server.client.post(f"{server.url}/graphql", json={"query": query})
+        assert {one["extensions"]["code"] for one in answer.json()["errors"]} == {"invalid_request"}, query[:80]
+        assert answer.json().get("data") is None
+    assert "errors" not in await server.post("{ cases(first: 200) { tokens(first: 100) { id place } } }")
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'{"query": "'
+        for _ in range(100):
+            yield b" " * 1024 * 1024
+
+    answer = await server.client.post(
+        f"{server.url}/graphql", content=endless(), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "payload_too_large"
+
+
+async def test_subscriptions_that_are_opened_and_dropped_leave_nothing(server: Server) -> None:
+    case = (await server.ok(START, id="office", data={"text": SECRET, "size": 2}))["caseId"]
+    [execution] = await answers(server, "{ executions { executionId } }")
+    from websockets.asyncio.client import connect
+
+    address = "ws" + server.url.removeprefix("http")
+    stream = f'agentExecutionStream(executionId: "{execution["executionId"]}")'
+    queries = (
+        f"subscription {{ {stream} {{ cursor }} }}",
+        f"subscription {{ {stream} {{ cursor @skip(if: false) }} }}",
+        f'subscription {{ caseEvents(caseId: "{case}") {{ seq }} }}',
+        'subscription { workflowEvents(workflowId: "office") { cursor } }',
+    )
+    async with (
+        asyncio.timeout(SECONDS * 2),
+        connect(f"{address}/graphql", subprotocols=["graphql-transport-ws"]) as client,  # type: ignore[list-item]
+    ):
+        await client.send('{"type": "connection_init"}')
+        await client.recv()
+        drain = asyncio.create_task(_drain(client))
+        for number in range(2_000):
+            payload = {"query": queries[number % len(queries)]}
+            await client.send(json.dumps({"id": str(number), "type": "subscribe", "payload": payload}))
+            await client.send(json.dumps({"id": str(number), "type": "complete"}))
+        await client.send('{"type": "ping"}')
+        await drain
+    broker: Any = server.circuit.streams._broker
+
+    async def nothing_is_left() -> bool:
+        return not broker._ears and all(channel.holders == 0 for channel in broker._channels.values())
+
+    from eventually import eventually
+
+    await eventually(nothing_is_left)
+
+
+async def _drain(client: Any) -> None:
+    while json.loads(await client.recv())["type"] != "pong":
+        pass
+
+
+class Tenants:
+    """A server with two tenants: the first one has everything, the second one asks for it."""
+
+    def __init__(self, first: Server, second: Server, known: dict[str, str]) -> None:
+        self.first = first
+        self.second = second
+        self.known = known
+
+
+@pytest.fixture
+async def tenants(database_url: str, tmp_path: Path) -> AsyncIterator[Tenants]:
+    token = "t" * 40
+    settings = Settings.from_environment(
+        {"CIRCUIT_DATABASE_URL": database_url, "CIRCUIT_HOME": str(tmp_path), "AGENT_ACCESS_TOKEN": token,
+         "STREAM_AUTH_SECRET": "s" * 40}
+    )  # fmt: skip
+    async with driven(database_url, settings=settings) as running:
+        first = running.authorized(token)
+        keys = running.circuit.engine.keys
+        other = await keys.create_tenant("other")
+        second = running.authorized((await keys.create("theirs", ["admin"], LOCAL, tenant=other.id)).text)
+        for text in (OFFICE, BROKEN):
+            await first.ok(LOAD, yaml=text.replace("There is something to check", SECRET))
+        case = (await first.ok(START, id="office", data={"text": SECRET, "size": 2}))["caseId"]
+        await first.ok(START, id="broken", data={"n": 0, "text": SECRET})
+        await answers(first, "{ incidents { id } }")
+        [task] = await answers(first, TASKS)
+        workflow = await first.ok('{ workflow(id: "office") { hash } }')
+        known = {"case": case, "task": task["taskId"], "hash": workflow["hash"]}
+        yield Tenants(first, second, known)
+        await first.client.aclose()
+        await second.client.aclose()
+
+
+def _names(case: str, number: str, workflow: str, version: str) -> list[dict[str, str]]:
+    """What arguments mean, by their names; `id` and the like once as each thing that has one."""
+    named = {
+        "caseId": case, "workflowId": workflow, "tokenId": number, "executionId": number, "taskId": number,
+        "agentId": "clerk", "placeId": "asked", "transition": "check", "hash": version, "yaml": "x: [",
+        "source": "s", "status": "", "search": case,
+    }  # fmt: skip
+    return [{**named, "": one} for one in (case, number, workflow)]
+
+
+async def test_no_operation_shows_another_tenant_what_it_has(tenants: Tenants) -> None:
+    mine = _names(tenants.known["case"], tenants.known["task"], "office", tenants.known["hash"])
+    ghost = _names(GHOST, f"{GHOST}.1", "offices", "0" * 64)
+    before = await tenants.first.ok("{ cases { caseId status history { seq } tokens { id version } } }")
+    asked = 0
+    for operation in operations("query", "mutation"):
+        for here, there in zip(mine, ghost, strict=True):
+            shown = [await _outcome(tenants.second, operation, names) for names in (here, there)]
+            assert SECRET not in json.dumps(shown[0]), operation.name
+            assert _neutral(shown[0], here) == _neutral(shown[1], there), operation.name
+            asked += 1
+    for operation in operations("subscription"):
+        shown = []
+        for names in (mine[0], ghost[0]):
+            variables = operation.variables(lambda name, kind, names=names: plain(name, kind, names), optional=False)
+            for name in ("caseId", "workflowId"):
+                if name in operation.field.args and name not in variables and "caseId" not in variables:
+                    variables[name] = names[name]
+            async with tenants.second.subscribed(operation.document, **variables) as values:
+                [error] = (await anext(values))["errors"]
+            shown.append(error)
+        assert _neutral(shown[0], mine[0]) == _neutral(shown[1], ghost[0]), operation.name
+    assert asked > 150
+    after = await tenants.first.ok("{ cases { caseId status history { seq } tokens { id version } } }")
+    assert after == before, "and nothing was done to it"
+
+
+async def _outcome(server: Server, operation: Any, names: dict[str, str]) -> dict[str, Any]:
+    variables = operation.variables(lambda name, kind: plain(name, kind, names))
+    return await server.post(operation.document, **variables)
+
+
+_RANDOM = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}(\.\d+)?|20\d\d-\d\d-\d\dT[0-9:.]+Z|[0-9a-f]{64}")
+
+
+def _neutral(shown: Any, names: dict[str, str]) -> str:
+    """What was answered, without what was asked with, and without what is made up each time."""
+    text = json.dumps(shown, sort_keys=True)
+    for value in sorted({*names.values()} - {""}, key=len, reverse=True):
+        text = text.replace(value, "?") if len(value) > 5 else text
+    return re.sub(r'eyJ[\w.-]+|"streamReaders": \d+', "*", _RANDOM.sub("*", text)).replace("offices", "?")
+
+
+NASTY = [
+    "", "\u0000", "\ud7ff￿", "☃" * 300, "' OR 1=1; DROP TABLE circuit.case; --", "${OPENAI_API_KEY}", "{{7*7}}", "%s%n",
+    "../../etc/passwd", "\r\nX-Injected: 1", "a" * 20_000, "-1", GHOST, f"{GHOST}.99999999999", "m99999999999999999",
+    "__proto__", "office", "local",
+]  # fmt: skip
+JSONS: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(-1e300, 1e300) | st.sampled_from(NASTY),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["data.n", "", "a.b", "*"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+LEAVES: dict[str, st.SearchStrategy[Any]] = {
+    "Int": st.integers(-(2**31), 2**31 - 1) | st.sampled_from([0, -1, 2**40, "1", None]),
+    "Float": st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0, -1, 1e308, "x"]),
+    "Boolean": st.booleans() | st.none(),
+    "JSON": JSONS,
+    "DateTime": st.sampled_from(["", "now", "2026-13-01", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", 7]),
+}
+LEAKS = ("Traceback", "sqlalchemy", "asyncpg", "site-packages", "circuit/engine", "SELECT ", "KeyError", "TypeError")
+
+
+async def test_every_field_of_every_mutation_takes_what_comes(server: Server) -> None:
+    case = (await server.ok(START, id="office", data={"text": "a bill", "size": 2}))["caseId"]
+    known = codes()
+    names = _names(case, f"{case}.1", "office", "0" * 64)[0]
+    loop = asyncio.get_running_loop()
+    tried: set[str] = set()
+
+    def attack(client: httpx.Client) -> None:
+        for operation in operations("mutation"):
+
+            @settings(
+                max_examples=5,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(st.data(), st.just(operation))
+            def one(data: st.DataObject, operation: Any) -> None:
+                def value(name: str, kind: Any) -> Any:
+                    if data.draw(st.booleans()):
+                        return plain(name, kind, names)
+                    return data.draw(LEAVES.get(kind.name, st.sampled_from(NASTY)))
+
+                variables = operation.variables(value)
+                content = json.dumps({"query": operation.document, "variables": variables})
+                answer = client.post("/graphql", content=content, headers={"content-type": "application/json"})
+                assert answer.status_code in (200, 400), (operation.name, answer.status_code, answer.text[:300])
+                said = answer.json()
+                errors = said.get("errors") or ([{"extensions": said["error"]}] if "error" in said else [])
+                for error in errors:
+                    assert error["extensions"]["code"] in known, (operation.name, variables, error)
+                assert not [leak for leak in LEAKS if leak in answer.text], (operation.name, answer.text[:500])
+                tried.add(operation.name)
+
+            one()
+
+    def run() -> None:
+        with httpx.Client(base_url=server.url, timeout=SECONDS) as client:
+            attack(client)
+
+    await loop.run_in_executor(None, run)
+    assert tried == {operation.name for operation in operations("mutation")}
+    assert await server.ok("{ serverStatus { ready } }") == {"ready": True}
