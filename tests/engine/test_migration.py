@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eventually import eventually
 
 from circuit.app import Circuit
 from circuit.definition import load_workflow
@@ -301,3 +302,37 @@ def test_a_passage_knows_capacities_and_merges() -> None:
     assert passage.marking({"review": 1, "gone": 1}) == ({"checked": 2}, [])
     assert "checked takes 2" in passage.marking({"review": 1, "gone": 2})[1][0]
     assert replace(passage, places={}).marking({"review": 1})[1]
+
+
+ORDER = """
+workflow: papers
+places: {draft: {initial: true}, paid: {terminal: true}}
+transitions:
+  pay: {from_places: draft, to_place: paid, trigger: {type: message, message: payment, correlate: data.n}}
+"""
+BY_HAND = ORDER.replace("{type: message, message: payment, correlate: data.n}", "{type: manual}")
+
+
+async def test_the_messages_that_a_case_waits_for_are_those_of_its_version(database_url: str) -> None:
+    async with Circuit.open(database_url) as opened:
+        await opened.load(ORDER)
+        cases = [await opened.start("papers", {"n": n}) for n in range(2)]
+
+        async def rest() -> None:
+            for case in cases:
+                await opened.wait(case)
+
+        await rest()
+        await opened.load(BY_HAND)
+        assert (await migrate(opened)).moved == 2
+        await rest()
+        early = await opened.messages.send("payment", {}, principal=opened.principal, key=(0,))
+        assert [(await opened.case(case)).status.value for case in cases] == ["waiting"] * 2
+        await opened.fire(cases[1], "pay")
+        assert (await migrate(opened, new=load_workflow(ORDER, "x"))).moved == 1
+
+        async def taken() -> bool:
+            return (await opened.case(cases[0])).status.value == "completed"
+
+        await eventually(taken, what=f"message {early.id}, which had waited for a case, is taken")
+    assert (await inspect_at(database_url)).clean
