@@ -7,6 +7,7 @@ from typing import Any
 
 from circuit.events import (
     CaseEnded,
+    CaseMigrated,
     FiringBegun,
     FiringCancelled,
     FiringFailed,
@@ -86,7 +87,9 @@ class Witness:
         assert self.called is None, "what an agent fires did not fire"
         assert self.case.row.seq == self.read
         self.compare()
-        if not again and not self.case.row.status.terminal:
+        # Who migrates a case gives it up as it is, for somebody else to go on with at once.
+        moved = isinstance(self.case.history[-1][2], CaseMigrated) and self.case.due_at is not None
+        if not again and not moved and not self.case.row.status.terminal:
             if decided_at is not None:
                 self.marking["clock"] = self.clock(decided_at)
             assert oracle.choose(self.net, self.marking) is None, "an enabled transition was left lying"

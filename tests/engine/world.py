@@ -77,6 +77,20 @@ def _asked_to_modify(world: World) -> dict[str, Any]:
     return {**changes, "reason": "simulated", "cancel_firings": draw.random() < 0.5}
 
 
+def _asked_to_migrate(world: World) -> dict[str, Any]:
+    """To another version that says the same, as the case stands now or stood before. What restarts may run or wait."""
+    row, draw = world.case.row, world.random
+    live = [number for number, firing in world.case.firings.items() if firing.state.live]
+    return {
+        "from": row.workflow_hash,
+        "to": f"hash {row.seq}",
+        "seq": row.seq - draw.choice([0, 0, 0, 1]),
+        "bucket": 0,
+        "places": {},
+        "restart": [number for number in live if draw.random() < 0.6],
+    }
+
+
 def _asked_for_nothing_more(world: World) -> dict[str, Any]:
     return {}
 
@@ -86,6 +100,7 @@ ASKED: dict[str, tuple[float, Callable[[World], dict[str, Any]]]] = {
     "signal": (5, _asked_to_signal),
     "retry": (3, _asked_for_nothing_more),
     "modify": (2, _asked_to_modify),
+    "migrate": (3, _asked_to_migrate),
     "cancel": (0.3, _asked_for_nothing_more),
 }
 """The kinds of commands: how often each is asked, beside the others, and with what."""
