@@ -19,6 +19,7 @@ from circuit.actions.delegate import agent_tool
 from circuit.actions.hand_over import hand_over_tool, handed_over
 from circuit.actions.tools import Toolbox
 from circuit.agents.agent import run_agent
+from circuit.agents.image import images_of
 from circuit.agents.interceptor import Interceptor
 from circuit.agents.policy import Policies
 from circuit.agents.ports import Journal
@@ -274,11 +275,17 @@ def _choice(spec: Mapping[str, Any]) -> Choice:
 
 
 def _run(call: ActionCall, agent: Mapping[str, Any], spec: Mapping[str, Any]) -> AgentRun:
+    named: Sequence[str] = agent.get("images") or ()
+    shown = [image for name in named for image in images_of(call.inputs.get(name), name)]
     values = prompt_values(
-        inputs=call.inputs, tokens=call.tokens, workflow_id=call.workflow_id, history_count=call.history_count
+        inputs={name: value for name, value in call.inputs.items() if name not in named},
+        tokens=call.tokens,
+        workflow_id=call.workflow_id,
+        history_count=call.history_count,
     )
+    *before, asked = build_messages(prompt_texts(agent), values)
     return replace(
-        agent_run(agent, spec, build_messages(prompt_texts(agent), values)),
+        agent_run(agent, spec, (*before, replace(asked, parts=(*asked.parts, *shown)))),
         occurrence=int(call.config.get("occurrence", 0)),
         attempt=call.attempt,
         execution_id=call.execution_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from circuit.agents.image import image_at
 from circuit.agents.invisible import visible
 from circuit.errors import InvalidInput
 from circuit.providers.messages import ImagePart, Message, Part, Role, TextPart, ToolCallPart, ToolResultPart
@@ -79,15 +80,8 @@ def _part(part: Any, at: str) -> Part:
     if kind in ("text", "refusal") and isinstance(fields.get(kind), str):
         return _text(fields[kind])
     if kind == "image_url":
-        url: Any = _object(fields.get("image_url"), f"{at}.image_url").get("url")
-        if not isinstance(url, str) or not url.startswith(("https://", "http://", "data:image/")):
-            raise InvalidInput(f"{at}.image_url.url must be an http URL or a data URL of an image")
-        if url.startswith("data:"):
-            media_type, comma, data = url.removeprefix("data:").partition(";base64,")
-            if not comma:
-                raise InvalidInput(f"{at}.image_url.url must hold its image as base64")
-            return ImagePart(media_type, data)
-        return ImagePart(url=url)
+        url = _object(fields.get("image_url"), f"{at}.image_url").get("url")
+        return image_at(url, f"{at}.image_url.url")
     raise InvalidInput(f"{at} must be of the type text or image_url, not {kind!r:.80}")
 
 

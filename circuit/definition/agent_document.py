@@ -12,6 +12,7 @@ from circuit.definition.agent_reference import Headers, SecretReference, Url
 from circuit.definition.field import (
     Duration,
     ErrorContext,
+    Identifier,
     JsonObject,
     Line,
     Part,
@@ -346,6 +347,13 @@ class Agent(Part):
     policies: Annotated[list[PolicyEntry] | None, Field(description="What gates the tools.")] = None
     context_tokens: Annotated[
         int | None, Field(ge=256, description="Most tokens of the conversation. Default: what the model holds.")
+    ] = None
+    images: Annotated[
+        list[Identifier] | None,
+        Field(
+            max_length=20,
+            description="Mapped inputs that are images: an address, a data URL, {url}, {data, media_type}, or a list.",
+        ),
     ] = None
     conversation: Annotated[
         Literal["token", "case"] | None,

@@ -130,6 +130,7 @@ def agent_json(name: str, agent: Agent) -> dict[str, Any]:
             "tools": [tool_json(entry) for entry in agent.tools or ()],
             "policies": [policy_json(entry) for entry in agent.policies or ()],
             "context_tokens": agent.context_tokens,
+            "images": list(dict.fromkeys(agent.images or ())),
             "conversation": agent.conversation,
             "cache": None if agent.cache is None else {"ttl": seconds(agent.cache.ttl)},
             "output_schema": agent.output_schema,

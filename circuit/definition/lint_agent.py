@@ -12,8 +12,8 @@ from circuit.definition.schemas import check_schema
 from circuit.definition.workflow import COLLEAGUES
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
 
-ModelCheck = Callable[[str, Mapping[str, Any], bool], list[str]]
-"""What of `llm_config`, and of having tools, a model does not take, in words."""
+ModelCheck = Callable[[str, Mapping[str, Any], bool, bool], list[str]]
+"""What of `llm_config`, of having tools and of being shown images a model does not take, in words."""
 
 CAPABILITY_TEXTS = (
     "chain_of_thought",
@@ -38,6 +38,7 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
             _prompts(scene, name, agent["prompts"])
         _capabilities(scene, name, agent)
         _policies(scene, name, agent)
+        _images(scene, name, agent)
         for index, entry in enumerate(agent.get("tools") or ()):
             if entry["kind"] not in COLLEAGUES:
                 continue
@@ -46,7 +47,10 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
                 scene.report.add(path, "an agent cannot ask itself, or hand over to itself", "name another one")
         if models is not None:
             for problem in models(
-                agent["llm_provider"]["model"], agent.get("llm_config") or {}, bool(agent.get("tools"))
+                agent["llm_provider"]["model"],
+                agent.get("llm_config") or {},
+                bool(agent.get("tools")),
+                bool(agent.get("images")),
             ):
                 scene.report.add(("agents", name, "llm_config"), problem, "change llm_config, or take another model")
 
@@ -64,6 +68,15 @@ def _capabilities(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
             path = ("agents", name, "prompts", "capabilities", capability)
             hint = suggestion(capability, CAPABILITY_TEXTS, "texts")
             scene.report.add(path, f"no capability has a text {capability!r}", hint, key=True)
+
+
+def _images(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
+    """Who maps inputs maps the images too; where nothing is mapped they come from the token."""
+    for index, image in enumerate(agent.get("images") or ()):
+        lacking = [user for user, names in _uses(scene, name) if names and image not in names]
+        if lacking:
+            hint = f"add `{image}: data....` to its input_mapping"
+            scene.report.add(("agents", name, "images", index), f"{lacking[0]} does not map the image {image!r}", hint)
 
 
 def _policies(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:

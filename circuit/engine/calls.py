@@ -14,7 +14,7 @@ from circuit.net.marking import Token
 from circuit.net.structure import Transition
 from circuit.storage.records import CaseRow
 
-AGENT_EXTRAS = ("fallback", "capabilities", "tools", "policies", "context_tokens", "conversation", "cache")
+AGENT_EXTRAS = ("fallback", "capabilities", "tools", "policies", "context_tokens", "images", "conversation", "cache")
 """What of an agent's definition goes to its action as it stands."""
 
 

@@ -98,7 +98,7 @@ def profile_of(model: str) -> Profile:
     return next((profile for pattern, profile in _PROFILES if pattern.match(name)), DEFAULT)
 
 
-def misfits(model: str, parameters: Mapping[str, Any], tools: bool = False) -> list[str]:
+def misfits(model: str, parameters: Mapping[str, Any], tools: bool = False, images: bool = False) -> list[str]:
     """What of an agent's settings `model` does not take, in words. Empty for a model that no profile knows."""
     profile = profile_of(model)
     found: list[str] = []
@@ -108,6 +108,8 @@ def misfits(model: str, parameters: Mapping[str, Any], tools: bool = False) -> l
         found.append(f"max_tokens is {limit}, and {model} gives {most} tokens at most")
     if tools and not profile.tools:
         found.append(f"{model} takes no tools")
+    if images and not profile.images:
+        found.append(f"{model} takes no images")
     if parameters.get("reasoning_effort") and profile is not DEFAULT and not profile.reasoning:
         found.append(f"reasoning_effort is set, and {model} does not reason")
     return found

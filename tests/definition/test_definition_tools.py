@@ -113,3 +113,9 @@ transitions: {t: {from_places: a, to_place: b, agent_execution: x}}
     assert load_workflow(text).id == "w"
     with pytest.raises(DefinitionError, match=r"7:\d+: .*gpt-4o gives 16384 tokens at most"):
         load_workflow(text, models=misfits)
+
+
+def test_who_runs_an_agent_maps_its_images() -> None:
+    run = "agent_execution: {agent_id: helper, input_mapping: {%s: data.photo}}"
+    expect(workflow(agent="images: [«photo]", step=run % "said"), "transition go does not map the image 'photo'")
+    assert load(workflow(agent="images: [photo]", step=run % "photo")).plain["agents"]["helper"]["images"] == ["photo"]
