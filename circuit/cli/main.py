@@ -31,6 +31,7 @@ from circuit.cli import (
     serve,
     simulation,
     tasks,
+    top,
     travel,
     trial,
     workers,
@@ -94,6 +95,7 @@ app.add_typer(executions.app, name="executions")
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(limits.app, name="limits")
 app.add_typer(workers.app, name="workers")
+app.command("top")(top.top)
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(ledger.app, name="audit")
 app.add_typer(database.app, name="db")

@@ -28,6 +28,7 @@ from circuit.engine.ledger import Ledger
 from circuit.engine.limits import ExecutionLimits
 from circuit.engine.messages import Messages
 from circuit.engine.migrator import Migrator
+from circuit.engine.overview import Overview
 from circuit.engine.pages import Pages
 from circuit.engine.publishing import Publishing
 from circuit.engine.queries import Queries
@@ -99,6 +100,7 @@ class Engine:
         self.keys = Keys(database, self.now, clock.monotonic)
         self.ledger = Ledger(database)
         self.fleet = Fleet(database, ids)
+        self.overview = Overview(database, self.fleet, self.now, clock.monotonic)
         self.conversations = Conversations(database, ids)
         self.budgets = Budgets(database)
         self.limits = ExecutionLimits(database)

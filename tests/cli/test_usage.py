@@ -80,6 +80,7 @@ COMMANDS = [
     ["workers"],
     ["workers", "drain"],
     ["workers", "release"],
+    ["top"],
     ["audit", "list"],
     ["audit", "export"],
     ["outbox", "tail"],
