@@ -89,7 +89,7 @@ class Engine:
         limited = None if starts is None else Rates(starts, clock.monotonic)
         self.commands = Commands(database, self.versions, ids, self.now, hints, limited)
         self.consultations = Consultations(database, self.commands, self.versions)
-        self.messages = Messages(database, self.versions, ids, self.now, hints)
+        self.messages = Messages(database, self.versions, ids, self.now, hints, limited)
         self.queries = Queries(database, self.versions, self.now)
         self.travel = Travel(database, self.queries, ids, self.now, hints)
         self.migrator = Migrator(database, self.queries, self.commands)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from circuit.engine.asking import stored_object
+from circuit.engine.asking import check_rate, stored_object
 from circuit.engine.commands import Hints, write_case
 from circuit.engine.opening import TokenInput, open_case
 from circuit.engine.versions import VersionKey, Versions
@@ -23,6 +23,7 @@ from circuit.ids import CaseKey, IdSource
 from circuit.net.reception import key_parts, message_key
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
+from circuit.security.rates import Rates
 from circuit.storage import ledger, messages, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.messages import MessageRow
@@ -103,8 +104,15 @@ class Messages:
     """Sends messages, and says what became of them. Each method acts in the tenant of its principal."""
 
     def __init__(
-        self, database: Database, versions: Versions, ids: IdSource, now: Callable[[], datetime], hints: Hints
+        self,
+        database: Database,
+        versions: Versions,
+        ids: IdSource,
+        now: Callable[[], datetime],
+        hints: Hints,
+        starts: Rates | None = None,
     ) -> None:
+        self._starts = starts
         self._database = database
         self._versions = versions
         self._ids = ids
@@ -221,6 +229,7 @@ class Messages:
         stored, is_new = await messages.insert_message(connection, principal.tenant, delivered, lifetime)
         if is_new:
             await write_case(connection, new)
+            await ledger.note(connection, principal, "case.start", new.key, workflow=new.row.workflow_id)
         return stored, is_new
 
     async def _started(self, connection: TenantConnection, row: MessageRow, principal: Principal) -> NewCase | None:
@@ -235,6 +244,8 @@ class Messages:
         workflow = self._versions.compiled(VersionKey(tenant, workflow_id, current.hash), current.document)
         if workflow.start_message != row.name:
             return None
+        if self._starts is not None and workflow.agents:
+            check_rate(self._starts, principal)
         metadata = {"message": {"id": str(row.message_id), "name": row.name, "delivery_id": row.delivery_id}}
         case = CaseKey(tenant, self._ids.uuid())
         return open_case(workflow, TokenInput(row.data, metadata), case, self._now(), principal.subject)
