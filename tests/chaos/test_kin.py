@@ -1,4 +1,4 @@
-"""kill -9 while cases open cases that wait for messages: each is opened once, told once, and each message taken once."""
+"""kill -9 while cases open cases that wait for messages: each is opened and told of once, each message taken once."""
 
 from __future__ import annotations
 
