@@ -12,7 +12,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.action import ActionCall
 from circuit.engine.kinship import DEEPEST
 from circuit.engine.opening import TokenInput, open_case
-from circuit.engine.requirement import SUBWORKFLOW
+from circuit.engine.requirement import SUBWORKFLOW, of_child
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.errors import InvalidInput, InvalidRequest, PayloadTooLarge, SubworkflowFailed, TokenRefused
 from circuit.ids import CaseKey, IdSource
@@ -55,7 +55,7 @@ class Children:
             raise SubworkflowFailed(f"{call.transition}: {error.message}") from None
         except (TokenRefused, PayloadTooLarge, InvalidRequest) as error:
             raise InvalidInput(f"{call.transition}: {workflow_id} does not take the inputs: {error.message}") from None
-        requires = _with_feature(new.requires)
+        requires = of_child(new.requires)
         async with self._database.transaction(tenant) as connection:
             bucket = await commands.bucket_of(connection, requires)
         row = replace(new.row, bucket=bucket, parent=Parent(call.key.case, call.firing), depth=parent.depth + 1)
@@ -112,8 +112,3 @@ def _token(workflow: Workflow, call: ActionCall) -> TokenInput | None:
     if workflow.net.initial_place is None and not call.inputs:
         return None
     return TokenInput(call.inputs)
-
-
-def _with_feature(requires: Mapping[str, Any]) -> dict[str, Any]:
-    """Who runs a child must know how to tell its parent."""
-    return {**requires, "features": sorted({*requires.get("features", ()), SUBWORKFLOW})}

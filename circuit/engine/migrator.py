@@ -20,7 +20,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.commands import CommandOutcome, Commands, OutcomeState
 from circuit.engine.migration import Passage
 from circuit.engine.queries import Queries
-from circuit.engine.requirement import requirement
+from circuit.engine.requirement import of_child, requirement
 from circuit.engine.versions import VersionKey, VersionUnusable
 from circuit.errors import CircuitError, Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey
@@ -32,6 +32,7 @@ from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.storage import commands, standing, workflows
 from circuit.storage.database import Database
+from circuit.storage.records import CaseRow
 from circuit.storage.standing import Standing
 
 PAGE = 100
@@ -301,7 +302,7 @@ class _Moving:
             "from": row.workflow_hash,
             "to": self._new.hash,
             "seq": row.seq,
-            "bucket": await self._bucket(key.tenant, row.parameters),
+            "bucket": await self._bucket(key.tenant, row),
             "places": {old: new for old, new in self._wanted.places.items() if old in passage.old.net.places},
             "restart": restarted,
         }
@@ -327,8 +328,10 @@ class _Moving:
         self._report.markings.append(report)
         return report
 
-    async def _bucket(self, tenant: int, parameters: Mapping[str, Any]) -> int:
-        needs = requirement(self._new, parameters)
+    async def _bucket(self, tenant: int, row: CaseRow) -> int:
+        needs: Mapping[str, Any] = requirement(self._new, row.parameters)
+        if row.parent is not None:
+            needs = of_child(needs)
         name = repr(needs)
         if name not in self._buckets:
             self._buckets[name] = await self._migrator.bucket(tenant, needs)

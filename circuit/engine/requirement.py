@@ -50,6 +50,11 @@ def requirement(workflow: Workflow, parameters: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def of_child(requires: Mapping[str, Any]) -> dict[str, Any]:
+    """What a case needs that another one opened: who runs it must know how to tell its parent."""
+    return {**requires, "features": sorted({*requires.get("features", ()), SUBWORKFLOW})}
+
+
 _WORDS = (
     ("pools", "the pool"),
     ("actions", "actions of the kind"),

@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import pytest
 from eventually import eventually
 
@@ -335,4 +337,47 @@ async def test_the_messages_that_a_case_waits_for_are_those_of_its_version(datab
             return (await opened.case(cases[0])).status.value == "completed"
 
         await eventually(taken, what=f"message {early.id}, which had waited for a case, is taken")
+    assert (await inspect_at(database_url)).clean
+
+
+PARENT = """
+workflow: binder
+places: {begin: {initial: true}, end: {terminal: true}}
+transitions:
+  run:
+    from_places: begin
+    to_place: end
+    action: {type: subworkflow, workflow: papers, output_mapping: {data.child: case_id}}
+"""
+
+
+async def test_a_child_still_tells_its_parent_and_a_fork_has_none(database_url: str) -> None:
+    async with Circuit.open(database_url) as opened:
+        await opened.load(BY_HAND)
+        await opened.load(PARENT)
+        parent = await opened.start("binder", {})
+
+        async def opened_child() -> str | None:
+            return next((str(one.key) for one in await opened.cases(workflow_id="papers")), None)
+
+        child = await eventually(opened_child)
+        assert child is not None
+        await opened.wait(child)
+        await opened.load(BY_HAND + "  other: {from_places: draft, to_place: paid, trigger: {type: manual}}\n")
+        assert (await migrate(opened)).moved == 1
+        await opened.wait(child)
+        fork = await opened.wait(await opened.fork(child))
+        assert fork.parent is None
+        await opened.fire(str(fork.case_id), "other")
+        assert (await opened.wait(str(fork.case_id))).status.value == "completed"
+        assert (await opened.case(parent)).status.value != "completed", "a fork has nobody to tell"
+        await opened.fire(child, "other")
+        assert (await opened.wait(parent)).status.value == "completed"
+        connection = await asyncpg.connect(database_url)
+        needs = await connection.fetchval(
+            'SELECT b.requires FROM circuit."case" c JOIN circuit.bucket b USING (bucket) WHERE c.case_id = $1',
+            UUID(child),
+        )
+        await connection.close()
+        assert '"subworkflow"' in needs
     assert (await inspect_at(database_url)).clean
