@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from statistics import fmean, quantiles
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -20,6 +20,7 @@ from circuit.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from circuit.definition.workflow import Workflow
+    from circuit.net.mapping import OutputEntry
     from circuit.net.structure import Transition
     from circuit.net.timeline import Ended
 
@@ -108,10 +109,11 @@ class _Run:
             if not transition.acting:
                 form = transition.manual.form if transition.manual is not None else None
                 said = _sampled(form.schema, source, f"the form of {transition.name}") if form is not None else {}
-                return {"form": said, "message": {}}
+                return self._filled(transition, {"form": said, "message": {}}, source)
             agent = agents[transition.name]
             builtin = {"agent_id": agent, "execution_id": "simulation", "model": "simulation", "usage": {}, "text": ""}
-            return {**builtin, "timestamp": _BEGUN.isoformat(), **self.answers(agent, source)}
+            given = {**builtin, "timestamp": _BEGUN.isoformat(), **self.answers(agent, source)}
+            return given if agent in self.workflow.agents else self._filled(transition, given, source)
 
         def takes(transition: Transition) -> tuple[float, bool]:
             if not transition.acting:
@@ -135,6 +137,35 @@ class _Run:
             parts = self.token or TokenParts(_made_up(self.workflow, first.name, source), {})
             timeline.put(first.name, parts.data, parts.metadata)
         return timeline.run()
+
+    def _filled(self, transition: Transition, outputs: dict[str, Any], source: Random) -> Mapping[str, Any]:
+        """The outputs with what a message or an action that is no agent would have given, made up where the target
+        says what fits there: nobody knows what they give."""
+        from circuit.expressions.path import MISSING, assign
+        from circuit.providers.sample import NoSample, sample
+
+        filled: Mapping[str, Any] = outputs
+        for entry in transition.output_mapping.entries if transition.output_mapping is not None else ():
+            if entry.source.get(filled) is not MISSING:
+                continue
+            value: Any = "made up"
+            schema = None if entry.metadata or len(entry.path.segments) > 1 else self._property(transition, entry)
+            if schema is not None:
+                try:
+                    value = sample(schema, str(source.random()))
+                except NoSample:
+                    value = None
+            filled = assign(filled, entry.source, value)
+        return filled
+
+    def _property(self, transition: Transition, entry: OutputEntry) -> Mapping[str, Any] | None:
+        """What the colour of a target says of the key that an entry of the mapping writes."""
+        for place in [entry.place] if entry.place is not None else [arc.place for arc in transition.outputs]:
+            colour = self.workflow.net.places[place].colour
+            found: Any = colour.schema.get("properties", {}).get(entry.path.segments[0]) if colour is not None else None
+            if isinstance(found, dict):
+                return cast("dict[str, Any]", found)
+        return None
 
     def _mean(self, transition: str, agent: str, default: float) -> float:
         return max(self.means.get(transition, self.means.get(agent, default)), 1e-9)

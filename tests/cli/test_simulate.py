@@ -96,3 +96,27 @@ def test_the_heat_is_drawn(bare: Command, desk: Path, tmp_path: Path) -> None:
     assert "12 cases: 12 completed" in outcome.out
     assert "help → decide" in outcome.out
     assert "12 firings" in drawing.read_text()
+
+
+def test_what_messages_and_actions_give_is_made_up_as_their_targets_ask_for_it(
+    circuit: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "order.yaml"
+    file.write_text(
+        """workflow: order
+colours: {Order: {type: object, properties: {amount: {type: integer, minimum: 1}, score: {enum: [good]}}}}
+places: {open: {initial: true, colour: Order}, paid: {colour: Order}, done: {terminal: true, colour: Order}}
+transitions:
+  pay:
+    from_places: open
+    to_place: paid
+    trigger: {type: message, message: payment}
+    output_mapping: {data.amount: message.payment.amount, metadata.all: message}
+  check:
+    from_places: paid
+    to_place: done
+    action: {type: subworkflow, workflow: credit, output_mapping: {data.score: score, metadata.child: case_id}}
+"""
+    )
+    found = circuit("simulate", str(file), "--cases", "5", "--json")
+    assert found.code == 0 and found.json["statuses"] == {"completed": 5}, found.out + found.err
