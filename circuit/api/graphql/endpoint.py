@@ -40,6 +40,9 @@ MOST_SUBSCRIPTIONS = 100
 """Operations that one WebSocket may have under way."""
 
 
+RESPONSE_TYPE = "application/graphql-response+json"
+"""GraphQL's own type of an answer, with a status that says whether anything was executed."""
+
 RAW_SEND = "circuit.send"
 """Where a connection's scope holds the server's own `send`, which plain selections use without a detour."""
 
@@ -149,6 +152,25 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         if not isinstance(content, dict) or not _names_operation(cast("dict[str, Any]", content)):
             raise HTTPException(400, "The body must be an object with `query`, and `operationName` as text if at all.")
         return cast("dict[str, Any]", content)
+
+    async def get_sub_response(self, request: Request | WebSocket) -> Response:
+        response = await super().get_sub_response(request)
+        if RESPONSE_TYPE in request.headers.get("accept", ""):
+            response.media_type = RESPONSE_TYPE
+        return response
+
+    def create_response(self, response_data: Any, sub_response: Response) -> Response:
+        """The answer; to who accepts GraphQL's own type in that type, where what was not executed is no success."""
+        if sub_response.media_type != RESPONSE_TYPE or not isinstance(response_data, dict):
+            return super().create_response(response_data, sub_response)
+        answer = cast("dict[str, Any]", response_data)
+        refused = answer.get("data") is None and not any(error.get("path") for error in answer.get("errors") or [{}])
+        if refused:
+            answer = {name: value for name, value in answer.items() if name != "data"}
+        response = super().create_response(cast("Any", answer), sub_response)
+        response.headers["content-type"] = f"{RESPONSE_TYPE}; charset=utf-8"
+        response.status_code = 400 if refused else 200
+        return response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
