@@ -289,3 +289,27 @@ async def test_a_message_is_sent_and_listed(server: Server) -> None:
     assert await server.code(send, name="payment", data=[1]) == "invalid_request"
     [one] = await server.ok('{ messages(name: "payment") { state caseId data } }')
     assert one == {"state": "delivered", "caseId": placed["caseId"], "data": {"amount": 5}}
+
+
+async def test_a_case_names_what_opened_it_and_what_it_opened(server: Server) -> None:
+    def one(name: str, action: dict[str, Any]) -> str:
+        return json.dumps(
+            {
+                "workflow": name,
+                "places": ["open", "done"],
+                "transitions": {"act": {"from_places": "open", "to_place": "done", "action": action}},
+            }
+        )
+
+    load = "mutation ($yaml: String!) { loadWorkflow(yaml: $yaml) { id } }"
+    await server.ok(load, yaml=one("inner", {"type": "human"}))
+    await server.ok(load, yaml=one("outer", {"type": "subworkflow", "workflow": "inner"}))
+    outer = (await server.ok('mutation { startCase(workflowId: "outer") { caseId } }'))["caseId"]
+    query = "query ($id: String!) { case(id: $id) { status parent children { caseId workflow parent } } }"
+
+    async def opened() -> Any:
+        return (await server.ok(query, id=outer))["children"]
+
+    [child] = await eventually(opened, within=SECONDS, what="a child")
+    assert (child["workflow"], child["parent"]) == ("inner", f"{outer}.1")
+    assert (await server.ok(query, id=child["caseId"]))["parent"] == f"{outer}.1"
