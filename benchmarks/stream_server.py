@@ -175,6 +175,13 @@ async def run(mode: str, readers: int, events: int) -> None:
         services = Services(
             commands=cast("Any", None),
             queries=cast("Any", None),
+            pages=cast("Any", None),
+            inbox=cast("Any", None),
+            messages=cast("Any", None),
+            publishing=cast("Any", None),
+            schedules=cast("Any", None),
+            fleet=cast("Any", None),
+            catalogue=cast("Any", None),
             streams=cast("Streams", source),
             load=cast("Any", None),
             gate=Gate.open(SystemClock(), LOCAL),

@@ -2,7 +2,8 @@
 
 WebSocket, SSE and a plain GraphQL selection with 1, 100 and 1,000 readers; rounds are interleaved and the median
 counts. The ratio is the raw side's CPU per delivery divided by Circuit's (GraphQL's reference is the raw WebSocket),
-for the server is what saturates a core; deliveries per second by the clock stand beside it. `make bench-streams`
+for the server is what saturates a core; deliveries per second by the clock stand beside it. At the end, how long the
+first byte of an answer takes on its way (`first_byte`). `make bench-streams`
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from benchmarks import first_byte
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 EVENTS = {1: 10_000, 100: 1_000, 1_000: 150}
@@ -94,6 +97,9 @@ def main() -> None:
     rows = asyncio.run(measure(rounds))
     for row in rows:
         print(f"{row['name']:48} {row['value']:>12,.0f} {row['reference']:>12,.0f} {row['ratio']:>7.3f}")
+    first = asyncio.run(first_byte.measure())
+    print(f"{first['name']:48} {first['value']:>12.2f} ms {first.get('details')}")
+    rows.append(dict(first))
     measured = {row["name"] for row in rows}
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     kept = [row for row in before if row["name"] not in measured]
