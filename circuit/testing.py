@@ -39,6 +39,7 @@ from circuit.engine.opening import TokenInput, opening_tokens
 from circuit.engine.owner import Owner, Step
 from circuit.errors import InvalidRequest
 from circuit.events import CaseEvent, CaseStarted, FiringBegun, StreamType, TokenImage
+from circuit.fragments import beside
 from circuit.ids import CaseKey, uuid7
 from circuit.net.marking import Token
 from circuit.net.reception import message_key
@@ -379,6 +380,6 @@ def _loaded(source: Path | str) -> Workflow:
     if isinstance(source, str) and "\n" in source:
         return load_workflow(source, "<text>")
     try:
-        return load_workflow(Path(source).read_text(encoding="utf-8"), str(source))
+        return load_workflow(Path(source).read_text(encoding="utf-8"), str(source), read=beside(Path(source)))
     except OSError as error:
         raise InvalidRequest(f"the workflow file {str(source)!r} cannot be read: {error.strerror}") from error

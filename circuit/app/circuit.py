@@ -52,6 +52,7 @@ from circuit.engine.versions import Versions
 from circuit.engine.views import CaseSummary, CaseView, CaseWhy, TaskView
 from circuit.engine.worker import WorkerLimits
 from circuit.errors import InvalidRequest, NotFound
+from circuit.fragments import beside
 from circuit.happenings import CaseUpdate as CaseUpdate
 from circuit.happenings import Happening, happenings
 from circuit.happenings import StreamUpdate as StreamUpdate
@@ -428,9 +429,12 @@ class Circuit:
         return happenings(self.streams, self.key(case_id), lambda: self.case(case_id), self.rests, silent)
 
 
+_TEXT = "<text>"
+
+
 def _read(source: str | Path) -> tuple[str, str]:
     """The text of a workflow, and what faults call it."""
-    text, name = str(source), "<text>"
+    text, name = str(source), _TEXT
     if isinstance(source, Path) or "\n" not in source:
         try:
             text, name = Path(source).read_text(encoding="utf-8"), str(source)
@@ -440,6 +444,6 @@ def _read(source: str | Path) -> tuple[str, str]:
 
 
 def _loaded(text: str, name: str, unsound: bool, agents: Catalogue) -> Workflow:
-    workflow = load_workflow(text, name, misfits, agents)
+    workflow = load_workflow(text, name, misfits, agents, None if name == _TEXT else beside(Path(name)))
     admit(workflow, name, time.monotonic, unsound=unsound)
     return workflow

@@ -44,6 +44,7 @@ def read_workflow(file: Path, *, published: bool = False) -> Workflow:
     faults."""
     from circuit.definition import load_workflow
     from circuit.definition.adoption import borrowed
+    from circuit.fragments import beside
     from circuit.providers.profiles import misfits
 
     try:
@@ -55,7 +56,7 @@ def read_workflow(file: Path, *, published: bool = False) -> Workflow:
         raise
     names = borrowed(text) if published else []
     agents = published_agents(names, Terminal(json=True)) if names else {}
-    return load_workflow(text, str(file), misfits, agents)
+    return load_workflow(text, str(file), misfits, agents, beside(file))
 
 
 def published_agents(ids: Sequence[str] | None, terminal: Terminal) -> dict[str, Any]:

@@ -445,6 +445,15 @@ class StartEntry(Part):
     ]
 
 
+class IncludeEntry(Part):
+    """A fragment that is put into this file."""
+
+    file: Annotated[Line, Field(description="Its path, from the directory of the file that names it.")]
+    with_: Annotated[
+        JsonObject | None, Field(alias="with", description="Its parameters: texts of one line, numbers, booleans.")
+    ] = None
+
+
 class Document(Part):
     """A workflow of Circuit: a Petri net whose transitions may run agents."""
 
@@ -470,6 +479,16 @@ class Document(Part):
     start: Annotated[StartEntry | None, Field(description="What starts cases, beside whoever asks for one.")] = None
     agents: Annotated[dict[Identifier, Agent] | None, Field(description="The agents that transitions run.")] = None
     transitions: Annotated[dict[Identifier, TransitionEntry], Field(description="What moves tokens.")]
+    include: Annotated[
+        list[
+            Annotated[
+                Annotated[Line, Tag("<text>")] | Annotated[IncludeEntry, Tag("<mapping>")],
+                by_kind("the path of a fragment, or {file, with}", "text", "mapping"),
+            ]
+        ]
+        | None,
+        Field(description="Fragments whose places, transitions and the like are put into this file."),
+    ] = None
     regions: Annotated[
         dict[Identifier, RegionEntry] | None, Field(description="Parts of the net that transitions cancel as a whole.")
     ] = None

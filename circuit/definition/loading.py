@@ -10,9 +10,9 @@ from circuit.definition.adoption import Catalogue, adopt
 from circuit.definition.canonical import canonical
 from circuit.definition.compiler import compile_document
 from circuit.definition.document import ALIASES, Document
+from circuit.definition.inclusion import Reader, assemble
 from circuit.definition.lint import lint
 from circuit.definition.lint_agent import ModelCheck
-from circuit.definition.loader import parse
 from circuit.definition.shape import planned
 from circuit.definition.validation import Report, validate
 from circuit.definition.workflow import Workflow
@@ -29,15 +29,20 @@ class Loaded:
 
 
 def load(
-    text: str, source: str = "workflow", models: ModelCheck | None = None, agents: Catalogue | None = None
+    text: str,
+    source: str = "workflow",
+    models: ModelCheck | None = None,
+    agents: Catalogue | None = None,
+    read: Reader | None = None,
 ) -> Loaded:
     """The document in a YAML text, checked as a whole. `source` names the file in faults, `models` knows models,
-    `agents` are published ones, from which come those that the file names and does not define.
+    `agents` are published ones, from which come those that the file names and does not define; `read` reads what it
+    includes.
 
     Raises `DefinitionError` with every fault.
     """
-    tree, faults = parse(text, source, ALIASES)
-    report = Report(tree, source, faults)
+    tree, assembly = assemble(text, source, ALIASES, read)
+    report = Report(tree, source, assembly.faults)
     document = validate(report)
     plain: dict[str, Any] = {}
     if document is not None:
@@ -46,23 +51,30 @@ def load(
         plain = canonical(document)
         adopt(plain, agents or {})
         lint(report, plain, models)
-    if report.faults or document is None:
-        if not report.faults:
+    if report.faults or assembly.elsewhere or document is None:
+        if not report.faults and not assembly.elsewhere:
             report.add((), "this is not a workflow", "see docs/reference/workflow-file.md")
-        raise DefinitionError(sorted(report.faults, key=lambda fault: (fault.line, fault.column, fault.message)))
+        found = [*map(assembly.located, report.faults), *assembly.elsewhere]
+        order = {name: number for number, name in reversed(list(enumerate(assembly.sources)))}
+        found.sort(key=lambda fault: (order.get(fault.source, 0), fault.line, fault.column, fault.message))
+        raise DefinitionError(list(dict.fromkeys(found)))
     return Loaded(document, plain, tree.where)
 
 
 def load_workflow(
-    text: str, source: str = "workflow", models: ModelCheck | None = None, agents: Catalogue | None = None
+    text: str,
+    source: str = "workflow",
+    models: ModelCheck | None = None,
+    agents: Catalogue | None = None,
+    read: Reader | None = None,
 ) -> Workflow:
     """The workflow that a YAML text describes, ready to run. `source` names the file in faults; `models` says what of
     an agent's settings its model does not take, and nothing is checked of that without it; `agents` are published ones,
-    from which come those that the file names and does not define.
+    from which come those that the file names and does not define; `read` reads what it includes.
 
     Raises `DefinitionError` with every fault of the text: of YAML, of the format, and of names and expressions.
     """
-    loaded = load(text, source, models, agents)
+    loaded = load(text, source, models, agents, read)
     try:
         return compile_document(loaded.plain)
     except (ValueError, RecursionError) as error:
