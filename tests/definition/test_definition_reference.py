@@ -12,7 +12,9 @@ from circuit.definition.schema import parts
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "workflow-file.md"
 TEXT = PAGE.read_text()
-EXAMPLES = [block for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL) if "workflow:" in block]
+BLOCKS: list[str] = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+EXAMPLES = [block for block in BLOCKS if "workflow:" in block]
+FRAGMENTS = {block.split()[1]: block for block in BLOCKS if block.startswith("#") and "fragment:" in block}
 
 
 def keys() -> set[str]:
@@ -28,7 +30,7 @@ def test_every_key_of_the_format_is_named() -> None:
 
 @pytest.mark.parametrize("index", range(len(EXAMPLES)))
 def test_its_examples_load(index: int) -> None:
-    assert load_workflow(EXAMPLES[index], PAGE.name).id
+    assert load_workflow(EXAMPLES[index], PAGE.name, read=FRAGMENTS.__getitem__).id
 
 
 def test_the_short_and_the_long_form_are_one_version() -> None:
