@@ -18,18 +18,15 @@ from circuit.definition.action_document import (
 )
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
 from circuit.definition.agent_reference import reference, reference_text
+from circuit.definition.arc_document import CancelEntry, InputArcEntry, OutputArcEntry, RegionEntry
 from circuit.definition.document import (
     RULE_FIELDS,
     RULE_KINDS,
-    CancelEntry,
     Document,
     FieldComparison,
-    InputArcEntry,
-    OutputArcEntry,
     PlaceAgent,
     PlaceAgentSchedule,
     PlaceEntry,
-    RegionEntry,
     RuleEntry,
     TransitionEntry,
     TriggerEntry,

@@ -1,8 +1,8 @@
 """The workflow file as its authors write it: places, transitions and all else, in short and long forms.
 
-With `execution_document`, `action_document` and `agent_document` this is the only place where the keys of the format
-are named. Each key carries its description, from which the JSON Schema of the format is made; keys that belong to the
-format and that this release does not run are marked `Planned`.
+With `arc_document`, `execution_document`, `action_document` and `agent_document` this is the only place where the keys
+of the format are named. Each key carries its description, from which the JSON Schema of the format is made; keys that
+belong to the format and that this release does not run are marked `Planned`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, Tag, model_validator
 
 from circuit.definition.action_document import Action
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
+from circuit.definition.arc_document import CancelEntry, Inputs, Output, Outputs, RegionEntry
 from circuit.definition.execution_document import (
     AgentExecution,
     InputMappingEntries,
@@ -21,8 +22,6 @@ from circuit.definition.execution_document import (
 )
 from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, Text, by_kind, fault
 from circuit.events import CASE_EVENTS
-
-MAX_WEIGHT = 1_000
 
 ALIASES = {"to_places": "to_place"}
 """Keys of the canonical document and the key under which an author may have written the same."""
@@ -124,62 +123,13 @@ class RuleEntry(Part):
         return self
 
 
-class InputArcEntry(Part):
-    """An arc into a transition."""
-
-    place: Annotated[Identifier, Field(description="The place.")]
-    weight: Annotated[int | None, Field(ge=1, le=MAX_WEIGHT, description="How many tokens. Default: 1.")] = None
-    mode: Annotated[
-        Literal["consume", "read", "inhibit", "drain", "reset"] | None,
-        Field(
-            description="consume takes the tokens, read only looks at them, inhibit wants fewer than `weight` to lie "
-            "there, drain takes all that are available (`weight` at least), reset empties the place when the "
-            "transition fires. Default: consume."
-        ),
-    ] = None
-    where: Annotated[Text | None, Field(description="CEL over `token`: which tokens of the place the arc means.")] = (
-        None
-    )
-    correlate: Annotated[
-        Line | None,
-        Field(description="Path of a key (data.order_id): all arcs that name one take tokens with the same key."),
-    ] = None
-    order: Annotated[
-        Literal["oldest", "newest"] | None, Field(description="Which of several tokens comes first. Default: oldest.")
-    ] = None
-    gather: Annotated[
-        Identifier | None,
-        Field(description="Takes one token for each element of the list that this transition made tokens of."),
-    ] = None
-
-
-class OutputArcEntry(Part):
-    """An arc out of a transition."""
-
-    place: Annotated[Identifier, Field(description="The place.")]
-    weight: Annotated[int | None, Field(ge=1, le=MAX_WEIGHT, description="How many tokens. Default: 1.")] = None
-    data: Annotated[
-        dict[Line, Text] | None,
-        Field(
-            description="The data of the new token: a CEL expression for each key. Without it the inputs are merged."
-        ),
-    ] = None
-    each: Annotated[
-        Text | None,
-        Field(
-            description="CEL that gives a list: one token for each element, which `data` knows as `item` and `index`. "
-            "Without `data` the element is the token's data."
-        ),
-    ] = None
-    most: Annotated[int | None, Field(ge=1, le=10_000, description="The most elements that the list may have.")] = None
-
-
-MessageName = Annotated[Line, Field(max_length=200)]
-
 _CRON = (
     "Five fields (minute hour day month weekday) in UTC, or in the zone that the line begins with: "
     "CRON_TZ=Europe/Berlin 0 8 * * 1-5."
 )
+
+
+MessageName = Annotated[Line, Field(max_length=200)]
 
 
 class TriggerEntry(Part):
@@ -233,46 +183,6 @@ class TriggerEntry(Part):
             message = f"a timer needs one of after, at and cron, not {' and '.join(times)}"
             raise fault("several", message, hint, at=[times[1]])
         return self
-
-
-Inputs = Annotated[
-    Annotated[Identifier, Tag("<text>")]
-    | Annotated[
-        list[
-            Annotated[
-                Annotated[Identifier, Tag("<text>")] | Annotated[InputArcEntry, Tag("<mapping>")],
-                by_kind("the name of a place, or {place, weight, mode}", "text", "mapping"),
-            ]
-        ],
-        Tag("<list>"),
-    ],
-    by_kind("a place, or a list of places and arcs", "text", "list"),
-]
-Output = Annotated[
-    Annotated[Identifier, Tag("<text>")] | Annotated[OutputArcEntry, Tag("<mapping>")],
-    by_kind("the name of a place, or {place, weight, data} (several go under to_places)", "text", "mapping"),
-]
-Outputs = Annotated[
-    Annotated[Identifier, Tag("<text>")] | Annotated[list[Output], Tag("<list>")],
-    by_kind("a place, or a list of places and arcs", "text", "list"),
-]
-
-
-class RegionEntry(Part):
-    """A part of the net that can be cancelled as a whole."""
-
-    places: Annotated[
-        list[Identifier] | None, Field(description="Their tokens are taken, and the firings that hold some cancelled.")
-    ] = None
-    transitions: Annotated[
-        list[Identifier] | None, Field(description="Their firings are cancelled, with the tokens that they hold.")
-    ] = None
-
-
-class CancelEntry(RegionEntry):
-    """What a transition cancels when it fires."""
-
-    regions: Annotated[list[Identifier] | None, Field(description="Regions, by their names under `regions`.")] = None
 
 
 class TransitionEntry(Part):
