@@ -42,7 +42,8 @@ class ActionCall:
 
     `attempt` counts tries after failures and keys the journal; `start` counts starts (every retry and every resume)
     and is the `attempt` of the stream. `recorded` is the journal of this attempt, and what lasts of earlier ones: step
-    name to value; `budget` what the case may spend on models by its version.
+    name to value; `budget` is what the case may spend on models by its version; `child` says that another case
+    opened it.
     """
 
     key: CaseKey
@@ -60,6 +61,7 @@ class ActionCall:
     timeout_seconds: float
     recorded: Mapping[str, Any] = field(default_factory=dict)
     budget: Limits = UNLIMITED
+    child: bool = False
 
 
 @dataclass(frozen=True, slots=True)

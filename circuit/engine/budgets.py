@@ -13,7 +13,7 @@ from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.spend import MICRO, Limits, Spend, microdollars
 from circuit.storage import budgets, ledger, listing, workflows
-from circuit.storage.budgets import Budget, BudgetKey
+from circuit.storage.charges import Budget, BudgetKey, limits_of
 from circuit.storage.database import Database
 
 MOST_LISTED = 1_000
@@ -165,6 +165,4 @@ class Budgets:
         if row is None:
             raise NotFound(f"there is no case {key.subject}; `circuit cases` lists them")
         version = await workflows.by_hash(connection, key.tenant, row.workflow_id, row.workflow_hash)
-        given: Mapping[str, Any] = (version.document.get("budget") or {}) if version is not None else {}
-        usd: float | None = given.get("usd")
-        return Limits(given.get("calls"), given.get("tokens"), None if usd is None else microdollars(usd))
+        return limits_of((version.document.get("budget") or {}) if version is not None else {})

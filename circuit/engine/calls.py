@@ -183,6 +183,7 @@ def action_call(memory: Memory, live: LiveFiring, config: Mapping[str, Any]) -> 
         timeout_seconds=spec.timeout_seconds,
         recorded=dict(recorded) if recorded else {},
         budget=memory.workflow.budget,
+        child=memory.row.parent is not None,
     )
 
 

@@ -25,7 +25,7 @@ from circuit.net.colour import Colour
 from circuit.observability.logs import about
 from circuit.security.redaction import excerpt, redact
 from circuit.spend import NOTHING, Spend
-from circuit.storage.budgets import Asked, Charge, Settled
+from circuit.storage.charges import Asked, Charge, Settled
 from circuit.storage.records import ALL_ATTEMPTS, ChargeRow, JournalRow, LogWrite, NewCase
 from circuit.streams.publisher import Outlet, Publisher
 from circuit.value import dataclass, replace
@@ -169,7 +169,7 @@ class Context:
         self._charges += 1
         number = self._charges
         charge = Charge(call.key, call.firing, call.start, number)
-        held = self._around.charging.hold(Asked(charge, call.workflow_id, most, call.budget))
+        held = self._around.charging.hold(Asked(charge, call.workflow_id, most, call.budget, call.child))
         try:
             if not held.done() and not (await asyncio.wait([held], timeout=QUIET_SECONDS))[0]:
                 await self.emit(StreamDelta.thinking("waiting until other calls leave enough of the budget"))

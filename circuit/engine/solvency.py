@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from circuit.errors import BudgetExhausted, BudgetUnbounded, FiringError
 from circuit.spend import NOTHING, Spend, dollars
-from circuit.storage.budgets import Asked, Budget, BudgetKey, Charge
+from circuit.storage.charges import Asked, Budget, BudgetKey, Charge
 
 _UNITS = ("calls", "tokens", "microdollars")
 _PERIODS = {None: "", "day": " of this day", "month": " of this month"}

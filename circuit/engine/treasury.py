@@ -19,7 +19,8 @@ from circuit.engine.solvency import Verdict, judge
 from circuit.errors import Cancelled, FiringError
 from circuit.spend import NOTHING
 from circuit.storage import budgets
-from circuit.storage.budgets import MOST_FOLDED, Asked, Budget, BudgetKey, Charge, Settled
+from circuit.storage.budgets import MOST_FOLDED
+from circuit.storage.charges import Asked, Budget, BudgetKey, Charge, Settled
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 
@@ -75,14 +76,14 @@ class Treasury(Service):
         self._worker = worker
         self._sweep_seconds = sweep_seconds
         self._rng = rng or random.Random()
-        self._asked: dict[Asked, asyncio.Future[bool]] = {}
+        self._asked: dict[Charge, tuple[Asked, asyncio.Future[bool]]] = {}
         self._settled: list[Settled] = []
         self._to_fold = 0
         self._woken = asyncio.Event()
 
     def hold(self, asked: Asked) -> asyncio.Future[bool]:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._asked[asked] = future
+        self._asked[asked.charge] = asked, future
         self._woken.set()
         return future
 
@@ -132,9 +133,10 @@ class Treasury(Service):
 
     async def _hold(self, connection: Connection) -> None:
         self._forget_unwanted()
-        page = list(self._asked)[:MOST_AT_ONCE]
+        page = [asked for asked, _ in self._asked.values()][:MOST_AT_ONCE]
         if not page:
             return
+        page = await budgets.with_payers(connection, page)
         verdict = Verdict()
 
         def decide(
@@ -158,7 +160,7 @@ class Treasury(Service):
             self._woken.set()
 
     def _answer(self, asked: Asked, answer: bool | FiringError) -> None:
-        future = self._asked.pop(asked)
+        _, future = self._asked.pop(asked.charge)
         if isinstance(answer, FiringError):
             if not future.done():
                 future.set_exception(answer)
@@ -169,8 +171,8 @@ class Treasury(Service):
             self.settle(Settled(asked.charge, NOTHING))
 
     def _forget_unwanted(self) -> None:
-        for asked in [asked for asked, future in self._asked.items() if future.done()]:
-            del self._asked[asked]
+        for charge in [charge for charge, (_, future) in self._asked.items() if future.done()]:
+            del self._asked[charge]
 
     async def _rest(self, seconds: float) -> None:
         """Wait until something is asked or to be settled, or the next look or sweep is due."""

@@ -71,7 +71,7 @@ _ROWS = {
     "budget": "SELECT i.tenant_id, i.case_id, t.since, t.spent_calls, t.spent_tokens, t.spent_microdollars"
     " FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id) JOIN circuit.budget t"
     " ON t.tenant_id = i.tenant_id AND t.scope = 'case' AND t.subject = i.case_id::text",
-    "charge": _of_cases("t.*", "charge", "ORDER BY t.firing, t.start, t.number"),
+    "charge": _of_cases("t.*", "charge", "AND t.payer IS NULL ORDER BY t.firing, t.start, t.number"),
     "command": _of_cases("t.tenant_id, t.case_id, t.command_id, t.kind, t.state, t.settled_at, t.result", "command"),
     "journal": _of_cases(
         "t.tenant_id, t.case_id, t.firing, t.step, max(t.attempt) AS attempt, count(*) AS answers,"

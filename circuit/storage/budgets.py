@@ -18,9 +18,7 @@ All but `listed`, `change`, `reset` and `remove` run under the engine's role.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -29,78 +27,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from circuit.ids import CaseKey
 from circuit.spend import Limits, Spend
 from circuit.storage import rows
+from circuit.storage.charges import Asked, Budget, BudgetKey, Charge, Settled, limits_of
 from circuit.storage.driver import Connection, Record
 from circuit.storage.statements import FENCE
 
 MOST_FOLDED = 1_000
 """How many charges are folded in one transaction."""
-
-
-class BudgetKey(NamedTuple):
-    """`scope` is `case`, `tenant` or `workflow`; `subject` the id of the case or the workflow, or empty."""
-
-    tenant: int
-    scope: str
-    subject: str
-
-    @classmethod
-    def of_tenant(cls, tenant: int) -> BudgetKey:
-        return cls(tenant, "tenant", "")
-
-    @classmethod
-    def of_workflow(cls, tenant: int, workflow_id: str) -> BudgetKey:
-        return cls(tenant, "workflow", workflow_id)
-
-    @classmethod
-    def of_case(cls, key: CaseKey) -> BudgetKey:
-        return cls(key.tenant, "case", str(key.case))
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """A budget as it stands: its limits, what is spent since `since` (the begin of the `period`, where it has one), and
-    what calls that go on may cost at most."""
-
-    key: BudgetKey
-    limits: Limits
-    spent: Spend
-    held: Spend
-    period: str | None
-    since: datetime
-    updated_at: datetime
-    updated_by: str
-
-
-class Charge(NamedTuple):
-    """Which call of a model: the start of a firing that makes it, and its number there."""
-
-    key: CaseKey
-    firing: int
-    start: int
-    number: int
-
-
-class Asked(NamedTuple):
-    """A call that wants to be made, and what it may cost at most. `limits` are those of its case by its workflow's
-    version."""
-
-    charge: Charge
-    workflow_id: str
-    most: Spend
-    limits: Limits
-
-    @property
-    def key(self) -> CaseKey:
-        return self.charge.key
-
-    @property
-    def budgets(self) -> tuple[BudgetKey, BudgetKey, BudgetKey]:
-        """The budgets that it draws on, where there are such."""
-        return (
-            BudgetKey.of_case(self.key),
-            BudgetKey.of_tenant(self.key.tenant),
-            BudgetKey.of_workflow(self.key.tenant, self.workflow_id),
-        )
 
 
 _KEYS = "unnest($1::int4[], $2::text[], $3::text[]) AS i(tenant_id, scope, subject)"
@@ -124,7 +56,7 @@ SET spent_calls = 0, spent_tokens = 0, spent_microdollars = 0, since = date_trun
 FROM {_KEYS}
 WHERE {_SAME} AND b.period IS NOT NULL AND b.since < date_trunc(b.period, now(), 'UTC')
 """
-# Written so that each of the three is a look into an index that finds nothing where the scope is another.
+# Written so that each of these is a look into an index that finds nothing where the scope is another.
 _CHARGES = """
 LEFT JOIN LATERAL (
     SELECT coalesce(sum(c.calls) FILTER (WHERE c.settled_at IS NULL), 0)::int8 AS held_calls,
@@ -136,6 +68,10 @@ LEFT JOIN LATERAL (
     FROM (
         SELECT c.* FROM circuit.charge c
         WHERE c.tenant_id = b.tenant_id AND c.case_id = CASE WHEN b.scope = 'case' THEN b.subject::uuid END
+            AND c.payer IS NULL
+        UNION ALL
+        SELECT c.* FROM circuit.charge c
+        WHERE c.tenant_id = b.tenant_id AND c.payer = CASE WHEN b.scope = 'case' THEN b.subject::uuid END
         UNION ALL
         SELECT c.* FROM circuit.charge c
         WHERE c.tenant_id = b.tenant_id AND c.workflow_id = CASE WHEN b.scope = 'workflow' THEN b.subject END
@@ -149,10 +85,12 @@ LEFT JOIN LATERAL (
 _STANDING = f"SELECT b.*, c.* FROM {_KEYS} JOIN circuit.budget b ON {_SAME} {_CHARGES.format(since='b.since')}"
 _HOLD = """
 INSERT INTO circuit.charge
-    (tenant_id, case_id, firing, start, number, workflow_id, worker, calls, tokens, microdollars)
-SELECT tenant_id, case_id, firing, start, number, workflow_id, $1, calls, tokens, microdollars
-FROM unnest($2::int4[], $3::uuid[], $4::int4[], $5::int4[], $6::int4[], $7::text[], $8::int4[], $9::int8[], $10::int8[])
-    AS i(tenant_id, case_id, firing, start, number, workflow_id, calls, tokens, microdollars)
+    (tenant_id, case_id, firing, start, number, workflow_id, worker, calls, tokens, microdollars, payer)
+SELECT tenant_id, case_id, firing, start, number, workflow_id, $1, calls, tokens, microdollars, payer
+FROM unnest(
+    $2::int4[], $3::uuid[], $4::int4[], $5::int4[], $6::int4[], $7::text[], $8::int4[], $9::int8[], $10::int8[],
+    $11::uuid[]
+) AS i(tenant_id, case_id, firing, start, number, workflow_id, calls, tokens, microdollars, payer)
 ON CONFLICT DO NOTHING
 """
 _HELD = """
@@ -207,15 +145,47 @@ async def hold(
             [one.most.calls for one in granted],
             [one.most.tokens or 0 for one in granted],
             [one.most.microdollars or 0 for one in granted],
+            [one.payer for one in granted],
         )
     return True
 
 
-class Settled(NamedTuple):
-    """What a call did cost; None where nobody knows: then it stands at the most that it could."""
+# The nearest of those that opened a case, it itself included, which has a budget: a row, or one that its version gives.
+_PAYERS = """
+WITH RECURSIVE kin (tenant_id, child, case_id, depth) AS (
+    SELECT i.tenant_id, i.case_id, i.case_id, 0 FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id)
+    UNION ALL
+    SELECT k.tenant_id, k.child, c.parent_case, k.depth + 1
+    FROM kin k JOIN circuit."case" c ON c.tenant_id = k.tenant_id AND c.case_id = k.case_id
+    WHERE c.parent_case IS NOT NULL
+)
+SELECT DISTINCT ON (k.tenant_id, k.child) k.tenant_id, k.child, k.case_id, v.document -> 'budget' AS budget
+FROM kin k
+JOIN circuit."case" c ON c.tenant_id = k.tenant_id AND c.case_id = k.case_id
+JOIN circuit.workflow_version v
+    ON v.tenant_id = c.tenant_id AND v.workflow_id = c.workflow_id AND v.hash = c.workflow_hash
+LEFT JOIN circuit.budget b ON b.tenant_id = k.tenant_id AND b.scope = 'case' AND b.subject = k.case_id::text
+WHERE b.subject IS NOT NULL OR v.document -> 'budget' IS NOT NULL
+ORDER BY k.tenant_id, k.child, k.depth
+"""
 
-    charge: Charge
-    spent: Spend | None
+
+async def with_payers(conn: Connection, asked: Sequence[Asked]) -> list[Asked]:
+    """What is asked, where a child has no budget of its own: of the nearest case above it that has one."""
+    children = [one for one in asked if one.child]
+    if not children:
+        return list(asked)
+    keys = {one.key for one in children}
+    found = await conn.fetch(_PAYERS, [key.tenant for key in keys], [key.case for key in keys])
+    payers = {CaseKey(row["tenant_id"], rows.plain(row["child"])): row for row in found}
+    return [_paid(one, payers.get(one.key)) for one in asked]
+
+
+def _paid(one: Asked, payer: Record | None) -> Asked:
+    if payer is None or rows.plain(payer["case_id"]) == one.key.case:
+        return one
+    limits = limits_of(rows.document(payer["budget"]) if payer["budget"] is not None else {})
+    return one._replace(payer=rows.plain(payer["case_id"]), limits=limits)
 
 
 _SETTLE = """
@@ -234,7 +204,7 @@ UPDATE circuit.charge c SET settled_at = now()
 WHERE c.settled_at IS NULL AND NOT EXISTS (SELECT FROM circuit.worker w WHERE w.id = c.worker AND NOT w.fenced)
 """
 _TO_FOLD = f"""
-SELECT tenant_id, case_id, firing, start, number, workflow_id FROM circuit.charge
+SELECT tenant_id, case_id, firing, start, number, workflow_id, payer FROM circuit.charge
 WHERE settled_at IS NOT NULL ORDER BY 1, 2, 3, 4, 5 LIMIT {MOST_FOLDED}
 """
 _FOLD = """
@@ -248,7 +218,7 @@ WITH gone AS (
 ), joining AS (
     SELECT g.tenant_id, s.scope, s.subject, b.since, g.calls, g.tokens, g.microdollars
     FROM gone g CROSS JOIN LATERAL (
-        VALUES ('case', g.case_id::text), ('tenant', ''), ('workflow', g.workflow_id)
+        VALUES ('case', coalesce(g.payer, g.case_id)::text), ('tenant', ''), ('workflow', g.workflow_id)
     ) AS s(scope, subject)
     JOIN circuit.budget b ON b.tenant_id = g.tenant_id AND b.scope = s.scope AND b.subject = s.subject
     WHERE g.held_at >= b.since
@@ -303,7 +273,7 @@ async def fold(conn: Connection) -> int:
 def _budgets_of(row: Record) -> tuple[BudgetKey, ...]:
     key = rows.key(row)
     return (
-        BudgetKey.of_case(key),
+        BudgetKey.of_case(key if row["payer"] is None else CaseKey(key.tenant, rows.plain(row["payer"]))),
         BudgetKey.of_tenant(key.tenant),
         BudgetKey.of_workflow(key.tenant, row["workflow_id"]),
     )

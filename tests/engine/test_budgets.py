@@ -13,18 +13,22 @@ import pytest
 from eventually import eventually
 from hypothesis import given
 from hypothesis import strategies as st
+from parts import SystemClock, SystemIds
 from running import REVIEW, WITHOUT_WAY_OUT, engine, publish, start, until
 
 from circuit.actions.agent import AgentAction
+from circuit.actions.subworkflow import SubworkflowAction
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
+from circuit.engine.children import Children
 from circuit.engine.engine import Engine
 from circuit.engine.solvency import judge
+from circuit.engine.versions import Versions
 from circuit.ids import CaseKey
 from circuit.providers.registry import ProviderRegistry
 from circuit.security.principal import LOCAL
 from circuit.spend import NOTHING, Limits, Spend, dollars, microdollars
 from circuit.storage import budgets, workers
-from circuit.storage.budgets import Asked, Budget, BudgetKey, Charge
+from circuit.storage.charges import Asked, Budget, BudgetKey, Charge
 from circuit.storage.database import Database
 
 TENANT = BudgetKey.of_tenant(1)
@@ -169,6 +173,47 @@ async def test_a_dead_worker_is_settled_once_and_its_journalled_answers_are_not_
     assert (await budget(database, REVIEWS)).spent == Spend(6, 628, 0)
 
 
+PARENT = """
+workflow: order
+places: [open, done]
+transitions:
+  check:
+    from_places: open
+    to_place: done
+    action: {type: subworkflow, workflow: review}
+"""
+
+
+async def test_a_case_that_another_one_opened_draws_on_the_budget_of_that_one(database: Database, plain: Any) -> None:
+    spending = Spending(Spend(1, 10), Spend(1, 4), calls=2)
+    spending.gate.set()
+    versions = Versions()
+    actions = {"agent": spending, "subworkflow": SubworkflowAction(Children(database, versions, SystemIds()))}
+    async with engine(database, actions, versions=versions) as running:
+        await publish(running, WITHOUT_WAY_OUT)
+        await publish(running, PARENT + "budget: {calls: 3}\n")
+        rich = await start(running, "order")
+        await until(running, rich, "completed")
+        assert (await budget(database, BudgetKey.of_case(rich))).spent == Spend(2, 8, 0)
+        await publish(running, PARENT + "budget: {calls: 1}\n")
+        poor = await start(running, "order")
+
+        async def refused() -> str | None:
+            return await plain.fetchval("SELECT message FROM circuit.incident")
+
+        message = await eventually(refused, what="the child has spent what its parent had")
+        assert message is not None and f"--case {poor.case} --calls" in message
+        assert (await budget(database, BudgetKey.of_case(poor))).spent == Spend(1, 4, 0)
+        # One that has its own draws on that, and on no other.
+        await publish(running, WITHOUT_WAY_OUT + "budget: {calls: 9}\n")
+        own = await start(running, "order")
+        await until(running, own, "completed")
+        async with database.transaction(1) as connection:
+            found = await budgets.listed(connection, 1)
+        spent = {one.key.subject: one.spent.calls for one in found}
+        assert str(own.case) not in spent and sorted(spent.values()) == [1, 2, 2]
+
+
 async def test_what_is_cancelled_or_never_said_counts_with_the_most(database: Database, plain: Any) -> None:
     await put(database, TENANT, microdollars=microdollars(1.0))
     spending = Spending(Spend(1, 10, microdollars(0.3)), None)
@@ -253,8 +298,6 @@ def test_no_verdict_passes_a_limit_and_nobody_is_passed_over(
 
 
 def _budget(key: BudgetKey, limits: Limits, spent: Spend, held: Spend) -> Budget:
-    from parts import SystemClock
-
     now = SystemClock().now()
     return Budget(key, limits, spent, held, None, now, now, "test")
 

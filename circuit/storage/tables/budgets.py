@@ -56,6 +56,7 @@ charge = Table(
     Column("microdollars", BigInteger, nullable=False),
     Column("held_at", Instant, nullable=False, server_default=text("now()")),
     Column("settled_at", Instant),
+    Column("payer", Uuid),
     PrimaryKeyConstraint("tenant_id", "case_id", "firing", "start", "number"),
     Index("charge_workflow", "tenant_id", "workflow_id"),
 )
