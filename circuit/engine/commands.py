@@ -206,10 +206,13 @@ class Commands:
         case = CaseKey(principal.tenant, self._ids.uuid())
         new = open_case(workflow, token, case, self._now(), principal.subject, wanted)
         async with self._database.transaction(principal.tenant) as connection:
-            started = await write_case(connection, new, key)
+            entry = ledger.entry(principal, "case.start", case, workflow=workflow.id)
+            # With a key it is not known yet whether this starts anything.
+            started = await write_case(connection, new, key, entry if key is None else None)
             if started == case:
                 await take_along(connection, case, workflow, conversations or {}, principal)
-                await ledger.note(connection, principal, "case.start", case, workflow=workflow.id)
+                if key is not None:
+                    await connection.execute(entry)
         self._hints.work()
         return started
 
@@ -455,9 +458,12 @@ class Commands:
         )
 
 
-async def write_case(connection: TenantConnection, new: NewCase, idempotency_key: str | None = None) -> CaseKey:
-    """Write a new case; with an idempotency key, at most once. Returns the key of the case. Raises `Conflict`."""
-    row = replace(new.row, bucket=await commands.bucket_of(connection, new.requires))
+async def write_case(
+    connection: TenantConnection, new: NewCase, idempotency_key: str | None = None, beside: Any = None
+) -> CaseKey:
+    """Write a new case; with an idempotency key, at most once. The statement `beside` goes along without a round trip
+    of its own. Returns the key of the case. Raises `Conflict`."""
+    row = replace(new.row, bucket=await commands.bucket_of(connection, new.requires, beside))
     return await commands.insert_case(
         connection,
         new.key,

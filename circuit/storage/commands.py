@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import SmallInteger, bindparam, func, insert, select
+from sqlalchemy import Insert, SmallInteger, bindparam, func, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -106,11 +106,10 @@ async def started_with(conn: AsyncConnection, tenant: int, idempotency_key: str)
     return None if found is None else CaseKey(tenant, rows.plain(found))
 
 
-async def bucket_of(conn: AsyncConnection, requires: Mapping[str, Any]) -> int:
-    """The bucket of the cases that need this of a worker; it is made if it is new."""
-    found = await conn.scalar(
-        select(func.circuit.bucket_of(bindparam("requires", requires, type_=JSONB), type_=SmallInteger))
-    )
+async def bucket_of(conn: AsyncConnection, requires: Mapping[str, Any], beside: Insert | None = None) -> int:
+    """The bucket of the cases that need this of a worker; it is made if it is new. `beside` is written by the way."""
+    asked = select(func.circuit.bucket_of(bindparam("requires", requires, type_=JSONB), type_=SmallInteger))
+    found = await conn.scalar(asked if beside is None else asked.add_cte(beside.cte("beside")))
     return int(found or 0)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Insert, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.security.origin import origin
@@ -43,6 +43,20 @@ class Sought:
     until: datetime | None = None
 
 
+def entry(principal: Principal, action: str, target: object, *, tenant: int | None = None, **details: Any) -> Insert:
+    """The statement that writes down that `principal` did `action` to `target`, in his tenant or in `tenant`.
+
+    No payload belongs into `details`: what is personal can be erased, and an entry cannot."""
+    return insert(audit_log).values(
+        tenant_id=principal.tenant if tenant is None else tenant,
+        subject=principal.subject,
+        action=action,
+        target=str(target),
+        origin=origin(),
+        details={name: value for name, value in details.items() if value is not None},
+    )
+
+
 async def note(
     connection: AsyncConnection,
     principal: Principal,
@@ -52,18 +66,8 @@ async def note(
     tenant: int | None = None,
     **details: Any,
 ) -> None:
-    """Write down that `principal` did `action` to `target`, in his tenant or in `tenant`. No payload belongs into
-    `details`: what is personal can be erased, and an entry cannot."""
-    await connection.execute(
-        insert(audit_log).values(
-            tenant_id=principal.tenant if tenant is None else tenant,
-            subject=principal.subject,
-            action=action,
-            target=str(target),
-            origin=origin(),
-            details={name: value for name, value in details.items() if value is not None},
-        )
-    )
+    """Write an entry, in the transaction of what it is about."""
+    await connection.execute(entry(principal, action, target, tenant=tenant, **details))
 
 
 async def entries(
