@@ -13,6 +13,7 @@ from circuit.engine.migration import migrate
 from circuit.engine.modification import Modification, modify
 from circuit.engine.reception import Message
 from circuit.engine.repair import patch_incident, put_back
+from circuit.engine.summons import summon
 from circuit.errors import CircuitError, Conflict, Forbidden, InvalidRequest
 from circuit.net.diagnosis import why
 from circuit.net.structure import Trigger
@@ -114,6 +115,10 @@ def _migrate(owner: Owner, payload: Mapping[str, Any], principal: Principal, dra
     return migrate(owner.memory, payload, principal.subject, draft, lambda live: owner.firings.cancel(live, draft))
 
 
+def _summon(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
+    return summon(owner.memory, payload, lambda binding: owner.firings.run_now(binding, draft, principal.subject))
+
+
 def _granted(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
     """What a firing asked of shared places is its own now. One that has ended meanwhile has given it back."""
     number = payload.get("firing")
@@ -137,6 +142,7 @@ _RULES: dict[str, Callable[[Owner, Mapping[str, Any], Principal, Draft], dict[st
     "put_back": _put_back,
     "modify": _modify,
     "migrate": _migrate,
+    "summon": _summon,
     "granted": _granted,
     "cancel": _cancel,
 }

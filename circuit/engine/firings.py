@@ -121,13 +121,23 @@ class Firings:
         memory.count(transition.name)
         return None
 
-    def _begin(self, binding: Binding, draft: Draft, said: Mapping[str, Any], principal: str | None) -> int:
+    def run_now(self, binding: Binding, draft: Draft, principal: str) -> int | None:
+        """Begin an agent of a place on its token, whatever its schedule says, and return its firing."""
+        try:
+            return self._begin(binding, draft, NOTHING_SAID, principal, asked=True)
+        except FiringError as error:
+            fail_begin(self.memory, binding, error, draft)
+            return None
+
+    def _begin(
+        self, binding: Binding, draft: Draft, said: Mapping[str, Any], principal: str | None, *, asked: bool = False
+    ) -> int:
         """Reserve tokens and room, and freeze the request. The action starts when this is committed."""
         memory = self.memory
         transition = memory.net.transitions[binding.transition]
         inputs = inputs_of(memory, transition, binding)
         number = memory.row.next_firing
-        rule.begin(memory.net, memory.marking, binding, number, draft.now)
+        rule.begin(memory.net, memory.marking, binding, number, draft.now, asked=asked)
         memory.row = replace(memory.row, next_firing=number + 1)
         memory.touch_held(binding, draft)
         request: dict[str, Any] = {

@@ -44,15 +44,18 @@ class Effect:
         return [*self.puts, *(token for token, _ in self.moves)]
 
 
-def begin(net: Net, marking: Marking, binding: Binding, firing: int, now: datetime | None = None) -> None:
-    """Reserve the binding's consumed tokens for the firing, and room in its targets; a refresh only notes that it runs.
-    Raises `NetError` where a token is not there any more as it was bound, is reserved, or there is no room."""
+def begin(
+    net: Net, marking: Marking, binding: Binding, firing: int, now: datetime | None = None, *, asked: bool = False
+) -> None:
+    """Reserve the binding's consumed tokens for the firing, and room in its targets; a refresh only notes that it runs,
+    and is due now if somebody `asked` for it. Raises `NetError` where a token is not there any more as it was bound, is
+    reserved, or there is no room."""
     _check_free(marking, binding.consumed)
     _check_free(marking, binding.read)
     transition = net.transitions[binding.transition]
     if transition.refresh:
         assert now is not None
-        refresh.begin(transition, marking, binding, firing, now)
+        refresh.begin(transition, marking, binding, firing, now, asked=asked)
         return
     if not has_room(net, marking, binding.transition):
         raise NetError(f"{binding.transition} has no room in a target")

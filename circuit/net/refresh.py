@@ -18,11 +18,13 @@ from circuit.net.marking import Marking, Run, Token
 from circuit.net.structure import Transition
 
 
-def begin(transition: Transition, marking: Marking, binding: Binding, firing: int, now: datetime) -> None:
-    """Note that the run begins. Raises `NetError` where it is not due."""
+def begin(
+    transition: Transition, marking: Marking, binding: Binding, firing: int, now: datetime, *, asked: bool = False
+) -> None:
+    """Note that the run begins; one that somebody asked for is due now. Raises `NetError` where it is not due."""
     token = binding.consumed[0]
     assert transition.timing is not None
-    due = transition.timing.due((token,), (), {}, now)
+    due = now if asked else transition.timing.due((token,), (), {}, now)
     if due is None or due > now:
         raise NetError(f"{transition.name} is not due on token {token.number}")
     run = (token.runs or {}).get(transition.name)

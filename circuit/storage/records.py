@@ -180,7 +180,7 @@ class IncidentRow:
 @dataclass(frozen=True, slots=True)
 class CommandRow:
     """What somebody other than the owner asks of a case. `kind`: `fire`, `signal`, `retry`, `resolve`,
-    `put_back`, `granted`, `message`, `modify`, `migrate`, `cancel`."""
+    `put_back`, `granted`, `message`, `modify`, `migrate`, `summon`, `cancel`."""
 
     id: UUID
     kind: str

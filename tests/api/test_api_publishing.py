@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from driven import Server, driven
 from eventually import eventually
+from test_api_people import answers
 
 FIRST = """
 workflow: letters
@@ -122,7 +123,7 @@ async def test_an_agent_is_put_on_a_place_and_its_runs_are_known(server: Server)
     config = {
         "placeId": "draft",
         "agentId": "greeter",
-        "inputMapping": {"name": "data.name"},
+        "inputMapping": {"name": "data.n"},
         "outputMapping": {"data.said": "text"},
         "schedule": {"initialDelaySeconds": 3600, "maxExecutions": 2, "intervalSeconds": 60},
         "retryConfig": {"maxAttempts": 3, "backoffSeconds": 1.5},
@@ -160,6 +161,26 @@ async def test_an_agent_is_put_on_a_place_and_its_runs_are_known(server: Server)
         {"agentId": "greeter", "placeId": "draft", "tokenId": f"{cases[0]}.1", "dueAt": one["dueAt"], "runs": 0}
     ]
     assert await server.code(listing, after="x") == "invalid_request"
+
+    trigger = """mutation ($case: String!, $place: String!, $agent: String, $token: String, $key: String) {
+      triggerPlaceAgents(caseId: $case, placeId: $place, agentId: $agent, tokenId: $token, idempotencyKey: $key) {
+        state result } }"""
+    assert await server.code(trigger, case=cases[0], place="nowhere") == "invalid_request"
+    assert await server.code(trigger, case=cases[0], place="draft", agent="nobody") == "invalid_request"
+    assert await server.code(trigger, case=cases[0], place="draft", token=f"{cases[1]}.1") == "invalid_request"
+    assert await server.code(trigger, case=cases[0], place="draft", token=f"{cases[0]}.9") == "conflict"
+    ran = await server.ok(trigger, case=cases[0], place="draft", agent="greeter", key="now")
+    assert ran["result"] == {"executions": [f"{cases[0]}.1"]}
+    assert (await server.ok(trigger, case=cases[0], place="draft", agent="greeter", key="now")) == ran
+    laid = "query ($id: String!) { token(id: $id) { place data } }"
+
+    async def said() -> bool:
+        return "said" in (await server.ok(laid, id=f"{cases[0]}.1"))["data"]
+
+    await eventually(said)
+    schedule = "query ($case: String) { schedules(caseId: $case) { runs { agentId runs } } }"
+    [again] = await answers(server, schedule, case=cases[0])
+    assert again["runs"] == [{"agentId": "greeter", "runs": 1}], "the next run follows on that one"
 
 
 async def test_two_who_put_agents_on_places_at_once_lose_nothing(server: Server) -> None:

@@ -9,12 +9,17 @@ from typing import Any
 import strawberry
 from strawberry.scalars import JSON
 
+from circuit.api.graphql.addressing import asked_case, numbered
+from circuit.api.graphql.commands import CommandOutcome
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.paging import DEFAULT_PAGE, behind_name, page
 from circuit.api.graphql.scalars import as_json
 from circuit.api.graphql.workflow_input import PlaceAgentConfigInput, entry
 from circuit.api.graphql.workflows import Workflow, published_workflow
+from circuit.engine.asking import stored_object
+from circuit.engine.commands import DEFAULT_WAIT_SECONDS
 from circuit.engine.pages import PlaceAgentView
+from circuit.engine.summons import KIND
 from circuit.errors import InvalidRequest
 
 
@@ -111,6 +116,32 @@ class PlaceAgentQueries:
 
 @strawberry.type
 class PlaceAgentMutations:
+    @strawberry.mutation(
+        description="Have the agents of a place run now, whatever their schedules say: all of them or one, on every"
+        " token of a case that lies there or on one. `result.executions` are their executions."
+    )
+    async def trigger_place_agents(
+        self,
+        info: Resolving,
+        case_id: str,
+        place_id: str,
+        agent_id: str | None = None,
+        token_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> CommandOutcome:
+        key = asked_case(info, case_id)
+        payload: dict[str, Any] = {"place": place_id, "agent": agent_id, "token": None}
+        if token_id is not None:
+            of, payload["token"] = numbered(info, token_id, "token")
+            if of != key:
+                raise InvalidRequest("the token is of another case")
+        # What is stored is text that the database takes; a command says what its case does not have.
+        sent = stored_object(payload, "the command")
+        outcome = await info.context.services.commands.ask(
+            key, KIND, sent, info.context.principal, idempotency_key, DEFAULT_WAIT_SECONDS
+        )
+        return CommandOutcome.of(outcome)
+
     @strawberry.mutation(
         description="Publish a version of a workflow in which an agent runs on the tokens of a place. Where the"
         " workflow does not have the agent, the published one of this id is taken. Cases that run stay on their"
