@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -403,6 +403,17 @@ class Circuit:
             self._only.append(self.key(case_id))
         if self.engine.worker is not None:
             self.engine.worker.wake()
+
+    @contextmanager
+    def taken(self, case_id: str) -> Generator[None]:
+        """Work on this case too while the block runs, where `open` was told which cases to work on. What has not come
+        to a rest then goes on where it is, or with the next worker."""
+        self.take(case_id)
+        try:
+            yield
+        finally:
+            if self._only is not None and self.key(case_id) in self._only:
+                self._only.remove(self.key(case_id))
 
     @property
     def busy(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,16 +118,17 @@ def _mapping(given: Sequence[str], file: Path | None) -> dict[str, str]:
 
 
 async def _taking(circuit: Circuit, wanted: Wanted) -> Take:
-    """Where no worker lives, this process moves the cases itself; but not those whose functions it does not know."""
+    """Where no worker lives, this process moves the cases itself, and leaves it to the next worker to go on with them.
+    A workflow whose functions it does not know it does not touch."""
     living = [one for one in await circuit.fleet.workers() if one.state.value == "alive"]
     others = [one for one in living if one.row.pid != os.getpid()]
     if wanted.dry_run or others:
-        return lambda key: None
+        return lambda key: nullcontext()
     try:
         circuit.check_actions(await circuit.migrator.target(circuit.principal.tenant, wanted))
     except InvalidRequest:
-        return lambda key: None
-    return lambda key: circuit.take(str(key))
+        return lambda key: nullcontext()
+    return lambda key: circuit.taken(str(key))
 
 
 def _print(report: MigrationReport, terminal: Terminal) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -128,8 +129,8 @@ class MigrationReport:
         }
 
 
-Take = Callable[[CaseKey], None]
-"""Called with each case before it is asked, so that a process which has to move it itself takes it."""
+Take = Callable[[CaseKey], AbstractContextManager[None]]
+"""Entered with each case while it is asked, so that a process which has to move it itself takes it."""
 
 
 class Migrator:
@@ -147,7 +148,7 @@ class Migrator:
         principal: Principal,
         limit: int | None = None,
         after: UUID | None = None,
-        take: Take = lambda key: None,
+        take: Take = lambda key: nullcontext(),
         progress: Callable[[MigrationReport], None] = lambda report: None,
     ) -> MigrationReport:
         """Move what can be moved, the oldest cases first: `limit` cases at most, behind the case `after`.
@@ -343,9 +344,9 @@ class _Moving:
             for _ in range(TRIES):
                 if payload is None:
                     return
-                self._take(found.key)
                 try:
-                    outcome = await self._migrator.ask(found, payload, self._principal)
+                    with self._take(found.key):
+                        outcome = await self._migrator.ask(found, payload, self._principal)
                 except Conflict as error:
                     outcome, told = None, error.message
                 else:
