@@ -7,7 +7,7 @@ JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
 .PHONY: help demo install install-dev test clients test-vllm check format bench bench-growth bench-load bench-streams bench-analysis \
-	simulate chaos tags clean
+	bench-vllm simulate chaos tags clean
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,6 +51,9 @@ bench-streams: $(VENV)/.installed-dev ## Measure what streams cost beside a raw 
 
 bench-analysis: $(VENV)/.installed-dev ## Measure proofs per minute and states per second; adds to the same results
 	$(BIN)/python -m benchmarks.analysis
+
+bench-vllm: $(VLLM)/.installed ## Measure agents on a model inside beside vLLM alone, on the CPU; adds to the same results
+	$(VLLM)/bin/python -m benchmarks.vllm
 
 simulate: $(VENV)/.installed-dev ## Run the seeded simulation for as many seeds as SEEDS says
 	CIRCUIT_SIMULATION_SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest tests/engine/test_simulation.py -q

@@ -7,11 +7,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from circuit.api.graphql.schema import create_schema
 from circuit.app import Circuit
+from circuit.app.figures import figures
+from circuit.observability.metrics import Kind
 from circuit.providers.vllm.process import Launch
+from circuit.providers.vllm.spec import ModelSpec
 from circuit.settings import Settings
 from tests.cli.commanding import Command, environment
 
@@ -48,7 +54,33 @@ def worker(database_url: str) -> Iterator[None]:
     assert not thread.is_alive()
 
 
-def test_models_are_listed_loaded_put_to_sleep_and_unloaded(circuit: Command, worker: None, tmp_path: Path) -> None:
+async def over_graphql(url: str) -> Any:
+    """What a server of the same deployment answers, which holds no model itself."""
+    async with Circuit.open(url, worker=False) as other:
+        services = SimpleNamespace(held_models=other.models.held)
+        context = SimpleNamespace(principal=other.principal, services=services, explorable=True)
+        query = "{ heldModels { worker model state contextTokens } }"
+        answer = await create_schema().execute(query, context_value=context)
+    assert not answer.errors
+    return answer.data
+
+
+async def test_a_model_shows_its_counts_among_the_figures(database_url: str) -> None:
+    async with Circuit.open(database_url, worker=False) as circuit:
+        circuit.registry._launch = Launch(environment({}), HOST)
+        await circuit.registry.models.model(ModelSpec.of({"type": "vllm", "model": "tiny"})).loaded()
+        found = [one for one in await figures(circuit.engine, circuit.registry) if "model" in one.labels]
+        assert ("circuit_model_ready", 1.0) in [(one.name, one.value) for one in found]
+        assert {one.labels["model"] for one in found} == {"tiny"}
+        assert {"circuit_model_generated_tokens", "circuit_model_running_requests"} <= {one.name for one in found}
+        page = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text()
+        for one in found:
+            assert f"`{one.name}{'_total' if one.kind is Kind.COUNTER else ''}`" in page
+
+
+def test_models_are_listed_loaded_put_to_sleep_and_unloaded(
+    circuit: Command, worker: None, database_url: str, tmp_path: Path
+) -> None:
     assert circuit("models", "list").out.startswith("no models inside")
     file = tmp_path / "inside.yaml"
     file.write_text(WORKFLOW)
@@ -59,6 +91,10 @@ def test_models_are_listed_loaded_put_to_sleep_and_unloaded(circuit: Command, wo
     assert loaded.code == 0, loaded.err
     [held] = loaded.json
     assert (held["model"], held["state"], held["context_tokens"]) == ("tiny", "ready", 4096)
+    told = asyncio.run(over_graphql(database_url))
+    assert told == {
+        "heldModels": [{"worker": held["worker"], "model": "tiny", "state": "ready", "contextTokens": 4096}]
+    }
     assert circuit("models", "sleep", held["id"], "--json").json[0]["state"] == "asleep"
     assert circuit("models", "wake", "tiny", "--json").json[0]["state"] == "ready"
     listed = circuit("models", "list", "--worker", held["worker"][:18])

@@ -102,7 +102,7 @@ class ScriptedEngine:
                 yield "delta", {"reasoning": piece}
         for number, piece in enumerate(cut(text, reply.get("cuts") or 12)):
             yield "text", piece
-            if "die" in reply and number == 1:
+            if "die" in reply and number == 1 and first(reply.get("once")):
                 if reply["die"] == "engine":
                     raise EngineDead("as told")
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -124,6 +124,15 @@ class ScriptedEngine:
 
     async def close(self) -> None:
         return None
+
+
+def first(file: str | None) -> bool:
+    """Whether this happens for the first time, of which `file` keeps the mark; always where there is none."""
+    if file is None:
+        return True
+    known = Path(file).exists()
+    Path(file).touch()
+    return not known
 
 
 def cut(text: str, size: int) -> list[str]:
