@@ -244,6 +244,7 @@ def prompt_texts(agent: Mapping[str, Any]) -> PromptTexts:
         system=prompts.get("system") or "",
         user_template=prompts.get("user_template") or PromptTexts().user_template,
         context_instructions=prompts.get("context_instructions") or "",
+        engine=prompts.get("engine") or "",
     )
 
 
@@ -277,13 +278,14 @@ def _choice(spec: Mapping[str, Any]) -> Choice:
 def _run(call: ActionCall, agent: Mapping[str, Any], spec: Mapping[str, Any]) -> AgentRun:
     named: Sequence[str] = agent.get("images") or ()
     shown = [image for name in named for image in images_of(call.inputs.get(name), name)]
+    inputs = {name: value for name, value in call.inputs.items() if name not in named}
     values = prompt_values(
-        inputs={name: value for name, value in call.inputs.items() if name not in named},
+        inputs=inputs,
         tokens=call.tokens,
         workflow_id=call.workflow_id,
         history_count=call.history_count,
     )
-    *before, asked = build_messages(prompt_texts(agent), values)
+    *before, asked = build_messages(prompt_texts(agent), values, inputs)
     return replace(
         agent_run(agent, spec, (*before, replace(asked, parts=(*asked.parts, *shown)))),
         occurrence=int(call.config.get("occurrence", 0)),

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from circuit.agents.invisible import visible
-from circuit.expressions.template import Template
+from circuit.errors import InvalidInput
+from circuit.expressions.template import TEMPLATE_VARIABLES, Template
 from circuit.providers.messages import Message, Role
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTexts:
-    """The three texts of an agent's `prompts`."""
+    """The three texts of an agent's `prompts`, and the language in which they are written (`jinja`, or plain)."""
 
     system: str = ""
     user_template: str = "{input_data}"
     context_instructions: str = ""
+    engine: str = ""
 
 
 def prompt_values(
@@ -49,15 +51,21 @@ def prompt_values(
     return {name: value if isinstance(value, str) else as_json(value) for name, value in values.items()}
 
 
-def build_messages(prompts: PromptTexts, values: Mapping[str, str]) -> tuple[Message, ...]:
+def build_messages(
+    prompts: PromptTexts, values: Mapping[str, str], inputs: Mapping[str, Any] | None = None
+) -> tuple[Message, ...]:
     """The system message (the system prompt, a blank line, the context instructions) and the user's message.
 
-    A name without a value is that of an optional input that was not there: it becomes nothing.
+    A name without a value is that of an optional input that was not there: it becomes nothing. `inputs` are the mapped
+    ones as they are, for prompts that look into them. Raises `InvalidInput` where a prompt cannot be made of these.
     """
-    system = "\n\n".join(
-        text for part in (prompts.system, prompts.context_instructions) if (text := _render(part, values).strip())
-    )
-    user = _render(prompts.user_template, values)
+    given: Mapping[str, Any] = values
+    if prompts.engine:
+        # A template variable hides an input of the same name here too.
+        given = {**values, **{name: value for name, value in (inputs or {}).items() if name not in TEMPLATE_VARIABLES}}
+    texts = [_render(part, given, prompts.engine).strip() for part in (prompts.system, prompts.context_instructions)]
+    system = "\n\n".join(text for text in texts if text)
+    user = _render(prompts.user_template, given, prompts.engine)
     messages = [Message.text(Role.SYSTEM, system)] if system else []
     return (*messages, Message.text(Role.USER, user))
 
@@ -67,7 +75,23 @@ def as_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _render(text: str, values: Mapping[str, str]) -> str:
+def _shown(value: Any) -> Any:
+    """`value` without what people cannot see in its texts."""
+    if isinstance(value, str):
+        return visible(value)[0]
+    if isinstance(value, dict):
+        return {name: _shown(item) for name, item in cast("dict[str, Any]", value).items()}
+    return [_shown(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
+
+
+def _render(text: str, values: Mapping[str, Any], engine: str) -> str:
+    if engine:
+        from circuit.expressions.jinja import JinjaTemplate
+
+        try:
+            return JinjaTemplate.parse(text).render(_shown(dict(values)))
+        except ValueError as error:
+            raise InvalidInput(f"a prompt cannot be made of these inputs: {error}") from None
     template = Template.parse(text)
     # What the author wrote stays; what is put in comes from anywhere.
     return template.render({name: visible(values.get(name, ""))[0] for name, _ in template.names})

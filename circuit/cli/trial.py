@@ -70,7 +70,7 @@ def test_agent(
 
         async with _opened(settings, found, model, terminal) as stage:
             named = prompt_values(inputs=values, tokens=(), workflow_id="", history_count=0)
-            result = await stage.run(build_messages(stage.texts, named))
+            result = await stage.run(build_messages(stage.texts, named, values))
         if as_json:
             terminal.result(
                 {

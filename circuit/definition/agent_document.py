@@ -16,7 +16,6 @@ from circuit.definition.field import (
     JsonObject,
     Line,
     Part,
-    Planned,
     Text,
     by_kind,
     fault,
@@ -316,8 +315,7 @@ class PromptSet(Part):
     ] = None
     engine: Annotated[
         Literal["jinja"] | None,
-        Planned("prompts.engine", ("jinja",)),
-        Field(description="Another template language for the prompts."),
+        Field(description="Prompts in Jinja2, in its sandbox, in the place of plain names in braces."),
     ] = None
 
 

@@ -236,6 +236,7 @@ def _agent(name: str, value: Mapping[str, Any], colours: Mapping[str, Any]) -> A
             prompts["user_template"],
             prompts["context_instructions"],
             dict(prompts.get("capabilities") or {}),
+            prompts.get("engine") or "",
         ),
         output_schema=schema,
         document=document,

@@ -1,8 +1,7 @@
 """The workflow file as its authors write it: places, transitions and all else, in short and long forms.
 
 With `arc_document`, `execution_document`, `action_document` and `agent_document` this is the only place where the keys
-of the format are named. Each key carries its description, from which the JSON Schema of the format is made; keys that
-belong to the format and that this release does not run are marked `Planned`.
+of the format are named. Each key carries its description, from which the JSON Schema of the format is made.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
@@ -23,23 +22,6 @@ class Part(BaseModel):
     """A mapping in a workflow file. Unknown keys are faults, and no value is taken for one of another kind."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """Marks a key, or some values of a key, that belong to the format and that this release does not run.
-
-    `what` names the thing in the fault ("place_agents are"); with `values`, only those values are meant.
-    """
-
-    what: str
-    values: tuple[str, ...] = ()
-
-    @property
-    def note(self) -> str:
-        """What the JSON Schema says of it."""
-        which = f"The values {', '.join(self.values)} are" if self.values else "This is"
-        return f"{which} not supported yet."
 
 
 def kind_of(value: Any) -> str:

@@ -34,8 +34,7 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
         schema = agent.get("output_schema")
         if schema is not None:
             check_schema(scene.report, ("agents", name, "output_schema"), schema, scene.section("colours"))
-        if agent["prompts"].get("engine") is None:
-            _prompts(scene, name, agent["prompts"])
+        _prompts(scene, name, agent["prompts"])
         _capabilities(scene, name, agent)
         _policies(scene, name, agent)
         _images(scene, name, agent)
@@ -114,7 +113,7 @@ def _prompts(scene: Scene, agent: str, prompts: Mapping[str, Any]) -> None:
         return
     offered = sorted(set[str]().union(*uses.values()))
     for key in PROMPTS:
-        for variable, offset in Template.parse(prompts[key]).names:
+        for variable, offset in _names(scene, ("agents", agent, "prompts", key), prompts):
             if variable in TEMPLATE_VARIABLES:
                 continue
             lacking = [user for user, names in uses.items() if variable not in names]
@@ -130,6 +129,22 @@ def _prompts(scene: Scene, agent: str, prompts: Mapping[str, Any]) -> None:
                 or f"add `{variable}: data....` to the input_mapping, or use one of {', '.join(TEMPLATE_VARIABLES)}"
             )
             scene.report.add(("agents", agent, "prompts", key), message, hint, offset=offset)
+
+
+def _names(scene: Scene, path: tuple[str, ...], prompts: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """The names in a prompt, each with its offset, in the language in which the prompts are written."""
+    text: str = prompts[path[-1]]
+    if not prompts.get("engine"):
+        return Template.parse(text).names
+    from circuit.expressions.jinja import JinjaFault, JinjaTemplate
+
+    try:
+        return JinjaTemplate.parse(text).names
+    except JinjaFault as fault:
+        scene.report.add(
+            path, f"this is no template of Jinja: {fault}", "see jinja.palletsprojects.com", offset=fault.offset
+        )
+        return ()
 
 
 def _uses(scene: Scene, agent: str) -> Iterator[tuple[str, frozenset[str]]]:

@@ -13,7 +13,6 @@ from circuit.definition.document import ALIASES, Document
 from circuit.definition.inclusion import Reader, assemble
 from circuit.definition.lint import lint
 from circuit.definition.lint_agent import ModelCheck
-from circuit.definition.shape import planned
 from circuit.definition.validation import Report, validate
 from circuit.definition.workflow import Workflow
 from circuit.errors import DefinitionError, Fault
@@ -46,8 +45,6 @@ def load(
     document = validate(report)
     plain: dict[str, Any] = {}
     if document is not None:
-        for path, at_key, what in planned(document):
-            report.add(path, f"{what} is not supported yet", "this release does not run it: remove it", key=at_key)
         plain = canonical(document)
         adopt(plain, agents or {})
         lint(report, plain, models)

@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from circuit.definition.document import RULE_KINDS, Document
-from circuit.definition.field import Part, Planned
+from circuit.definition.field import Part
 
 SCHEMA_FILE = "docs/reference/workflow.schema.json"
 
@@ -50,13 +50,10 @@ def parts(model: type[Part] = Part) -> Iterator[type[Part]]:
 
 
 def _explain(model: type[Part], properties: dict[str, Any]) -> None:
-    """A title for each key, and a word on what this release does not run."""
+    """A title for each key."""
     for name, info in model.model_fields.items():
         described = properties[info.alias or name]
         described.setdefault("title", (info.alias or name).replace("_", " ").capitalize())
-        for mark in info.metadata:
-            if isinstance(mark, Planned):
-                described["description"] = f"{described['description']} {mark.note}"
 
 
 def _close(schema: Any) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
-from circuit.definition.field import Planned
 from circuit.definition.tree import PathTuple
 
 
@@ -92,26 +91,3 @@ def _unwrap(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 def known_keys(model: type[BaseModel]) -> tuple[str, ...]:
     """The keys that a mapping of this kind may have."""
     return tuple(info.alias or name for name, info in model.model_fields.items())
-
-
-def planned(value: Any, path: PathTuple = ()) -> Iterator[tuple[PathTuple, bool, str]]:
-    """What of the format this release does not run: path, whether the key is meant, and its name."""
-    if isinstance(value, BaseModel):
-        for name, info in type(value).model_fields.items():
-            given = getattr(value, name)
-            if name not in value.model_fields_set or given is None:
-                continue
-            here = (*path, info.alias or name)
-            mark = next((mark for mark in info.metadata if isinstance(mark, Planned)), None)
-            if mark is None or (mark.values and given not in mark.values):
-                yield from planned(given, here)
-            elif mark.values:
-                yield here, False, f"{mark.what} {given}"
-            elif given not in (False, [], {}):
-                yield here, True, mark.what
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from planned(item, (*path, str(key)))  # type: ignore[reportUnknownArgumentType]
-    elif isinstance(value, list):
-        for index, item in enumerate(value):  # type: ignore[reportUnknownArgumentType]
-            yield from planned(item, (*path, index))

@@ -80,6 +80,7 @@ class Prompts:
     user_template: str = "{input_data}"
     context_instructions: str = ""
     capabilities: Mapping[str, str] = field(default_factory=dict)
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)

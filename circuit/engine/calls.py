@@ -91,6 +91,7 @@ def agent_json(agent: AgentDefinition, provider: ProviderSpec) -> dict[str, Any]
             "user_template": agent.prompts.user_template,
             "context_instructions": agent.prompts.context_instructions,
             "capabilities": agent.prompts.capabilities,
+            **({"engine": agent.prompts.engine} if agent.prompts.engine else {}),
         },
         "output_schema": agent.output_schema,
         **{name: agent.document[name] for name in AGENT_EXTRAS if name in agent.document},

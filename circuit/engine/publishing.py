@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -169,8 +169,20 @@ class Publishing:
 def _named_inputs(prompts: Any) -> dict[str, Any]:
     """The inputs that prompts name: whoever runs the agent says what they are."""
     texts: list[Any] = list(prompts.values()) if isinstance(prompts, dict) else []
-    names = {name for text in texts if isinstance(text, str) for name, _ in Template.parse(text).names}
+    jinja = isinstance(prompts, dict) and cast("dict[str, Any]", prompts).get("engine") == "jinja"
+    names = {name for text in texts if isinstance(text, str) for name, _ in _parsed(text, jinja=jinja)}
     return {name: f"data.{name}" for name in sorted(names.difference(TEMPLATE_VARIABLES))}
+
+
+def _parsed(text: str, *, jinja: bool) -> tuple[tuple[str, int], ...]:
+    if not jinja:
+        return Template.parse(text).names
+    from circuit.expressions.jinja import JinjaFault, JinjaTemplate
+
+    try:
+        return JinjaTemplate.parse(text).names
+    except JinjaFault:
+        return ()  # what checks the agent says what is wrong
 
 
 def _without_id(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class PromptText(Protocol):
     def context_instructions(self) -> str: ...
     @property
     def capabilities(self) -> Mapping[str, str]: ...
+    @property
+    def engine(self) -> str: ...
 
 
 class AgentVersion(Protocol):
@@ -348,6 +350,7 @@ def _prompt_document(prompts: PromptText) -> dict[str, Any]:
         "user_template": prompts.user_template,
         "context_instructions": prompts.context_instructions,
         **({"capabilities": dict(prompts.capabilities)} if prompts.capabilities else {}),
+        **({"engine": prompts.engine} if prompts.engine else {}),
     }
 
 

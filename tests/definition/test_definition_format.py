@@ -151,18 +151,6 @@ def test_a_time_limit_is_more_than_nothing() -> None:
     expect(workflow(step="agent_execution: {agent_id: helper, timeout_seconds: «0}"), "must be more than 0")
 
 
-@pytest.mark.parametrize(
-    ("places", "agent", "step", "top", "name"),
-    [
-        ("", "prompts: {engine: «jinja}", "", "", "prompts.engine jinja"),
-    ],
-)
-def test_what_is_not_run_yet_is_refused_by_name(places: str, agent: str, step: str, top: str, name: str) -> None:
-    if top:
-        top = f"«{top}"
-    expect(workflow(places=places, agent=agent, step=step, top=top), f"{name} is not supported yet")
-
-
 def test_an_adapter_and_the_options_of_a_model_inside_are_looked_at() -> None:
     text = workflow(
         agents="""

@@ -119,3 +119,15 @@ def test_who_runs_an_agent_maps_its_images() -> None:
     run = "agent_execution: {agent_id: helper, input_mapping: {%s: data.photo}}"
     expect(workflow(agent="images: [«photo]", step=run % "said"), "transition go does not map the image 'photo'")
     assert load(workflow(agent="images: [photo]", step=run % "photo")).plain["agents"]["helper"]["images"] == ["photo"]
+
+
+def test_prompts_in_jinja_are_checked_before_they_are_published() -> None:
+    run = "agent_execution: {agent_id: helper, input_mapping: {said: data.said}}"
+    prompts = 'prompts: {engine: jinja, user_template: "%s"}'
+    agent = load(workflow(agent=prompts % "{% if said %}{{ token_id }}{% endif %}", step=run)).plain["agents"]["helper"]
+    assert agent["prompts"]["engine"] == "jinja"
+    expect(workflow(agent=prompts % "{{ «nobody }}", step=run), "unknown template variable {nobody}")
+    expect(workflow(agent=prompts % "«{% if said %}", step=run), "this is no template of Jinja")
+    compiled = load_workflow(workflow(agent=prompts % "{{ said }}", step=run)).agents["helper"]
+    plain = load_workflow(workflow(agent='prompts: {user_template: "{{ said }}"}', step=run)).agents["helper"]
+    assert compiled.prompt_hash != plain.prompt_hash
