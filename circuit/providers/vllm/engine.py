@@ -44,6 +44,11 @@ _MISSING = re.compile(
 _ABOUT_OPTIONS = (ValidationError, ValueError, TypeError, AssertionError, NotImplementedError, KeyError)
 
 
+TOKENS_A_PIECE = 4
+"""How many tokens come in one piece, after the first, unless `stream_interval` says otherwise: what is done for each
+piece outside of the engine costs more than a token that waits for three others."""
+
+
 class VllmEngine:
     """A model that is loaded."""
 
@@ -238,6 +243,7 @@ def _arguments(load: Mapping[str, Any]) -> AsyncEngineArgs:
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise EngineFault("model_options", f"vLLM {vllm.__version__} has no engine argument {name!r}{hint}")
     given.setdefault("disable_log_stats", False)
+    given.setdefault("stream_interval", TOKENS_A_PIECE)
     given["reasoning_parser"] = load["reasoning_parser"]
     if load["adapters"]:
         given["enable_lora"] = True
