@@ -38,7 +38,7 @@ async def plain(database_url: str) -> AsyncIterator[Any]:
 @pytest.fixture
 def workflow(tmp_path: Path, chat: ChatServer) -> str:
     file = tmp_path / "two_steps.yaml"
-    file.write_text(WORKFLOW.format(url=chat.url))
+    file.write_text(WORKFLOW.format(url=chat.url) + "budget: {calls: 1000}\n")
     return str(file)
 
 
@@ -49,6 +49,13 @@ def asked(chat: ChatServer) -> Counter[tuple[str, str]]:
         system, user = (message["content"] for message in request.body["messages"])
         found[(system.removeprefix("You are the ").rstrip("."), user.split()[-1])] += 1
     return found
+
+
+async def charged(plain: Any) -> int:
+    """How many calls of models the budgets of cases have paid for, or still hold."""
+    return await plain.fetchval(
+        "SELECT (SELECT sum(spent_calls) FROM circuit.budget) + (SELECT coalesce(sum(calls), 0) FROM circuit.charge)"
+    )
 
 
 async def statuses(plain: Any) -> Counter[str]:
@@ -89,6 +96,7 @@ async def test_after_a_crash_at_a_named_point_a_resumed_run_finishes_the_case_on
     assert fired == ["review", "file"]
     token = f"{case}.1"
     assert asked(chat) == {("reviewer", token): 2 if point in ASKED_AGAIN else 1, ("clerk", token): 1}
+    assert await charged(plain) == sum(asked(chat).values()), "each call is charged once, and no recorded answer again"
     await invariants.check(database_url)
 
 
