@@ -12,7 +12,7 @@ from circuit.engine.migrator import Wanted
 from circuit.engine.modification import Modification, Move, NewToken
 from circuit.errors import CircuitError, Conflict
 
-CASES = 24
+CASES = 16
 
 FIRST = """
 workflow: races
