@@ -172,6 +172,9 @@ def _clear(net, now, name, consumed, seen=()):
     for firing, (_, held, _) in list(now["firings"].items()):
         if set(held) & set(gone):
             now = abort(now, firing)
+    for firing, (_, number, _) in list(now["refreshes"].items()):
+        if number in gone:
+            now = abort(now, firing)
     after = _copy(now)
     for number in gone:
         del after["tokens"][number]
@@ -323,11 +326,17 @@ def has_room(net, now, name):
         return True
     most = dict.fromkeys(net["places"], 0)
     for token in now["tokens"].values():
-        most[token["place"]] += 1
+        most[token["place"]] += token["place"] not in _emptied(net["transitions"][name])
     for open_name in [name, *(begun for begun, _, _ in now["firings"].values())]:
         for place, more in _room(net, open_name).items():
             most[place] += more
     return all(most[place] <= net["places"][place] for place in bounded)
+
+
+def _emptied(transition):
+    """The places of which a firing takes all that lies there before it puts anything in."""
+    choosy = {*transition.get("filters", {}), *transition.get("keys", {})}
+    return {place for number, place in enumerate(transition.get("reset", [])) if ("reset", number) not in choosy}
 
 
 def _room(net, name):
@@ -342,6 +351,8 @@ def _room(net, name):
     if transition.get("acting") and transition.get("on_failure"):
         ends.append({transition["on_failure"]: sum(taken.values())})
     places = {place for end in ends for place in end}
+    for place in _emptied(transition):
+        taken[place] = 0
     return {place: max(0, max(end.get(place, 0) for end in ends) - taken.get(place, 0)) for place in places}
 
 

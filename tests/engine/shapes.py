@@ -86,6 +86,7 @@ def _transition(random: Random, places: Shape, near: str) -> Shape:
     return {
         "consume": [(name, random.choice([1, 1, 1, 1, 2])) for name in consume],
         "read": [(name, 1) for name in read],
+        **_looks(random, places, [name for name in rest if name not in read]),
         "produce": [(name, random.choice([1, 1, 1, 2])) for name in produce],
         "priority": random.choice([0, 0, 0, 5, -5]),
         "acting": acting,
@@ -98,6 +99,22 @@ def _transition(random: Random, places: Shape, near: str) -> Shape:
         "after": random.choice([0.5, 2.0, 6.0]) if not manual and random.random() < 0.15 else None,
         "called": False,
     }
+
+
+def _looks(random: Random, places: Shape, rest: list[str]) -> Shape:
+    """Arcs that look at a place as a whole: that want it empty, take all of it, or empty it."""
+    drain = [(random.choice(rest), 1)] if rest and random.random() < 0.12 else []
+    free = [name for name in places if name not in dict(drain) and name != "dead"]
+    return {
+        "drain": drain,
+        "inhibit": [(random.choice(free), random.choice([1, 1, 2]))] if random.random() < 0.12 else [],
+        "reset": [random.choice(free)] if random.random() < 0.12 else [],
+    }
+
+
+def single(part: Shape) -> bool:
+    """Whether exactly one token is consumed."""
+    return sum(weight for _, weight in part["consume"]) == 1 and not part.get("drain")
 
 
 def build(shape: Shape) -> Workflow:
@@ -130,15 +147,17 @@ def build(shape: Shape) -> Workflow:
 
 
 def _build(name: str, part: Shape) -> Transition:
-    single = sum(weight for _, weight in part["consume"]) == 1
     guard = None
-    if part["above"] is not None and single:
+    if part["above"] is not None and single(part):
         guard = Guard((Rule.parse({"field_greater_than": {"field": "data.n", "value": part["above"]}}),), ())
     mode = Mode.REFRESH if "refresh" in part else Mode.CONSUME
     return Transition(
         name,
         tuple(InputArc(place, weight, mode) for place, weight in part["consume"])
-        + tuple(InputArc(place, weight, Mode.READ) for place, weight in part["read"]),
+        + tuple(InputArc(place, weight, Mode.DRAIN) for place, weight in part.get("drain", ()))
+        + tuple(InputArc(place, weight, Mode.READ) for place, weight in part["read"])
+        + tuple(InputArc(place, weight, Mode.INHIBIT) for place, weight in part.get("inhibit", ()))
+        + tuple(InputArc(place, mode=Mode.RESET) for place in part.get("reset", ())),
         tuple(OutputArc(place, weight) for place, weight in part["produce"]),
         guard=guard,
         priority=part["priority"],

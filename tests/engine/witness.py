@@ -19,7 +19,7 @@ from circuit.net.marking import Token
 from circuit.storage.records import CaseStatus, ExecutionStatus, FiringState
 from tests import reference_net as oracle
 from tests.engine.model import ModelCase
-from tests.engine.shapes import Shape
+from tests.engine.shapes import Shape, single
 
 
 def oracle_net(shape: Shape) -> dict[str, Any]:
@@ -31,12 +31,12 @@ def oracle_net(shape: Shape) -> dict[str, Any]:
 
 
 def _oracle_transition(part: Shape) -> dict[str, Any]:
-    single = sum(weight for _, weight in part["consume"]) == 1
     above = part["above"]
-    guard = (lambda consumed, read: consumed[0]["data"]["n"] > above) if above is not None and single else None
+    guard = (lambda consumed, read: consumed[0]["data"]["n"] > above) if above is not None and single(part) else None
     return {
         "consume": part["consume"],
         "read": part["read"],
+        **{kind: part.get(kind, []) for kind in ("drain", "inhibit", "reset")},
         "produce": part["produce"],
         "priority": part["priority"],
         "acting": part["acting"],
@@ -66,6 +66,7 @@ class Witness:
         self.case = case
         self.marking = oracle.marking([(token.place, dict(token.data)) for token, _ in case.tokens.values()])
         self.read = 1
+        self.cancelled: set[int] = set()
         self.called: tuple[str, tuple[int, ...], tuple[int, ...]] | None = None
 
     def clock(self, at: datetime) -> int:
@@ -85,6 +86,7 @@ class Witness:
                 "what an agent fires did not fire"
             )
         assert self.called is None, "what an agent fires did not fire"
+        self.abort_cancelled()
         assert self.case.row.seq == self.read
         self.compare()
         # Who migrates a case gives it up as it is, for somebody else to go on with at once.
@@ -102,7 +104,15 @@ class Witness:
             assert self.case.due_at is not None, "a timer was forgotten"
             assert self.clock(self.case.due_at) <= due, "a case comes up too late"
 
+    def abort_cancelled(self) -> None:
+        for firing in self.cancelled:
+            self.marking = oracle.abort(self.marking, firing)
+        self.cancelled.clear()
+
     def follow(self, event: Any, called: Any) -> None:
+        if not isinstance(event, TransitionFired | FiringCancelled):
+            # Only a firing that takes their tokens is told of after it has cancelled others.
+            self.abort_cancelled()
         if isinstance(event, TransitionFired) and event.firing is None:
             consumed = self.chosen(event.transition, event.consumed, event.read, event.principal, called)
             self.marking = oracle.fire(self.net, self.marking, event.transition, *consumed)
@@ -128,11 +138,14 @@ class Witness:
             blocks = self.case.incidents[event.incident].blocks
             self.marking["blocked"].discard((event.transition, blocks))
         elif isinstance(event, FiringCancelled):
-            self.marking = oracle.abort(self.marking, event.firing)
+            self.cancelled.add(event.firing)
+            return
         elif isinstance(event, TokensChanged):
             self.changed(event)
         elif isinstance(event, CaseEnded):
             self.ended(event)
+        assert not self.cancelled & {*self.marking["firings"], *self.marking["refreshes"]}
+        self.cancelled.clear()
 
     def changed(self, event: TokensChanged) -> None:
         """Somebody changed tokens by hand: none that a firing holds, and no place holds more than it takes."""

@@ -133,6 +133,7 @@ EXPECTED = {
     "19_cancel_activity": runs("work", "stop"),
     "20_cancel_case": runs("b c", "c b", "stop", "b stop", "c stop"),
     "21_structured_loop": runs("b good", "b again b good", "b again b again b good"),
+    "22_recursion": runs("call", data={"depth": 2}),
     "23_transient_trigger": runs(
         "a signal d",
         "signal a signal d",
