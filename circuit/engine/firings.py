@@ -64,8 +64,10 @@ class Firings:
 
     def take_up(self, draft: Draft) -> None:
         """The case was just read, or something is due: start again all that can be."""
-        for live in list(self.memory.firings.values()):
-            self.start_again(live, draft)
+        for number, live in list(self.memory.firings.items()):
+            # One that ends here for good may cancel others.
+            if number in self.memory.firings:
+                self.start_again(live, draft)
         self._lost.clear()
 
     def outcome(self) -> tuple[tuple[Start, ...], tuple[int, ...], tuple[ActionCall, ...]]:
