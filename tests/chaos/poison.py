@@ -113,6 +113,6 @@ class PoisonedAction(AgentAction):
 
 def install() -> None:
     """Have this process meet poison."""
-    from circuit import app
+    from circuit.app import performers
 
-    app.AgentAction = PoisonedAction  # type: ignore[misc]
+    performers.AgentAction = PoisonedAction  # type: ignore[misc]
