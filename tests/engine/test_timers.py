@@ -32,7 +32,7 @@ places: {asked: {initial: true}, answered: {terminal: true}, late: {terminal: tr
 agents: {slow: {llm_provider: {type: scripted}}}
 transitions:
   answer: {from_places: asked, to_place: answered, agent_execution: slow}
-  late: {from_places: asked, to_place: late, trigger: {type: timer, after: 0.3, interrupt: true}}
+  late: {from_places: asked, to_place: late, trigger: {type: timer, after: 1, interrupt: true}}
 """
 
 

@@ -19,6 +19,7 @@ class Prompts:
     system: str = "You review."
     user_template: str = "{input_data}"
     context_instructions: str = ""
+    engine: str = ""
     capabilities: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -39,6 +40,7 @@ class Compiled:
     requires: Mapping[str, Any] = field(default_factory=dict)
     agents: Mapping[str, Agent] = field(default_factory=lambda: {"reviewer": Agent()})
     resources: Mapping[str, Any] = field(default_factory=dict)
+    start_message: str | None = None
 
 
 async def publish(database: Database, compiled: Compiled, tenant: int = 1) -> bool:
