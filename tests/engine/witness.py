@@ -80,6 +80,10 @@ class Witness:
             assert seq == self.read + 1, "history has a gap"
             self.read = seq
             self.marking["clock"] = self.clock(at)
+            if isinstance(event, FiringCancelled):
+                # What cancels it comes next.
+                self.follow(event, None)
+                continue
             called, self.called = self.called, None
             self.follow(event, called)
             assert called is None or isinstance(event, TransitionFired | FiringBegun), (
