@@ -43,7 +43,7 @@ from pathlib import Path
 from circuit.app import Circuit
 
 async def main():
-    async with Circuit.open(home=sys.argv[1]) as circuit:
+    async with Circuit.open(sys.argv[1]) as circuit:
         workflow = await circuit.load(Path(sys.argv[2]))
         case = await circuit.start(workflow.id, {})
         view = await circuit.wait(case)
@@ -106,12 +106,12 @@ async def test_a_model_for_vectors_gives_vectors_and_order_and_no_answers(
 
 
 def test_a_case_runs_to_its_end_and_no_process_outlives_circuit_and_its_model(
-    tiny: Path, environment: dict[str, str], home: Path, tmp_path: Path
+    tiny: Path, environment: dict[str, str], database_url: str, tmp_path: Path
 ) -> None:
     """Through the whole of Circuit; then it and the model's process are killed at the same time."""
     file = tmp_path / "inside.yaml"
     file.write_text(WORKFLOW.format(model=tiny, options=str(OPTIONS).replace("True", "true")))
-    program = [sys.executable, "-c", PROGRAM, str(home), str(file)]
+    program = [sys.executable, "-c", PROGRAM, database_url, str(file)]
     with subprocess.Popen(program, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as circuit:
         try:
             assert circuit.stdout is not None
