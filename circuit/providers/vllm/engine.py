@@ -45,8 +45,9 @@ _ABOUT_OPTIONS = (ValidationError, ValueError, TypeError, AssertionError, NotImp
 
 
 TOKENS_A_PIECE = 4
-"""How many tokens come in one piece, after the first, unless `stream_interval` says otherwise: what is done for each
-piece outside of the engine costs more than a token that waits for three others."""
+"""How many tokens come in one piece, after the first, unless a request says another `stream_interval`: what is done for
+each piece outside of the engine costs more than a token that waits for three others. (Not an engine argument: models
+for vectors break on it.)"""
 
 
 class VllmEngine:
@@ -134,7 +135,7 @@ class VllmEngine:
     async def _chat(self, request_id: str, order: Mapping[str, Any]) -> AsyncGenerator[Message, None]:
         if self._renderer is None:
             raise EngineFault("model_unsupported", f"this model does not converse; it does {', '.join(self._tasks)}")
-        request = ChatCompletionRequest.model_validate(order["body"])
+        request = ChatCompletionRequest.model_validate({"stream_interval": TOKENS_A_PIECE, **order["body"]})
         rendered = await self._renderer.render_chat(request)
         if isinstance(rendered, ErrorResponse):
             raise EngineFault(rendered.error.code, rendered.error.message)
@@ -243,7 +244,6 @@ def _arguments(load: Mapping[str, Any]) -> AsyncEngineArgs:
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise EngineFault("model_options", f"vLLM {vllm.__version__} has no engine argument {name!r}{hint}")
     given.setdefault("disable_log_stats", False)
-    given.setdefault("stream_interval", TOKENS_A_PIECE)
     given["reasoning_parser"] = load["reasoning_parser"]
     if load["adapters"]:
         given["enable_lora"] = True
