@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from circuit.engine.views import CaseView
+from circuit.engine.views import CaseStanding
 from circuit.errors import CircuitError
 from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
 from circuit.ids import CaseKey, parse_numbered
@@ -47,8 +47,8 @@ Happening = CaseUpdate | StreamUpdate
 async def happenings(
     source: Streams,
     key: CaseKey,
-    look: Callable[[], Awaitable[CaseView]],
-    rests: Callable[[CaseView], bool],
+    look: Callable[[], Awaitable[CaseStanding]],
+    rests: Callable[[CaseStanding], bool],
     silent: Collection[str] | None,
 ) -> AsyncGenerator[Happening]:
     """The events of a case and the frames of its executions but those in `silent` (of none at all if None)."""
@@ -93,8 +93,8 @@ async def happenings(
             try:
                 item = await asyncio.wait_for(queue.get(), pause)
             except TimeoutError:
-                view = await look()
-                if rests(view) and not view.status.terminal and seen >= view.history[-1].seq and queue.empty():
+                standing = await look()
+                if rests(standing) and not standing.status.terminal and seen >= standing.seq and queue.empty():
                     return
                 pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
                 continue

@@ -49,7 +49,7 @@ from circuit.engine.past import Moment
 from circuit.engine.requirement import Capabilities
 from circuit.engine.token_change import TokenChange
 from circuit.engine.versions import Versions
-from circuit.engine.views import CaseSummary, CaseView, CaseWhy, TaskView
+from circuit.engine.views import CaseStanding, CaseSummary, CaseView, CaseWhy, TaskView
 from circuit.engine.worker import WorkerLimits
 from circuit.errors import InvalidRequest, NotFound
 from circuit.fragments import beside
@@ -379,14 +379,14 @@ class Circuit:
         """
         return self._happenings(case_id, frozenset(silent))
 
-    def rests(self, view: CaseView) -> bool:
+    def rests(self, standing: CaseStanding) -> bool:
         """Whether nothing more happens in the case by itself for a while: it has ended, or it waits for somebody, or
         for a time that is more than a minute away. (While a retry is to come it does not rest.)"""
-        if view.status.terminal:
+        if standing.status.terminal:
             return True
-        if view.owned or view.status is CaseStatus.RUNNING or any(one.retry_at is not None for one in view.executions):
+        if standing.owned or standing.retrying or standing.status is CaseStatus.RUNNING:
             return False
-        return view.due_at is None or view.due_at - self.clock.now() > _SHORT_WAIT
+        return standing.due_at is None or standing.due_at - self.clock.now() > _SHORT_WAIT
 
     @staticmethod
     def key(case_id: str) -> CaseKey:
@@ -437,7 +437,15 @@ class Circuit:
         await serve(self, host, port, ready=ready)
 
     def _happenings(self, case_id: str, silent: Collection[str] | None) -> AsyncGenerator[Happening]:
-        return happenings(self.streams, self.key(case_id), lambda: self.case(case_id), self.rests, silent)
+        key = self.key(case_id)
+
+        async def look() -> CaseStanding:
+            found = await self.queries.standing(key)
+            if found is None:
+                raise NotFound(_NO_CASE.format(case_id))
+            return found
+
+        return happenings(self.streams, key, look, self.rests, silent)
 
 
 _TEXT = "<text>"

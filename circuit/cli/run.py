@@ -138,7 +138,7 @@ async def _start(
 async def _resume(case_id: str, terminal: Terminal, settings: Settings) -> int:
     async with opened(settings, terminal) as circuit:
         view = await circuit.case(case_id)
-        if circuit.rests(view):
+        if circuit.rests(view.standing):
             # Nothing would happen: what is there is the answer.
             if not terminal.json:
                 terminal.line(

@@ -20,6 +20,7 @@ from circuit.engine.ruling import TransitionRuling, concerned, rulings
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.engine.viewing import execution_view, incident_view, task_view, token_view, workflow_view
 from circuit.engine.views import (
+    CaseStanding,
     CaseSummary,
     CaseView,
     CaseWhy,
@@ -196,6 +197,22 @@ class Queries:
             None if row.parent is None else str(Numbered(row.parent.case, row.parent.firing)),
             [_summary(child, of, {}) for child, of in opened],
         )
+
+    async def standing(self, key: CaseKey) -> CaseStanding | None:
+        """Whether a case goes on by itself: for whoever looks often. While a worker has it, only its row is read."""
+        async with self._database.transaction(key.tenant) as connection:
+            # Before its status: a case that goes on meanwhile must not look as if it rested.
+            owned, ready_at = await listing.attended(connection, key)
+            row = await listing.find_case(connection, key)
+            if row is None:
+                return None
+            if owned or row.status.terminal or row.status is CaseStatus.RUNNING:
+                return CaseStanding(row.status, row.seq, owned)
+            firings = await listing.firings(connection, key)
+            opened = await kinship.children(connection, key.tenant, [key.case])
+            busy = bool(opened) and await kinship.busy(connection, key)
+        retrying = any(firing.state.live and firing.retry_at is not None for firing in firings)
+        return CaseStanding(row.status, row.seq, busy, retrying, _due_at(row, firings, ready_at))
 
     async def execution(self, key: CaseKey, firing: int) -> ExecutionRecord | None:
         """The execution `CASE.firing` with what explains its result: versions, answers with their usage, feedback."""

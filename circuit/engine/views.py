@@ -259,6 +259,18 @@ class ExecutionView:
 
 
 @dataclass(frozen=True, slots=True)
+class CaseStanding:
+    """Whether a case goes on by itself: what `CaseView` says of it, and no more. `seq` counts its events; `retrying`: a
+    firing of it waits for another attempt."""
+
+    status: CaseStatus
+    seq: int
+    owned: bool = False
+    retrying: bool = False
+    due_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CaseView:
     """A case with all that is to be seen of it. `due_at` is when it does something next by itself, if it waits;
     `owned` says that a worker has it, or one of the cases that it opened. `parent` is the execution that opened it."""
@@ -281,6 +293,12 @@ class CaseView:
     @property
     def case_id(self) -> str:
         return str(self.key.case)
+
+    @property
+    def standing(self) -> CaseStanding:
+        """Whether it goes on by itself, and when."""
+        retrying = any(one.retry_at is not None for one in self.executions)
+        return CaseStanding(self.status, self.history[-1].seq, self.owned, retrying, self.due_at)
 
     @property
     def marking(self) -> dict[str, int]:
