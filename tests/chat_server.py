@@ -145,8 +145,8 @@ class ChatServer:
             return False
         finally:
             watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-                await watcher
+            # Not awaited itself: its cancellation and that of this very task would look the same.
+            await asyncio.wait([watcher])
             await self._notify()
 
     def _next(self, received: Received) -> dict[str, Any]:
