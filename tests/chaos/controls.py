@@ -29,6 +29,7 @@ def notify_carries() -> None:
     """A notification is what brings work, and not only a hint: nobody looks of his own accord."""
     from circuit.engine import claims
     from circuit.engine.engine import Engine
+    from circuit.engine.worker import Worker
 
     async def rest(self: claims.Claims) -> None:
         await self._woken.wait()
@@ -42,6 +43,10 @@ def notify_carries() -> None:
         if names:
             heard(self, names)
 
+    def tells_nobody(self: Worker, of: claims.Claims) -> Callable[[], None]:
+        return lambda: None
+
+    Worker._granted = tells_nobody  # type: ignore[method-assign]
     claims.Claims._rest = rest  # type: ignore[method-assign]
     claims.Claims._find_forgotten = find_nothing  # type: ignore[method-assign]
     Engine._heard = hears_names_only  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -23,7 +24,12 @@ from tests.eventually import eventually
 
 
 def workers_of(server: Popen[bytes]) -> list[psutil.Process]:
-    return [one for one in psutil.Process(server.pid).children() if "--supervised" in one.cmdline()]
+    found: list[psutil.Process] = []
+    for child in psutil.Process(server.pid).children():
+        with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+            if "--supervised" in child.cmdline():
+                found.append(child)
+    return found
 
 
 async def test_worker_processes_work_are_replaced_and_end_with_the_server(
