@@ -144,10 +144,12 @@ async def clock_jumps(stage: Stage, seconds: float) -> None:
 
 async def set_back(stage: Stage) -> None:
     """The database is restored to an earlier state, while workers remember a later one."""
+    # What began before may be nearly over: each time enough begins to be at work.
+    await stage.start_cases(5)
     await stage.working(5)
     await asyncio.to_thread(stage.server.back_up)
-    await stage.start_cases(4)
-    await stage.working(10)
+    await stage.start_cases(8)
+    await stage.working(8)
     await asyncio.to_thread(stage.server.set_back)
     await stage.was_set_back()
 
