@@ -143,7 +143,8 @@ async def i7_counters(connection: Connection) -> list[str]:
         """
         SELECT count(*) AS sessions FROM pg_stat_activity
         WHERE datname = current_database() AND state LIKE 'idle in transaction%'
-            AND state_change < pg_catalog.clock_timestamp() - interval '2 seconds'
+            -- Longer than a slow network holds back what comes next (`tests.chaos.faults.slow`).
+            AND state_change < pg_catalog.clock_timestamp() - interval '5 seconds'
         HAVING count(*) > 0
         """,
     )
