@@ -166,21 +166,7 @@ def _case(rows: Rows, write: CaseWrite) -> None:
     if write.tokens_put:
         for token, reserved_by in write.tokens_put:
             put = _rows(rows, "tokens_put" if token.runs is None else "tokens_put_running")
-            put.append(
-                (
-                    tenant,
-                    case,
-                    token.number,
-                    token.version,
-                    token.place,
-                    _json(token.data),
-                    _json(token.metadata),
-                    token.entered_at,
-                    token.available_at,
-                    reserved_by,
-                    *_runs(token),
-                )
-            )
+            put.append((*_token(tenant, case, token), reserved_by, *_runs(token)))
     if write.tokens_taken:
         _rows(rows, "tokens_taken").extend((tenant, case, number, version) for number, version in write.tokens_taken)
     if write.firings_opened or write.firings_changed or write.executions_opened or write.executions_changed:
@@ -203,6 +189,21 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         _rows(rows, "ready").append((tenant, case, row.bucket, write.due_at))
     elif write.release or write.commands_settled:
         _rows(rows, "ready_done").append((tenant, case, len(write.commands_settled)))
+
+
+def _token(tenant: int, case: UUID, token: Token) -> tuple[Any, ...]:
+    """A token that is put, as far as the firing that holds it, if one does."""
+    return (
+        tenant,
+        case,
+        token.number,
+        token.version,
+        token.place,
+        _json(token.data),
+        _json(token.metadata),
+        token.entered_at,
+        token.available_at,
+    )
 
 
 def _runs(token: Token) -> tuple[str, ...]:
@@ -354,21 +355,7 @@ def _opened(rows: Rows, opened: Iterable[NewCase]) -> None:
             )
         )
         if new.tokens:
-            _rows(rows, "tokens_put").extend(
-                (
-                    tenant,
-                    case,
-                    token.number,
-                    token.version,
-                    token.place,
-                    _json(token.data),
-                    _json(token.metadata),
-                    token.entered_at,
-                    token.available_at,
-                    None,
-                )
-                for token in new.tokens
-            )
+            _rows(rows, "tokens_put").extend((*_token(tenant, case, token), None) for token in new.tokens)
         _rows(rows, "history").append(
             (tenant, case, 1, event.kind, row.started_at, None, None, encode_event(event).decode())
         )
