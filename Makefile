@@ -7,7 +7,7 @@ JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
 .PHONY: help demo install install-dev test clients test-vllm check format bench bench-growth bench-load bench-streams bench-analysis \
-	bench-vllm simulate chaos tags clean
+	bench-vllm simulate fuzz chaos tags clean
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +57,10 @@ bench-vllm: $(VLLM)/.installed ## Measure agents on a model inside beside vLLM a
 
 simulate: $(VENV)/.installed-dev ## Run the seeded simulation for as many seeds as SEEDS says
 	CIRCUIT_SIMULATION_SEEDS=$(or $(SEEDS),10000) $(BIN)/python -m pytest tests/engine/test_simulation.py -q
+
+fuzz: $(VENV)/.installed-dev ## Look for new counterexamples with fresh random seeds, again and again for MINUTES=10
+	@end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),10) )); while [ $$(date +%s) -lt $$end ]; do env -u CI $(BIN)/python -m pytest \
+		-q -x -n $(JOBS) -p no:cacheprovider --no-header $(or $(ONLY),tests/net tests/expressions tests/definition tests/providers) || exit 1; done
 
 chaos: $(VENV)/.installed-dev ## Break everything at random for HOURS=1 and check the invariants after each fault
 	PYTHONPATH=tests $(BIN)/python -m tests.chaos.programme --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED)) $(if $(SKIP),--skip $(SKIP))

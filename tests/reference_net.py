@@ -20,6 +20,7 @@ with `refresh` ({"delay", "interval", "most", "missed"}) runs on the token of it
 A marking:
     {"tokens": {number: {"place": "p", "version": 1, "data": {...}, "later": False}}, "next": next token number,
      "firings": {firing: (transition, consumed numbers, read numbers)},    begun and neither completed nor aborted
+     "beheld": {firing: {number: token}},                  what a firing had bound as it began
      "refreshes": {firing: (transition, number, version)},                 the same, of those that hold nothing
      "blocked": {(transition, ((number, version), ...)), ...},             tokens that open incidents are about
      "clock": 0}
@@ -39,7 +40,7 @@ def marking(tokens=(), start=1):
         number: {"place": place, "version": 1, "data": data, "later": False, "entered": 0, "runs": {}}
         for number, (place, data) in enumerate(tokens, start)
     }
-    empty = {"firings": {}, "refreshes": {}, "blocked": set(), "clock": 0}
+    empty = {"firings": {}, "beheld": {}, "refreshes": {}, "blocked": set(), "clock": 0}
     return {"tokens": lying, "next": start + len(lying), **empty}
 
 
@@ -149,26 +150,29 @@ def _barred(transition, now, keys):
     return False
 
 
-def doomed(net, now, name, consumed, seen):
-    """The numbers of the tokens that a firing takes by its reset arcs."""
+def doomed(net, now, name, consumed, seen, bound):
+    """The numbers of the tokens that a firing takes by its reset arcs; `bound` are its tokens as they were bound."""
     transition = net["transitions"][name]
-    arcs = [(kind, position) for kind in ("consume", "drain") for position in range(len(transition.get(kind, [])))]
-    keys = {
-        _key(transition, arc, now["tokens"][number])
-        for arc in arcs
-        if arc in transition.get("keys", {})
-        for number in consumed
-        if now["tokens"][number]["place"] == transition[arc[0]][arc[1]][0]
-    }
+    arcs = [
+        (kind, position) for kind in ("consume", "drain", "read") for position in range(len(transition.get(kind, [])))
+    ]
+    fixed = {arc: transition[arc[0]][arc[1]][1] for arc in arcs if arc[0] != "drain"}
+    rest = list(consumed) + list(seen)
+    choice = []
+    for arc in arcs:  # one drain at most: it has what the others leave
+        many = fixed.get(arc, len(consumed) + len(seen) - sum(fixed.values()))
+        choice.append(rest[:many])
+        rest = rest[many:]
+    keys = _keys_of(transition, {"tokens": bound}, arcs, choice)
     found = set()
     for position, place in enumerate(transition.get("reset", [])):
         found |= set(_meant(transition, now, ("reset", position), place, keys)[0])
     return sorted(found - set(consumed))
 
 
-def _clear(net, now, name, consumed, seen=()):
+def _clear(net, now, name, consumed, seen, bound):
     """Take what is reset, and cancel the firings that hold some of it."""
-    gone = doomed(net, now, name, consumed, seen)
+    gone = doomed(net, now, name, consumed, seen, bound)
     for firing, (_, held, _) in list(now["firings"].items()):
         if set(held) & set(gone):
             now = abort(now, firing)
@@ -226,7 +230,7 @@ def choose(net, now):
 def fire(net, now, name, consumed, seen=()):
     """Consume and produce at once. A token that goes one in, one out keeps its number; else there are new ones."""
     _assert_binding(net, now, name, consumed, seen)
-    return _exchange(net, _clear(net, now, name, consumed, seen), name, consumed)
+    return _exchange(net, _clear(net, now, name, consumed, seen, now["tokens"]), name, consumed)
 
 
 def begin(net, now, name, consumed, seen, firing):
@@ -241,6 +245,7 @@ def begin(net, now, name, consumed, seen, firing):
         after["refreshes"][firing] = (name, consumed[0], token["version"])
         return after
     after["firings"][firing] = (name, tuple(consumed), tuple(seen))
+    after["beheld"][firing] = {number: now["tokens"][number] for number in (*consumed, *seen)}
     return after
 
 
@@ -250,7 +255,8 @@ def complete(net, now, firing, outputs=None):
     if firing in after["refreshes"]:
         return _patch(after, firing, outputs)
     name, consumed, seen = after["firings"].pop(firing)
-    return _exchange(net, _clear(net, after, name, consumed, seen), name, consumed, outputs)
+    bound = after["beheld"].pop(firing)
+    return _exchange(net, _clear(net, after, name, consumed, seen, bound), name, consumed, outputs)
 
 
 def superseded(now, firing):
@@ -288,7 +294,7 @@ def abort(now, firing):
         name, number, _ = after["refreshes"].pop(firing)
         _run_over(after["tokens"].get(number), name, firing)
         return after
-    del after["firings"][firing]
+    del after["firings"][firing], after["beheld"][firing]
     return after
 
 
@@ -362,6 +368,7 @@ def _copy(now):
         "tokens": {number: dict(token) for number, token in now["tokens"].items()},
         "next": now["next"],
         "firings": dict(now["firings"]),
+        "beheld": dict(now["beheld"]),
         "refreshes": dict(now["refreshes"]),
         "clock": now["clock"],
         "blocked": set(now["blocked"]),

@@ -224,7 +224,9 @@ class Firings:
         transitions that it cancels, are cancelled in this commit, so that no late result of theirs counts."""
         memory = self.memory
         rule.check_drafts(memory.net, transition, binding, drafts)
-        gone = {token.number for token in doomed(transition, memory.marking, binding.consumed, memory.case)}
+        gone = {
+            token.number for token in doomed(transition, memory.marking, binding.consumed, binding.read, memory.case)
+        }
         for live in list(memory.firings.values()):
             if live.row.number == number:
                 continue

@@ -90,13 +90,19 @@ def key_at(path: ScopePath, token: Token) -> Any:
     return value if value is MISSING else key_of(value)
 
 
-def key_of_tokens(transition: Transition, tokens: Sequence[Token]) -> Any:
-    """The key on which these tokens of a binding agree."""
-    for arc in (*transition.consumes, *transition.reads):
-        if arc.correlate is not None:
-            for token in tokens:
-                if token.place == arc.place:
-                    return key_at(arc.correlate, token)
+def agreed_key(transition: Transition, consumed: Sequence[Token], read: Sequence[Token]) -> Any:
+    """The key on which the arcs of a binding with these tokens agree. Which arc took which token says their order
+    alone: two arcs may take from one place, and only one of them have a key."""
+    for arcs, tokens in ((transition.consumes, consumed), (transition.reads, read)):
+        position = 0
+        for arc in arcs:
+            if arc.correlate is not None and position < len(tokens):
+                return key_at(arc.correlate, tokens[position])
+            if arc.several:
+                # No other arc takes from the place of one that drains, and those that gather come last, without a key.
+                position += sum(token.place == arc.place for token in tokens)
+            else:
+                position += arc.weight
     return _NO_KEY
 
 
@@ -229,13 +235,19 @@ def keyless(transition: Transition) -> bool:
     return all(arc.correlate is None for arc in transition.inhibits)
 
 
-def doomed(transition: Transition, marking: Marking, bound: Sequence[Token], case: Mapping[str, Any]) -> list[Token]:
-    """The tokens that a firing with these bound tokens takes by its reset arcs, reserved or not, in order of their
-    numbers. A token for which a filter has no answer stays."""
+def doomed(
+    transition: Transition,
+    marking: Marking,
+    consumed: Sequence[Token],
+    read: Sequence[Token],
+    case: Mapping[str, Any],
+) -> list[Token]:
+    """The tokens that a firing that bound these takes by its reset arcs, reserved or not, in order of their numbers.
+    A token for which a filter has no answer stays."""
     if not transition.resets:
         return []
-    own = {token.number for token in bound}
-    key = key_of_tokens(transition, bound)
+    own = {token.number for token in consumed}
+    key = agreed_key(transition, consumed, read)
     found: dict[int, Token] = {}
     for arc in transition.resets:
         for token in marking.tokens(arc.place):

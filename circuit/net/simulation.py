@@ -96,7 +96,7 @@ class Simulation:
                 begin(self.net, self.marking, binding, begun, self.now)
                 outputs = self.act(transition, inputs)
             drafts = produce(transition, binding, outputs, self.case)
-            removed = doomed(transition, self.marking, binding.consumed, self.case)
+            removed = doomed(transition, self.marking, binding.consumed, binding.read, self.case)
             if begun:
                 effect = complete(self.net, self.marking, binding, drafts, self._numbers, self.now, begun, removed)
             else:

@@ -226,7 +226,7 @@ class Timeline:
         """What the transition takes without having bound it; the firings that hold some of it are cancelled."""
         if not transition.clears:
             return []
-        gone = {token.number for token in doomed(transition, self.marking, binding.consumed, self.case)}
+        gone = {token.number for token in doomed(transition, self.marking, binding.consumed, binding.read, self.case)}
         for firing, other in list(self._running.items()):
             inside = other.transition in transition.cancels
             if inside or any(token.number in gone for token in other.consumed):

@@ -29,6 +29,7 @@ FILTERS = {
     "token.data.v > 1": lambda data: data["v"] > 1,
     "token.data.w == 0": lambda data: data["w"] == 0,  # which some tokens do not have
 }
+KEY = ScopePath.parse("data.v")
 KINDS = ("consume", "drain", "read", "inhibit", "reset")
 
 
@@ -72,7 +73,7 @@ def shape(random: Random) -> dict[str, Any]:
     keys: dict[Any, str] = {}
     if random.random() < 0.5:
         keys = {arc: random.choice(["v", "v", "w"]) for arc in every if random.random() < 0.7}
-    if not any(kind in ("consume", "drain") for kind, _ in keys):
+    if not any(kind in ("consume", "drain", "read") for kind, _ in keys):
         keys = {}
     return {
         **arcs,
@@ -137,7 +138,7 @@ def test_a_run_is_that_of_the_oracle(random: Random) -> None:
 
     def clear(binding: Binding) -> list[Token]:
         what = net.transitions[binding.transition]
-        gone = {one.number for one in doomed(what, marking, binding.consumed, CASE)}
+        gone = {one.number for one in doomed(what, marking, binding.consumed, binding.read, CASE)}
         for firing, other in list(begun.items()):
             if other is not binding and gone & {one.number for one in other.consumed}:
                 abort(net, marking, begun.pop(firing), firing)
@@ -171,6 +172,26 @@ def test_a_run_is_that_of_the_oracle(random: Random) -> None:
         assert sorted(begun) == sorted(plain["firings"])
 
 
+def _swept(*inputs: InputArc) -> list[int]:
+    """What `t` takes of place `c` beside what it binds; of each place a, b and c, two tokens of two keys lie there."""
+    reset = InputArc("c", mode=Mode.RESET, correlate=KEY)
+    net = Net.build("n", [Place("a"), Place("b"), Place("c")], [Transition("t", (*inputs, reset), ())])
+    lying = [token(number, place, {"v": number % 2}) for number, place in enumerate("aabbcc", 1)]
+    binding = first_binding(net, (marking := Marking(lying)), "t", CASE, NOW)
+    assert binding is not None
+    found = doomed(net.transitions["t"], marking, binding.consumed, binding.read, CASE)
+    return [one.number for one in found]
+
+
+def test_a_reset_means_the_key_of_the_arc_that_has_it_not_that_of_another_token_of_the_place() -> None:
+    assert _swept(InputArc("a"), InputArc("a", correlate=KEY)) == [6], "it bound token 2, with the key of token 6"
+    assert _swept(InputArc("a", correlate=KEY), InputArc("a")) == [5]
+
+
+def test_a_reset_means_the_key_of_what_is_only_read() -> None:
+    assert _swept(InputArc("a"), InputArc("b", mode=Mode.READ, correlate=KEY)) == [5]
+
+
 def test_a_token_that_a_firing_holds_is_taken_only_after_it_was_aborted() -> None:
     net = Net.build(
         "n",
@@ -183,7 +204,7 @@ def test_a_token_that_a_firing_holds_is_taken_only_after_it_was_aborted() -> Non
     marking = Marking([token(1, "a"), token(2, "b")])
     begin(net, marking, first(net, marking, "hold"), 1)
     sweep = first(net, marking, "sweep")
-    gone = doomed(net.transitions["sweep"], marking, sweep.consumed, CASE)
+    gone = doomed(net.transitions["sweep"], marking, sweep.consumed, sweep.read, CASE)
     assert [one.number for one in gone] == [1], "a held token lies there all the same"
     drafts = produce(net.transitions["sweep"], sweep, {}, CASE)
     before = marking.copy()

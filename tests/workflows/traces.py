@@ -74,7 +74,7 @@ class State:
         self.fired[transition.label] += 1
 
     def cleared(self, transition: Transition, binding: Binding, firing: int | None) -> list[Token]:
-        gone = {token.number for token in doomed(transition, self.marking, binding.consumed, self.case)}
+        gone = {token.number for token in doomed(transition, self.marking, binding.consumed, binding.read, self.case)}
         for number, other in list(self.running.items()):
             held = {token.number for token in other.consumed}
             inside = other.transition in transition.cancels
