@@ -23,7 +23,7 @@ from circuit.providers.pricing import cost_of, most_of
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelRequest
 from circuit.providers.wire import THINKING_BUDGETS
-from circuit.spend import NOTHING, Spend, microdollars
+from circuit.spend import Spend, microdollars
 
 BYTES_PER_TOKEN = 3
 """Of a prompt. Text has four and more, so that this is on the safe side."""
@@ -81,11 +81,8 @@ class Meter:
         """The call came to `answer`. What nobody told the usage of counts with the most that it could be."""
         if charge is None:
             return
-        if answer.cached:
-            self._journal.settle(charge, NOTHING)
-            return
         tokens = sum(int(answer.usage.get(name) or 0) for name in ("input_tokens", "output_tokens"))
-        if not tokens or answer.restarts:
+        if answer.restarts or not (tokens or answer.cached):
             self._journal.settle(charge, Spend(1, None, None))
             return
         cost = self.cost(answer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from circuit.errors import ProviderError, ToolDenied, ToolError, ToolLoop, ToolU
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart
 from circuit.providers.profiles import profile_of
-from circuit.providers.provider import ModelRequest, Provider, ToolSpec
+from circuit.providers.provider import ModelChunk, ModelRequest, Provider, ToolSpec, recalled
 from circuit.value import dataclass
 
 MOST_AT_ONCE = 8
@@ -187,9 +187,12 @@ class Session:
         held = any(interceptor.holds for interceptor in self._interceptors)
         quiet = Silence(self.journal) if held else voice
         begin = (lambda: self._fault("before_answer")) if not held else (lambda: None)
-        charge = await self._meter.hold(asked)
+        # An answer that is there already costs nothing, so that no budget is asked.
+        kept = await recalled(self._provider, asked)
+        charge = await self._meter.hold(asked) if kept is None else None
+        stream = self._provider.stream(asked) if kept is None else _replayed(kept)
         try:
-            answer = await hear(self._provider.stream(asked), quiet, self.journal, self.run.model, begin)
+            answer = await hear(stream, quiet, self.journal, self.run.model, begin)
         except ProviderError as error:
             self._meter.failed(charge, error)
             raise
@@ -354,6 +357,11 @@ class _Planned:
     arguments: Mapping[str, Any]
     step: str
     refusal: ToolError | None
+
+
+async def _replayed(chunks: Sequence[ModelChunk]) -> AsyncGenerator[ModelChunk, None]:
+    for chunk in chunks:
+        yield chunk
 
 
 def recap(summary: str) -> Message:

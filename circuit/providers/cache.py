@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -53,7 +53,8 @@ class AnswerStore(Protocol):
 
 
 class CachedProvider:
-    """Asks `inner`, of the provider that `spec` names, unless `store` has the answer."""
+    """Asks `inner`, of the provider that `spec` names, and keeps what it answers in `store`, which is looked into
+    before."""
 
     def __init__(self, inner: Provider, spec: Mapping[str, Any], store: AnswerStore, seconds: float) -> None:
         self._inner = inner
@@ -61,13 +62,12 @@ class CachedProvider:
         self._store = store
         self._seconds = seconds
 
+    async def recall(self, request: ModelRequest) -> Sequence[ModelChunk] | None:
+        kept = await self._found(digest_of(self._place, request)) if request.attempt == 1 else None
+        return None if kept is None else _said_again(kept)
+
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
         digest = digest_of(self._place, request)
-        kept = await self._found(digest) if request.attempt == 1 else None
-        if kept is not None:
-            for chunk in _said_again(kept):
-                yield chunk
-            return
         pieces: list[str] = []
         async with aclosing(self._inner.stream(request)) as chunks:
             async for chunk in chunks:

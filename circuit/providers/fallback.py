@@ -19,7 +19,7 @@ from circuit.errors import (
     ProviderMisconfigured,
     QuotaExceeded,
 )
-from circuit.providers.provider import ModelChunk, ModelRequest, Provider, Restarted
+from circuit.providers.provider import ModelChunk, ModelRequest, Provider, Restarted, recalled
 from circuit.value import dataclass
 
 _ANOTHER_HELPS = (AuthenticationRefused, ContextTooLong, ModelNotFound, ProviderMisconfigured, QuotaExceeded)
@@ -40,15 +40,26 @@ class FallbackProvider:
     def __init__(self, choices: Sequence[Choice]) -> None:
         self._choices = choices
 
+    async def recall(self, request: ModelRequest) -> Sequence[ModelChunk] | None:
+        """What the first of them has: what another one has counts only where the first one fails."""
+        first = self._choices[0]
+        return await recalled(first.provider, replace(request, model=first.model))
+
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
         fault: ProviderError | None = None
         said = False
-        for choice in self._choices:
+        for number, choice in enumerate(self._choices):
             if fault is not None and said:
                 yield Restarted(f"{choice.name} answers instead: {fault.code}")
                 said = False
+            asked = replace(request, model=choice.model)
+            kept = await recalled(choice.provider, asked) if number else None
+            if kept is not None:
+                for chunk in kept:
+                    yield chunk
+                return
             try:
-                async with aclosing(choice.provider.stream(replace(request, model=choice.model))) as chunks:
+                async with aclosing(choice.provider.stream(asked)) as chunks:
                     async for chunk in chunks:
                         said = True
                         yield chunk

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from circuit.providers.messages import Message, Part
 
@@ -92,3 +92,18 @@ class Provider(Protocol):
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
         """The answer to `request`, chunk by chunk, ending with one `Finished`. Raises `ProviderError`."""
         ...
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """A provider that may have an answer already. `stream` does not look for it: who asks looks first, for such an
+    answer takes nothing that a call would."""
+
+    async def recall(self, request: ModelRequest) -> Sequence[ModelChunk] | None:
+        """The whole answer, as `stream` would give it, or None where a model must be asked."""
+        ...
+
+
+async def recalled(provider: Provider, request: ModelRequest) -> Sequence[ModelChunk] | None:
+    """The answer to `request` that is there already, if there is one."""
+    return await provider.recall(request) if isinstance(provider, Recalling) else None

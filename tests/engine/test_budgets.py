@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from running import REVIEW, WITHOUT_WAY_OUT, engine, publish, start, until
 from circuit.actions.agent import AgentAction
 from circuit.actions.subworkflow import SubworkflowAction
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
+from circuit.engine.answers import Answers
 from circuit.engine.children import Children
 from circuit.engine.engine import Engine
 from circuit.engine.solvency import judge
@@ -260,6 +262,23 @@ async def test_an_agent_draws_on_the_budgets_and_shows_its_cost(database: Databa
         endless = AGENT.replace("    llm_config: {max_tokens: 100}\n", "") + "budget: {tokens: 10000}\n"
         case = await until(running, await agents(running, endless), "attention")
         assert case.incidents[0].code == "budget_unbounded" and "max_tokens" in case.incidents[0].message
+    await registry.aclose()
+
+
+async def test_an_answer_from_the_cache_costs_nothing_and_is_not_refused(database: Database) -> None:
+    await put(database, TENANT, calls=1)
+    registry = ProviderRegistry({})
+    clerk = AgentAction(registry, answers=partial(Answers, database))
+    text = AGENT.replace("    llm_config:", "    cache: {ttl: 1h}\n    llm_config:")
+    async with engine(database, {"agent": clerk}) as running:
+        await until(running, await agents(running, text), "completed")
+        # The budget is used up, and whoever asks the same is answered all the same: nothing is held for it.
+        again = await until(running, await agents(running, text), "completed")
+        assert again.executions[0].usage["cached_answers"] == 1
+        assert (await budget(database, TENANT)).spent.calls == 1
+        other = await start(running, "review", {"text": "another"})
+        [incident] = (await until(running, other, "attention")).incidents
+        assert incident.code == "budget_exhausted"
     await registry.aclose()
 
 

@@ -67,7 +67,10 @@ class Store:
 
 
 async def hear(model: Model, store: Store, asked: ModelRequest = ASKED) -> list[ModelChunk]:
-    return [chunk async for chunk in CachedProvider(model, SPEC, store, 60.0).stream(asked)]
+    """As an agent does: it looks first whether the answer is there."""
+    provider = CachedProvider(model, SPEC, store, 60.0)
+    kept = await provider.recall(asked)
+    return [chunk async for chunk in provider.stream(asked)] if kept is None else list(kept)
 
 
 async def test_the_second_time_nobody_is_asked() -> None:
