@@ -163,6 +163,25 @@ class FiringRetried:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetUsedUp:
+    """A call of a model was not made, for it could cost more than is left of a budget: so its firing fails, as the
+    event after this one says. `scope` and `subject` say whose budget it is; `limit`, `spent` and what the call `needed`
+    at most count in `unit`, which is `calls`, `tokens` or `usd`."""
+
+    kind: ClassVar[str] = "budget_used_up"
+    transition: str
+    firing: int
+    execution_id: str
+    scope: str
+    subject: str
+    unit: str
+    limit: int | float
+    spent: int | float
+    needed: int | float
+    period: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FiringFailed:
     """A firing failed for good: its tokens went to `on_failure` (then consumed and produced are set), or they stay
     and an incident is open. `firing` is None where it failed at its begin."""
@@ -255,6 +274,7 @@ CaseEvent = (
     | FiringGranted
     | FiringResumed
     | FiringRetried
+    | BudgetUsedUp
     | FiringFailed
     | FiringCancelled
     | IncidentResolved
@@ -274,6 +294,7 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
         FiringGranted,
         FiringResumed,
         FiringRetried,
+        BudgetUsedUp,
         FiringFailed,
         FiringCancelled,
         IncidentResolved,

@@ -15,6 +15,7 @@ import orjson
 
 from circuit.cli.terminal import clean, compact, one_line
 from circuit.events import (
+    BudgetUsedUp,
     CaseEnded,
     CaseEvent,
     CaseMigrated,
@@ -123,6 +124,10 @@ class Narrator:
                         "yellow",
                     )
                 ]
+            case BudgetUsedUp():
+                whose = f"{event.scope} {event.subject}".strip()
+                left = f"{event.spent:g} of {event.limit:g} {event.unit} are spent"
+                return [Line(f"the budget of {one_line(whose)} is used up: {left}, {event.needed:g} more asked", "red")]
             case FiringFailed():
                 return self._failed(event)
             case FiringCancelled():

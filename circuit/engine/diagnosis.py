@@ -9,6 +9,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.kinship import CHILD
 from circuit.engine.memory import LiveFiring, Memory
 from circuit.engine.views import CaseWhy, Obstacle, TransitionWhy, instant
+from circuit.errors import BudgetExhausted
 from circuit.net.diagnosis import Reason, ReasonKind, why
 from circuit.net.structure import Trigger
 from circuit.storage.records import CaseState, CaseStatus
@@ -105,6 +106,10 @@ def _summary(memory: Memory, transitions: tuple[TransitionWhy, ...]) -> str:
     if status is CaseStatus.ATTENTION:
         if memory.incidents:
             number = len(memory.incidents)
+            used_up = [one for one in memory.incidents.values() if one.code == BudgetExhausted.code]
+            if used_up:
+                more = f" (incident {used_up[0].number} of {number})" if number > 1 else ""
+                return f"{used_up[0].message}{more}."
             return f"{number} incident{'' if number == 1 else 's'} must be resolved before the case goes on."
         dead = [place for place in memory.marking.places() if memory.net.places[place].dead_letter]
         return f"Tokens lie in {', '.join(dead)} and wait for somebody to look at them."

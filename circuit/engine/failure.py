@@ -9,8 +9,8 @@ from circuit.engine.draft import Draft
 from circuit.engine.memory import LiveFiring, Memory
 from circuit.engine.retry import retry_at
 from circuit.engine.suspension import take_along
-from circuit.errors import CircuitError
-from circuit.events import FiringFailed, FiringRetried, IncidentResolved
+from circuit.errors import BudgetExhausted, CircuitError
+from circuit.events import BudgetUsedUp, FiringFailed, FiringRetried, IncidentResolved
 from circuit.net import firing as rule
 from circuit.net.binding import Binding
 from circuit.net.timing import Rhythm
@@ -35,6 +35,13 @@ def try_again_later(memory: Memory, live: LiveFiring, error: CircuitError, draft
         FiringRetried(row.transition, row.number, memory.execution_id(row.number), row.attempt, error.as_dict(), at)
     )
     return True
+
+
+def note_budget(memory: Memory, live: LiveFiring, error: CircuitError, draft: Draft) -> None:
+    """Where an attempt failed for a budget is used up, the history says so in an event of its own."""
+    if isinstance(error, BudgetExhausted) and error.details:
+        row = live.row
+        draft.record(BudgetUsedUp(row.transition, row.number, memory.execution_id(row.number), **error.details))
 
 
 def fail_firing(memory: Memory, live: LiveFiring, error: CircuitError, draft: Draft) -> None:

@@ -12,7 +12,7 @@ from circuit.engine import suspension
 from circuit.engine.action import ActionCall
 from circuit.engine.calls import action_call, inputs_of, performer, token_image
 from circuit.engine.draft import Draft
-from circuit.engine.failure import fail_begin, fail_firing, try_again_later
+from circuit.engine.failure import fail_begin, fail_firing, note_budget, try_again_later
 from circuit.engine.kinship import cancel_child
 from circuit.engine.livelock import LivelockWatch
 from circuit.engine.memory import HOLDS, LiveFiring, Memory
@@ -249,6 +249,7 @@ class Firings:
 
     def attempt_failed(self, live: LiveFiring, error: CircuitError, sequence: int, draft: Draft) -> None:
         """An attempt failed: another one later, or the end of the firing."""
+        note_budget(self.memory, live, error, draft)
         if not try_again_later(self.memory, live, error, draft):
             self._failed_for_good(live, error, sequence, draft)
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from circuit.errors import BudgetExhausted, BudgetUnbounded, FiringError
-from circuit.spend import NOTHING, Spend, dollars
+from circuit.spend import MICRO, NOTHING, Spend, dollars
 from circuit.storage.charges import Asked, Budget, BudgetKey, Charge
 
 _UNITS = ("calls", "tokens", "microdollars")
@@ -88,7 +88,7 @@ def _refusal(budget: Budget, most: Spend) -> FiringError | None:
         if needed is None:
             return BudgetUnbounded(_unbounded(budget, unit))
         if getattr(budget.spent, unit) + needed > limit:
-            return BudgetExhausted(_exhausted(budget, unit, limit, needed))
+            return _exhausted(budget, unit, limit, needed)
     return None
 
 
@@ -102,14 +102,19 @@ def _unbounded(budget: Budget, unit: str) -> str:
     return f"{named(budget.key)} counts {_counted(unit)}, so a call of a model is made only where {what}: {how}"
 
 
-def _exhausted(budget: Budget, unit: str, limit: int, needed: int) -> str:
+def _exhausted(budget: Budget, unit: str, limit: int, needed: int) -> BudgetExhausted:
     key, period = budget.key, _PERIODS[budget.period]
     spent, target = getattr(budget.spent, unit), "" if key.scope == "tenant" else f" --{key.scope} {key.subject}"
     option = f"--{'usd' if unit == 'microdollars' else unit}"
-    return (
+    message = (
         f"{named(key)}{period} is used up: {amount(unit, spent)} of {amount(unit, limit)} are spent, and this call may"
         f" cost {amount(unit, needed)}. Raise it (`circuit budgets set{target} {option} ...`) and retry the incident"
     )
+    counted = {"limit": limit, "spent": spent, "needed": needed}
+    if unit == "microdollars":
+        unit, counted = "usd", {name: number / MICRO for name, number in counted.items()}
+    whose = {"scope": key.scope, "subject": key.subject, "period": budget.period}
+    return BudgetExhausted(message, details={**whose, "unit": unit, **counted})
 
 
 def _counted(unit: str) -> str:

@@ -118,15 +118,23 @@ async def test_what_is_left_is_shared_by_all_cases_of_two_workers_and_never_pass
     assert await plain.fetchval("SELECT count(*) FROM circuit.charge") == 0, "what is settled has joined the budget"
 
 
-async def test_raised_and_retried(database: Database) -> None:
+async def test_raised_and_retried(database: Database, plain: Any) -> None:
     spending = Spending(Spend(1), Spend(1), calls=3)
     spending.gate.set()
     async with engine(database, {"agent": spending}) as running:
-        await publish(running, WITHOUT_WAY_OUT + "budget: {calls: 2}\n")
+        await publish(running, WITHOUT_WAY_OUT + "budget: {calls: 2}\noutbox: [budget_used_up]\n")
         key = await start(running, "review")
         case = await until(running, key, "attention")
         [incident] = case.incidents
         assert incident.code == "budget_exhausted" and f"--case {key.case} --calls" in incident.message
+        [seq] = [one.seq for one in case.history if one.kind == "budget_used_up"]
+        assert [one.kind for one in case.history][seq:] == ["firing_failed"]
+        told = case.history[seq - 1].as_dict()
+        counted = {"unit": "calls", "limit": 2, "spent": 2, "needed": 1}
+        assert told.items() >= {"scope": "case", "subject": str(key.case), **counted}.items()
+        assert await plain.fetchval("SELECT array_agg(seq) FROM circuit.outbox") == [seq]
+        why = await running.queries.why(key)
+        assert why is not None and "is used up: 2 calls of 2 calls are spent" in why.summary
         own = BudgetKey.of_case(key)
         assert (await budget(database, own)).spent == Spend(2)
         await put(database, own, calls=5)

@@ -15,6 +15,7 @@ from datetime import datetime
 from circuit.engine.audit.fault import LOST, MEND, Fault, of_case
 from circuit.errors import Crashed
 from circuit.events import (
+    BudgetUsedUp,
     CaseEnded,
     CaseEvent,
     CaseMigrated,
@@ -132,6 +133,9 @@ class Replay:
                     yield self._fault("I2", seq, f"attempt {event.attempt} of firing {event.firing} cannot fail here")
                 if live is not None:
                     live.attempt, live.stands = event.attempt + 1, FiringState.OFFERED
+            case BudgetUsedUp():
+                if self._live(event.firing) is None:
+                    yield self._fault("I2", seq, f"firing {event.firing} asks for a budget and does not live")
             case IncidentResolved():
                 if not self.incidents.get(event.incident, False):
                     yield self._fault("I2", seq, f"incident {event.incident} is resolved and was not open")
