@@ -219,17 +219,17 @@ def put_back(
         began = circuit.engine.now()
 
         async def ask(entry: DeadLetterEntry) -> CommandOutcome:
-            circuit.take(str(entry.key))
-            return await circuit.commands.put_back(entry.key, entry.number, place, principal=circuit.principal)
+            with circuit.taken(str(entry.key)):
+                return await circuit.commands.put_back(entry.key, entry.number, place, principal=circuit.principal)
 
         async def page(after: Any) -> Sequence[DeadLetterEntry]:
             return await circuit.queries.dead_letters(tenant, workflow, code, _PAGE, after, began)
 
         if named is not None:
-            circuit.take(str(CaseKey(tenant, named.case)))
             key = CaseKey(tenant, named.case)
-            outcome = await circuit.commands.put_back(key, named.number, place, principal=circuit.principal)
-            return await _answer(circuit, terminal, key, outcome, as_json)
+            with circuit.taken(str(key)):
+                outcome = await circuit.commands.put_back(key, named.number, place, principal=circuit.principal)
+                return await _answer(circuit, terminal, key, outcome, as_json)
         found = _pages(page, lambda entry: (entry.key.case, entry.number))
         return await _tell(circuit, terminal, await ask_each(found, ask, rate), as_json)
 
@@ -257,8 +257,8 @@ def _incidents(
         began = circuit.engine.now()
 
         async def asked(entry: IncidentEntry) -> CommandOutcome:
-            circuit.take(str(entry.key))
-            return await ask(circuit, entry)
+            with circuit.taken(str(entry.key)):
+                return await ask(circuit, entry)
 
         async def page(after: Any) -> Sequence[IncidentEntry]:
             return await circuit.queries.open_incidents(tenant, workflow, code, _PAGE, after, began)
@@ -275,7 +275,8 @@ def _incidents(
             which = "no open incident" if number is None else f"no open incident {number}"
             raise NotFound(f"case {case_id} has {which}; `circuit incidents list` lists them")
         if len(wanted) == 1:
-            return await _answer(circuit, terminal, key, await asked(wanted[0]), as_json)
+            with circuit.taken(str(key)):
+                return await _answer(circuit, terminal, key, await ask(circuit, wanted[0]), as_json)
         return await _tell(circuit, terminal, await ask_each(_these(wanted), asked, rate), as_json)
 
     return _with_circuit(body, as_json=as_json, working=True)

@@ -54,9 +54,9 @@ def send(
         if sent.case_id is None:
             _print(sent, terminal)
             return 0
-        circuit.take(sent.case_id)
-        outcome = replace(await circuit.sent(sent.id), duplicate=sent.duplicate)
-        view = await circuit.wait(sent.case_id) if circuit.busy else await circuit.case(sent.case_id)
+        with circuit.taken(sent.case_id):
+            outcome = replace(await circuit.sent(sent.id), duplicate=sent.duplicate)
+            view = await circuit.wait(sent.case_id) if circuit.busy else await circuit.case(sent.case_id)
         _print(outcome, terminal)
         if not as_json:
             terminal.line(one_line(f"case {view.case_id} {standing(view.status)}: {marking_text(view)}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from circuit.cli.token import assignments
 from circuit.engine.bulk import ask_each
 from circuit.engine.commands import CommandOutcome, OutcomeState
 from circuit.errors import Conflict, InvalidRequest
-from circuit.ids import uuid7
+from circuit.ids import CaseKey, uuid7
+from circuit.storage import cases
 from tests.cli.commanding import Command
 
 BROKEN = """
@@ -72,6 +74,27 @@ def test_incidents_are_listed_shown_resolved_and_retried(circuit: Command, broke
     bulk = circuit("incidents", "resolve", "--all", "--code", "mapping_error", "--set", "data.about=sea", "--json")
     assert bulk.json["applied"] == 2
     assert circuit("incidents", "list").out.strip() == "no open incidents"
+
+
+def test_what_is_asked_of_many_is_worked_on_while_it_is_asked_and_no_longer(
+    circuit: Command, broken: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no worker lives, the command takes each case itself. One that rests again is not claimed a second time."""
+    claimed: list[CaseKey] = []
+    claim = cases.claim
+
+    async def counted(*arguments: Any) -> Any:
+        found = await claim(*arguments)
+        claimed.extend(found)
+        return found
+
+    file = broken("letters", "    on_failure: lost")
+    for _ in range(4):
+        circuit("run", file, "--set", "data.x=1")
+    monkeypatch.setattr(cases, "claim", counted)
+    tally = circuit("incidents", "put-back", "--all", "--rate", "10", "--json").json
+    assert tally["applied"] == 4
+    assert len([key for key, _ in groupby(claimed)]) == len(set(claimed)) == 4
 
 
 def test_dead_letters_are_listed_and_put_back(circuit: Command, broken: Any) -> None:
