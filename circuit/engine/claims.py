@@ -33,7 +33,7 @@ from circuit.storage import cases, commands, listing, ownership, workers, workfl
 from circuit.storage.cases import NO_USELESS, Useless
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
-from circuit.storage.records import CaseState, CaseStatus, CaseWrite
+from circuit.storage.records import CaseRow, CaseState, CaseStatus, CaseWrite
 
 logger = logging.getLogger(__name__)
 
@@ -318,7 +318,7 @@ class Claims(Service):
             self._to_read.discard(key)
         for state in loaded.states:
             try:
-                workflow = await self._workflow(state)
+                workflow = await self._workflow(state.key, state.row)
             except VersionUnusable as error:
                 await self._leave_to_others(state, error)
             else:
@@ -330,8 +330,8 @@ class Claims(Service):
             self._troubles.forget(key)
             self._to_read.discard(key)
 
-    async def _workflow(self, state: CaseState) -> Workflow:
-        key = VersionKey(state.key.tenant, state.row.workflow_id, state.row.workflow_hash)
+    async def _workflow(self, case: CaseKey, row: CaseRow) -> Workflow:
+        key = VersionKey(case.tenant, row.workflow_id, row.workflow_hash)
         if self._versions.known(key):
             return self._versions.get(key)
         async with self._database.transaction(key.tenant) as connection:
@@ -388,7 +388,14 @@ class Claims(Service):
             incidents = await _readable(listing.incidents(connection, key))
             firings = await _readable(listing.firings(connection, key))
         live = [firing for firing in firings or () if firing.state.live]
-        return Remains(key, row, live, incidents, waiting or ())
+        return Remains(key, row, live, incidents, waiting or (), await self._leaving(key, row))
+
+    async def _leaving(self, key: CaseKey, row: CaseRow) -> Collection[str]:
+        """The kinds of events that leave a case, as far as its workflow can be read."""
+        try:
+            return (await self._workflow(key, row)).outbox
+        except VersionUnusable:
+            return ()
 
 
 async def _readable(found: Awaitable[list[Found]]) -> list[Found] | None:

@@ -180,6 +180,7 @@ class Desk:
     async def write(self, write: CaseWrite) -> None:
         """Commit a step of a case that is not held here."""
         await asyncio.shield(self._stray(write))
+        self._tell(write.key, write)
 
     async def log(self, write: LogWrite) -> None:
         """Append to the journal or to a stream; returns when it is committed.
@@ -239,13 +240,6 @@ class Desk:
             self._fault("after_commit")
         try:
             self._tell(held.key, write)
-            if write.holds is not None:
-                self.reports.resources(held.key.tenant, write.row.workflow_id)
-            if write.mail is not None:
-                self.reports.mail()
-            if write.opened or write.asked:
-                asked = [CaseKey(held.key.tenant, one.case) for one in write.asked]
-                self.reports.kin([new.key for new in write.opened], asked)
             for firing in step.cancels:
                 self.slots.cancel(held.key, firing)
             for call in step.abandoned:
@@ -275,6 +269,12 @@ class Desk:
         for row in write.frames:
             reports.announce(key, row.firing, row.frame)
         reports.changed(key)
+        if write.holds is not None:
+            reports.resources(key.tenant, write.row.workflow_id)
+        if write.mail is not None:
+            reports.mail()
+        if write.opened or write.asked:
+            reports.kin([new.key for new in write.opened], [CaseKey(key.tenant, one.case) for one in write.asked])
 
     def _release(self, held: Held) -> None:
         """The case was given up: nothing of it runs, and its executions need not be looked for."""

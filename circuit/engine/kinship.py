@@ -28,7 +28,8 @@ MOST_TOKENS = 1_000
 DEEPEST = 16
 """How deep cases that open cases may lie in one another."""
 
-_PRINCIPAL = {"subject": "circuit"}
+KIN = {"subject": "circuit"}
+"""Who sends these commands."""
 
 
 def tell_parent(memory: Memory, status: CaseStatus, reason: str, draft: Draft) -> None:
@@ -50,7 +51,7 @@ def tell_parent(memory: Memory, status: CaseStatus, reason: str, draft: Draft) -
         else:
             result["tokens"] = laid
     payload = {"firing": parent.firing, "case": str(memory.key), "result": result}
-    draft.ask(AskedRow(parent.case, uuid5(memory.key.case, "ended"), "child_ended", payload, _PRINCIPAL))
+    draft.ask(AskedRow(parent.case, uuid5(memory.key.case, "ended"), "child_ended", payload, KIN))
 
 
 def cancel_child(memory: Memory, live: LiveFiring, why: str, draft: Draft) -> None:
@@ -60,7 +61,7 @@ def cancel_child(memory: Memory, live: LiveFiring, why: str, draft: Draft) -> No
         return
     child = UUID(awaits[CHILD])
     payload = {"reason": f"{why} ({memory.execution_id(live.row.number)})"}
-    draft.ask(AskedRow(child, uuid5(child, "cancelled by its parent"), "cancel", payload, _PRINCIPAL))
+    draft.ask(AskedRow(child, uuid5(child, "cancelled by its parent"), "cancel", payload, KIN))
 
 
 def children_of(state: CaseState) -> Iterator[CaseKey]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from circuit.engine.kinship import KIN
 from circuit.engine.service import Backoff
 from circuit.errors import ActionFailed, CircuitError
 from circuit.events import FiringFailed
@@ -26,6 +27,7 @@ from circuit.storage.records import (
     FiringRow,
     FiringState,
     IncidentRow,
+    Mail,
 )
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ FORGET_SECONDS = 60.0
 """A case that did well for so long begins to count anew."""
 WHOLE_CASE = "(case)"
 """Stands for the transition of an incident that is about no transition in particular."""
+TOLD_ONCE = ("child_ended", "cancel")
+"""The kinds of commands by which cases tell each other what has happened: nobody says it again."""
 
 
 @dataclass(slots=True)
@@ -109,18 +113,21 @@ class Troubles:
 @dataclass(frozen=True, slots=True)
 class Remains:
     """What is known of a case that is given up: its row, its live firings as far as they can be read, its open
-    incidents (None if they cannot be read), and the commands that wait for an answer."""
+    incidents (None if they cannot be read), the commands that wait for an answer, and the kinds of its events that go
+    to the outbox."""
 
     key: CaseKey
     row: CaseRow
     firings: Sequence[FiringRow]
     incidents: Sequence[IncidentRow] | None
     commands: Sequence[CommandRow]
+    leaving: Collection[str] = ()
 
 
 def surrender(remains: Remains, error: BaseException, now: datetime, due_at: datetime) -> CaseWrite:
     """The step by which a case is given up: it shows `attention` with an open incident, and what somebody asked of it
-    is refused. It comes up again at `due_at`, for another release may do better, and when somebody asks for it.
+    is refused. What another case has told it stays for whoever tries it again. It comes up again at `due_at`, for
+    another release may do better, and when somebody asks for it.
 
     `error` is named by its type only: nobody knows what its message holds, and the log has it.
     """
@@ -131,16 +138,18 @@ def surrender(remains: Remains, error: BaseException, now: datetime, due_at: dat
     )
     # What waits for a retry would make the case look as if it went on by itself; it starts when the case is tried.
     offered = [firing for firing in remains.firings if firing.state is FiringState.OFFERED and firing.retry_at]
+    refused = [command for command in remains.commands if not _told(command)]
     write = CaseWrite(
         key,
         row.seq,
         replace(row, status=CaseStatus.ATTENTION),
         firings_changed=[replace(firing, retry_at=None) for firing in offered],
         commands_settled=[
-            CommandResult(command.id, CommandState.REFUSED, {"error": told.as_dict()}) for command in remains.commands
+            CommandResult(command.id, CommandState.REFUSED, {"error": told.as_dict()}) for command in refused
         ],
         release=True,
         due_at=due_at,
+        mail=Mail() if any(command.kind == "message" for command in refused) else None,
     )
     told_before = (
         row.status is CaseStatus.ATTENTION
@@ -152,7 +161,9 @@ def surrender(remains: Remains, error: BaseException, now: datetime, due_at: dat
     number = row.next_incident
     name = _about(remains.firings)
     write.row = replace(write.row, seq=row.seq + 1, next_incident=number + 1)
-    write.events = [(now, FiringFailed(name, told.as_dict(), incident=number))]
+    event = FiringFailed(name, told.as_dict(), incident=number)
+    write.events = [(now, event)]
+    write.outbox = [write.row.seq] if event.kind in remains.leaving else ()
     write.incidents_opened = [IncidentRow(number, name, None, told.code, told.message, (), now)]
     return write
 
@@ -160,6 +171,11 @@ def surrender(remains: Remains, error: BaseException, now: datetime, due_at: dat
 def _ours(incident: IncidentRow) -> bool:
     """Whether this open incident was raised by `surrender`: any other blocks tokens."""
     return incident.resolved_at is None and not incident.blocks and incident.firing is None
+
+
+def _told(command: CommandRow) -> bool:
+    """Whether this is what another case has told this one."""
+    return command.kind in TOLD_ONCE and command.principal == KIN
 
 
 def _about(firings: Iterable[FiringRow]) -> str:

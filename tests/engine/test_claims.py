@@ -19,6 +19,7 @@ from circuit.definition import compile_document
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.desk import Desk
 from circuit.engine.engine import Engine
+from circuit.engine.outbox import Outbox
 from circuit.engine.owner import Owner
 from circuit.engine.troubles import MOST_TRIES
 from circuit.engine.versions import Versions
@@ -92,7 +93,7 @@ async def test_a_case_that_fails_again_and_again_is_given_up_in_sight_of_everybo
     database: Database, database_url: str, poison: Poison, plain: Any
 ) -> None:
     async with engine(database, worker=False) as asking:
-        await publish(asking, CHAIN)
+        await publish(asking, CHAIN + "outbox: [firing_failed]")
         bad = await start(asking, "chain")
         poison.cases.add(bad)
         async with engine(database):
@@ -102,6 +103,8 @@ async def test_a_case_that_fails_again_and_again_is_given_up_in_sight_of_everybo
             assert str(bad) in message and "log" in message and "ZeroDivisionError" in message
             assert "sk-" not in message
             assert case.history[-1].kind == "firing_failed"
+            [left] = await Outbox(database, bad.tenant).read()
+            assert (left.key, left.seq, left.kind) == (bad, case.history[-1].seq, "firing_failed")
             assert await plain.fetchval('SELECT owner FROM circuit."case" WHERE case_id = $1', bad.case) is None
             # Whoever asks for something while the bug is there is told, and no second incident is raised.
             outcome = await asking.commands.retry(bad, principal=LOCAL, wait_seconds=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,12 +16,14 @@ from running import LIMITS, engine, publish, start, until
 
 from circuit.actions.human import HumanAction
 from circuit.actions.subworkflow import SubworkflowAction
+from circuit.engine import troubles
 from circuit.engine.action import Action, ActionCall, ActionContext, ActionOutput
 from circuit.engine.audit import deployment
 from circuit.engine.children import Children
 from circuit.engine.connecting import connected
 from circuit.engine.engine import Engine
 from circuit.engine.kinship import DEEPEST
+from circuit.engine.owner import Owner
 from circuit.engine.versions import Versions
 from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey
@@ -241,6 +244,41 @@ async def test_whatever_dies_each_child_is_opened_once_and_told_of_once(
         assert [row["children"] for row in counted] == [1] * number
         told = await plain.fetchval("SELECT count(*)::int FROM circuit.command WHERE kind = 'child_ended'")
         assert told == number
+    await invariants.check(database_url)
+
+
+async def test_who_was_given_up_when_its_child_ended_hears_of_it_when_it_is_tried_again(
+    database: Database, database_url: str, plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken: set[CaseKey] = set()
+    release = asyncio.Event()
+    wake = Owner.wake
+
+    def poisonous(owner: Owner, now: Any) -> Any:
+        if owner.memory.key in broken:
+            raise ZeroDivisionError("a bug")
+        return wake(owner, now)
+
+    async def perform(call: ActionCall, context: ActionContext) -> ActionOutput:
+        await release.wait()
+        return ActionOutput({"answer": "yes"})
+
+    monkeypatch.setattr(Owner, "wake", poisonous)
+    monkeypatch.setattr(troubles, "MOST_TRIES", 2)
+    async with family(database, Doing(perform)) as running:
+        await publish(running, CHILD)
+        await publish(running, PARENT)
+        key = await start(running, "order", {"customer": "Ada"})
+        child = await child_of(running, plain, key)
+        await until(running, key, "waiting")
+        broken.add(key)
+        release.set()
+        await until(running, child, "completed")
+        await until(running, key, "attention")
+        assert await audited(database) == []
+        broken.clear()
+        assert (await running.commands.retry(key, principal=LOCAL)).state == "applied"
+        assert (await until(running, key, "completed")).tokens[0].place == "done"
     await invariants.check(database_url)
 
 
