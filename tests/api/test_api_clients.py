@@ -28,12 +28,15 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def needs_node() -> None:
-    node = shutil.which("node")
-    version = "" if node is None else subprocess.run([node, "--version"], capture_output=True, text=True).stdout
+def node() -> str:
+    """The program that runs the clients: the one that `make clients` brings for this machine, or the machine's own."""
+    brought = sorted((CLIENTS / "node_modules").glob("node-*/bin/node"))
+    found = str(brought[0]) if brought else shutil.which("node")
+    version = "" if found is None else subprocess.run([found, "--version"], capture_output=True, text=True).stdout
     new_enough = version.startswith("v") and int(version[1:].partition(".")[0]) >= 20
-    if not new_enough or not (CLIENTS / "node_modules" / "graphql-ws").is_dir():
-        pytest.skip("needs Node 20 or newer with npm: install them, then `make clients`")
+    if found is None or not new_enough or not (CLIENTS / "node_modules" / "graphql-ws").is_dir():
+        pytest.skip("needs npm, which brings Node with the clients: install it, then `make clients`")
+    return found
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ async def javascript(server: Server, mode: str, **given: Any) -> list[dict[str, 
     """What a client got."""
     told = {"http": server.url, "websocket": "ws" + server.url.removeprefix("http"), **given}
     process = await asyncio.create_subprocess_exec(
-        "node", "clients.mjs", mode, cwd=CLIENTS,
+        node(), "clients.mjs", mode, cwd=CLIENTS,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     async with asyncio.timeout(SECONDS):
@@ -63,7 +66,6 @@ async def javascript(server: Server, mode: str, **given: Any) -> list[dict[str, 
 
 
 async def test_the_examples_for_javascript_run_as_they_stand(server: Server) -> None:
-    needs_node()
     execution = await executed(server)
     [apollo] = blocks("typescript")
     query = re.search(r"gql`(.*?)`", apollo, re.DOTALL)
@@ -85,7 +87,6 @@ async def test_the_examples_for_javascript_run_as_they_stand(server: Server) -> 
 
 
 async def test_the_server_passes_the_audits_of_graphql_over_http(server: Server) -> None:
-    needs_node()
     audits = await javascript(server, "audits")
     assert len(audits) > 50
     failed = {one["name"]: one["reason"] for one in audits if one["status"] != "ok"}
