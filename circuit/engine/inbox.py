@@ -18,7 +18,7 @@ from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, Numbered
 from circuit.security.permissions import EVERY_ROLE, Permission
 from circuit.security.principal import Principal
-from circuit.storage import listing
+from circuit.storage import history, listing, workflows
 from circuit.storage.database import Database
 from circuit.storage.records import FiringRow
 
@@ -73,6 +73,19 @@ class Inbox:
         """Calls of tools that wait to be allowed, those of the youngest cases first."""
         found = await self._waiting(APPROVAL, principal, wanted, limit, after)
         return [_approval(listed, firing) for listed, firing in found]
+
+    async def open_at(self, key: CaseKey, seq: int, role: str | None = None) -> set[int]:
+        """The firings of a case whose tasks were open after its event `seq`; with `role`, those that it could
+        complete."""
+        async with self._database.transaction(key.tenant) as connection:
+            found = await history.waiting(connection, key, TASK, seq)
+            if role is None or not found:
+                return set(found)
+            case = await listing.find_case(connection, key)
+            version = case and await workflows.by_hash(connection, key.tenant, case.workflow_id, case.workflow_hash)
+        transitions: Mapping[str, Any] = version.document["transitions"] if version else {}
+        asked = {name: (one.get("action") or {}).get("roles") for name, one in transitions.items()}
+        return {firing for firing, transition in found.items() if role in (asked.get(transition) or (role,))}
 
     async def complete(
         self,

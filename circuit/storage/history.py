@@ -10,7 +10,14 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from circuit.events import CaseEvent, TransitionFired, decode_event
+from circuit.events import (
+    CaseEvent,
+    FiringCancelled,
+    FiringResumed,
+    FiringSuspended,
+    TransitionFired,
+    decode_event,
+)
 from circuit.ids import CaseKey
 from circuit.storage import rows, tables
 from circuit.storage.records import CaseStatus
@@ -43,6 +50,25 @@ async def read_events(conn: AsyncConnection, key: CaseKey, after: int = 0, limit
         .limit(limit)
     )
     return [Recorded(seq, at, decode_event(kind, rows.document(body))) for seq, at, kind, body in found]
+
+
+async def waiting(conn: AsyncConnection, key: CaseKey, awaits: str, upto: int) -> dict[int, str]:
+    """The firings of a case that waited for something of this kind after its event `upto`, each with its transition."""
+    table = tables.history
+    kinds = (FiringSuspended.kind, FiringResumed.kind, FiringCancelled.kind)
+    found = await conn.execute(
+        select(table.c.kind, table.c.firing, table.c.transition, table.c.body)
+        .where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.seq <= upto)
+        .where(table.c.kind.in_(kinds))
+        .order_by(table.c.seq)
+    )
+    open_waits: dict[int, str] = {}
+    for kind, firing, transition, body in found:
+        if kind != FiringSuspended.kind:
+            open_waits.pop(firing, None)
+        elif rows.document(body)["awaits"] == awaits:
+            open_waits[firing] = transition
+    return open_waits
 
 
 async def path(conn: AsyncConnection, key: CaseKey, upto: int) -> list[str]:

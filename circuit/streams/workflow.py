@@ -83,6 +83,11 @@ class WorkflowFollower:
         """Hear nothing any more. Twice is fine."""
         self._broker.ignore(self._ear)
 
+    @property
+    def mark(self) -> Mark:
+        """The mark from which what is told next can be followed again."""
+        return self._mark
+
     async def events(self) -> AsyncGenerator[Marked]:
         """The events, for ever, after `open`; those of a case come in their order. A database that cannot be reached is
         waited for."""

@@ -26,12 +26,14 @@ async def server(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
 TOKENS = """subscription ($case: String, $workflow: String, $types: [String!], $after: String) {
   tokenUpdates(caseId: $case, workflowId: $workflow, types: $types, after: $after) {
     cursor type tokenId place fromPlace version data event { kind transition } } }"""
-TASKS = """subscription ($workflow: String, $role: String) { humanTasks(workflowId: $workflow, role: $role) {
-  type taskId by task { title } } }"""
+TASKS = """subscription ($case: String, $workflow: String, $role: String, $types: [String!], $after: String) {
+  humanTasks(caseId: $case, workflowId: $workflow, role: $role, types: $types, after: $after) {
+    cursor type taskId by task { title } } }"""
 EVENTS = """subscription ($after: String, $kinds: [String!]) {
   workflowEvents(workflowId: "office", after: $after, kinds: $kinds) { cursor caseId event { seq kind } } }"""
 COSTS = """subscription ($case: String) { costUpdates(caseId: $case, agentId: "clerk") {
   executionId status agentId usage costUsd } }"""
+KINDS = 'subscription ($case: String!) { caseEvents(caseId: $case, kinds: ["odd"]) { seq } }'
 REFUSE = "mutation ($id: String!) { refuseToolCall(executionId: $id) { state } }"
 FIRE = 'mutation ($id: String!) { fireTransition(caseId: $id, transition: "file") { state } }'
 WAITS = "{ toolApprovals { executionId } }"
@@ -47,10 +49,12 @@ async def test_a_case_is_followed_in_all_its_respects(server: Server) -> None:
         await eventually(lambda: _followed(server, 2))
         case = (await server.ok(START, id="office", data={"text": "a bill", "size": 2}))["caseId"]
         task = (await opened)["humanTasks"]
+        assert task.pop("cursor")
         assert task == {"type": "open", "taskId": f"{case}.1", "by": None, "task": {"title": "Check a bill"}}
 
         await server.ok(COMPLETE, id=task["taskId"], form={"approved": True})
         closed = (await anext(tasks))["humanTasks"]
+        assert closed.pop("cursor")
         assert closed == {"type": "closed", "taskId": f"{case}.1", "by": "local", "task": None}
         [waiting] = await answers(server, WAITS)
         await server.ok(REFUSE, id=waiting["executionId"])
@@ -85,6 +89,49 @@ async def test_a_case_is_followed_in_all_its_respects(server: Server) -> None:
     assert set(range(first["event"]["seq"] + 1, last["event"]["seq"] + 1)) <= seen.keys()
 
 
+async def test_tasks_are_followed_on_from_any_cursor(server: Server) -> None:
+    """Also what was opened or closed while nobody followed; also in the middle of those that were open at first."""
+    cases = [(await server.ok(START, id="office", data={"text": str(n), "size": 2}))["caseId"] for n in range(3)]
+
+    async def all_open() -> bool:
+        return len(await server.ok("{ humanTasks { taskId } }")) == len(cases)
+
+    await eventually(all_open)
+    async with server.subscribed(TASKS, workflow="office") as tasks:
+        first = (await anext(tasks))["humanTasks"]
+        rest = [(await anext(tasks))["humanTasks"] for _ in cases[1:]]
+    assert [first["taskId"], *(one["taskId"] for one in rest)] == [f"{case}.1" for case in reversed(cases)]
+    assert {one["type"] for one in (first, *rest)} == {"open"}
+    async with server.subscribed(TASKS, workflow="office", after=first["cursor"]) as tasks:
+        assert [(await anext(tasks))["humanTasks"] for _ in rest] == rest
+
+    youngest = cases[2]
+    await server.ok(COMPLETE, id=f"{youngest}.1", form={"approved": True})
+    await server.ok("mutation ($id: String!) { cancelCase(caseId: $id) { state } }", id=cases[1])
+    late = (await server.ok(START, id="office", data={"text": "late", "size": 2}))["caseId"]
+    seen: dict[tuple[str, str], dict[str, Any]] = {}
+    async with server.subscribed(TASKS, workflow="office", after=rest[-1]["cursor"]) as tasks:
+        while len(seen) < 3:
+            one = (await anext(tasks))["humanTasks"]
+            seen[one["taskId"], one["type"]] = one
+    assert seen.keys() == {(f"{youngest}.1", "closed"), (f"{cases[1]}.1", "closed"), (f"{late}.1", "open")}
+    assert [seen[f"{case}.1", "closed"]["by"] for case in (youngest, cases[1])] == ["local", None]
+
+    # Of a case: the same events, whoever heard them when, and whatever became of the task meanwhile.
+    await server.ok("mutation ($id: String!) { cancelCase(caseId: $id) { state } }", id=youngest)
+    async with server.subscribed(TASKS, case=youngest, after="0") as tasks:
+        whole = [one["humanTasks"] async for one in tasks]
+    assert [(one["type"], one["task"], one["by"]) for one in whole] == [("open", None, None), ("closed", None, "local")]
+    for behind, found in ((whole[0]["cursor"], whole[1:]), (whole[1]["cursor"], [])):
+        async with server.subscribed(TASKS, case=youngest, after=behind) as tasks:
+            assert [one["humanTasks"] async for one in tasks] == found
+    for role, found in (("accountant", whole), ("author", [])):
+        async with server.subscribed(TASKS, case=youngest, after="0", role=role) as tasks:
+            assert [one["humanTasks"] async for one in tasks] == found
+    async with server.subscribed(TASKS, case=youngest, after="0", types=["closed"]) as tasks:
+        assert [one["humanTasks"] async for one in tasks] == whole[1:]
+
+
 async def test_what_cannot_be_followed_is_refused_with_a_code(server: Server) -> None:
     nobody = "0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11"
     for query, variables, code in (
@@ -99,6 +146,10 @@ async def test_what_cannot_be_followed_is_refused_with_a_code(server: Server) ->
         (TOKENS, {"case": nobody, "after": "-1"}, "invalid_cursor"),
         (EVENTS, {"kinds": ["odd"]}, "invalid_request"),
         (TASKS, {"workflow": "nothing"}, "not_found"),
+        (TASKS, {"workflow": "office", "after": "m1+nothing"}, "invalid_cursor"),
+        (TASKS, {"workflow": "office", "after": "+"}, "invalid_cursor"),
+        (TASKS, {"workflow": "office", "types": ["odd"]}, "invalid_request"),
+        (KINDS, {"case": nobody}, "invalid_request"),
     ):
         async with server.subscribed(query, **variables) as values:
             [error] = (await anext(values))["errors"]

