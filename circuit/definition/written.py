@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,6 +37,12 @@ def written(document: Mapping[str, Any], place_agents: Sequence[Mapping[str, Any
     if place_agents:
         plain["place_agents"] = [*plain.get("place_agents", ()), *(dict(entry) for entry in place_agents)]
     return yaml.dump(plain, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=110)
+
+
+def as_lines(document: Mapping[str, Any]) -> str:
+    """A document that no file held, as JSON with lines that faults can point at. Whatever JSON can spell stands in it:
+    what cannot be stored of that (numbers with too many digits, half a character) is for the loader to say."""
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def _as_file(document: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import orjson
-
 from circuit.definition.adoption import borrowed
 from circuit.definition.compiler import compile_document
 from circuit.definition.versions import content_hash
 from circuit.definition.workflow import AgentDefinition, Workflow
-from circuit.definition.written import written
+from circuit.definition.written import as_lines, written
 from circuit.engine import roster
 from circuit.engine.commands import Published, check_idempotency_key
 from circuit.errors import Conflict, NotFound
@@ -95,7 +93,7 @@ class Publishing:
                 }
             },
         }
-        text = orjson.dumps(alone, option=orjson.OPT_INDENT_2).decode()
+        text = as_lines(alone)
         async with self._database.transaction(principal.tenant) as connection:
             others = await roster.documents(connection, principal.tenant, borrowed(text))
         agent = load(text, AGENT_SOURCE, **({"agents": others} if others else {})).agents[agent_id]

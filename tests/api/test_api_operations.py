@@ -156,6 +156,7 @@ async def test_a_case_is_cancelled_once(server: Server) -> None:
         ({"transitions": [{"id": "t", "fromPlaces": ["nowhere"], "toPlace": "sent"}]}, "nowhere"),
         ({"transitions": [{"id": "t", "fromPlaces": [{"place": "draft", "weight": -1}], "toPlace": "sent"}]}, "weight"),
         ({"colours": {"Bad": {"type": 7}}}, "colours"),
+        ({"colours": {"Long": {"const": 10**30}}}, "too many digits"),
     ],
 )
 async def test_what_is_wrong_with_a_workflow_comes_with_its_place(

@@ -98,6 +98,7 @@ async def test_an_agent_is_published_alone_and_asked(server: Server) -> None:
     faulty = await server.post(CREATE_AGENT, agent={**AGENT, "llmProvider": {"type": "nobody", "model": "m"}})
     [error] = faulty["errors"]
     assert error["extensions"]["code"] == "invalid_definition" and error["extensions"]["faults"][0]["line"] > 1
+    assert await server.code(CREATE_AGENT, agent={**AGENT, "outputSchema": {"const": 10**30}}) == "invalid_definition"
 
     ask = """mutation ($input: JSON!, $agent: String!, $key: String) {
       executeAgent(agentId: $agent, input: $input, idempotencyKey: $key) {

@@ -6,7 +6,6 @@ import asyncio
 from datetime import datetime
 from typing import Annotated
 
-import orjson
 import strawberry
 from strawberry.scalars import JSON
 
@@ -16,7 +15,7 @@ from circuit.api.graphql.scalars import as_json
 from circuit.api.graphql.workflow_input import WorkflowInput, document
 from circuit.definition import portrait
 from circuit.definition.adoption import borrowed
-from circuit.definition.written import written
+from circuit.definition.written import as_lines, written
 from circuit.engine.commands import Published
 from circuit.engine.views import WorkflowView
 from circuit.errors import NotFound
@@ -124,7 +123,7 @@ class WorkflowMutations:
         idempotency_key: str | None = None,
         allow_unsound: Unsound = False,
     ) -> Workflow:
-        text = orjson.dumps(document(workflow), option=orjson.OPT_INDENT_2).decode()
+        text = as_lines(document(workflow))
         return await _publish(info, text, "createWorkflow", idempotency_key, unsound=allow_unsound)
 
     @strawberry.mutation(description="Make a version that was published before the current one again, by its `hash`.")
