@@ -58,7 +58,7 @@ class Client:
                     self.frames.setdefault(message["id"], []).append(bytes_)
                 elif message["type"] == "next":
                     self.events.setdefault(message["id"], []).append(message["event"])
-                    self.marks.append(message.get("mark", ""))
+                    self.marks += [message["mark"]] if "mark" in message else []
                 if meant(message):
                     return message
                 if message["type"] != "next":
