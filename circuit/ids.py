@@ -16,6 +16,8 @@ from uuid import UUID
 import orjson
 
 DEFAULT_TENANT = 1
+DEPLOYMENT = 0
+"""Stands for no tenant, or for all of them together."""
 
 
 @lru_cache(maxsize=16_384)

@@ -81,7 +81,7 @@ def create_application(
     """
     exposure = Exposure(development=development)
     readers = Readers(services.streams)
-    problems = Problems(services.clock)
+    problems = Problems(services.clock, services.refusals)
     origins = Origins(allowed_origins)
     kept: dict[str, Rates] = {}
     graphql = GraphQLEndpoint(services, readers, problems, exposure, origins)
@@ -109,7 +109,7 @@ def create_application(
 
     chat: list[Route] = []
     if services.consultations is not None:
-        endpoint = ChatEndpoint(services)
+        endpoint = ChatEndpoint(services, problems)
         chat = [
             Route("/v1/chat/completions", endpoint.chat, methods=["POST"]),
             Route("/v1/completions", endpoint.completions, methods=["POST"]),
@@ -152,5 +152,5 @@ def create_application(
         admitted = Authenticated(limited, services.gate, problems)
         return HostCheck(OriginCheck(admitted, origins, problems, dress=False), exposure, problems)
 
-    many = MultiplexEndpoint(services, readers, origins)
+    many = MultiplexEndpoint(services, readers, origins, problems)
     return Application(framework, {kind: guarded(endpoint) for kind, endpoint in streams.items()}, guarded(many))

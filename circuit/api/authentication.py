@@ -24,9 +24,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from circuit.api.problems import Problems
 from circuit.clock import Clock
-from circuit.errors import CircuitError, Unauthenticated
+from circuit.errors import CircuitError, TooManyRequests, Unauthenticated
 from circuit.security import credentials
 from circuit.security.access import Access
+from circuit.security.guesses import Guesses
 from circuit.security.origin import coming_from
 from circuit.security.principal import Principal
 from circuit.surface import surface
@@ -66,6 +67,7 @@ class Gate:
         self._key_set: jwt.PyJWKSet | None = None
         self._key_set_at = float("-inf")
         self._fetching = asyncio.Lock()
+        self._guesses = Guesses(clock.monotonic)
 
     @classmethod
     def open(cls, clock: Clock, principal: Principal) -> Gate:
@@ -76,17 +78,34 @@ class Gate:
 
         return cls(Access(), Verifiers(nobody, nobody), clock, required=False, otherwise=principal)
 
-    async def admit(self, credential: str | None, stream_token: str | None = None) -> Principal:
-        """Who shows this credential. Raises `Unauthenticated`, and what the verifiers raise."""
+    async def admit(
+        self, credential: str | None, stream_token: str | None = None, *, address: str | None = None
+    ) -> Principal:
+        """Who shows this credential, from `address`. Raises `Unauthenticated`, `TooManyRequests` where too many from
+        there did not hold, and what the verifiers raise."""
         if not self.required:
             return self._otherwise
-        if credential is not None:
-            return await self._principal(credential)
-        if stream_token is not None:
-            if self.access.stream_secret is None:
-                raise Unauthenticated("stream tokens are not configured: set STREAM_AUTH_SECRET")
-            return credentials.verify_stream_token(self.access.stream_secret, stream_token, self._clock.now())
-        raise Unauthenticated("a credential is needed: send Authorization: Bearer with an API key or a token")
+        shown = stream_token if credential is None else credential
+        if shown is None:
+            raise Unauthenticated("a credential is needed: send Authorization: Bearer with an API key or a token")
+        wait = 0.0 if address is None else self._guesses.wait(address, shown)
+        if wait:
+            raise TooManyRequests(
+                f"too many credentials from {address} did not hold: try again in {wait:.1f} s", retry_after=wait
+            )
+        try:
+            found = self._streaming(shown) if credential is None else await self._principal(shown)
+        except Unauthenticated as error:
+            if error.guessed and address is not None:
+                self._guesses.wrong(address)
+            raise
+        self._guesses.right(shown)
+        return found
+
+    def _streaming(self, token: str) -> Principal:
+        if self.access.stream_secret is None:
+            raise Unauthenticated("stream tokens are not configured: set STREAM_AUTH_SECRET")
+        return credentials.verify_stream_token(self.access.stream_secret, token, self._clock.now())
 
     async def _principal(self, credential: str) -> Principal:
         access = self.access
@@ -136,7 +155,9 @@ class Gate:
                     self._key_set = jwt.PyJWKSet.from_dict(dict(found))
                 except jwt.PyJWTError as error:
                     logger.error("the key set at %s cannot be used: %s", self.access.jwks_url, error)
-                    raise Unauthenticated("the published keys cannot be used; the server's log says why") from None
+                    raise Unauthenticated(
+                        "the published keys cannot be used; the server's log says why", guessed=False
+                    ) from None
                 self._key_set_at = self._clock.monotonic()
             return self._key_set
 
@@ -161,7 +182,7 @@ class Authenticated:
             if credential is None and token is None and later:
                 scope[PRINCIPAL] = None
             else:
-                scope[PRINCIPAL] = await self._gate.admit(credential, token)
+                scope[PRINCIPAL] = await self._gate.admit(credential, token, address=address(scope))
         except CircuitError as error:
             await refuse(scope, receive, send, self._problems, error)
             return
@@ -169,8 +190,18 @@ class Authenticated:
             await self._app(scope, receive, send)
 
 
+async def introduced(gate: Gate, problems: Problems, scope: Scope, credential: str | None) -> Principal:
+    """Who shows a credential in the first message of a WebSocket. Raises as `Gate.admit` does."""
+    try:
+        return await gate.admit(credential, address=address(scope))
+    except CircuitError as error:
+        await problems.noted(error, None, scope["path"], address(scope))
+        raise
+
+
 async def refuse(scope: Scope, receive: Receive, send: Send, problems: Problems, error: CircuitError) -> None:
     """Answer with an error, over HTTP or on a WebSocket that has yet to be accepted."""
+    await problems.noted(error, scope.get(PRINCIPAL), scope["path"], address(scope))
     if scope["type"] == "http":
         response = problems.of(error)
         if isinstance(error, Unauthenticated):
@@ -183,10 +214,16 @@ async def refuse(scope: Scope, receive: Receive, send: Send, problems: Problems,
         await send({"type": "websocket.close", "code": surface(error.code).websocket, "reason": error.code})
 
 
+def address(scope: Scope) -> str | None:
+    """From which address a request comes; None over a socket of this machine that has none."""
+    client = scope.get("client")
+    return client[0] if client else None
+
+
 def _where(scope: Scope) -> str:
     """Where a request comes from, as the audit log notes it."""
-    client = scope.get("client")
-    return f"{client[0]} {scope['path']}"[:200] if client else scope["path"][:200]
+    client = address(scope)
+    return f"{client} {scope['path']}"[:200] if client else scope["path"][:200]
 
 
 def bearer(header: str | None) -> str | None:

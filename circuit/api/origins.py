@@ -100,7 +100,9 @@ class OriginCheck:
             answer = self._preflight(origin, told)
         elif method not in _SAFE and not self._origins.allows(origin, headers.get("host")):
             message = "pages of this origin may not use the server: CIRCUIT_ALLOWED_ORIGINS names those that may"
-            answer = self._problems.of(Forbidden(message))
+            error = Forbidden(message)
+            await self._problems.noted(error, None, scope["path"], scope["client"][0] if scope.get("client") else None)
+            answer = self._problems.of(error)
         scope[TOLD] = {**_ALWAYS, **told}
         if answer is not None:
             answer.headers.update(scope[TOLD])

@@ -17,13 +17,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from circuit.clock import Clock
+from circuit.engine.refusals import Refusals
 from circuit.errors import CircuitError, InvalidRequest, NotFound, PayloadTooLarge
+from circuit.security.origin import LOCAL_ORIGIN
+from circuit.security.principal import Principal
 from circuit.surface import surface
 
 logger = logging.getLogger(__name__)
 
 INTERNAL_CODE = "internal_error"
 INTERNAL_MESSAGE = "the server failed to answer this request; its log says why"
+_PARTS = frozenset({"graphql", "v1", "stream", "agent-stream", "metrics"})
+_ANOTHER = "(another path)"
+"""What stands for paths that somebody made up whom nobody knows."""
 _CODES = {404: NotFound.code, 413: PayloadTooLarge.code}
 
 
@@ -47,10 +53,19 @@ def body(code: str, message: str, details: Mapping[str, Any], at: datetime) -> d
 
 
 class Problems:
-    """Turns what was raised into an answer."""
+    """Turns what was raised into an answer, and has what somebody may not do written down."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, refusals: Refusals | None = None) -> None:
         self._clock = clock
+        self._refusals = refusals
+
+    async def noted(self, error: CircuitError, principal: Principal | None, what: str, address: str | None) -> None:
+        """Have it written down, if it is refused by who may do what. `what` is a path, or the field of a mutation."""
+        if self._refusals is not None:
+            if principal is None:
+                part = what.strip("/").partition("/")[0]
+                what = f"/{part}" if part in _PARTS else _ANOTHER
+            await self._refusals.note(error, principal, what, address or LOCAL_ORIGIN)
 
     def of(self, error: CircuitError) -> Response:
         """The answer for one of Circuit's errors."""

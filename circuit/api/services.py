@@ -21,6 +21,7 @@ from circuit.engine.migrator import Migrator
 from circuit.engine.pages import Pages
 from circuit.engine.publishing import Publishing
 from circuit.engine.queries import Queries
+from circuit.engine.refusals import Refusals
 from circuit.engine.schedules import Schedules
 from circuit.engine.travel import Travel
 from circuit.observability.metrics import Figure
@@ -44,7 +45,7 @@ class Services:
     cannot be served. `gate` finds out who asks; `figures` are those for `/metrics`. Without `consultations` there is no
     `/v1`; `default_model` is the one of requests there that name none. Without `travel` the past of cases is
     not shown, and without `migrator` none goes to another version. `catalogue` knows providers, and the models among
-    those that agents name.
+    those that agents name. With `refusals` the audit log has what is refused.
     """
 
     commands: Commands
@@ -69,4 +70,5 @@ class Services:
     travel: Travel | None = None
     ledger: Ledger | None = None
     migrator: Migrator | None = None
+    refusals: Refusals | None = None
     held_models: Callable[[], Awaitable[Sequence[HeldModel]]] | None = None

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from circuit.api.authentication import asking
+from circuit.api.authentication import PRINCIPAL, address, asking
 from circuit.api.origins import TOLD
 from circuit.api.problems import Problems
 from circuit.api.readers import Readers
@@ -59,6 +59,7 @@ class EventEndpoint:
             try:
                 response = await self._answer(request)
             except CircuitError as error:
+                await self._problems.noted(error, scope.get(PRINCIPAL), scope["path"], address(scope))
                 response = self._problems.of(error)
             except Exception:
                 logger.exception("%s %s failed", request.method, request.url.path)

@@ -63,11 +63,11 @@ class DeploymentModels:
         with these alone. Raises `NotFound`."""
         asked = [] if options else [spec for spec in await self.named() if spec["model"] == model]
         providers = asked or [{"type": INSIDE, "model": model, "options": {"options": dict(options)}}]
-        return await self._ask({"do": "load", "providers": providers}, worker)
+        return await self._ask({"do": "load", "providers": providers}, worker, ("model.load", model))
 
     async def change(self, do: str, model: str, *, worker: str | None = None) -> Sequence[HeldModel]:
         """Have the workers that hold `model` `unload` it, let it `sleep`, or `wake` it. Raises `NotFound`."""
-        return await self._ask({"do": do, "model": model}, worker)
+        return await self._ask({"do": do, "model": model}, worker, (f"model.{do}", model))
 
     async def named(self) -> Sequence[Mapping[str, Any]]:
         """The providers of models inside that agents of the current workflows name, each once."""
@@ -79,9 +79,11 @@ class DeploymentModels:
                         found.setdefault(ModelSpec.of(spec).load.id, spec)
         return list(found.values())
 
-    async def _ask(self, payload: Mapping[str, Any], worker: str | None) -> Sequence[HeldModel]:
+    async def _ask(
+        self, payload: Mapping[str, Any], worker: str | None, audited: tuple[str, str] | None = None
+    ) -> Sequence[HeldModel]:
         answers = await self._fleet.errand(
-            ERRAND, payload, self._principal.subject, worker=worker, wait_seconds=ANSWER_SECONDS
+            ERRAND, payload, self._principal, worker=worker, wait_seconds=ANSWER_SECONDS, audited=audited
         )
         return [held for one, answer in answers for held in _held(one, answer)]
 

@@ -22,6 +22,7 @@ from circuit.definition import load_workflow
 from circuit.definition.admission import admit
 from circuit.definition.adoption import Catalogue
 from circuit.definition.workflow import Workflow
+from circuit.engine.refusals import Refusals
 from circuit.errors import CircuitError, InvalidRequest, Unauthenticated
 from circuit.http import Http, Timeouts, origin
 from circuit.providers.catalogue import catalogue
@@ -47,6 +48,7 @@ def _loaded(text: str, source: str, *, agents: Catalogue | None = None, unsound:
 
 async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | None = None) -> None:
     """Serve the API of `circuit` as `Circuit.serve` says."""
+    refusals = Refusals(circuit.database, circuit.clock.monotonic)
     services = Services(
         commands=circuit.commands,
         queries=circuit.queries,
@@ -71,11 +73,15 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         travel=circuit.travel,
         ledger=circuit.engine.ledger,
         migrator=circuit.migrator,
+        refusals=refusals,
     )
     application = create_application(
         services, allowed_origins=circuit.settings.allowed_origins, rates=circuit.settings.rates
     )
-    await run_server(application, host, port, ready=ready)
+    try:
+        await run_server(application, host, port, ready=ready)
+    finally:
+        await refusals.stop()
 
 
 async def _gate(circuit: Circuit, host: str) -> Gate:
@@ -106,7 +112,7 @@ async def _key_set(url: str) -> Mapping[str, Any]:
     finally:
         await http.aclose()
     if not isinstance(found, dict):
-        raise Unauthenticated("the published keys cannot be fetched; the server's log says why")
+        raise Unauthenticated("the published keys cannot be fetched; the server's log says why", guessed=False)
     return cast("dict[str, Any]", found)
 
 

@@ -153,7 +153,7 @@ def create_tenant(
         from circuit.app import Circuit
 
         async with Circuit.open(worker=False, progress=terminal.note) as circuit:
-            made = await circuit.engine.keys.create_tenant(name)
+            made = await circuit.engine.keys.create_tenant(name, circuit.principal)
         terminal.result({"tenant": made.id, "name": made.name}) if as_json else terminal.line(f"{made.id}")
         return 0
 

@@ -28,6 +28,9 @@ SinceOption = Annotated[
     str | None, typer.Option("--since", help="Only from then on: how long ago (7d, 12h), or an instant (ISO 8601).")
 ]
 UntilOption = Annotated[str | None, typer.Option("--until", help="Only before then: as --since.")]
+DeploymentOption = Annotated[
+    bool, typer.Option("--deployment", help="What is done to the deployment itself, and who was not let in.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -48,6 +51,7 @@ def list_entries(
     target: TargetOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
+    deployment: DeploymentOption = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 50,
     before: Annotated[
         int | None, typer.Option("--before", min=1, help="Go on before the entry of this number.")
@@ -60,6 +64,7 @@ def list_entries(
     Examples:
       circuit audit list --target 0192f0c1-2d3e-7a4b-8c5d-6e7f80910a1b
       circuit audit list --subject key:deploy --since 7d --json
+      circuit audit list --deployment --action login
     """
     sought = _sought(subject, action, target, since, until)
     terminal = Terminal(json=as_json)
@@ -69,7 +74,7 @@ def list_entries(
         from circuit.engine.ledger import entry_json
 
         async with Circuit.open(worker=False, progress=terminal.note) as circuit:
-            found = await circuit.engine.ledger.page(circuit.principal, sought, limit, before)
+            found = await circuit.engine.ledger.page(circuit.principal, sought, limit, before, deployment=deployment)
         shown = [entry_json(entry) for entry in found]
         if as_json:
             terminal.result({"entries": shown})
@@ -95,6 +100,7 @@ def export(
     target: TargetOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
+    deployment: DeploymentOption = False,
 ) -> int:
     """Write all entries as JSON, one object a line, the oldest first.
 
@@ -110,13 +116,14 @@ def export(
 
         count = 0
         async with Circuit.open(worker=False) as circuit:
+            entries = circuit.engine.ledger.all(circuit.principal, sought, deployment=deployment)
             if file is None:
-                async for entry in circuit.engine.ledger.all(circuit.principal, sought):
+                async for entry in entries:
                     terminal.row(entry_json(entry))
                 return 0
             try:
                 with file.open("x", encoding="utf-8") as out:
-                    async for entry in circuit.engine.ledger.all(circuit.principal, sought):
+                    async for entry in entries:
                         out.write(compact(entry_json(entry)) + "\n")
                         count += 1
             except OSError as error:

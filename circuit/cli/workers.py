@@ -78,7 +78,7 @@ def drain(
     """
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
-        found = await circuit.fleet.drain(worker, circuit.principal.subject, within)
+        found = await circuit.fleet.drain(worker, circuit.principal, within)
         over = await circuit.fleet.drained(found.id, wait)
         if as_json:
             terminal.result({"worker_id": str(found.id), "ended": over})
@@ -109,14 +109,13 @@ def release(
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
         if fence:
-            freed = await circuit.fleet.fence(target)
+            freed = await circuit.fleet.fence(target, circuit.principal)
             if as_json:
                 terminal.result({"fenced": True, "cases": freed})
             else:
                 terminal.line(f"{freed} cases are free")
             return 0
-        principal = circuit.principal
-        answer = await circuit.fleet.release(target, principal.subject, tenant=principal.tenant, wait_seconds=wait)
+        answer = await circuit.fleet.release(target, circuit.principal, wait_seconds=wait)
         if as_json:
             terminal.result({"state": "pending"} if answer is None else {"state": "done", **answer})
         elif answer is None:

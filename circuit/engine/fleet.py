@@ -13,8 +13,9 @@ from circuit.engine.connecting import connected
 from circuit.engine.process import alive, this_process
 from circuit.engine.views import instant
 from circuit.errors import Conflict, InvalidRequest, NotFound
-from circuit.ids import CaseKey, IdSource
-from circuit.storage import fleet, workers
+from circuit.ids import DEPLOYMENT, CaseKey, IdSource
+from circuit.security.principal import Principal
+from circuit.storage import fleet, ledger, workers
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 from circuit.storage.fleet import Request, WorkerRow
@@ -83,7 +84,9 @@ class Fleet:
         async with connected(self._database) as connection:
             return [_view(row) for row in await fleet.listed(connection, ended=ended)]
 
-    async def drain(self, worker: str, asked_by: str, within_seconds: float = DEFAULT_DRAIN_SECONDS) -> WorkerView:
+    async def drain(
+        self, worker: str, principal: Principal, within_seconds: float = DEFAULT_DRAIN_SECONDS
+    ) -> WorkerView:
         """Ask a worker to end: it claims nothing more, what runs gets `within_seconds`, the rest goes to others.
         Raises `NotFound`, and `Conflict` if it does not live."""
         if within_seconds < 0:
@@ -91,7 +94,9 @@ class Fleet:
         async with connected(self._database) as connection:
             found = await self._living(connection, worker)
             request = Request(self._ids.uuid(), "drain", {"within_seconds": within_seconds})
-            await fleet.ask(connection, found.id, request, asked_by)
+            async with connection.transaction(isolation="read_committed"):
+                await fleet.ask(connection, found.id, request, principal.subject)
+                await ledger.enter(connection, principal, "worker.drain", found.id, tenant=DEPLOYMENT)
         return found
 
     async def drained(self, worker: UUID, wait_seconds: float) -> bool:
@@ -106,7 +111,7 @@ class Fleet:
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def release(
-        self, target: str, asked_by: str, *, tenant: int, wait_seconds: float = 10.0
+        self, target: str, principal: Principal, *, wait_seconds: float = 10.0
     ) -> Mapping[str, Any] | None:
         """Ask for one case (an id of a case) or all cases of a worker (its id, or the beginning of it) to be given up.
 
@@ -118,10 +123,14 @@ class Fleet:
             case = _case_id(target)
             owner = None
             if case is not None:
-                owner, payload = await self._owner_of(connection, CaseKey(tenant, case))
+                owner, payload = await self._owner_of(connection, CaseKey(principal.tenant, case))
             found = await self._living(connection, str(owner) if owner is not None else target)
             request = Request(self._ids.uuid(), "release", payload)
-            await fleet.ask(connection, found.id, request, asked_by)
+            async with connection.transaction(isolation="read_committed"):
+                await fleet.ask(connection, found.id, request, principal.subject)
+                # One case is its tenant's; all that a worker has is the deployment's.
+                about, owner_of = (found.id, DEPLOYMENT) if case is None or owner is None else (case, principal.tenant)
+                await ledger.enter(connection, principal, "worker.release", about, tenant=owner_of)
             deadline = asyncio.get_running_loop().time() + wait_seconds
             while True:
                 answer = await fleet.result(connection, found.id, request.id)
@@ -131,7 +140,7 @@ class Fleet:
                     return None
                 await asyncio.sleep(LOOK_SECONDS)
 
-    async def fence(self, worker: str) -> int:
+    async def fence(self, worker: str, principal: Principal) -> int:
         """Take the cases of a dead worker over: they are free at once. Returns how many. Raises `NotFound`, and
         `Conflict` for a worker that lives: that one is asked, and never robbed."""
         async with connected(self._database) as connection:
@@ -140,13 +149,23 @@ class Fleet:
                 return 0
             if found.state is not WorkerState.DEAD:
                 raise Conflict(f"worker {found.id} lives: ask it with `circuit workers drain {found.id}`")
-            return await workers.take_over(connection, found.id)
+            freed = await workers.take_over(connection, found.id)
+            await ledger.enter(connection, principal, "worker.fence", found.id, tenant=DEPLOYMENT, cases=freed)
+            return freed
 
     async def errand(
-        self, kind: str, payload: Mapping[str, Any], asked_by: str, *, worker: str | None = None, wait_seconds: float
+        self,
+        kind: str,
+        payload: Mapping[str, Any],
+        principal: Principal,
+        *,
+        worker: str | None = None,
+        wait_seconds: float,
+        audited: tuple[str, str] | None = None,
     ) -> list[tuple[WorkerView, Mapping[str, Any] | None]]:
         """What each living worker (or this one) answers to an errand; None where it has not within `wait_seconds`.
-        Raises `NotFound`, and `Conflict` if the one does not live."""
+        Where it changes anything, `audited` is the action and the target that the audit log has of it. Raises
+        `NotFound`, and `Conflict` if the one does not live."""
         async with connected(self._database) as connection:
             if worker is not None:
                 asked = [await self._living(connection, worker)]
@@ -154,8 +173,11 @@ class Fleet:
                 rows = [_view(row) for row in await fleet.listed(connection)]
                 asked = [one for one in rows if one.state in (WorkerState.ALIVE, WorkerState.DRAINING)]
             requests = [Request(self._ids.uuid(), kind, dict(payload)) for _ in asked]
-            for one, request in zip(asked, requests, strict=True):
-                await fleet.ask(connection, one.id, request, asked_by)
+            async with connection.transaction(isolation="read_committed"):
+                for one, request in zip(asked, requests, strict=True):
+                    await fleet.ask(connection, one.id, request, principal.subject)
+                if audited is not None:
+                    await ledger.enter(connection, principal, *audited, tenant=DEPLOYMENT, workers=len(asked))
             deadline = asyncio.get_running_loop().time() + wait_seconds
             answers: dict[UUID, Mapping[str, Any]] = {}
             while len(answers) < len(asked):

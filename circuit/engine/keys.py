@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 
 from circuit.engine.connecting import connected
 from circuit.errors import InvalidRequest, NotFound, Unauthenticated
+from circuit.ids import DEPLOYMENT
 from circuit.security.credentials import KeyParts, digest, format_key, parse_key, same
 from circuit.security.permissions import EVERY_ROLE, Permission
-from circuit.security.principal import Principal
+from circuit.security.principal import LOCAL, Principal
 from circuit.storage import keys, ledger, tenants
 from circuit.storage.database import Database
 from circuit.storage.keys import KeyRow as KeyRow
@@ -105,7 +106,9 @@ class Keys:
         parts = parse_key(text)
         row = None if parts is None else await self._look_up(parts)
         if parts is None or row is None or not row.holds(self._now()) or not same(parts.secret, row.digest):
-            raise Unauthenticated("this API key does not hold: it is unknown, revoked or expired")
+            raise Unauthenticated(
+                "this API key does not hold: it is unknown, revoked or expired", key=None if parts is None else parts.id
+            )
         scopes = None if row.scopes is None else frozenset(row.scopes)
         return Principal(f"key:{row.name}", row.tenant, frozenset(row.roles) - {EVERY_ROLE}, scopes)
 
@@ -114,12 +117,16 @@ class Keys:
         async with connected(self._database) as connection:
             return await keys.any_holds(connection)
 
-    async def create_tenant(self, name: str) -> TenantRow:
-        """Make a tenant. Raises `InvalidRequest` and `Conflict`."""
+    async def create_tenant(self, name: str, principal: Principal = LOCAL) -> TenantRow:
+        """Make a tenant. Raises `InvalidRequest`, `Conflict` and `Forbidden`."""
+        principal.require(Permission.ADMINISTER)
         if not name or len(name) > LONGEST_NAME or not name.isprintable():
             raise InvalidRequest(f"a tenant's name has 1 to {LONGEST_NAME} printable characters")
         async with connected(self._database) as connection:
-            return await tenants.create(connection, name)
+            async with connection.transaction(isolation="read_committed"):
+                made = await tenants.create(connection, name)
+                await ledger.enter(connection, principal, "tenant.create", made.id, tenant=DEPLOYMENT, name=name)
+            return made
 
     async def tenants(self) -> list[TenantRow]:
         """All tenants, by number."""

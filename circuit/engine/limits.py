@@ -66,19 +66,17 @@ class ExecutionLimits:
         principal.require(Permission.ADMINISTER)
         if not 0 <= executions <= MOST:
             raise InvalidRequest(f"a limit is 0 to {MOST} executions, not {executions}")
-        async with connected(self._database) as connection:
+        async with connected(self._database) as connection, connection.transaction(isolation="read_committed"):
             await shares.set_limit(connection, of, executions, principal.subject)
-        async with self._database.transaction(principal.tenant) as transaction:
-            await ledger.note(transaction, principal, "limit.set", _named(of), executions=executions)
+            await ledger.enter(connection, principal, "limit.set", _named(of), tenant=of.tenant, executions=executions)
 
     async def remove(self, principal: Principal, of: Pool) -> bool:
         """Take a limit away. Returns whether there was one. Raises `Forbidden`."""
         principal.require(Permission.ADMINISTER)
-        async with connected(self._database) as connection:
+        async with connected(self._database) as connection, connection.transaction(isolation="read_committed"):
             removed = await shares.remove_limit(connection, of)
-        if removed:
-            async with self._database.transaction(principal.tenant) as transaction:
-                await ledger.note(transaction, principal, "limit.remove", _named(of))
+            if removed:
+                await ledger.enter(connection, principal, "limit.remove", _named(of), tenant=of.tenant)
         return removed
 
 

@@ -26,9 +26,18 @@ class Conflict(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """Nobody knows who asks: there is no credential, or it does not hold (any more)."""
+    """Nobody knows who asks: there is no credential, or it does not hold (any more).
+
+    `guessed`: this may have been a guess; what has merely expired was none. `key` is the id of the API key that was
+    shown, which is no secret.
+    """
 
     code = "unauthenticated"
+
+    def __init__(self, message: str, *, guessed: bool = True, key: str | None = None) -> None:
+        super().__init__(message)
+        self.guessed = guessed
+        self.key = key
 
 
 class Forbidden(RequestError):

@@ -135,9 +135,9 @@ def _check_time(claims: Mapping[str, Any], now: datetime) -> None:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise Unauthenticated("the token does not hold: a time in it is not a number")
     if expires <= at - LEEWAY.total_seconds():
-        raise Unauthenticated("the token does not hold: it has expired")
+        raise Unauthenticated("the token does not hold: it has expired", guessed=False)
     if begins > at + LEEWAY.total_seconds():
-        raise Unauthenticated("the token does not hold: its time has not come")
+        raise Unauthenticated("the token does not hold: its time has not come", guessed=False)
 
 
 def _reason(error: jwt.InvalidTokenError) -> str:

@@ -1,6 +1,6 @@
 """The audit log. An entry is written in the transaction of what it is about, and never changed.
 
-All of it runs in a transaction of `Database.transaction`, under the row security of the tenant.
+All but `enter` runs in a transaction of `Database.transaction`, under the row security of the tenant.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import Insert, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.security.origin import origin
 from circuit.security.principal import Principal
+from circuit.storage.driver import Connection
 from circuit.storage.tables import audit_log
 
 
@@ -68,6 +70,20 @@ async def note(
 ) -> None:
     """Write an entry, in the transaction of what it is about."""
     await connection.execute(entry(principal, action, target, tenant=tenant, **details))
+
+
+_ENTER = """
+INSERT INTO circuit.audit_log (tenant_id, subject, action, target, origin, details)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb)
+"""
+
+
+async def enter(
+    connection: Connection, principal: Principal, action: str, target: object, *, tenant: int, **details: Any
+) -> None:
+    """`note`, on a connection of the engine's role: what is done to the deployment is no tenant's."""
+    told = orjson.dumps({name: value for name, value in details.items() if value is not None}).decode()
+    await connection.execute(_ENTER, tenant, principal.subject, action, str(target), origin(), told)
 
 
 async def entries(

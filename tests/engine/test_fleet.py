@@ -17,6 +17,7 @@ from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.fleet import Fleet, WorkerState
 from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey
+from circuit.security.principal import LOCAL
 from circuit.storage import workers
 from circuit.storage.database import Database
 from tests.storage.cases_in_store import incarnation, start_worker
@@ -81,7 +82,7 @@ async def test_a_case_that_is_asked_for_goes_to_another_worker_at_no_loss(
         await eventually(lambda: slow.running == 2)
         giver = await owner(database, keys[0])
         async with engine(database, {"agent": other}):
-            answer = await fleet.release(str(keys[0].case), "tests", tenant=1)
+            answer = await fleet.release(str(keys[0].case), LOCAL)
             assert answer == {"worker_id": str(giver), "released": [str(keys[0].case)]}
             await eventually(lambda: other.running == 1)
             assert slow.running == 1, "only the case that was asked for was given up"
@@ -105,7 +106,7 @@ async def test_a_worker_that_is_alone_takes_its_cases_back(database: Database, f
         keys = [await start(alone, "review") for _ in range(4)]
         await eventually(lambda: slow.running == 4)
         [worker] = await fleet.workers()
-        answer = await fleet.release(str(worker.id)[:13], "tests", tenant=1)
+        answer = await fleet.release(str(worker.id)[:13], LOCAL)
         assert answer is not None and sorted(answer["released"]) == sorted(str(key.case) for key in keys)
         slow.go.set()
         for key in keys:
@@ -120,7 +121,7 @@ async def test_a_drained_worker_ends_in_good_order(database: Database, database_
         keys = [await start(first, "review") for _ in range(3)]
         await eventually(lambda: slow.running == 3)
         [worker] = await fleet.workers()
-        await fleet.drain(str(worker.id), "tests", within_seconds=0.1)
+        await fleet.drain(str(worker.id), LOCAL, within_seconds=0.1)
         assert await fleet.drained(worker.id, wait_seconds=20)
         assert first.worker is not None and first.worker.ended.is_set()
         late = await start(first, "review")
@@ -140,17 +141,17 @@ async def test_only_the_dead_are_fenced(database: Database, fleet: Fleet) -> Non
     states = {worker.id: worker.state for worker in await fleet.workers()}
     assert states == {dead.id: WorkerState.DEAD, living: WorkerState.ALIVE}
     with pytest.raises(Conflict, match="lives"):
-        await fleet.fence(str(living))
-    for ask in (fleet.drain(str(dead.id), "tests"), fleet.release(str(dead.id), "tests", tenant=1)):
+        await fleet.fence(str(living), LOCAL)
+    for ask in (fleet.drain(str(dead.id), LOCAL), fleet.release(str(dead.id), LOCAL)):
         with pytest.raises(Conflict, match="is dead"):
             await ask
-    assert await fleet.fence(str(dead.id)) == 0
+    assert await fleet.fence(str(dead.id), LOCAL) == 0
     assert await connection.fetchval("SELECT fenced FROM circuit.worker WHERE id = $1", dead.id)
-    assert await fleet.fence(str(dead.id)) == 0, "twice is fine"
+    assert await fleet.fence(str(dead.id), LOCAL) == 0, "twice is fine"
     with pytest.raises(NotFound):
-        await fleet.fence("nobody")
+        await fleet.fence("nobody", LOCAL)
     with pytest.raises(NotFound):
-        await fleet.release("0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11", "tests", tenant=1)
+        await fleet.release("0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11", LOCAL)
     await connection.close()
 
 
@@ -159,7 +160,7 @@ async def test_a_case_that_nobody_has_cannot_be_given_up(database: Database, fle
         await publish(asking, REVIEW)
         key = await start(asking, "review")
         with pytest.raises(Conflict, match="nobody has case"):
-            await fleet.release(str(key.case), "tests", tenant=1)
+            await fleet.release(str(key.case), LOCAL)
 
 
 async def test_a_beginning_that_fits_several_workers(database: Database, fleet: Fleet) -> None:
@@ -168,6 +169,6 @@ async def test_a_beginning_that_fits_several_workers(database: Database, fleet: 
         await workers.register(connection, replace(incarnation(), id=UUID(int=number), host="elsewhere"), 60.0)
     await connection.close()
     with pytest.raises(InvalidRequest, match="2 workers have ids that begin with '0000'"):
-        await fleet.drain("0000", "tests")
+        await fleet.drain("0000", LOCAL)
     with pytest.raises(NotFound):
-        await fleet.drain("", "tests")
+        await fleet.drain("", LOCAL)

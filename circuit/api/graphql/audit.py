@@ -41,7 +41,8 @@ class AuditEntry:
 class AuditQueries:
     @strawberry.field(
         description="The audit log, the youngest entry first. It takes the permission to administer. `action` is one "
-        "action, or the first part of some (`case`)."
+        "action, or the first part of some (`case`). `deployment`: what is done to the deployment itself and who was "
+        "not let in, for administrators of its first tenant."
     )
     async def audit_log(
         self,
@@ -51,6 +52,7 @@ class AuditQueries:
         target: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        deployment: bool = False,
         first: int = DEFAULT_PAGE,
         after: str | None = None,
     ) -> list[AuditEntry]:
@@ -58,7 +60,7 @@ class AuditQueries:
         if ledger is None:
             raise Conflict("this server shows no audit log")
         sought = Sought(subject, action, target, since, until)
-        found = await ledger.page(info.context.principal, sought, page(first), _behind(after))
+        found = await ledger.page(info.context.principal, sought, page(first), _behind(after), deployment=deployment)
         return [AuditEntry.of(entry) for entry in found]
 
 

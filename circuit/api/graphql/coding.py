@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from graphql import GraphQLError
@@ -50,11 +50,16 @@ def _rewritten(error: GraphQLError, message: str, extensions: dict[str, Any]) ->
 
 
 class CodedErrors(SchemaExtension):
-    """Rewrites the errors of every result, of subscriptions too."""
+    """Rewrites the errors of every result, of subscriptions too, and has what is refused written down."""
 
-    def on_operation(self) -> Iterator[None]:
+    async def on_operation(self) -> AsyncIterator[None]:
         yield
-        _rewrite(self.execution_context.result)
+        result = self.execution_context.result
+        for error in getattr(result, "errors", None) or ():
+            cause = root(error)
+            if isinstance(cause, CircuitError):
+                await self.execution_context.context.refused(cause, str((error.path or ["(an operation)"])[0]))
+        _rewrite(result)
 
     def on_stream_result(self, result: Any) -> Iterator[None]:
         _rewrite(result)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.types import Scope
 from strawberry.types import Info
 
+from circuit.api.authentication import address
 from circuit.api.graphql.loading import Loaders
+from circuit.api.problems import Problems
 from circuit.api.readers import Readers
 from circuit.api.services import Services
-from circuit.errors import Unauthenticated
+from circuit.errors import CircuitError, Unauthenticated
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 
@@ -24,13 +27,19 @@ class Context:
 
     services: Services
     readers: Readers
+    problems: Problems
     explorable: bool
+    scope: Scope
     who: Principal | None
     connection_params: dict[str, Any] = field(default_factory=dict[str, Any])
     loaders: Loaders = field(init=False)
 
     def __post_init__(self) -> None:
         self.loaders = Loaders(self.services.pages)
+
+    async def refused(self, error: CircuitError, field: str) -> None:
+        """Have it written down that a field was refused, if it was by who may do what."""
+        await self.problems.noted(error, self.who, field, address(self.scope))
 
     @property
     def principal(self) -> Principal:

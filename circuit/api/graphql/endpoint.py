@@ -19,7 +19,7 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message
 
-from circuit.api.authentication import PRINCIPAL, bearer
+from circuit.api.authentication import PRINCIPAL, bearer, introduced
 from circuit.api.exposure import Exposure
 from circuit.api.graphql.coding import coded
 from circuit.api.graphql.context import Context
@@ -122,14 +122,17 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         self._origins = origins
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
-        return Context(self._services, self._readers, self._exposure.explorable, request.scope.get(PRINCIPAL))
+        scope = request.scope
+        explorable = self._exposure.explorable
+        return Context(self._services, self._readers, self._problems, explorable, scope, scope.get(PRINCIPAL))
 
     async def on_ws_connect(self, context: Context) -> Any:
         """What `connection_init` brought may say who asks; a credential in the handshake goes before it."""
         if context.who is None:
             given = context.connection_params.get("authorization")
             try:
-                context.who = await self._services.gate.admit(bearer(given) if isinstance(given, str) else None)
+                credential = bearer(given) if isinstance(given, str) else None
+                context.who = await introduced(self._services.gate, self._problems, context.scope, credential)
             except CircuitError as error:
                 raise ConnectionRejectionError({"code": error.code}) from None
         return await super().on_ws_connect(context)

@@ -11,11 +11,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from circuit.api.authentication import PRINCIPAL, bearer
+from circuit.api.authentication import PRINCIPAL, bearer, introduced
 from circuit.api.multiplex.message import (
     LONGEST_MESSAGE,
     Init,
@@ -29,7 +30,7 @@ from circuit.api.multiplex.message import (
     told,
 )
 from circuit.api.origins import Origins
-from circuit.api.problems import INTERNAL_CODE, INTERNAL_MESSAGE
+from circuit.api.problems import INTERNAL_CODE, INTERNAL_MESSAGE, Problems
 from circuit.api.readers import Readers
 from circuit.api.services import Services
 from circuit.api.websocket import RESTARTING, text
@@ -62,10 +63,11 @@ logger = logging.getLogger(__name__)
 class MultiplexEndpoint:
     """The endpoint, as a plain ASGI application."""
 
-    def __init__(self, services: Services, readers: Readers, origins: Origins) -> None:
+    def __init__(self, services: Services, readers: Readers, origins: Origins, problems: Problems) -> None:
         self._services = services
         self._readers = readers
         self._origins = origins
+        self._problems = problems
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # the client's wish to connect
@@ -75,7 +77,8 @@ class MultiplexEndpoint:
             return
         with contextlib.suppress(OSError):  # the client is gone
             await send({"type": "websocket.accept"})
-            socket = Socket(self._services, self._readers, scope.get(PRINCIPAL), receive, send)
+            admit = partial(introduced, self._services.gate, self._problems, scope)
+            socket = Socket(self._services, self._readers, scope.get(PRINCIPAL), admit, receive, send)
             self._readers.enter(socket)
             try:
                 code, reason = await socket.run()
@@ -89,11 +92,18 @@ class Socket:
     """The subscriptions of one client."""
 
     def __init__(
-        self, services: Services, readers: Readers, principal: Principal | None, receive: Receive, send: Send
+        self,
+        services: Services,
+        readers: Readers,
+        principal: Principal | None,
+        admit: Callable[[str | None], Awaitable[Principal]],
+        receive: Receive,
+        send: Send,
     ) -> None:
         self._services = services
         self._readers = readers
         self._principal = principal
+        self._admit = admit
         self._receive = receive
         self._send = send
         # Whoever waits longest sends next: no subscription keeps the others from it.
@@ -147,7 +157,7 @@ class Socket:
         message = said(content)[0] if content is not None and len(content) <= LONGEST_MESSAGE else None
         if not isinstance(message, Init):
             raise Unauthenticated('say who asks first: {"type": "init", "authorization": "Bearer ..."}')
-        self._principal = await self._services.gate.admit(bearer(message.authorization))
+        self._principal = await self._admit(bearer(message.authorization))
         await self._tell(told("ready"))
 
     async def _hear(self, message: Said | None, subscription: str | None, fault: InvalidRequest | None) -> None:

@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from circuit.api.authentication import asking
+from circuit.api.authentication import PRINCIPAL, address, asking
 from circuit.api.openai import answers
 from circuit.api.openai.answers import Shape
 from circuit.api.openai.form import Wish, chat_wish, completion_wish
 from circuit.api.openai.listener import Listener
 from circuit.api.openai.models import Catalogue
 from circuit.api.openai.progress import Answered, Begun, Called, Failed, Piece, Said, consulted, ran
-from circuit.api.problems import JSONAnswer
+from circuit.api.problems import JSONAnswer, Problems
 from circuit.api.services import Services
 from circuit.definition.model_choice import parse_model_override
 from circuit.engine.commands import TokenInput
@@ -57,9 +57,10 @@ class Asked:
 class ChatEndpoint:
     """Answers chat completions, older completions, and which models there are."""
 
-    def __init__(self, services: Services, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(self, services: Services, problems: Problems, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         assert services.consultations is not None
         self._services = services
+        self._problems = problems
         self._consultations = services.consultations
         self._catalogue = Catalogue(services.queries, services.consultations)
         self._heartbeat_seconds = heartbeat_seconds
@@ -86,6 +87,8 @@ class ChatEndpoint:
         try:
             return await answer()
         except CircuitError as error:
+            scope = request.scope
+            await self._problems.noted(error, scope.get(PRINCIPAL), scope["path"], address(scope))
             return failure(answers.problem_of(error), error.retry_after)
 
     async def _complete(self, request: Request, *, chat: bool) -> Response:
