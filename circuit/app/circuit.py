@@ -192,7 +192,8 @@ class Circuit:
         """Publish the workflow in `source`, a path or its YAML. Agents that it names and does not define are taken from
         those that are published. Raises `DefinitionError`, also where it is unsound."""
         text, name = await asyncio.to_thread(_read, source)
-        agents = await self.agents(borrowed(text))
+        names = await asyncio.to_thread(borrowed, text, name, _fragments(name))
+        agents = await self.agents(names)
         workflow = await asyncio.to_thread(_loaded, text, name, allow_unsound, agents)
         await self.publish(workflow)
         return workflow
@@ -462,7 +463,12 @@ def _read(source: str | Path) -> tuple[str, str]:
     return text, name
 
 
+def _fragments(name: str) -> Callable[[str], str] | None:
+    """What reads the files beside the workflow file of this name; a text has none."""
+    return None if name == _TEXT else beside(Path(name))
+
+
 def _loaded(text: str, name: str, unsound: bool, agents: Catalogue) -> Workflow:
-    workflow = load_workflow(text, name, misfits, agents, None if name == _TEXT else beside(Path(name)))
+    workflow = load_workflow(text, name, misfits, agents, _fragments(name))
     admit(workflow, name, time.monotonic, unsound=unsound)
     return workflow

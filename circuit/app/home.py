@@ -19,7 +19,7 @@ async def database_url(settings: Settings, progress: Progress | None = None) -> 
     if settings.database_url is not None:
         yield settings.database_url
         return
-    if progress is not None and _is_new(settings.home):
+    if progress is not None and is_new(settings.home):
         progress(f"making the embedded database in {settings.home} (once, a few seconds)")
     starting = asyncio.ensure_future(asyncio.to_thread(embedded.start, settings.home))
     try:
@@ -34,7 +34,8 @@ async def database_url(settings: Settings, progress: Progress | None = None) -> 
         await asyncio.to_thread(server.stop)
 
 
-def _is_new(home: Path) -> bool:
+def is_new(home: Path) -> bool:
+    """Whether an embedded database would have to be made first."""
     try:
         return not cluster.data_directory(home).exists()
     except OSError:

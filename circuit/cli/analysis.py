@@ -1,4 +1,6 @@
-"""`circuit analyse`: what can be proven of a net, be it a workflow or a PNML file. Needs no database."""
+"""`circuit analyse`: what can be proven of a net, be it a workflow or a PNML file.
+
+Only a file that names agents and does not define them asks a database."""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def analyse(
     memory: Annotated[int, typer.Option("--memory", min=16, metavar="MIB", help="The most memory to use.")] = 1_024,
     seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="The most time for a file.")] = 60.0,
 ) -> int:
-    """Prove what can be proven of nets: soundness, boundedness, deadlocks and more. Needs no database.
+    """Prove what can be proven of nets: soundness, boundedness, deadlocks and more.
+
+    Needs no database, but for agents that a file names and does not define.
 
     Exit code 1 if soundness, boundedness or deadlock freedom is violated, 2 for a file that cannot be read.
 
@@ -79,7 +83,7 @@ def analyse_file(
     if not is_pnml(file, data):
         from circuit.definition.proof import prove
 
-        proof = prove(read_workflow(file), limits, only)
+        proof = prove(read_workflow(file, published=True, offline=True), limits, only)
         return proof.analysis, proof.about()
     from circuit.net.analysis.pnml import read_pnml
     from circuit.net.analysis.proofs import analyse as analyse_net

@@ -1,4 +1,4 @@
-"""`circuit draw`: a workflow or a PNML net as Mermaid, DOT, SVG or PNML. Needs no database."""
+"""`circuit draw`: a workflow or a PNML net as Mermaid, DOT, SVG or PNML."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def draw(
         int | None, typer.Option("--at", metavar="N", min=1, help="With --case: as it was after its event N.")
     ] = None,
 ) -> int:
-    """Draw the net of a workflow or of a PNML file, which needs no database, or a case as it stands or stood.
+    """Draw the net of a workflow or of a PNML file, or a case as it stands or stood.
+
+    Only a case needs a database, and a file that names agents and does not define them.
 
     \b
     Example: circuit draw workflows/hello.yaml --output hello.svg
@@ -72,7 +74,10 @@ def draw(
     steps = _trace(file, trace) if trace else ()
     if trace and chosen is not DrawingFormat.SVG:
         raise InvalidRequest("--trace is drawn in SVG only; add --format svg.")
-    text = _of_pnml(data, file, chosen, steps) if pnml else _of_workflow(read_workflow(file), chosen, steps)
+    if pnml:
+        text = _of_pnml(data, file, chosen, steps)
+    else:
+        text = _of_workflow(read_workflow(file, published=True, offline=True), chosen, steps)
     return _put_out(text, output)
 
 

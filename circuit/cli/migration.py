@@ -90,7 +90,7 @@ def _wanted(old: str, new: str, places: dict[str, str], restart: bool, unproven:
     if not workflow_id or (at and not version):
         raise InvalidRequest(f"OLD is {old!r}: write WORKFLOW@HASH, or WORKFLOW for every version but the new one.")
     if new.endswith(_ENDS):
-        target = read_workflow(Path(new))
+        target = read_workflow(Path(new), published=True)
         other = target.id
     else:
         other, at, named = new.partition("@")

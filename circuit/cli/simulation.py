@@ -1,4 +1,4 @@
-"""`circuit simulate`: many cases of a workflow in virtual time. Needs no database and asks no model."""
+"""`circuit simulate`: many cases of a workflow in virtual time. No model is asked."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def simulate(
     Example: circuit simulate workflows/document_review.yaml --cases 1000 --seed 1 --svg heat.svg
     """
     terminal = Terminal(json=as_json)
-    workflow = read_workflow(file)
+    workflow = read_workflow(file, published=True, offline=True)
     given = token_parts(token, token_file, assignments or ())
     run = _Run(workflow, seed, _answers(workflow, answers), _amounts(seconds, "--seconds"), failures, given)
     ended = [run.case(number) for number in range(cases)]

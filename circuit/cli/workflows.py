@@ -12,7 +12,7 @@ import typer
 from circuit.cli.failure import report
 from circuit.cli.terminal import Terminal, clean
 from circuit.cli.token import WORKFLOW_LIMIT, read_text
-from circuit.errors import CircuitError, DefinitionError, InvalidRequest
+from circuit.errors import CircuitError, DefinitionError, InvalidRequest, StorageError
 from circuit.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ def shipped(name: str) -> Path | None:
     return None
 
 
-def read_workflow(file: Path, *, published: bool = False) -> Workflow:
+def read_workflow(file: Path, *, published: bool = False, offline: bool = False) -> Workflow:
     """The workflow in `file`, with nothing wrong in it. With `published`, agents that it names and does not define are
-    taken from the database; nothing is asked of that where it names none. Raises `DefinitionError` with all of its
-    faults."""
+    taken from the database; nothing is asked of that where it names none. With `offline` a database that cannot be
+    asked is no failure: it is noted why, and the agents are missing. Raises `DefinitionError` with all of its faults.
+    """
     from circuit.definition import load_workflow
     from circuit.definition.adoption import borrowed
     from circuit.fragments import beside
@@ -54,16 +55,29 @@ def read_workflow(file: Path, *, published: bool = False) -> Workflow:
         if known is not None and not file.exists():
             raise InvalidRequest(f"{error.message} Circuit ships one of that name: {known}") from None
         raise
-    names = borrowed(text) if published else []
-    agents = published_agents(names, Terminal(json=True)) if names else {}
+    names = borrowed(text, str(file), beside(file)) if published else []
+    agents: dict[str, Any] = {}
+    if names:
+        terminal = Terminal(json=True)
+        try:
+            agents = published_agents(names, terminal, offline=offline)
+        except StorageError as error:
+            if not offline:
+                raise
+            missing = f"{file} does not define {', '.join(names)}, and no database could be asked for"
+            terminal.note(clean(f"{missing} published agents: {error.message}"))
     return load_workflow(text, str(file), misfits, agents, beside(file))
 
 
-def published_agents(ids: Sequence[str] | None, terminal: Terminal) -> dict[str, Any]:
-    """Those of these agents (all, for None) that are published, by id, and all whom they may ask or hand over to."""
+def published_agents(ids: Sequence[str] | None, terminal: Terminal, *, offline: bool = False) -> dict[str, Any]:
+    """Those of these agents (all, for None) that are published, by id, and all whom they may ask or hand over to. With
+    `offline` no database is made for that. Raises `StorageError`."""
+    from circuit.app.home import is_new
     from circuit.cli.session import run_session
 
     settings = Settings.from_environment()
+    if offline and settings.database_url is None and is_new(settings.home):
+        raise StorageError(f"there is no database in {settings.home} yet")
     found: dict[str, Any] = {}
 
     async def body() -> int:

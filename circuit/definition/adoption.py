@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from circuit.definition.document import ALIASES
-from circuit.definition.loader import parse
+from circuit.definition.inclusion import Reader, assemble
 from circuit.definition.workflow import COLLEAGUES
 from circuit.errors import DefinitionError
 
@@ -17,10 +17,11 @@ Catalogue = Mapping[str, Mapping[str, Any]]
 """Published agents by id, in canonical form."""
 
 
-def borrowed(text: str) -> list[str]:
-    """The agents that a workflow file names and does not define; none where it cannot be read."""
+def borrowed(text: str, source: str = "workflow", read: Reader | None = None) -> list[str]:
+    """The agents that a workflow file, with the fragments that `read` gives, names and does not define; none where it
+    cannot be read."""
     try:
-        root: Mapping[str, Any] = parse(text, "workflow", ALIASES)[0].root.value
+        root: Mapping[str, Any] = assemble(text, source, ALIASES, read)[0].root.value
     except DefinitionError:
         return []
     own = _mapping(root.get("agents"))

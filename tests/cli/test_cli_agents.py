@@ -99,6 +99,14 @@ transitions:
 """
 
 
+INCLUDES = """
+workflow: includes
+include: greeting.yaml
+places: {asked: {initial: true}, told: {terminal: true}}
+transitions: {}
+"""
+
+
 def test_an_agent_is_published_and_used_by_its_id(circuit: Command, tmp_path: Path) -> None:
     fragment, uses = tmp_path / "greeter.yaml", tmp_path / "uses.yaml"
     fragment.write_text(FRAGMENT)
@@ -116,6 +124,16 @@ def test_an_agent_is_published_and_used_by_its_id(circuit: Command, tmp_path: Pa
     assert circuit("validate", "--published", uses).code == 0
     ran = circuit("run", uses, "--set", "data.name=Ada", "--json")
     assert (ran.code, json.loads(ran.out)["tokens"][0]["data"]["said"]) == (0, "Hello {name}.")
+    # The same where only a fragment names it, and for what looks at a file without running it.
+    includes = tmp_path / "includes.yaml"
+    includes.write_text(INCLUDES)
+    (tmp_path / "greeting.yaml").write_text("fragment: greeting\n" + USES[USES.index("transitions:") :])
+    assert circuit("load", includes).code == 0
+    for file in (uses, includes):
+        assert "sound" in circuit("analyse", file).out
+        assert "greeter" in circuit("draw", file).out
+        simulated = circuit("simulate", file, "--cases", "2", "--set", "data.name=Ada", "--json")
+        assert simulated.json["statuses"] == {"completed": 2}
     front = ("agents", "add", "front", "--model", "openai:gpt-4.1-mini", "--system", "Hi.", "--tool", "fs.*")
     assert circuit(*front, "--capability", "react").code == 0
     shown = json.loads(circuit("agents", "show", "front").out)
@@ -125,3 +143,16 @@ def test_an_agent_is_published_and_used_by_its_id(circuit: Command, tmp_path: Pa
     assert circuit("agents", "show", "nobody").code != 0
     missing = circuit("agents", "add", "nobody", tmp_path / "uses.yaml")
     assert missing.code == 2
+
+
+def test_without_a_database_it_is_said_why_a_published_agent_is_missing(bare: Command, tmp_path: Path) -> None:
+    uses, home = tmp_path / "uses.yaml", tmp_path / "home"
+    uses.write_text(USES)
+    for command in ("analyse", "draw", "simulate"):
+        ended = bare(command, uses)
+        assert ended.code == 2
+        assert "does not define greeter, and no database could be asked" in ended.err
+        assert "there is no agent 'greeter'" in ended.err
+    # None is made for that.
+    assert "there is no database in" in bare("draw", uses, CIRCUIT_DATABASE_URL="", CIRCUIT_HOME=str(home)).err
+    assert not home.exists()
