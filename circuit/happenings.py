@@ -22,6 +22,8 @@ _LAST_FRAMES_SECONDS = 3.0
 _FIRST_LOOK_SECONDS = 0.05
 _LONGEST_LOOK_SECONDS = 1.0
 """How often a case that says nothing is looked at, to see whether it rests."""
+QUIET_SECONDS = 3.0
+"""How long a case says nothing until it is asked whether any worker can take it; each time twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,11 @@ async def happenings(
     look: Callable[[], Awaitable[CaseStanding]],
     rests: Callable[[CaseStanding], bool],
     silent: Collection[str] | None,
+    missing: Callable[[], Awaitable[str]],
+    tell: Callable[[str], None],
 ) -> AsyncGenerator[Happening]:
-    """The events of a case and the frames of its executions but those in `silent` (of none at all if None)."""
+    """The events of a case and the frames of its executions but those in `silent` (of none at all if None). Where the
+    case says nothing, `tell` hears what `missing` says of why no worker takes it: each reason once."""
     queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue(_QUEUE)
     streams: dict[str, asyncio.Task[None]] = {}
 
@@ -88,15 +93,22 @@ async def happenings(
 
     following = asyncio.create_task(run())
     seen, pause = 0, _FIRST_LOOK_SECONDS
+    quiet, ask_at, told = 0.0, QUIET_SECONDS, ""
     try:
         while True:
             try:
                 item = await asyncio.wait_for(queue.get(), pause)
             except TimeoutError:
+                quiet += pause
                 standing = await look()
                 if rests(standing) and not standing.status.terminal and seen >= standing.seq and queue.empty():
                     return
                 pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+                if quiet >= ask_at:
+                    ask_at = 2 * quiet
+                    if (said := await missing()) and said != told:
+                        told = said
+                        tell(said)
                 continue
             if item is None:
                 return
@@ -105,6 +117,7 @@ async def happenings(
             if isinstance(item, CaseUpdate):
                 seen = item.seq
             pause = _FIRST_LOOK_SECONDS
+            quiet, ask_at = 0.0, QUIET_SECONDS
             yield item
     finally:
         for task in (following, *streams.values()):

@@ -11,6 +11,7 @@ async with Circuit.open() as circuit:
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
@@ -65,6 +66,8 @@ from circuit.settings import Settings, check_database_url
 from circuit.storage import schema
 from circuit.storage.database import Database
 from circuit.storage.records import CaseStatus
+
+logger = logging.getLogger(__name__)
 
 _NO_CASE = "there is no case {}; `circuit cases` lists them"
 _SHORT_WAIT = timedelta(minutes=1)
@@ -366,19 +369,23 @@ class Circuit:
         """End a case as it is."""
         return await self.commands.cancel(self.key(case_id), principal=self.principal)
 
-    async def wait(self, case_id: str) -> CaseView:
-        """The case when it has ended, or when Circuit itself would do nothing more in it."""
-        async with aclosing(self._happenings(case_id, None)) as happenings:
+    async def wait(self, case_id: str, *, missing: Progress | None = None) -> CaseView:
+        """The case when it has ended, or when Circuit itself would do nothing more in it. While no worker can take it,
+        `missing` hears why, or else the log does."""
+        async with aclosing(self._happenings(case_id, None, missing)) as happenings:
             async for _ in happenings:
                 pass
         return await self.case(case_id)
 
-    def stream(self, case_id: str, *, silent: Collection[str] = ()) -> AsyncGenerator[Happening]:
+    def stream(
+        self, case_id: str, *, silent: Collection[str] = (), missing: Progress | None = None
+    ) -> AsyncGenerator[Happening]:
         """The events of a case from its start, and what its executions say, live; ends where `wait` does.
 
-        The frames of an execution come before the event that ends it. The executions in `silent` are left out.
+        The frames of an execution come before the event that ends it. The executions in `silent` are left out. While no
+        worker can take the case, `missing` hears why, or else the log does.
         """
-        return self._happenings(case_id, frozenset(silent))
+        return self._happenings(case_id, frozenset(silent), missing)
 
     def rests(self, standing: CaseStanding) -> bool:
         """Whether nothing more happens in the case by itself for a while: it has ended, or it waits for somebody, or
@@ -437,7 +444,9 @@ class Circuit:
 
         await serve(self, host, port, ready=ready)
 
-    def _happenings(self, case_id: str, silent: Collection[str] | None) -> AsyncGenerator[Happening]:
+    def _happenings(
+        self, case_id: str, silent: Collection[str] | None, missing: Progress | None
+    ) -> AsyncGenerator[Happening]:
         key = self.key(case_id)
 
         async def look() -> CaseStanding:
@@ -446,7 +455,15 @@ class Circuit:
                 raise NotFound(_NO_CASE.format(case_id))
             return found
 
-        return happenings(self.streams, key, look, self.rests, silent)
+        def tell(reason: str) -> None:
+            if missing is not None:
+                missing(reason)
+            else:
+                logger.warning("case %s waits: %s", key, reason)
+
+        return happenings(
+            self.streams, key, look, self.rests, silent, missing=lambda: self.queries.missing(key), tell=tell
+        )
 
 
 _TEXT = "<text>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from time import monotonic
@@ -159,6 +159,10 @@ def opened(settings: Settings, terminal: Terminal) -> AbstractAsyncContextManage
     return Circuit.open(settings=settings, only=[], stop_seconds=_STOP_SECONDS, progress=terminal.note)
 
 
+def _noted(terminal: Terminal) -> Callable[[str], None]:
+    return lambda reason: terminal.note(one_line(reason))
+
+
 async def follow(
     circuit: Circuit, case_id: str, terminal: Terminal, *, places: Sequence[str] = (), silent: Collection[str] = ()
 ) -> int:
@@ -168,7 +172,7 @@ async def follow(
     try:
         circuit.take(case_id)
         with display(terminal, Narrator(places)) as shown:
-            async for happening in circuit.stream(case_id, silent=silent):
+            async for happening in circuit.stream(case_id, silent=silent, missing=_noted(terminal)):
                 if isinstance(happening, CaseUpdate):
                     shown.event(happening.at, happening.event)
                 else:

@@ -15,7 +15,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.diagnosis import explain, explain_some
 from circuit.engine.memory import Memory
 from circuit.engine.provenance import ExecutionRecord, FeedbackView, answer_view
-from circuit.engine.requirement import needs
+from circuit.engine.requirement import needs, shortfall
 from circuit.engine.ruling import TransitionRuling, concerned, rulings
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.engine.viewing import execution_view, incident_view, task_view, token_view, workflow_view
@@ -35,6 +35,7 @@ from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey, Numbered
 from circuit.storage import feedback, history, incidents, kinship, listing, resources, streams, tokens, workflows
 from circuit.storage.database import Database
+from circuit.storage.kinship import Untaken
 from circuit.storage.records import CaseRow, CaseStatus, FiringRow
 
 MOST_CASES = 1_000
@@ -244,7 +245,7 @@ class Queries:
             if found is None:
                 return None
             row = found.row
-            lacks = await listing.unserved(connection, {row.bucket} if _wants_worker(row) else set())
+            missing = _shortfall(key, await kinship.untaken(connection, key))
             waits = any(firing.state.live and firing.start == 0 for firing in found.firings)
             standings = await resources.standing(connection, key, row.workflow_id) if waits else ()
         try:
@@ -252,11 +253,13 @@ class Queries:
         except VersionUnusable as error:
             return CaseWhy(key, row.status, error.message, ())
         explained = explain(workflow, found, self._now(), standings)
-        if row.bucket in lacks:
-            asked = needs(lacks[row.bucket])
-            summary = f"No worker that is running has what the case needs: {asked}. {explained.summary}"
-            return replace(explained, summary=summary)
-        return explained
+        return replace(explained, summary=f"{missing} {explained.summary}") if missing else explained
+
+    async def missing(self, key: CaseKey) -> str:
+        """Why no worker takes a case, or one that it opened, although there is something to do in it; nothing where
+        one has it, or can take it."""
+        async with self._database.transaction(key.tenant) as connection:
+            return _shortfall(key, await kinship.untaken(connection, key))
 
     async def available(self, key: CaseKey, token: int) -> tuple[TransitionWhy, ...]:
         """What each transition that could take or read token `token` waits for."""
@@ -306,6 +309,13 @@ def _status(status: CaseStatus | str | None) -> CaseStatus | None:
     except ValueError:
         names = ", ".join(known.value for known in CaseStatus)
         raise InvalidRequest(f"there is no status {status!r} of a case; there are {names}") from None
+
+
+def _shortfall(key: CaseKey, untaken: Sequence[Untaken]) -> str:
+    for one in untaken:
+        if said := shortfall(one.requires, one.lacks):
+            return said if one.key == key else f"Case {one.key}, which this one waits for: {said}"
+    return ""
 
 
 def _wants_worker(row: CaseRow) -> bool:

@@ -3,18 +3,28 @@ engine's role)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Uuid, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey
-from circuit.storage import rows, tables
+from circuit.storage import listing, rows, tables
 from circuit.storage.driver import Connection, Record
 from circuit.storage.records import CaseRow, Parent
 
 MOST_CHILDREN = 1_000
+
+
+class Untaken(NamedTuple):
+    """A case with something to do, what it needs of a worker, and what each living one lacks of that."""
+
+    key: CaseKey
+    requires: Mapping[str, Any]
+    lacks: Mapping[UUID, Mapping[str, Any]]
+
 
 _BUSY = text(
     """
@@ -27,6 +37,20 @@ _BUSY = text(
         WHERE c.status NOT IN ('completed', 'failed', 'cancelled')
     )
     SELECT coalesce(bool_or(owner IS NOT NULL OR status = 'running'), false) FROM kin
+    """
+)
+_WAITING = text(
+    """
+    WITH RECURSIVE kin AS (
+        SELECT c.case_id, c.owner, c.bucket FROM circuit."case" c
+        WHERE c.tenant_id = :tenant AND c.case_id = :case AND c.status NOT IN ('completed', 'failed', 'cancelled')
+        UNION ALL
+        SELECT c.case_id, c.owner, c.bucket FROM kin k JOIN circuit."case" c
+            ON c.tenant_id = :tenant AND c.parent_case = k.case_id
+        WHERE c.status NOT IN ('completed', 'failed', 'cancelled')
+    )
+    SELECT k.case_id, k.bucket FROM kin k JOIN circuit.ready r ON r.tenant_id = :tenant AND r.case_id = k.case_id
+    WHERE k.owner IS NULL AND k.bucket <> 0 AND r.due_at <= now() ORDER BY k.case_id LIMIT :most
     """
 )
 
@@ -90,6 +114,16 @@ async def parents(conn: AsyncConnection, tenant: int, cases: Sequence[UUID]) -> 
         )
     )
     return {rows.plain(case): Parent(rows.plain(parent), firing) for case, parent, firing in found}
+
+
+async def untaken(conn: AsyncConnection, key: CaseKey) -> list[Untaken]:
+    """Those of a case, the cases that it opened, and so on, in which there is something to do and that no living worker
+    takes."""
+    found = await conn.execute(_WAITING, {"tenant": key.tenant, "case": key.case, "most": MOST_CHILDREN})
+    waiting = {CaseKey(key.tenant, rows.plain(row.case_id)): row.bucket for row in found}
+    requires = await listing.unserved(conn, set(waiting.values()))
+    lacks = {bucket: await listing.lacking(conn, bucket) for bucket in requires}
+    return [Untaken(case, requires[bucket], lacks[bucket]) for case, bucket in waiting.items() if bucket in requires]
 
 
 async def busy(conn: AsyncConnection, key: CaseKey) -> bool:

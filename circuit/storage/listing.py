@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import SmallInteger, Table, Text, bindparam, cast, column, func, literal, select, tuple_
+from sqlalchemy import SmallInteger, Table, Text, Uuid, bindparam, cast, column, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -64,6 +64,13 @@ async def unserved(conn: AsyncConnection, buckets: Collection[int]) -> dict[int,
     given = bindparam("buckets", sorted(buckets), type_=ARRAY(SmallInteger))
     found = func.circuit.unserved(given).table_valued(column("bucket", SmallInteger), column("requires", JSONB))
     return {row.bucket: row.requires for row in await conn.execute(select(found.c.bucket, found.c.requires))}
+
+
+async def lacking(conn: AsyncConnection, bucket: int) -> dict[UUID, Mapping[str, Any]]:
+    """What each living worker lacks of what the cases of a bucket need."""
+    wanted = bindparam("wanted", bucket, type_=SmallInteger)
+    found = func.circuit.lacking(wanted).table_valued(column("worker_id", Uuid), column("lacks", JSONB))
+    return {rows.plain(row.worker_id): row.lacks for row in await conn.execute(select(found))}
 
 
 async def find_case(conn: AsyncConnection, key: CaseKey) -> CaseRow | None:

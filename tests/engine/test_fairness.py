@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
 import pytest
@@ -16,6 +16,8 @@ from running import LIMITS, REVIEW, engine, publish, start, until
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.engine import Engine
 from circuit.engine.requirement import Capabilities
+from circuit.engine.views import CaseStanding
+from circuit.happenings import happenings
 from circuit.ids import CaseKey
 from circuit.security.principal import LOCAL, Principal
 from circuit.storage.database import Database
@@ -116,14 +118,50 @@ async def test_a_case_waits_for_a_worker_of_its_pool_and_says_so(database: Datab
     here, there = Doing(at_once), Doing(at_once)
     async with engine(database, {"agent": here}, capabilities=has):
         why = await asking.queries.why(key)
-        assert why is not None and "No worker that is running has what the case needs: the pool gpu" in why.summary
+        assert why is not None and "No worker that is running has what the case needs: the pool gpu (" in why.summary
+        async with engine(database, {"agent": there}, capabilities=Capabilities((), (), ("gpu",))):
+            said = await asking.queries.missing(key)
+            assert "the pool gpu; actions of the kind agent; the provider scripted" in said
+            assert "lacks the pool gpu; worker" in said and "lacks actions of the kind agent; the provider" in said
         [listed] = await asking.queries.cases(1)
         assert listed.lacks is not None and "gpu" in listed.as_dict()["no_worker_for"]
         async with engine(database, {"agent": there}, capabilities=replace(has, pools=("gpu",))):
             await until(asking, key, "completed")
             [listed] = await asking.queries.cases(1)
             assert listed.lacks is None
+            assert await asking.queries.missing(key) == ""
     assert (len(here.calls), len(there.calls)) == (0, 1)
+
+
+async def test_who_waits_for_a_case_that_no_worker_can_take_is_told_once(
+    database: Database, asking: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circuit.happenings.QUIET_SECONDS", 0.01)
+    await publish(asking, GPU.replace('scripted, model: any, responses: ["yes"]', "vllm, model: /models/any"))
+    key = await start(asking, "review")
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def follow() -> None:
+        async def look() -> CaseStanding:
+            return await eventually(lambda: asking.queries.standing(key))
+
+        async def missing() -> str:
+            return await asking.queries.missing(key)
+
+        source = happenings(asking.streams, key, look, lambda at: at.status.terminal, None, missing, told.put_nowait)
+        async with aclosing(source):
+            async for _ in source:
+                pass
+
+    following = asyncio.create_task(follow())
+    assert (await told.get()).startswith("No worker is running, and the case needs one with what follows: the pool gpu")
+    async with engine(database, {"agent": Doing(at_once)}, capabilities=Capabilities(("agent",), ("scripted",))):
+        said = await told.get()
+        assert "circuit worker --pool gpu" in said and "Install circuit-engine[vllm]" in said
+        has = Capabilities(("agent",), ("vllm",), ("gpu",))
+        async with engine(database, {"agent": Doing(at_once)}, capabilities=has):
+            await following
+    assert told.empty()
 
 
 async def test_a_case_that_was_started_with_another_model_needs_that_ones_provider(
