@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from postgres import Server, execute
+from postgres import Server, execute, make_folder
 
 from circuit.providers.vllm.spec import installed
 
@@ -80,9 +79,8 @@ async def database(database_url: str) -> AsyncIterator[object]:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A fresh directory for an embedded database. Not below pytest's: as root that is closed to Postgres' user."""
-    folder = Path(tempfile.mkdtemp(prefix="circuit-home-"))
-    folder.chmod(0o755)
+    """A fresh directory for an embedded database."""
+    folder = make_folder("circuit-home-")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

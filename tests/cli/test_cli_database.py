@@ -6,14 +6,13 @@ import asyncio
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from postgres import execute
+from postgres import execute, make_folder
 
 from circuit.storage import embedded, schema
 from tests.cli.commanding import WORKFLOWS, Command, scripted_workflow
@@ -22,8 +21,7 @@ from tests.cli.commanding import WORKFLOWS, Command, scripted_workflow
 @pytest.fixture(scope="module")
 def made_home() -> Iterator[Path]:
     """A directory with a migrated embedded database, for tests that leave it as it was."""
-    folder = Path(tempfile.mkdtemp(prefix="circuit-home-"))
-    folder.chmod(0o755)
+    folder = make_folder("circuit-home-")
     embedded.start(folder).stop()
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+from postgres import make_folder
 
 from circuit.errors import DatabaseMisconfigured, HomeNotWritable
 from circuit.storage import cluster, embedded
@@ -77,7 +78,7 @@ def lives(process: psutil.Process | None) -> bool:
 @pytest.fixture(scope="module")
 def made() -> Iterator[Path]:
     """A directory whose data was made once: making it takes longer than most of what is tested."""
-    folder = Path(tempfile.mkdtemp(prefix="circuit-made-"))
+    folder = make_folder("circuit-made-")
     embedded.start(folder).stop()
     yield folder
     shutil.rmtree(folder)
