@@ -30,7 +30,9 @@ from circuit.errors import (
     ProviderUnavailable,
     StreamCut,
 )
+from circuit.tracing import current
 
+TRACEPARENT = "traceparent"
 DRAIN_SECONDS = 0.1
 """How long the end of an answer is awaited after its terminal marker, so that the connection can be used again."""
 
@@ -223,6 +225,7 @@ class Http:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, address: str | None
     ) -> Exchange:
         place = origin(url)
+        headers = _carrying(url, headers)
         _check_headers(headers)
         limits = self._timeouts
         deadline = asyncio.get_running_loop().time() + limits.connect + limits.first_byte
@@ -291,6 +294,16 @@ def _request(
         content=content,
         extensions={"sni_hostname": named.raw_host.decode("ascii")},
     )
+
+
+def _carrying(url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers, with the trace in which the server is asked where it may hear of that."""
+    span = current()
+    if span is None or any(name.lower() == TRACEPARENT for name in headers):
+        return headers
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return {**headers, TRACEPARENT: span.context.text} if span.told(parts.hostname or "", port) else headers
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:

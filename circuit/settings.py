@@ -23,6 +23,10 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 RATED = ("graphql", "v1", "agent-stream", "stream", "metrics", "*")
 """The paths that may have rates of their own."""
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+CAPTURING = ("true", "span_only", "span_and_event")
+"""Its values with which what is said to models and by them stands in spans."""
+EXPORTERS = ("otlp", "console", "none")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ROOT_HOME = Path("/var/lib/circuit")
 _SPAN = re.compile(r"([1-9]\d{0,5})([mhdw])")
@@ -37,6 +41,8 @@ class Settings:
 
     `max_concurrent_executions` is for all workers of the deployment together, `worker_executions` for one (None: as
     many).
+    `tracing` is the exporter of traces, None where nothing is traced; `traceparent` the trace in which this process was
+    started.
     `archive_after` and `streams_after` are None where nothing is archived or dropped by itself.
 
     `database_url` is None for the embedded server, whose data lies under `home`.
@@ -67,6 +73,10 @@ class Settings:
     start_rate: Rate | None = None
     rates: Mapping[str, Rate] = field(default_factory=dict[str, Rate])
     allowed_origins: tuple[str, ...] = ()
+    tracing: str | None = None
+    trace_hosts: tuple[str, ...] = ()
+    trace_content: bool = False
+    traceparent: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -90,6 +100,10 @@ class Settings:
             start_rate=_rate(values, "RATE_LIMIT_PER_MINUTE"),
             rates=_rates(values, "CIRCUIT_RATE_LIMITS"),
             allowed_origins=_origins(values),
+            tracing=_tracing(values),
+            trace_hosts=_names(values, "CIRCUIT_TRACE_HOSTS"),
+            trace_content=values.get(CAPTURE, "").strip().lower() in CAPTURING,
+            traceparent=_text(values, "TRACEPARENT"),
             jobs=_choice(values, "CIRCUIT_JOBS", "false", ("true", "false")) == "true",
             http_hosts=_names(values, "CIRCUIT_HTTP_HOSTS"),
             http_private=_choice(values, "CIRCUIT_HTTP_PRIVATE", "false", ("true", "false")) == "true",
@@ -289,6 +303,18 @@ def _rates(values: Mapping[str, str], name: str) -> dict[str, Rate]:
         except ValueError:
             raise _refused(name, part, "PATH=60, or PATH=60/10 for 60 in a minute and 10 at once") from None
     return found
+
+
+def _tracing(values: Mapping[str, str]) -> str | None:
+    """By which exporter traces leave this process, if they do."""
+    wanted = _choice(values, "CIRCUIT_TRACING", "false", ("true", "false")) == "true"
+    if not wanted or values.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    exporter = _choice(values, "OTEL_TRACES_EXPORTER", "otlp", EXPORTERS)
+    if exporter == "otlp":
+        for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
+            _choice(values, name, "http/protobuf", ("http/protobuf",))
+    return None if exporter == "none" else exporter
 
 
 def _origins(values: Mapping[str, str]) -> tuple[str, ...]:

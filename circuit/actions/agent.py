@@ -113,7 +113,12 @@ class AgentAction:
         asked = [message for message in run.messages if message.role != Role.SYSTEM]
         conversation = await self._conversation(agent, call, journal)
         if conversation is not None:
-            run = replace(run, messages=conversation.before(run.messages), recalled=len(conversation.recalled))
+            run = replace(
+                run,
+                messages=conversation.before(run.messages),
+                recalled=len(conversation.recalled),
+                conversation=str(conversation.id),
+            )
         result = await self.run(run, call, journal)
         answer = result.answer
         output: Any = result.output
@@ -258,6 +263,7 @@ def agent_run(agent: Mapping[str, Any], spec: Mapping[str, Any], messages: tuple
         output_schema=agent.get("output_schema"),
         schema_name=str(agent["id"]),
         agent_id=str(agent["id"]),
+        agent_name=str(agent.get("name") or ""),
         choices=tuple(_choice(one) for one in (spec, *(agent.get("fallback") or ()))),
         capabilities=tuple(Capability(one["name"], one) for one in capabilities),
         policies=Policies(tuple(agent.get("policies") or ())),

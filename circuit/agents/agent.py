@@ -25,9 +25,11 @@ from circuit.agents.template import text_of, versions_of
 from circuit.agents.tools import Tool
 from circuit.errors import InvalidOutput, ToolsMisconfigured
 from circuit.events import StreamDelta, StreamType
+from circuit.providers.genai import provider_name, usage_of
 from circuit.providers.messages import Message, Role
 from circuit.providers.provider import Provider
 from circuit.providers.wire import arguments_of
+from circuit.tracing import Value, piece
 
 ANSWER_STEP = "answer:0"
 
@@ -61,17 +63,35 @@ async def run_agent(
     tools: Mapping[str, Tool] | None = None,
     interceptors: Sequence[Interceptor] = (),
 ) -> AgentResult:
-    """Perform `run`. `fault` is called at the named crash points.
+    """Perform `run`, a piece of what goes on here. `fault` is called at the named crash points.
 
     Raises `ProviderError` where there is no answer, `InvalidOutput`, `OutputTruncated`, `ContentFiltered` or
     `ModelRefusal` where the answer is of no use, `AgentError` where the agent does not come to one.
     """
-    clash = sorted({function.name for function in run.functions} & set(tools or {}))
+    with piece(f"invoke_agent {run.agent_name or run.agent_id}".strip(), _named(run)) as span:
+        result = await _run(run, provider, journal, fault, tools or {}, interceptors)
+        if span is not None:
+            span.set(usage_of(result.usage))
+            span.set({"gen_ai.response.finish_reasons": [result.answer.finish]})
+            if result.successor is not None:
+                span.set({"circuit.handed_over_to": result.successor.agent})
+    return result
+
+
+async def _run(
+    run: AgentRun,
+    provider: Provider,
+    journal: Journal,
+    fault: Callable[[str], None],
+    tools: Mapping[str, Tool],
+    interceptors: Sequence[Interceptor],
+) -> AgentResult:
+    clash = sorted({function.name for function in run.functions} & set(tools))
     if clash:
         raise ToolsMisconfigured(
             f"the agent has tools of its own called {', '.join(clash)}: name the others differently"
         )
-    session = Session(run, provider, journal, tools or {}, interceptors, fault)
+    session = Session(run, provider, journal, tools, interceptors, fault)
     reasoning: dict[str, Any] = {}
     if run.capabilities:
         reasoning["templates"] = versions_of([one.name for one in run.capabilities], run.templates)
@@ -98,6 +118,23 @@ async def run_agent(
         successor=session.successor,
         speakers=(run.agent_id,) * len(session.said),
     )
+
+
+def _named(run: AgentRun) -> dict[str, Value]:
+    """The run in the words of OpenTelemetry's conventions."""
+    named: dict[str, Value] = {
+        "gen_ai.operation.name": "invoke_agent",
+        "gen_ai.provider.name": provider_name(run.choices[0].provider),
+        "gen_ai.request.model": run.model,
+        "gen_ai.agent.id": run.agent_id,
+        "gen_ai.agent.name": run.agent_name or run.agent_id,
+        "gen_ai.output.type": "text" if run.output_schema is None else "json",
+        "circuit.execution.id": run.execution_id,
+        "circuit.attempt": run.attempt,
+    }
+    if run.conversation:
+        named["gen_ai.conversation.id"] = run.conversation
+    return named
 
 
 async def _output(session: Session, answer: Answer) -> tuple[Answer, Any]:

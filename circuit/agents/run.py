@@ -37,7 +37,8 @@ class AgentRun:
     `attempt` its own tries from 1. `choices` are the models that may answer, the first one first; `context_tokens`
     bounds the conversation below what the model's profile says. `recalled` says how many of the messages behind the
     system's were said in earlier runs. `functions` are tools of whoever asks: a call of one ends the run, for only he
-    can make it. `tool_choice` says which tool the first answer calls, as in a `ModelRequest`.
+    can make it. `tool_choice` says which tool the first answer calls, as in a `ModelRequest`. `agent_name` is for
+    people, `conversation` the id of the one that the run goes on with.
     """
 
     model: str
@@ -57,6 +58,8 @@ class AgentRun:
     functions: tuple[ToolSpec, ...] = ()
     tool_choice: str = "auto"
     recalled: int = 0
+    agent_name: str = ""
+    conversation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,12 @@ from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, 
 from circuit.agents.window import Past, fit, transcript
 from circuit.errors import ProviderError, ToolDenied, ToolError, ToolLoop, ToolUnknown
 from circuit.events import StreamDelta, StreamType
+from circuit.providers.genai import clean
 from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest, Provider, ToolSpec, recalled
+from circuit.security.redaction import redact
+from circuit.tracing import Value, piece
 from circuit.value import dataclass
 
 MOST_AT_ONCE = 8
@@ -337,7 +340,14 @@ class Session:
                 raise one.refusal
             execution = self.run.execution_id
             context = ToolContext(execution, self.run.agent_id, one.call.id, f"{execution}/{one.step}")
-            return await call_tool(self._tools[one.call.name], one.arguments, context), False
+            tool = self._tools[one.call.name]
+            with piece(f"execute_tool {tool.name}", _tool(tool, one)) as span:
+                if span is not None and span.content:
+                    span.set({"gen_ai.tool.call.arguments": _shown(tool, one.arguments)})
+                value = await call_tool(tool, one.arguments, context)
+                if span is not None and span.content:
+                    span.set({"gen_ai.tool.call.result": _shown(tool, value)})
+            return value, False
         except ToolError as error:
             return {"error": {"code": error.code, "message": error.message}}, True
 
@@ -367,6 +377,24 @@ async def _replayed(chunks: Sequence[ModelChunk]) -> AsyncGenerator[ModelChunk, 
 def recap(summary: str) -> Message:
     """How a model is told what was said before."""
     return Message.text(Role.USER, f"What was said before, in short:\n{summary}")
+
+
+def _tool(tool: Tool, one: _Planned) -> dict[str, Value]:
+    """A call in the words of OpenTelemetry's conventions."""
+    named: dict[str, Value] = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": tool.name,
+        "gen_ai.tool.call.id": one.call.id,
+        "gen_ai.tool.type": "function",
+    }
+    if tool.spec.description:
+        named["gen_ai.tool.description"] = tool.spec.description
+    return named
+
+
+def _shown(tool: Tool, value: Any) -> str:
+    """What goes into a tool or comes out of it, as a span may show it."""
+    return clean(redact(_as_text(value), tool.secrets))
 
 
 def _as_text(value: Any) -> str:

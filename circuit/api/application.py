@@ -31,6 +31,7 @@ from circuit.api.problems import JSONAnswer, Problems
 from circuit.api.readers import Readers
 from circuit.api.services import Services as Services
 from circuit.api.sse import EventEndpoint
+from circuit.api.traced import Traced
 from circuit.api.websocket import StreamSocket
 from circuit.errors import CircuitError
 from circuit.security.rates import Rate, Rates
@@ -138,6 +139,7 @@ def create_application(
             Middleware(Authenticated, services.gate, problems),
             Middleware(RateLimited, rates or {}, services.clock, problems, kept),
             Middleware(BodyLimit, LARGEST_BODY, problems),
+            *([] if services.tracer is None else [Middleware(Traced, services.tracer)]),
         ],
     )
     framework.state.readers = readers

@@ -27,6 +27,7 @@ from circuit.engine.travel import Travel
 from circuit.observability.metrics import Figure
 from circuit.providers.catalogue import HeldModel, KnownProvider
 from circuit.streams.subscription import Streams
+from circuit.tracing import Tracer
 
 Figures = Callable[[], Awaitable[Sequence[Figure]]]
 
@@ -45,7 +46,8 @@ class Services:
     cannot be served. `gate` finds out who asks; `figures` are those for `/metrics`. Without `consultations` there is no
     `/v1`; `default_model` is the one of requests there that name none. Without `travel` the past of cases is
     not shown, and without `migrator` none goes to another version. `catalogue` knows providers, and the models among
-    those that agents name. With `refusals` the audit log has what is refused.
+    those that agents name. With `refusals` the audit log has what is refused. `tracer`, where there is one, hears of
+    each request.
     """
 
     commands: Commands
@@ -71,4 +73,5 @@ class Services:
     ledger: Ledger | None = None
     migrator: Migrator | None = None
     refusals: Refusals | None = None
+    tracer: Tracer | None = None
     held_models: Callable[[], Awaitable[Sequence[HeldModel]]] | None = None

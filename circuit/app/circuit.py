@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from circuit.actions.function import KIND as FUNCTION
@@ -29,10 +28,10 @@ from circuit.agents.interceptor import Interceptor
 from circuit.app.home import Progress, database_url
 from circuit.app.models import ERRAND, DeploymentModels, ModelErrand
 from circuit.app.performers import performers
+from circuit.app.source import fragments, loaded, read
+from circuit.app.tracing import tracing
 from circuit.clock import Clock
-from circuit.definition import load_workflow
-from circuit.definition.admission import admit
-from circuit.definition.adoption import Catalogue, borrowed
+from circuit.definition.adoption import borrowed
 from circuit.definition.compiler import required_function
 from circuit.definition.workflow import Workflow
 from circuit.engine.archive.policy import Policy
@@ -53,19 +52,21 @@ from circuit.engine.versions import Versions
 from circuit.engine.views import CaseStanding, CaseSummary, CaseView, CaseWhy, TaskView
 from circuit.engine.worker import WorkerLimits
 from circuit.errors import InvalidRequest, NotFound
-from circuit.fragments import beside
 from circuit.happenings import CaseUpdate as CaseUpdate
 from circuit.happenings import Happening, happenings
 from circuit.happenings import StreamUpdate as StreamUpdate
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered
 from circuit.machine import SystemClock, SystemIds
-from circuit.providers.profiles import misfits
 from circuit.providers.registry import ProviderRegistry, usable
 from circuit.security.principal import LOCAL, Principal
 from circuit.settings import Settings, check_database_url
 from circuit.storage import schema
 from circuit.storage.database import Database
 from circuit.storage.records import CaseStatus
+from circuit.tracing import Tracer
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,10 @@ class Circuit:
         registry: ProviderRegistry,
         clock: Clock,
         functions: Mapping[str, Function],
+        tracer: Tracer | None = None,
     ) -> None:
         self.settings = settings
+        self.tracer = tracer
         self.clock = clock
         self.database = database
         self.engine = engine
@@ -119,6 +122,7 @@ class Circuit:
         settings: Settings | None = None,
         tools: Sequence[Callable[..., Any]] = (),
         interceptors: Sequence[Interceptor] = (),
+        tracer_provider: TracerProvider | None = None,
         stop_seconds: float = 5.0,
         exit_when_stuck: bool = False,
         progress: Progress | None = None,
@@ -130,6 +134,7 @@ class Circuit:
         `actions` are functions that workflows may call, and modules (or their names) that hold such, beside those of
         the settings. `tools` are functions that agents may name in their `tools`: what they take comes from their
         signatures. `interceptors` stand around each call of a model: they change, refuse or hold back what is said.
+        With `tracer_provider`, one of OpenTelemetry's SDK, what is done is traced there, whatever the settings say.
         At the end of the block, what still runs has `stop_seconds` to end and is handed back then.
         `exit_when_stuck` ends the process if something blocks the event loop for ever. An embedded database is brought
         to this release's revision; another one must be at it. `progress` hears what takes a while; `fault` is called at
@@ -153,6 +158,9 @@ class Circuit:
             functions = collect([*chosen.actions, *actions])
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
+            tracer = tracing(chosen, tracer_provider)
+            if tracer is not None:
+                stack.push_async_callback(tracer.close)
             clock = SystemClock()
             ids, versions = SystemIds(clock), Versions()
             children = Children(database, versions, ids)
@@ -181,11 +189,12 @@ class Circuit:
                 policy=Policy(chosen.archive_after, chosen.archive_keep_failed, chosen.streams_after),
                 archive=Archive(database, chosen.archive_folder or chosen.home / "archive"),
                 pressed=registry.pressed,
+                tracer=tracer,
                 fault=fault or no_fault,
             )
             stack.push_async_callback(engine.stop)
             await engine.start()
-            circuit = cls(chosen, database, engine, registry, clock, functions)
+            circuit = cls(chosen, database, engine, registry, clock, functions, tracer)
             circuit._only = cases
             yield circuit
 
@@ -194,10 +203,10 @@ class Circuit:
     async def load(self, source: str | Path, *, allow_unsound: bool = False) -> Workflow:
         """Publish the workflow in `source`, a path or its YAML. Agents that it names and does not define are taken from
         those that are published. Raises `DefinitionError`, also where it is unsound."""
-        text, name = await asyncio.to_thread(_read, source)
-        names = await asyncio.to_thread(borrowed, text, name, _fragments(name))
+        text, name = await asyncio.to_thread(read, source)
+        names = await asyncio.to_thread(borrowed, text, name, fragments(name))
         agents = await self.agents(names)
-        workflow = await asyncio.to_thread(_loaded, text, name, allow_unsound, agents)
+        workflow = await asyncio.to_thread(loaded, text, name, allow_unsound, agents)
         await self.publish(workflow)
         return workflow
 
@@ -464,28 +473,3 @@ class Circuit:
         return happenings(
             self.streams, key, look, self.rests, silent, missing=lambda: self.queries.missing(key), tell=tell
         )
-
-
-_TEXT = "<text>"
-
-
-def _read(source: str | Path) -> tuple[str, str]:
-    """The text of a workflow, and what faults call it."""
-    text, name = str(source), _TEXT
-    if isinstance(source, Path) or "\n" not in source:
-        try:
-            text, name = Path(source).read_text(encoding="utf-8"), str(source)
-        except (OSError, ValueError) as error:
-            raise InvalidRequest(f"The workflow file {str(source)!r} cannot be read: {error}") from error
-    return text, name
-
-
-def _fragments(name: str) -> Callable[[str], str] | None:
-    """What reads the files beside the workflow file of this name; a text has none."""
-    return None if name == _TEXT else beside(Path(name))
-
-
-def _loaded(text: str, name: str, unsound: bool, agents: Catalogue) -> Workflow:
-    workflow = load_workflow(text, name, misfits, agents, _fragments(name))
-    admit(workflow, name, time.monotonic, unsound=unsound)
-    return workflow

@@ -74,6 +74,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         ledger=circuit.engine.ledger,
         migrator=circuit.migrator,
         refusals=refusals,
+        tracer=circuit.tracer,
     )
     application = create_application(
         services, allowed_origins=circuit.settings.allowed_origins, rates=circuit.settings.rates

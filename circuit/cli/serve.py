@@ -124,7 +124,8 @@ def _repeated(pools: list[str] | None, actions: list[str] | None) -> list[str]:
 
 
 def _settings(pools: list[str] | None, actions: list[str] | None) -> Settings:
-    settings = with_actions(Settings.from_environment(), actions)
+    # Whoever starts what stays is not the one who starts its cases.
+    settings = replace(with_actions(Settings.from_environment(), actions), traceparent=None)
     return replace(settings, pools=check_pools(pools, "--pool")) if pools else settings
 
 

@@ -43,7 +43,7 @@ class ActionCall:
     `attempt` counts tries after failures and keys the journal; `start` counts starts (every retry and every resume)
     and is the `attempt` of the stream. `recorded` is the journal of this attempt, and what lasts of earlier ones: step
     name to value; `budget` is what the case may spend on models by its version; `child` says that another case
-    opened it.
+    opened it; `traceparent` is the trace in which the case was started, where that is known.
     """
 
     key: CaseKey
@@ -62,6 +62,7 @@ class ActionCall:
     recorded: Mapping[str, Any] = field(default_factory=dict)
     budget: Limits = UNLIMITED
     child: bool = False
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

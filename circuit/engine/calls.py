@@ -185,6 +185,7 @@ def action_call(memory: Memory, live: LiveFiring, config: Mapping[str, Any]) -> 
         recorded=dict(recorded) if recorded else {},
         budget=memory.workflow.budget,
         child=memory.row.parent is not None,
+        traceparent=memory.row.traceparent,
     )
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from circuit.definition.workflow import Workflow
 from circuit.engine.action import ActionCall
 from circuit.engine.kinship import DEEPEST
-from circuit.engine.opening import TokenInput, open_case
+from circuit.engine.opening import TokenInput, open_case, traced
 from circuit.engine.requirement import SUBWORKFLOW, of_child
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.errors import InvalidInput, InvalidRequest, PayloadTooLarge, SubworkflowFailed, TokenRefused
@@ -19,6 +19,7 @@ from circuit.ids import CaseKey, IdSource
 from circuit.storage import commands, listing, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.records import NewCase, Parent
+from circuit.tracing import current as current_span
 
 _SUMMED = ("input_tokens", "output_tokens", "cost_usd", "calls")
 
@@ -59,7 +60,8 @@ class Children:
         async with self._database.transaction(tenant) as connection:
             bucket = await commands.bucket_of(connection, requires)
         row = replace(new.row, bucket=bucket, parent=Parent(call.key.case, call.firing), depth=parent.depth + 1)
-        return replace(new, row=row, requires=requires)
+        span = current_span()
+        return traced(replace(new, row=row, requires=requires), None if span is None else span.context.text)
 
     async def usage(self, tenant: int, case: UUID) -> dict[str, Any]:
         """What the agents of a case used, in sum; those of the cases that it opened are among it."""

@@ -18,7 +18,7 @@ from circuit.errors import CircuitError, Conflict, Forbidden, InvalidRequest
 from circuit.net.diagnosis import why
 from circuit.net.structure import Trigger
 from circuit.security.principal import Principal
-from circuit.storage.records import CaseStatus, CommandResult, CommandRow, CommandState
+from circuit.storage.records import TRACEPARENT, CaseStatus, CommandResult, CommandRow, CommandState
 
 if TYPE_CHECKING:
     from circuit.engine.owner import Owner
@@ -38,6 +38,9 @@ def answer(owner: Owner, command: CommandRow, draft: Draft) -> CommandResult:
         result = rule(owner, command.payload, principal, draft)
     except CircuitError as error:
         return CommandResult(command.id, CommandState.REFUSED, {"error": error.as_dict()})
+    traceparent = command.principal.get(TRACEPARENT)
+    if isinstance(traceparent, str):
+        draft.callers = (*draft.callers, traceparent)
     return CommandResult(command.id, CommandState.APPLIED, result)
 
 

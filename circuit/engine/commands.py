@@ -31,7 +31,7 @@ from circuit.engine.children import check_calls
 from circuit.engine.conversations import take_along
 from circuit.engine.modification import Modification
 from circuit.engine.opening import TokenInput as TokenInput
-from circuit.engine.opening import open_case
+from circuit.engine.opening import open_case, traced
 from circuit.engine.provenance import FeedbackView, check_feedback
 from circuit.engine.versions import VersionKey, Versions
 from circuit.errors import Conflict, InvalidRequest, NotFound
@@ -41,7 +41,7 @@ from circuit.security.principal import Principal
 from circuit.security.rates import Rates
 from circuit.storage import commands, feedback, ledger, listing, streams, workflows
 from circuit.storage.database import Database, TenantConnection
-from circuit.storage.records import CaseRow, CommandRow, CommandState, NewCase
+from circuit.storage.records import TRACEPARENT, CaseRow, CommandRow, CommandState, NewCase
 from circuit.streams.broker import Broker
 from circuit.streams.relay import Relay
 
@@ -95,11 +95,18 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """How a process hears that a case has new events, and tells workers that there is work."""
+    """How a process hears that a case has new events, and tells workers that there is work. `caller` is the trace of
+    whoever asks for something now, if he is traced."""
 
     broker: Broker
     relay: Relay
     work: Callable[[], None] = field(default=lambda: None)
+    caller: Callable[[], str | None] = field(default=lambda: None)
+
+    def signed(self, principal: Principal) -> dict[str, Any]:
+        """Who asks, as it goes into rows, with the trace in which he does."""
+        traceparent = self.caller()
+        return principal.as_dict() if traceparent is None else {**principal.as_dict(), TRACEPARENT: traceparent}
 
 
 class Commands:
@@ -204,7 +211,7 @@ class Commands:
         if self._starts is not None and workflow.agents:
             check_rate(self._starts, principal)
         case = CaseKey(principal.tenant, self._ids.uuid())
-        new = open_case(workflow, token, case, self._now(), principal.subject, wanted)
+        new = traced(open_case(workflow, token, case, self._now(), principal.subject, wanted), self._hints.caller())
         async with self._database.transaction(principal.tenant) as connection:
             entry = ledger.entry(principal, "case.start", case, workflow=workflow.id)
             # With a key it is not known yet whether this starts anything.
@@ -431,7 +438,7 @@ class Commands:
             raise Conflict(f"case {key} is {row.status.value}: nothing changes it any more")
         if check is not None:
             await check(row)
-        command = CommandRow(self._ids.uuid(), kind, payload, principal.as_dict())
+        command = CommandRow(self._ids.uuid(), kind, payload, self._hints.signed(principal))
         async with self._database.transaction(key.tenant) as connection:
             asked = await commands.insert_command(connection, key, command, idempotency_key=idempotency_key)
             if asked == command.id:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -26,6 +26,7 @@ from circuit.engine.slots import Slots
 from circuit.events import Frame
 from circuit.ids import CaseKey
 from circuit.storage.records import CaseState, CaseWrite, CommandRow, LogWrite
+from circuit.value import replace
 
 Input = Callable[[Owner, datetime], Step]
 
@@ -55,7 +56,8 @@ class Reports:
     `announce` of terminal frames, `changed` of a case with new events, `resources` of a tenant's workflow whose shared
     places are asked for or given back, `mail` when a case waits for other messages or has answered one, `opened` when
     it is known of one more case what it wants to run, `kin` of the cases that a step opened and of those that it asked
-    something."""
+    something, `written` (where there is somebody) of each step that is committed, with the traces of those whose
+    commands it applied."""
 
     lost: Callable[[CaseKey, BaseException], None]
     released: Callable[[CaseKey, bool], None]
@@ -66,6 +68,7 @@ class Reports:
     mail: Callable[[], None] = lambda: None
     opened: Callable[[], None] = lambda: None
     kin: Callable[[Collection[CaseKey], Collection[CaseKey]], None] = lambda opened, asked: None
+    written: Callable[[CaseWrite, Sequence[str]], None] | None = None
 
 
 class Desk:
@@ -240,6 +243,8 @@ class Desk:
             self._fault("after_commit")
         try:
             self._tell(held.key, write)
+            if self.reports.written is not None:
+                self.reports.written(write, step.callers)
             for firing in step.cancels:
                 self.slots.cancel(held.key, firing)
             for call in step.abandoned:
@@ -256,7 +261,7 @@ class Desk:
     def _go_on(self, held: Held, step: Step) -> None:
         """Start what a step waited for its commit with, and see when the case is to be woken."""
         for start in step.starts:
-            self.slots.submit(start)
+            self.slots.submit(replace(start, callers=step.callers) if step.callers else start)
         self._open(held)
         if step.again:
             held.inbox.append((Owner.wake, False))

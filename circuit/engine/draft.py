@@ -59,12 +59,15 @@ class Draft:
         "_opened_cases",
         "_settled",
         "_stored",
+        "callers",
         "now",
     )
 
     def __init__(self, key: CaseKey, before: CaseRow, now: datetime, leaving: Collection[str] = ()) -> None:
         """`leaving` are the kinds of events that go to the outbox too."""
         self.now = now
+        # The traces of those whose commands this step applies.
+        self.callers: tuple[str, ...] = ()
         self._leaving = leaving
         self._key = key
         self._before = before

@@ -45,6 +45,7 @@ from circuit.storage.notifications import Listener, Notifier
 from circuit.streams.broker import RING_FRAMES, Broker
 from circuit.streams.relay import Relay
 from circuit.streams.subscription import Streams
+from circuit.tracing import Tracer
 
 WORK = "work"
 """The hint that some case has work. All other hints are ids of cases and executions."""
@@ -54,7 +55,8 @@ class Engine:
     """Everything of Circuit that runs in one process over one database. `worker=False` asks and reads only.
 
     With `only` the worker claims no other cases; it looks at the sequence at each claim, so a list may grow. `errands`
-    are what operators may ask of this process beside, if it has a worker.
+    are what operators may ask of this process beside, if it has a worker. `tracer`, where there is one, is told what is
+    done for each case.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Engine:
         ring_frames: int = RING_FRAMES,
         pressed: Callable[[], Collection[str]] = tuple,
         starts: Rate | None = None,
+        tracer: Tracer | None = None,
         fault: FaultHook = no_fault,
     ) -> None:
         self._clock = clock
@@ -85,7 +88,7 @@ class Engine:
         self._relay = Relay(self._broker, listening=lambda: self._listener.listening)
         self.versions = versions or Versions()
         self.streams = Streams(database, self._broker, self._relay, clock)
-        hints = Hints(self._broker, self._relay, self._work)
+        hints = Hints(self._broker, self._relay, self._work, _untraced if tracer is None else tracer.caller)
         limited = None if starts is None else Rates(starts, clock.monotonic)
         self.commands = Commands(database, self.versions, ids, self.now, hints, limited)
         self.consultations = Consultations(database, self.commands, self.versions)
@@ -122,6 +125,7 @@ class Engine:
                 capabilities=capabilities,
                 pressed=pressed,
                 errands=errands,
+                tracer=tracer,
                 fault=fault,
             )
 
@@ -172,3 +176,7 @@ class Engine:
                 self._relay.hear(name)
         if self.worker is not None and (not names or WORK in names):
             self.worker.wake()
+
+
+def _untraced() -> None:
+    """Whoever asks is in no trace that is known here."""

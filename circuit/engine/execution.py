@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circuit.engine.action import LONGEST_KEY, Action, ActionCall, ActionOutput, Suspended, Woken, lasting
 from circuit.engine.firings import Start
@@ -28,7 +28,11 @@ from circuit.spend import NOTHING, Spend
 from circuit.storage.charges import Asked, Charge, Settled
 from circuit.storage.records import ALL_ATTEMPTS, ChargeRow, JournalRow, LogWrite, NewCase
 from circuit.streams.publisher import Outlet, Publisher
+from circuit.tracing import entered
 from circuit.value import dataclass, replace
+
+if TYPE_CHECKING:
+    from circuit.engine.trace import CaseTrace
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +71,8 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every execution of a worker shares. `log` returns when its rows are committed."""
+    """What every execution of a worker shares. `log` returns when its rows are committed; `trace`, where there is one,
+    is told how each start goes."""
 
     actions: Mapping[str, Action]
     publisher: Publisher
@@ -75,6 +80,7 @@ class Surroundings:
     now: Callable[[], datetime]
     fault: FaultHook = no_fault
     charging: Charging = Unlimited()
+    trace: CaseTrace | None = None
 
 
 class Cutoff:
@@ -216,8 +222,18 @@ class Context:
 
 async def execute(start: Start, around: Surroundings, cutoff: Cutoff | None = None) -> Ended:
     """Perform one start to its end. Raises only `asyncio.CancelledError`, when the engine cancels it."""
+    trace = around.trace
+    span = None if trace is None else trace.begun(start)
+    if trace is None or span is None:
+        return await _execute(start, around, cutoff or Cutoff())
+    with entered(span):
+        ended = await _execute(start, around, cutoff or Cutoff())
+        trace.ended(span, ended)
+    return ended
+
+
+async def _execute(start: Start, around: Surroundings, cutoff: Cutoff) -> Ended:
     call = start.call
-    cutoff = cutoff or Cutoff()
     outlet = around.publisher.open(call.key, call.firing, call.start, reason=start.reason)
     cutoff.watch(outlet)
     context = Context(call, outlet, around, cutoff)

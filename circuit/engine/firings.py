@@ -44,11 +44,13 @@ NOTHING_SAID: Mapping[str, Any] = {}
 @dataclass(frozen=True, slots=True)
 class Start:
     """An action to start. `reason` says why it is not the first start of its firing, and is None if it is. `alone`:
-    its process was lost with it before, so that nothing else runs in the process while it does."""
+    its process was lost with it before, so that nothing else runs in the process while it does. `callers` are the
+    traces (as `traceparent`) of those whose commands led to it."""
 
     call: ActionCall
     reason: str | None
     alone: bool = False
+    callers: tuple[str, ...] = ()
 
 
 class Firings:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from circuit.engine.asking import check_rate, stored_object
 from circuit.engine.commands import Hints, write_case
-from circuit.engine.opening import TokenInput, open_case
+from circuit.engine.opening import TokenInput, open_case, traced
 from circuit.engine.versions import VersionKey, Versions
 from circuit.engine.views import instant
 from circuit.errors import Conflict, InvalidRequest, NotFound
@@ -149,7 +149,7 @@ class Messages:
             spelt,
             delivery_id or str(identity),
             filled,
-            principal.as_dict(),
+            self._hints.signed(principal),
             "new",
             self._now() + lifetime,
         )
@@ -248,7 +248,8 @@ class Messages:
             check_rate(self._starts, principal)
         metadata = {"message": {"id": str(row.message_id), "name": row.name, "delivery_id": row.delivery_id}}
         case = CaseKey(tenant, self._ids.uuid())
-        return open_case(workflow, TokenInput(row.data, metadata), case, self._now(), principal.subject)
+        new = open_case(workflow, TokenInput(row.data, metadata), case, self._now(), principal.subject)
+        return traced(new, self._hints.caller())
 
 
 def _lifetime(seconds: float | None) -> float:

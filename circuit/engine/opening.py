@@ -16,6 +16,7 @@ from circuit.events import CaseStarted, TokenImage
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
 from circuit.storage.records import CaseRow, CaseStatus, NewCase
+from circuit.value import replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ def open_case(
     event = CaseStarted(workflow.id, workflow.hash, images, principal)
     row = CaseRow(workflow.id, workflow.hash, CaseStatus.RUNNING, 1, len(tokens) + 1, 1, 1, now, parameters=wanted)
     return NewCase(key, row, tokens, event, requirement(workflow, wanted), event.kind in workflow.outbox)
+
+
+def traced(new: NewCase, traceparent: str | None) -> NewCase:
+    """`new` in the trace of whoever starts it, if he is traced."""
+    return new if traceparent is None else replace(new, row=replace(new.row, traceparent=traceparent))
 
 
 def opening_tokens(workflow: Workflow, token: TokenInput | None, now: datetime) -> list[Token]:

@@ -47,13 +47,14 @@ COUNTED_EVENTS = 100
 class Step:
     """What one input led to. `starts`, `cancels` and `abandoned` (firings that ended without their actions) wait for
     the commit of `write`; `again` asks for another `wake` after it, because the owner stopped in the middle to let
-    others have their turn."""
+    others have their turn. `callers` are the traces of those whose commands the step applied."""
 
     write: CaseWrite | None
     starts: tuple[Start, ...] = ()
     cancels: tuple[int, ...] = ()
     abandoned: tuple[ActionCall, ...] = ()
     again: bool = False
+    callers: tuple[str, ...] = ()
 
 
 NOTHING = Step(None)
@@ -264,7 +265,7 @@ class Owner:
         if write is not None:
             memory.row = write.row
         starts, cancels, abandoned = self.firings.outcome()
-        return Step(write, starts, cancels, abandoned, again)
+        return Step(write, starts, cancels, abandoned, again, draft.callers)
 
     def _leave(self, draft: Draft) -> Step:
         """Give the case up as it is, due at once: it goes on with an owner that reads it in its new version."""

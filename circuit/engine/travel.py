@@ -110,7 +110,18 @@ class Travel:
             origin_of(key, told.seq, laid, fired),
         )
         next_token = max((one.number for one in laid), default=0) + 1
-        new = CaseRow(workflow.id, workflow.hash, CaseStatus.RUNNING, 1, next_token, 1, 1, now, parameters=parameters)
+        new = CaseRow(
+            workflow.id,
+            workflow.hash,
+            CaseStatus.RUNNING,
+            1,
+            next_token,
+            1,
+            1,
+            now,
+            parameters=parameters,
+            traceparent=self._hints.caller(),
+        )
         async with self._database.transaction(key.tenant) as connection:
             new = replace(new, bucket=await commands.bucket_of(connection, requirement(workflow, parameters)))
             started = await commands.insert_case(

@@ -31,6 +31,7 @@ from circuit.engine.service import Service
 from circuit.engine.shares import Shares
 from circuit.engine.slots import Slots
 from circuit.engine.sweep import Sweep
+from circuit.engine.trace import CaseTrace
 from circuit.engine.treasury import Treasury
 from circuit.engine.turnstile import Turnstile
 from circuit.engine.versions import Versions
@@ -42,6 +43,7 @@ from circuit.storage.workers import Incarnation
 from circuit.storage.writer import Writer
 from circuit.streams.broker import Broker
 from circuit.streams.publisher import Publisher
+from circuit.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class Worker(Service):
         capabilities: Capabilities | None = None,
         pressed: Callable[[], Collection[str]] = tuple,
         errands: Mapping[str, Errand] | None = None,
+        tracer: Tracer | None = None,
         fault: FaultHook = no_fault,
         open_writer: Callable[[Database, UUID], Awaitable[Writer]] = Writer.open,
     ) -> None:
@@ -109,6 +112,7 @@ class Worker(Service):
         self._capabilities = capabilities
         self.pressed = pressed
         self._errands = errands
+        self._tracer = tracer
         self._fault = fault
         self._open_writer = open_writer
         self._tenure: Tenure | None = None
@@ -219,6 +223,7 @@ class Worker(Service):
         postman = Postman(
             self._database, self._limits.lease_seconds, brought=self._granted(claims), settled=publisher.heard
         )
+        trace = None if self._tracer is None else CaseTrace(self._tracer, incarnation.id)
         desk.reports = Reports(
             claims.lost,
             claims.released,
@@ -229,9 +234,10 @@ class Worker(Service):
             postman.wake,
             claims.freed,
             self._kin(claims),
+            None if trace is None else trace.written,
         )
         treasury = Treasury(self._database, incarnation.id, self._limits.lease_seconds)
-        around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault, treasury)
+        around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault, treasury, trace)
         desk.slots = Slots(
             self._limits.executions,
             around,

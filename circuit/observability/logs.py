@@ -16,6 +16,7 @@ from typing import Any, cast
 import orjson
 
 from circuit.ids import CaseKey, Numbered
+from circuit.tracing import current
 
 _about: ContextVar[Mapping[str, str] | None] = ContextVar("circuit_about", default=None)
 
@@ -35,6 +36,10 @@ class AboutFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         found = dict(_about.get() or {})
+        span = current()
+        if span is not None:
+            context = span.context
+            found |= {"trace_id": f"{context.trace:032x}", "span_id": f"{context.span:016x}"}
         arguments: Any = record.args
         for value in cast("tuple[Any, ...]", arguments) if isinstance(arguments, tuple) else ():
             if isinstance(value, CaseKey):

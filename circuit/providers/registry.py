@@ -14,6 +14,7 @@ from circuit.providers.balance import BalancedProvider, Health, Member
 from circuit.providers.cache import AnswerStore, CachedProvider
 from circuit.providers.fallback import Choice, FallbackProvider
 from circuit.providers.limits import Allowance, LimitedProvider, Limits
+from circuit.providers.observed import ObservedProvider
 from circuit.providers.provider import Provider
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class ProviderRegistry:
         was answered in the last `seconds`. Raises `ProviderMisconfigured`."""
 
         def made(spec: Mapping[str, Any]) -> Provider:
-            provider = self.provider(spec)
+            provider = ObservedProvider(self.provider(spec), str(spec.get("type")))
             return provider if store is None else CachedProvider(provider, spec, store, seconds)
 
         if len(specs) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -15,6 +16,7 @@ from circuit.providers.failure import Peer, status_error, stream_error
 from circuit.providers.parser import Parser
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.wire import Wire
+from circuit.tracing import current
 
 ERROR_BODY_LIMIT = 64 * 1024
 
@@ -45,6 +47,11 @@ class RemoteProvider:
         peer = Peer(origin(endpoint.base), request.model, endpoint.key_hint, endpoint.secrets)
         body = orjson.dumps(_with(self._wire.body(request, own=endpoint.own), self._extra))
         url = endpoint.url(self._wire.path(request))
+        span = current()
+        if span is not None:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            span.set({"server.address": parts.hostname or "", "server.port": port})
         async with self._http.post(url, headers=endpoint.headers, body=body) as exchange:
             self._learn(exchange.headers)
             if exchange.status != 200:

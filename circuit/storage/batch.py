@@ -352,6 +352,7 @@ def _opened(rows: Rows, opened: Iterable[NewCase]) -> None:
                 row.bucket,
                 *parent,
                 row.depth,
+                row.traceparent,
             )
         )
         if new.tokens:

@@ -68,6 +68,7 @@ async def insert_case(
             started_at=row.started_at,
             bucket=row.bucket,
             fired=dict(fired or {}),
+            traceparent=row.traceparent,
         )
     )
     if tokens:

@@ -74,7 +74,7 @@ class Parent(NamedTuple):
 class CaseRow:
     """`seq`, `next_token` and `next_firing` are the case's counters; `parameters` holds what the start asked for
     (`models`: provider replacements of this case, by agent id or `*`), `bucket` stands for what it needs of a
-    worker."""
+    worker; `traceparent` is the trace in which it was started, where that is known."""
 
     workflow_id: str
     workflow_hash: str
@@ -89,6 +89,7 @@ class CaseRow:
     bucket: int = 0
     parent: Parent | None = None
     depth: int = 0
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,10 @@ class IncidentRow:
     raised_at: datetime
     resolved_at: datetime | None = None
     resolved_by: str | None = None
+
+
+TRACEPARENT = "traceparent"
+"""Where a command keeps, beside who asked, in which trace he did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def case_row(row: Row) -> CaseRow:
         bucket=row["bucket"],
         parent=None if row["parent_case"] is None else Parent(plain(row["parent_case"]), row["parent_firing"]),
         depth=row["depth"],
+        traceparent=row["traceparent"],
     )
 
 

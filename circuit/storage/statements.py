@@ -253,7 +253,7 @@ SECTIONS: tuple[Section, ...] = (
         "cases_opened",
         tables.case,
         "workflow_id workflow_hash status seq next_token next_firing next_incident parameters started_at bucket"
-        " parent_case parent_firing depth",
+        " parent_case parent_firing depth traceparent",
     ),
     # What a case asks of another one. Sent again by who takes the case over, it is the same command.
     _insert("commands_asked", tables.command, "command_id kind payload principal", "ON CONFLICT DO NOTHING"),

@@ -44,6 +44,7 @@ case = Table(
     Column("parent_case", Uuid),
     Column("parent_firing", Integer),
     Column("depth", SmallInteger, nullable=False, server_default=text("0")),
+    Column("traceparent", Text),
     PrimaryKeyConstraint("tenant_id", "case_id"),
     CheckConstraint(
         "status IN ('running', 'waiting', 'attention', 'stuck', 'completed', 'failed', 'cancelled')",
