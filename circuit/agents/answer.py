@@ -24,7 +24,8 @@ REPLAY_PIECE = 16 * 1024
 class Answer:
     """A model's whole answer, as the journal keeps it. `at` is when it was whole (ISO 8601, UTC); `cost` is in US
     dollars, None where no price is known; `note` is what a strategy keeps with it. `cached`: no model was
-    asked for it."""
+    asked for it. `choice` is which of its run's models answered; `agent`, `provider` (its type) and `asked` (the name
+    of the model) say who asked whom."""
 
     text: str
     finish: str
@@ -38,6 +39,10 @@ class Answer:
     note: Mapping[str, Any] = field(default_factory=dict[str, Any])
     cached: bool = False
     restarts: int = 0
+    choice: int = 0
+    agent: str = ""
+    provider: str = ""
+    asked: str = ""
 
     @property
     def calls(self) -> tuple[ToolCallPart, ...]:
@@ -50,9 +55,11 @@ class Answer:
             "parts": [] if plain else [part_json(part) for part in self.parts],
             "raw_usage": dict(self.raw_usage),
             "detail": self.detail,
-            "cost": self.cost,
             "note": dict(self.note),
             "cached": self.cached,
+            "agent": self.agent,
+            "provider": self.provider,
+            "asked": self.asked,
         }
         return {
             "text": self.text,
@@ -61,6 +68,7 @@ class Answer:
             "model": self.model,
             "at": self.at,
             **{name: value for name, value in more.items() if value},
+            **({} if self.cost is None else {"cost": self.cost}),
         }
 
     @classmethod
@@ -79,6 +87,9 @@ class Answer:
             value.get("cost", 0.0 if value.get("cached") else None),
             value.get("note", {}),
             value.get("cached", False),
+            agent=value.get("agent", ""),
+            provider=value.get("provider", ""),
+            asked=value.get("asked", ""),
         )
 
 
@@ -176,6 +187,7 @@ async def hear(
         finished.detail,
         cached=finished.cached,
         restarts=restarts,
+        choice=finished.choice,
     )
 
 

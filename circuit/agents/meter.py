@@ -19,7 +19,7 @@ from circuit.errors import (
     RateLimited,
 )
 from circuit.providers.messages import ImagePart, Message, message_json
-from circuit.providers.pricing import cost_of, most_of
+from circuit.providers.pricing import FREE, cost_of, most_of
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelRequest
 from circuit.providers.wire import THINKING_BUDGETS
@@ -72,10 +72,16 @@ class Meter:
 
     def cost(self, answer: Answer) -> float | None:
         """What an answer did cost, in US dollars; None where no price is known."""
-        if answer.cached:
+        choice = self.choice(answer)
+        if answer.cached or (choice.price is None and choice.provider in FREE):
             return 0.0
-        choice = self._choice(answer.model)
-        return cost_of(answer.model, answer.usage, choice.provider, choice.price)
+        cost = cost_of(answer.model, answer.usage, choice.provider, choice.price)
+        # A server may have a name of its own for what it was asked for.
+        return cost if cost is not None else cost_of(choice.model, answer.usage, choice.provider, choice.price)
+
+    def choice(self, answer: Answer) -> Choice:
+        """The one of the run's models that answered."""
+        return self._run.choices[answer.choice]
 
     def answered(self, charge: int | None, answer: Answer) -> None:
         """The call came to `answer`. What nobody told the usage of counts with the most that it could be."""
@@ -92,11 +98,6 @@ class Meter:
         """The call came to nothing. One that was refused before it was answered costs no more than the call."""
         if charge is not None:
             self._journal.settle(charge, Spend(1) if isinstance(error, _UNANSWERED) else Spend(1, None, None))
-
-    def _choice(self, model: str) -> Choice:
-        """The one of the run's models that answered, as far as its name tells."""
-        choices = self._run.choices
-        return next((one for one in choices if one.model and model.startswith(one.model)), choices[0])
 
 
 def prompt_tokens(request: ModelRequest) -> int:

@@ -205,7 +205,14 @@ class Session:
             await voice.again(answer.text)
         if answer.cached:
             await self.journal.emit(StreamDelta.thinking(CACHED))
-        return replace(answer, cost=self._meter.cost(answer))
+        asked_of = self._meter.choice(answer)
+        return replace(
+            answer,
+            cost=self._meter.cost(answer),
+            agent=self.run.agent_id,
+            provider=asked_of.provider,
+            asked=asked_of.model,
+        )
 
     async def _fitted(self) -> tuple[Message, ...]:
         """The conversation as far as the model can hold it; what had to go is summarised once."""
@@ -355,7 +362,7 @@ class Session:
         for name, count in answer.usage.items():
             if isinstance(count, int):
                 self.usage[name] = self.usage.get(name, 0) + count
-        if answer.cost is not None:
+        if answer.cost is not None and (answer.cost or answer.cached):
             self.cost = round((self.cost or 0.0) + answer.cost, 9)
 
 

@@ -13,9 +13,12 @@ from circuit.engine.budgets import Budgets
 from circuit.engine.commands import Commands
 from circuit.engine.consultations import Consultations
 from circuit.engine.conversations import Conversations
+from circuit.engine.costs import Costs
+from circuit.engine.feedback import FeedbackLog
 from circuit.engine.fleet import Fleet
 from circuit.engine.inbox import Inbox
 from circuit.engine.ledger import Ledger
+from circuit.engine.limits import ExecutionLimits
 from circuit.engine.messages import Messages
 from circuit.engine.migrator import Migrator
 from circuit.engine.pages import Pages
@@ -69,6 +72,9 @@ class Services:
     consultations: Consultations | None = None
     default_model: str | None = None
     budgets: Budgets | None = None
+    costs: Costs | None = None
+    limits: ExecutionLimits | None = None
+    feedback: FeedbackLog | None = None
     travel: Travel | None = None
     ledger: Ledger | None = None
     migrator: Migrator | None = None

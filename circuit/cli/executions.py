@@ -99,8 +99,15 @@ def _print(found: ExecutionRecord, terminal: Terminal) -> None:
     if run.error is not None:
         terminal.line(one_line(f"error: {compact(dict(run.error), 500)}"))
     for answer in shown["answers"]:
-        model = (answer["model"] or "-") + ("  cached" if answer["cached"] else "")
-        usage = compact(answer["usage"], 300)
+        model = answer["model"] or "-"
+        if answer["model_asked"] not in (None, answer["model"]):
+            model += f" (asked: {answer['model_asked']})"
+        if answer["cached"]:
+            model += "  cached"
+        elif answer["model"] is not None:
+            cost = answer["cost_usd"]
+            model += "  no price known" if cost is None else f"  {dollars(microdollars(cost))} USD"
+        usage = compact(answer["raw_usage"] or answer["usage"], 300)
         terminal.line(one_line(f"answer {answer['attempt']}/{answer['step']}  {answer['at']}  {model}  {usage}"))
     for one in shown["feedback"]:
         score = "-" if one["score"] is None else f"{one['score']:g}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from circuit.cli.instant import SinceOption, UntilOption, instant_of
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, clean, compact
-from circuit.definition.field import seconds
 from circuit.errors import InvalidRequest
 from circuit.settings import Settings
 
@@ -24,10 +23,6 @@ ActionOption = Annotated[
     str | None, typer.Option("--action", help="Only this action (case.start), or a kind of actions (case).")
 ]
 TargetOption = Annotated[str | None, typer.Option("--target", help="Only what was done to this: the id of a case, ...")]
-SinceOption = Annotated[
-    str | None, typer.Option("--since", help="Only from then on: how long ago (7d, 12h), or an instant (ISO 8601).")
-]
-UntilOption = Annotated[str | None, typer.Option("--until", help="Only before then: as --since.")]
 DeploymentOption = Annotated[
     bool, typer.Option("--deployment", help="What is done to the deployment itself, and who was not let in.")
 ]
@@ -139,18 +134,4 @@ def _sought(
 ) -> Sought:
     from circuit.engine.ledger import Sought
 
-    return Sought(subject, action, target, _instant(since, "--since"), _instant(until, "--until"))
-
-
-def _instant(text: str | None, option: str) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        if "T" in text or text.count("-") == 2:
-            at = datetime.fromisoformat(text)
-            return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-        return datetime.now(UTC) - timedelta(seconds=seconds(text.strip()))
-    except (ValueError, OverflowError):
-        raise InvalidRequest(
-            f"{option} is how long ago (7d, 12h) or an instant (2026-01-31T12:00:00Z), not {text!r}"
-        ) from None
+    return Sought(subject, action, target, instant_of(since, "--since"), instant_of(until, "--until"))

@@ -22,6 +22,10 @@ ProviderOption = Annotated[
     typer.Option("--provider", metavar="TYPE[:MODEL]", help="The limit of a provider, or of one of its models."),
 ]
 
+TenantOption = Annotated[
+    bool, typer.Option("--tenant-only", help="Of a provider: of this tenant alone, not of all tenants together.")
+]
+
 app = typer.Typer(rich_markup_mode=None)
 
 
@@ -49,7 +53,7 @@ def limits(context: typer.Context, as_json: JsonOption = False) -> int:
         else:
             rows = [
                 (
-                    row.pool.kind if not row.pool.name else f"{row.pool.kind} {row.pool.name}",
+                    _named(row.pool),
                     str(row.executions),
                     str(row.held),
                     str(row.wanted),
@@ -67,6 +71,7 @@ def set_limit(
     executions: Annotated[int, typer.Argument(metavar="N", help="At most so many executions at once.")],
     agent: AgentOption = None,
     provider: ProviderOption = None,
+    tenant_only: TenantOption = False,
     as_json: JsonOption = False,
 ) -> int:
     """Limit executions at once over all workers: of an agent, of a provider, or of the tenant. What runs goes on.
@@ -75,10 +80,12 @@ def set_limit(
     Examples:
       circuit limits set 200
       circuit limits set 20 --provider openai:gpt-4.1
+      circuit limits set 5 --provider openai --tenant-only
     """
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
-        await circuit.engine.limits.set(circuit.principal, _pool(circuit, agent, provider), executions)
+        of = _pool(circuit, agent, provider, tenant_only)
+        await circuit.engine.limits.set(circuit.principal, of, executions)
         if as_json:
             terminal.result({"executions": executions})
         else:
@@ -89,7 +96,12 @@ def set_limit(
 
 
 @app.command("remove")
-def remove(agent: AgentOption = None, provider: ProviderOption = None, as_json: JsonOption = False) -> int:
+def remove(
+    agent: AgentOption = None,
+    provider: ProviderOption = None,
+    tenant_only: TenantOption = False,
+    as_json: JsonOption = False,
+) -> int:
     """Take a limit away.
 
     \b
@@ -97,7 +109,7 @@ def remove(agent: AgentOption = None, provider: ProviderOption = None, as_json: 
     """
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
-        removed = await circuit.engine.limits.remove(circuit.principal, _pool(circuit, agent, provider))
+        removed = await circuit.engine.limits.remove(circuit.principal, _pool(circuit, agent, provider, tenant_only))
         if as_json:
             terminal.result({"removed": removed})
         else:
@@ -108,10 +120,15 @@ def remove(agent: AgentOption = None, provider: ProviderOption = None, as_json: 
     return _with_circuit(body, as_json=as_json)
 
 
-def _pool(circuit: Circuit, agent: str | None, provider: str | None) -> Pool:
+def _pool(circuit: Circuit, agent: str | None, provider: str | None, tenant_only: bool) -> Pool:
     from circuit.engine.limits import pool
 
-    return pool(circuit.principal.tenant, agent=agent, provider=provider)
+    return pool(circuit.principal.tenant, agent=agent, provider=provider, tenant_only=tenant_only)
+
+
+def _named(of: Pool) -> str:
+    alone = " (this tenant)" if of.kind == "provider" and of.tenant else ""
+    return f"{of.kind} {of.name}{alone}".strip()
 
 
 def _whose(agent: str | None, provider: str | None) -> str:

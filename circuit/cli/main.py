@@ -16,9 +16,11 @@ from circuit.cli import (
     budgets,
     cases,
     conversations,
+    costs,
     database,
     drawing,
     executions,
+    feedback,
     incidents,
     ledger,
     limits,
@@ -92,7 +94,9 @@ app.add_typer(access.tenants, name="tenants")
 app.add_typer(archive.app, name="archive")
 app.add_typer(conversations.app, name="conversations")
 app.add_typer(executions.app, name="executions")
+app.add_typer(feedback.app, name="feedback")
 app.add_typer(budgets.app, name="budgets")
+app.command("costs")(costs.costs)
 app.add_typer(limits.app, name="limits")
 app.add_typer(workers.app, name="workers")
 app.command("top")(top.top)

@@ -52,6 +52,8 @@ def action_config(workflow: Workflow, spec: ActionSpec, row: CaseRow) -> dict[st
     described = agent_json(agent, provider)
     described["parameters"] = {**agent.parameters, **spec.config.get("llm_config", {})}
     changes: Mapping[str, Any] = (row.parameters.get("agents") or {}).get(agent_id) or {}
+    if changes:
+        described["changed"] = sorted(changes)
     for name, value in changes.items():
         if name == "llm_config":
             described["parameters"] |= value
@@ -160,6 +162,8 @@ def descriptor(config: Mapping[str, Any]) -> dict[str, Any]:
         "provider": agent["provider"]["type"],
         "model": agent["provider"]["model"],
         "parameters": agent["parameters"],
+        # What its case put in the place of the definition: the hashes are those of the definition.
+        **({"changed": agent["changed"]} if "changed" in agent else {}),
     }
 
 

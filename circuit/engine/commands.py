@@ -372,7 +372,8 @@ class Commands:
         idempotency_key: str | None = None,
     ) -> FeedbackView:
         """Say what an execution was worth; with an idempotency key, once. It asks nothing of the case, so it is written
-        at once, also after the end. Raises `NotFound` and `InvalidRequest`."""
+        at once, also after the end. Raises `NotFound`, `InvalidRequest`, `Forbidden`."""
+        principal.require(Permission.RUN)
         check_idempotency_key(idempotency_key)
         check_feedback(score, comment)
         async with self._database.transaction(principal.tenant) as connection:

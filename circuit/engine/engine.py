@@ -19,7 +19,9 @@ from circuit.engine.budgets import Budgets
 from circuit.engine.commands import Commands, Hints
 from circuit.engine.consultations import Consultations
 from circuit.engine.conversations import Conversations
+from circuit.engine.costs import Costs
 from circuit.engine.execution import FaultHook, no_fault
+from circuit.engine.feedback import FeedbackLog
 from circuit.engine.figures import figures
 from circuit.engine.fleet import Fleet
 from circuit.engine.inbox import Inbox
@@ -106,6 +108,8 @@ class Engine:
         self.overview = Overview(database, self.fleet, self.now, clock.monotonic)
         self.conversations = Conversations(database, ids)
         self.budgets = Budgets(database)
+        self.costs = Costs(database, self.now)
+        self.feedback = FeedbackLog(database)
         self.limits = ExecutionLimits(database)
         # Who stays looks after the database too; a command that works on its own cases does not.
         self.keeper = None if only is not None else Keeper(database, self.now, policy or Policy(), archive)

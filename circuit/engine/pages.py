@@ -35,12 +35,17 @@ Execution = tuple[CaseKey, int]
 
 @dataclass(frozen=True, slots=True)
 class ListedExecution:
-    """An execution with the workflow of its case."""
+    """An execution with the workflow of its case, and how often its firing was tried, was started, and lost its
+    process."""
 
     key: CaseKey
     firing: int
     workflow_id: str
+    workflow_hash: str
     view: ExecutionView
+    attempts: int = 0
+    starts: int = 0
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,5 +285,7 @@ def _check(limit: int) -> None:
 
 
 def _listed(one: pages.Ran) -> ListedExecution:
-    firings = {} if one.firing is None else {one.firing.number: one.firing}
-    return ListedExecution(one.key, one.row.firing, one.workflow_id, execution_view(one.key, one.row, firings))
+    firing = one.firing
+    view = execution_view(one.key, one.row, {} if firing is None else {firing.number: firing})
+    counts = (0, 0, 0) if firing is None else (firing.attempt, firing.start, firing.crashes)
+    return ListedExecution(one.key, one.row.firing, one.workflow_id, one.workflow_hash, view, *counts)

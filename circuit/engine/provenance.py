@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
 from circuit.engine.views import ExecutionView, instant
 from circuit.errors import InvalidRequest, NotFound
 from circuit.ids import CaseKey, parse_numbered
+from circuit.storage.costs import ANSWER_STEPS
 from circuit.storage.feedback import FeedbackRow
 
 LONGEST_COMMENT = 10_000
+ANSWERS = tuple(step.removesuffix("%") for step in ANSWER_STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,10 @@ class FeedbackView:
 
 @dataclass(frozen=True, slots=True)
 class AnswerView:
-    """A recorded answer: of which attempt and step, by which model, with the usage as the provider told it, and what it
-    cost in US dollars (None where no price is known). `cached`: no model was asked, for an identical request had been
-    answered before."""
+    """A recorded answer: of which attempt and step, by which model, with its usage, and what it cost in US dollars
+    (None where no price is known). `agent`, `provider` and `asked` say who asked for which model where, `finish` and
+    `detail` how it came to its end, and `raw_usage` is the provider's own account. `cached`: no model was asked, for an
+    identical request had been answered before."""
 
     attempt: int
     step: str
@@ -54,14 +57,26 @@ class AnswerView:
     usage: Mapping[str, Any]
     cached: bool = False
     cost: float | None = None
+    agent: str | None = None
+    provider: str | None = None
+    asked: str | None = None
+    finish: str | None = None
+    detail: str | None = None
+    raw_usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "attempt": self.attempt,
             "step": self.step,
             "at": instant(self.at),
+            "agent_id": self.agent,
+            "provider": self.provider,
+            "model_asked": self.asked,
             "model": self.model,
+            "finish": self.finish,
+            "detail": self.detail,
             "usage": dict(self.usage),
+            "raw_usage": dict(self.raw_usage),
             "cached": self.cached,
             "cost_usd": self.cost,
         }
@@ -83,10 +98,8 @@ class ExecutionRecord:
 
     @property
     def cost(self) -> float | None:
-        """What all of its recorded answers cost in US dollars, those of attempts that failed too; None where no price
-        is known of any."""
-        known = [answer.cost for answer in self.answers if answer.cost is not None]
-        return round(sum(known), 9) if known else None
+        """What all of its recorded answers cost."""
+        return cost_of(self.answers)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -104,18 +117,41 @@ class ExecutionRecord:
         }
 
 
+def cost_of(answers: Sequence[AnswerView]) -> float | None:
+    """What answers cost in US dollars, those of attempts that failed too; None where no price is known of any."""
+    known = [answer.cost for answer in answers if answer.cost is not None]
+    return round(sum(known), 9) if known else None
+
+
 def answer_view(attempt: int, step: str, at: datetime, value: Any) -> AnswerView:
     """What a row of the journal tells. A step that is no model's answer has no model and no usage."""
     told: Mapping[str, Any] = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-    model, usage = told.get("model"), told.get("usage")
+    # A step that an action keeps may say anything under these names.
+    if not step.startswith(ANSWERS):
+        return AnswerView(attempt, step, at, None, {})
+
+    def text(name: str) -> str | None:
+        value = told.get(name)
+        return value if isinstance(value, str) and value else None
+
+    def account(name: str) -> Mapping[str, Any]:
+        value = told.get(name)
+        return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
     return AnswerView(
         attempt,
         step,
         at,
-        model if isinstance(model, str) else None,
-        cast("dict[str, Any]", usage) if isinstance(usage, dict) else {},
+        text("model"),
+        account("usage"),
         told.get("cached") is True,
         float(told["cost"]) if isinstance(told.get("cost"), int | float) else None,
+        text("agent"),
+        text("provider"),
+        text("asked"),
+        text("finish"),
+        text("detail"),
+        account("raw_usage"),
     )
 
 

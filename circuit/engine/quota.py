@@ -52,8 +52,8 @@ class Quota:
         if agent is not None:
             provider: Mapping[str, str] = call.config.get("provider") or agent["provider"]
             kind, model = provider.get("type", ""), provider.get("model", "")
-            pools += [Pool(tenant, "agent", str(agent["id"])), Pool(0, "provider", kind)]
-            pools.append(Pool(0, "provider", f"{kind}:{model}"))
+            pools.append(Pool(tenant, "agent", str(agent["id"])))
+            pools += [Pool(of, "provider", name) for of in (0, tenant) for name in (kind, f"{kind}:{model}")]
         return tuple(pool for pool in pools if pool in self._ceilings)
 
     def allows(self, pools: Collection[Pool]) -> bool:

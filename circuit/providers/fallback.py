@@ -19,7 +19,7 @@ from circuit.errors import (
     ProviderMisconfigured,
     QuotaExceeded,
 )
-from circuit.providers.provider import ModelChunk, ModelRequest, Provider, Restarted, recalled
+from circuit.providers.provider import Finished, ModelChunk, ModelRequest, Provider, Restarted, recalled
 from circuit.value import dataclass
 
 _ANOTHER_HELPS = (AuthenticationRefused, ContextTooLong, ModelNotFound, ProviderMisconfigured, QuotaExceeded)
@@ -56,13 +56,13 @@ class FallbackProvider:
             kept = await recalled(choice.provider, asked) if number else None
             if kept is not None:
                 for chunk in kept:
-                    yield chunk
+                    yield _of(number, chunk)
                 return
             try:
                 async with aclosing(choice.provider.stream(asked)) as chunks:
                     async for chunk in chunks:
                         said = True
-                        yield chunk
+                        yield _of(number, chunk)
                 return
             except ProviderError as error:
                 if not (error.retryable or isinstance(error, _ANOTHER_HELPS)):
@@ -70,3 +70,7 @@ class FallbackProvider:
                 fault = error
         if fault is not None:
             raise fault
+
+
+def _of(number: int, chunk: ModelChunk) -> ModelChunk:
+    return replace(chunk, choice=number) if isinstance(chunk, Finished) else chunk

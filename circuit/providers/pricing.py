@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 _PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "google": "google"}
-_OWN = ("scripted", "ollama", "vllm")
+FREE = ("scripted", "ollama", "vllm")
 """Types of providers that take no money, unless a workflow names a price."""
 _MILLION = 1_000_000
 
@@ -26,7 +26,7 @@ def most_of(
 ) -> float | None:
     """US dollars that so many tokens cost at most, however much of them goes into a cache or comes out of one; None
     where no price is known."""
-    if price is None and provider in _OWN:
+    if price is None and provider in FREE:
         return 0.0
     usage = {"input_tokens": input_tokens, "output_tokens": output_tokens}
     plain = cost_of(model, usage, provider, price)
@@ -44,7 +44,7 @@ def cost_of(model: str, usage: Mapping[str, Any], provider: str = "", price: Pri
     if price is not None:
         spent = known.get("input_tokens", 0) * price.input + known.get("output_tokens", 0) * price.output
         return spent / _MILLION
-    if provider in _OWN or not _priced(model, _PROVIDERS.get(provider)):
+    if provider in FREE or not _priced(model, _PROVIDERS.get(provider)):
         return None
     from genai_prices import Usage, calc_price
 

@@ -71,7 +71,8 @@ class Finished:
     provider's own word, and `detail` what it says of it. `usage` holds `input_tokens` (those that were read from a
     cache included), `output_tokens` (those of reasoning included) and what else the provider counts, under Circuit's
     names; it is empty where it gave none. `raw_usage` is the provider's own account. `parts` is the whole answer, as
-    it goes back to the model in the next request. `cached` says that no model was asked for it.
+    it goes back to the model in the next request. `cached` says that no model was asked for it, `choice` which of the
+    models that could be asked answered, counted from 0.
     """
 
     reason: str
@@ -81,6 +82,7 @@ class Finished:
     raw_usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
     detail: str = ""
     cached: bool = False
+    choice: int = 0
 
 
 ModelChunk = TextChunk | ReasoningChunk | ToolCallChunk | Restarted | Finished

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import eq, ge, gt, lt
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -92,6 +94,71 @@ async def of_executions(
         .order_by(table.c.at, table.c.feedback_id)
     )
     return [(rows.plain(row["case_id"]), _row(row)) for row in found.mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which feedback; what is None does not choose."""
+
+    case: UUID | None = None
+    workflow_id: str | None = None
+    agent_id: str | None = None
+    subject: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """Feedback with what it is about: the workflow's version, and what the execution's row keeps of who ran."""
+
+    key: CaseKey
+    row: FeedbackRow
+    workflow_id: str
+    workflow_hash: str
+    descriptor: Mapping[str, Any]
+
+
+async def listed(
+    conn: AsyncConnection,
+    tenant: int,
+    wanted: Wanted,
+    *,
+    limit: int,
+    before: UUID | None = None,
+    after: UUID | None = None,
+) -> list[Opinion]:
+    """Feedback: the youngest before `before` (of all), or the oldest behind `after`. Its ids sort by when it came."""
+    table, case, execution = tables.feedback, tables.case, tables.execution
+    query = (
+        select(table, case.c.workflow_id, case.c.workflow_hash, execution.c.descriptor)
+        .join(case, (case.c.tenant_id == table.c.tenant_id) & (case.c.case_id == table.c.case_id))
+        .join(
+            execution,
+            (execution.c.tenant_id == table.c.tenant_id)
+            & (execution.c.case_id == table.c.case_id)
+            & (execution.c.firing == table.c.firing),
+        )
+        .order_by(table.c.feedback_id if after is not None else table.c.feedback_id.desc())
+        .limit(limit)
+    )
+    chosen: tuple[tuple[ColumnElement[Any], Callable[[Any, Any], Any], Any], ...] = (
+        (table.c.feedback_id, lt, before),
+        (table.c.feedback_id, gt, after),
+        (table.c.case_id, eq, wanted.case),
+        (case.c.workflow_id, eq, wanted.workflow_id),
+        (execution.c.agent_id, eq, wanted.agent_id),
+        (table.c.subject, eq, wanted.subject),
+        (table.c.at, ge, wanted.since),
+        (table.c.at, lt, wanted.until),
+    )
+    query = query.where(
+        table.c.tenant_id == tenant, *[compare(part, value) for part, compare, value in chosen if value is not None]
+    )
+    return [
+        Opinion(rows.key(row), _row(row), row["workflow_id"], row["workflow_hash"], row["descriptor"])
+        for row in (await conn.execute(query)).mappings()
+    ]
 
 
 def _row(row: rows.Row) -> FeedbackRow:

@@ -45,6 +45,7 @@ class Ran(NamedTuple):
 
     key: CaseKey
     workflow_id: str
+    workflow_hash: str
     row: ExecutionRow
     firing: FiringRow | None
 
@@ -217,15 +218,15 @@ async def _with_firings(conn: AsyncConnection, tenant: int, found: Sequence[rows
     firings = await conn.execute(select(table).join(pairs, same).where(table.c.tenant_id == tenant))
     known = {(rows.plain(row["case_id"]), row["number"]): rows.firing(row) for row in firings.mappings()}
     named = await conn.execute(
-        select(case.c.case_id, case.c.workflow_id).where(
+        select(case.c.case_id, case.c.workflow_id, case.c.workflow_hash).where(
             case.c.tenant_id == tenant, case.c.case_id == func.any(_ids(sorted(set(ids))))
         )
     )
-    workflows = {rows.plain(case_id): workflow for case_id, workflow in named}
+    workflows = {rows.plain(case_id): (workflow, version) for case_id, workflow, version in named}
     return [
         Ran(
             rows.key(row),
-            workflows.get(rows.plain(row["case_id"]), ""),
+            *workflows.get(rows.plain(row["case_id"]), ("", "")),
             rows.execution(row),
             known.get((rows.plain(row["case_id"]), row["firing"])),
         )

@@ -158,7 +158,7 @@ class Office:
     async def executions(self, tenant: int, wanted: Collection[UUID], after: int, limit: int) -> dict[UUID, Any]:
         return {
             case: [
-                ListedExecution(self.started[case].key, number, self.started[case].workflow_id, view)
+                ListedExecution(self.started[case].key, number, self.started[case].workflow_id, "", view)
                 for number, view in enumerate(self.started[case].executions, 1)
             ][:limit]
             for case in wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.cli.commanding import Command
@@ -40,6 +41,18 @@ def test_budgets_from_the_command_line(circuit: Command, tmp_path: Path) -> None
     ran = circuit("executions", "show", f"{case}.2", "--json").json
     assert ran["cost_usd"] == ran["answers"][0]["cost_usd"] == shown["spent"]["usd"]
     assert f"cost: {ran['cost_usd']:.6f}".rstrip("0") in circuit("executions", "show", f"{case}.2").out
+    report = circuit("costs", "--by", "agent", "--by", "model", "--json").json
+    [entry] = report["entries"]
+    assert (entry["agent"], entry["calls"], entry["usd"]) == ("reader", 1, ran["cost_usd"]) and report["next"] is None
+    assert {**entry, **report["total"]} == entry, "there is one answer, so the sum is the same"
+    assert "reader" in circuit("costs", "--case", case, "--by", "agent").out
+    assert circuit("costs", "--by", "colour").code == 2 and circuit("costs", "--since", "never").code == 2
+    assert circuit("executions", "rate", f"{case}.2", "--score", "1").code == 0
+    [said] = circuit("feedback", "list", "--agent", "reader", "--json").json
+    assert (said["execution_id"], said["score"], said["workflow"]) == (f"{case}.2", 1.0, "digest")
+    kept = tmp_path / "feedback.jsonl"
+    assert circuit("feedback", "export", kept).json == {"file": str(kept), "entries": 1}
+    assert json.loads(kept.read_text()) == said and circuit("feedback", "export", kept).code == 2
     assert circuit("fsck").code == 0
     assert circuit("budgets", "set", "--workflow", "digest", "--tokens", "1_000", "--per", "day").code == 0
     assert circuit("budgets", "set", "--usd", "10").code == 0

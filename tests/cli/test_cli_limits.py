@@ -12,7 +12,8 @@ def test_limits_from_the_command_line(circuit: Command) -> None:
     assert circuit("limits", "set", "100", "--json").json == {"executions": 100}
     listed = [(one["kind"], one["name"], one["executions"], one["held"]) for one in circuit("limits", "--json").json]
     assert listed == [("agent", "reviewer", 5, 0), ("provider", "openai:gpt-4.1", 20, 0), ("tenant", None, 100, 0)]
-    assert "agent reviewer" in circuit("limits").out
+    assert circuit("limits", "set", "2", "--provider", "openai", "--tenant-only").code == 0
+    assert "agent reviewer" in (told := circuit("limits").out) and "provider openai (this tenant)" in told
     assert circuit("limits", "remove", "--agent", "reviewer", "--json").json == {"removed": True}
     assert circuit("limits", "remove", "--agent", "reviewer", "--json").json == {"removed": False}
     for arguments, message in (

@@ -79,7 +79,9 @@ async def test_an_execution_keeps_what_it_used_and_what_was_said_of_it(database_
         ]
         assert given[0] == given[1], "asked again with the same key, it is what was added first"
         with pytest.raises(NotFound):
-            await opened.commands.give_feedback(key, 1, principal=Principal("other", 2), score=1.0)
+            await opened.commands.give_feedback(
+                key, 1, principal=Principal("other", 2, frozenset({"operator"})), score=1.0
+            )
         for execution in (f"{case}.2", "0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11.1"):
             with pytest.raises(NotFound):
                 await rate(opened, execution, 1.0)

@@ -11,8 +11,10 @@ from circuit.api.graphql.addressing import numbered
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.paging import DEFAULT_PAGE, DEFAULT_PART, behind, behind_numbered, page, part
 from circuit.api.graphql.scalars import as_json
+from circuit.engine.feedback import FeedbackFilter, OpinionView
 from circuit.engine.pages import ListedExecution
-from circuit.engine.provenance import AnswerView, FeedbackView
+from circuit.engine.provenance import AnswerView, FeedbackView, cost_of
+from circuit.errors import Conflict
 from circuit.ids import CaseKey, parse_case_id, parse_numbered
 
 
@@ -29,17 +31,68 @@ class Feedback:
         return cls(feedback_id=view.id, score=view.score, comment=view.comment, by=view.subject, at=view.at)
 
 
+@strawberry.type(description="Feedback with what it is about.")
+class Opinion(Feedback):
+    execution_id: str
+    case_id: str
+    workflow: str
+    workflow_hash: str
+    agent_id: str | None
+    model: str | None
+    provenance: JSON = strawberry.field(description="The versions of agent and prompts, provider, model, parameters.")
+
+    @classmethod
+    def of(cls, one: OpinionView) -> Opinion:  # type: ignore[override]
+        view, about = one.view, one.opinion
+        return cls(
+            feedback_id=view.id,
+            score=view.score,
+            comment=view.comment,
+            by=view.subject,
+            at=view.at,
+            execution_id=one.execution_id,
+            case_id=str(about.key.case),
+            workflow=about.workflow_id,
+            workflow_hash=about.workflow_hash,
+            agent_id=about.descriptor.get("agent_id"),
+            model=about.descriptor.get("model"),
+            provenance=as_json(dict(about.descriptor)),
+        )
+
+
 @strawberry.type(description="A recorded step of an execution: an answer has its model and its usage.")
 class RecordedAnswer:
     attempt: int
     step: str
     at: datetime
-    model: str | None
+    agent_id: str | None = strawberry.field(description="Who asked: the execution's agent, or one that it asked.")
+    provider: str | None
+    model_asked: str | None = strawberry.field(description="The model by the name that it was asked for.")
+    model: str | None = strawberry.field(description="The model by the name that the provider answered with.")
+    finish: str | None
+    detail: str | None = strawberry.field(description="What the provider said of its end.")
     usage: JSON
+    raw_usage: JSON = strawberry.field(description="The provider's own account.")
+    cached: bool
+    cost_usd: float | None = strawberry.field(description="Null where no price is known.")
 
     @classmethod
     def of(cls, view: AnswerView) -> RecordedAnswer:
-        return cls(attempt=view.attempt, step=view.step, at=view.at, model=view.model, usage=as_json(dict(view.usage)))
+        return cls(
+            attempt=view.attempt,
+            step=view.step,
+            at=view.at,
+            agent_id=view.agent,
+            provider=view.provider,
+            model_asked=view.asked,
+            model=view.model,
+            finish=view.finish,
+            detail=view.detail,
+            usage=as_json(dict(view.usage)),
+            raw_usage=as_json(dict(view.raw_usage)),
+            cached=view.cached,
+            cost_usd=view.cost,
+        )
 
 
 @strawberry.type(description="One run of an agent: what `agentExecutionStream` is addressed by.")
@@ -48,6 +101,7 @@ class Execution:
     execution_id: str
     case_id: str
     workflow: str
+    workflow_hash: str = strawberry.field(description="The version that its case is on.")
     transition: str
     status: str = strawberry.field(description="`suspended` while it waits without a worker, for what `awaits` says.")
     agent_id: str | None
@@ -59,6 +113,9 @@ class Execution:
     retry_at: datetime | None
     awaits: JSON | None
     wake_at: datetime | None
+    attempts: int = strawberry.field(description="How often it was tried.")
+    starts: int = strawberry.field(description="Every try, and every time that it went on in another process.")
+    crashes: int = strawberry.field(description="How often it lost its process.")
     provenance: JSON = strawberry.field(description="The versions of agent and prompts, provider, model, parameters.")
 
     @classmethod
@@ -69,6 +126,7 @@ class Execution:
             execution_id=view.id,
             case_id=str(listed.key.case),
             workflow=listed.workflow_id,
+            workflow_hash=listed.workflow_hash,
             transition=view.transition,
             status=view.status,
             agent_id=view.descriptor.get("agent_id"),
@@ -80,6 +138,9 @@ class Execution:
             retry_at=view.retry_at,
             awaits=None if view.awaits is None else as_json(dict(view.awaits)),
             wake_at=view.wake_at,
+            attempts=listed.attempts,
+            starts=listed.starts,
+            crashes=listed.crashes,
             provenance=as_json(dict(view.descriptor)),
         )
 
@@ -87,6 +148,14 @@ class Execution:
     async def answers(self, info: Resolving) -> list[RecordedAnswer]:
         named = (self.listed.key, self.listed.firing)
         return [RecordedAnswer.of(one) for one in await info.context.loaders.answers(info.context.tenant, named)]
+
+    @strawberry.field(
+        description="What all of its recorded answers cost, those of attempts that failed too; null where no price is"
+        " known of any."
+    )
+    async def cost_usd(self, info: Resolving) -> float | None:
+        named = (self.listed.key, self.listed.firing)
+        return cost_of(await info.context.loaders.answers(info.context.tenant, named))
 
     @strawberry.field(description="What people said of it, the oldest first.")
     async def feedback(self, info: Resolving) -> list[Feedback]:
@@ -139,6 +208,28 @@ class ExecutionQueries:
             tenant, case=case, agent=agent_id, status=status, limit=page(first), before=behind_numbered(after)
         )
         return [Execution.of(one) for one in found]
+
+    @strawberry.field(
+        description="What people said of executions, the youngest first; `after` is the `feedbackId` of the last one"
+        " that is known."
+    )
+    async def feedback(
+        self,
+        info: Resolving,
+        case_id: str | None = None,
+        workflow_id: str | None = None,
+        agent_id: str | None = None,
+        by: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        first: int = DEFAULT_PAGE,
+        after: str | None = None,
+    ) -> list[Opinion]:
+        log = info.context.services.feedback
+        if log is None:
+            raise Conflict("this server lists no feedback")
+        chosen = FeedbackFilter(case_id, workflow_id, agent_id, by, since, until)
+        return [Opinion.of(one) for one in await log.page(info.context.principal, chosen, page(first), after)]
 
 
 @strawberry.type

@@ -61,7 +61,8 @@ class Loaders:
         if loader is None:
 
             async def load(keys: list[Any]) -> list[Any]:
-                found = await read(tenant, keys, *arguments)
+                # Two fields, or one under two aliases, ask for the same.
+                found = await read(tenant, list(dict.fromkeys(keys)), *arguments)
                 return [found.get(one) for one in keys]
 
             loader = self._known[kind] = DataLoader(load_fn=load, max_batch_size=MOST_AT_ONCE, cache=False)

@@ -14,10 +14,12 @@ from circuit.api.graphql.budgets import BudgetMutations, BudgetQueries
 from circuit.api.graphql.cases import CaseMutations, CaseQueries
 from circuit.api.graphql.commands import CommandQueries
 from circuit.api.graphql.conversations import ConversationMutations, ConversationQueries
+from circuit.api.graphql.costs import CostQueries
 from circuit.api.graphql.executions import ExecutionMutations, ExecutionQueries
 from circuit.api.graphql.following import FollowingSubscriptions
 from circuit.api.graphql.history import HistorySubscriptions
 from circuit.api.graphql.incidents import IncidentMutations, IncidentQueries
+from circuit.api.graphql.limits import LimitMutations, LimitQueries
 from circuit.api.graphql.messages import MessageMutations, MessageQueries
 from circuit.api.graphql.migration import MigrationMutations
 from circuit.api.graphql.models import ModelQueries
@@ -46,6 +48,8 @@ class Query(
     CommandQueries,
     ConversationQueries,
     BudgetQueries,
+    CostQueries,
+    LimitQueries,
     TravelQueries,
     ScheduleQueries,
     AuditQueries,
@@ -67,6 +71,7 @@ class Mutation(
     ExecutionMutations,
     ConversationMutations,
     BudgetMutations,
+    LimitMutations,
     ModificationMutations,
     MigrationMutations,
     TravelMutations,

@@ -154,6 +154,7 @@ journal = Table(
     Column("value", Verbatim, nullable=False),
     Column("at", Instant, nullable=False, server_default=text("now()")),
     PrimaryKeyConstraint("tenant_id", "case_id", "firing", "attempt", "step"),
+    Index("journal_at", "at", postgresql_using="brin"),
     postgresql_partition_by="RANGE (case_id)",
 )
 
