@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from circuit.engine.refusals import Refusals
 from circuit.engine.schedules import Schedules
 from circuit.engine.travel import Travel
 from circuit.observability.metrics import Figure
-from circuit.providers.catalogue import HeldModel, KnownProvider
+from circuit.providers.catalogue import HeldModel, ModelCatalogue
 from circuit.streams.subscription import Streams
 from circuit.tracing import Tracer
 
@@ -48,9 +48,8 @@ class Services:
     `ready` returns what `/health` shows of the database (its revision, say) and raises a `CircuitError` when requests
     cannot be served. `gate` finds out who asks; `figures` are those for `/metrics`. Without `consultations` there is no
     `/v1`; `default_model` is the one of requests there that name none. Without `travel` the past of cases is
-    not shown, and without `migrator` none goes to another version. `catalogue` knows providers, and the models among
-    those that agents name. With `refusals` the audit log has what is refused. `tracer`, where there is one, hears of
-    each request.
+    not shown, and without `migrator` none goes to another version. `catalogue` knows providers and their models.
+    With `refusals` the audit log has what is refused. `tracer`, where there is one, hears of each request.
     """
 
     commands: Commands
@@ -61,7 +60,7 @@ class Services:
     publishing: Publishing
     schedules: Schedules
     fleet: Fleet
-    catalogue: Callable[[Iterable[Mapping[str, Any]]], Sequence[KnownProvider]]
+    catalogue: ModelCatalogue
     streams: Streams
     load: Callable[..., Workflow]
     gate: Gate

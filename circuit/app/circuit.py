@@ -33,6 +33,7 @@ from circuit.app.tracing import tracing
 from circuit.clock import Clock
 from circuit.definition.adoption import borrowed
 from circuit.definition.compiler import required_function
+from circuit.definition.model_choice import CUSTOM_OPTIONS
 from circuit.definition.workflow import Workflow
 from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
@@ -57,6 +58,7 @@ from circuit.happenings import Happening, happenings
 from circuit.happenings import StreamUpdate as StreamUpdate
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered
 from circuit.machine import SystemClock, SystemIds
+from circuit.providers.catalogue import ModelCatalogue
 from circuit.providers.registry import ProviderRegistry, usable
 from circuit.security.principal import LOCAL, Principal
 from circuit.settings import Settings, check_database_url
@@ -94,6 +96,7 @@ class Circuit:
         self.engine = engine
         self.registry = registry
         self.functions = functions
+        self.catalogue = ModelCatalogue(registry, {"custom": CUSTOM_OPTIONS})
         self.principal: Principal = LOCAL
         self.commands = engine.commands
         self.queries = engine.queries

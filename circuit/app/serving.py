@@ -25,7 +25,6 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.refusals import Refusals
 from circuit.errors import CircuitError, InvalidRequest, Unauthenticated
 from circuit.http import Http, Timeouts, origin
-from circuit.providers.catalogue import catalogue
 from circuit.providers.profiles import misfits
 from circuit.settings import LOOPBACK_HOSTS
 from circuit.storage import schema
@@ -58,7 +57,7 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         publishing=circuit.engine.publishing,
         schedules=circuit.engine.schedules,
         fleet=circuit.engine.fleet,
-        catalogue=partial(catalogue, circuit.registry),
+        catalogue=circuit.catalogue,
         held_models=circuit.models.held,
         streams=circuit.streams,
         load=_loaded,

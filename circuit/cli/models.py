@@ -1,4 +1,4 @@
-"""`circuit models`: the models inside that workers hold, and a try of any model."""
+"""`circuit models`: the models inside that workers hold, those that providers serve, and a try of any model."""
 
 from __future__ import annotations
 
@@ -38,14 +38,29 @@ _GOING = ("loading", "cold", "pausing", "unanswered")
 
 
 @app.command("list")
-def list_models(worker: WorkerOption = None, as_json: JsonOption = False) -> int:
+def list_models(
+    worker: WorkerOption = None,
+    provider: Annotated[
+        str | None,
+        typer.Option("--provider", metavar="TYPE", help="Those of a provider instead: openai, anthropic, ollama, ..."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
     """List the models inside: those that workers hold, and those that agents of published workflows name.
+
+    With --provider those of a type of providers: its servers are asked for them, with the keys of this machine, and
+    those that agents name stand beside them. Exit code 1 if a server did not answer.
 
     \b
     Examples:
       circuit models list
       circuit models list --worker 0199f3a2 --json
+      circuit models list --provider ollama
     """
+    if provider is not None:
+        if worker is not None:
+            raise InvalidRequest("--worker is for the models inside, and --provider for those of others.")
+        return _with_circuit(lambda circuit, terminal: _offered(circuit, terminal, provider), as_json=as_json)
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
         held = await circuit.models.held(worker=worker)
@@ -259,6 +274,47 @@ def _change(do: str, model: str, worker: str | None, as_json: bool) -> int:
         return 1 if found and len(refused) == len(found) else 0
 
     return _with_circuit(body, as_json=as_json)
+
+
+async def _offered(circuit: Circuit, terminal: Terminal, kind: str) -> int:
+    """Show what a type of providers offers."""
+    asked = [
+        spec
+        for workflow in await circuit.queries.workflows(circuit.principal.tenant)
+        for agent in (workflow.document.get("agents") or {}).values()
+        for spec in (agent["llm_provider"], *(agent.get("fallback") or ()))
+    ]
+    known = {one.type: one for one in circuit.catalogue.providers(asked)}
+    if kind not in known:
+        raise InvalidRequest(f"{kind!r} is no type of providers: there are {', '.join(known)}.")
+    offer = await circuit.catalogue.offer(kind, asked)
+    lacks = known[kind].lacks
+    if terminal.json:
+        faults = [
+            {"server": one.place, "code": one.error.code, "message": one.error.message} for one in offer.unanswered
+        ]
+        models = [one.as_dict() for one in offer.models]
+        terminal.result({"provider": kind, "lacks": lacks, "models": models, "unanswered": faults})
+        return 1 if faults else 0
+    if lacks is not None:
+        terminal.note(one_line(lacks))
+    for one in offer.unanswered:
+        terminal.note(one_line(one.error.message))
+    rows = [
+        (
+            one.id,
+            str(one.context_tokens or "-"),
+            str(one.max_output_tokens or "-"),
+            "yes" if one.named else "-",
+            ", ".join(one.servers) or "-",
+        )
+        for one in offer.models
+    ]
+    if rows:
+        terminal.table(("model", "context", "longest answer", "agents", "servers"), rows, whole="model")
+    else:
+        terminal.line(f"no models of {kind}: no server said that it serves one, and no agent names one")
+    return 1 if offer.unanswered else 0
 
 
 def _tell(found: Sequence[HeldModel], terminal: Terminal, as_json: bool) -> None:

@@ -11,7 +11,8 @@ from circuit.errors import InvalidRequest
 
 EVERY_AGENT = "*"
 TYPES = ("openai", "anthropic", "google", "ollama", "custom", "vllm", "scripted")
-_CUSTOM_OPTIONS = {"base_url": "${CUSTOM_BASE_URL}", "api_key": "${CUSTOM_API_KEY}"}
+CUSTOM_OPTIONS = {"base_url": "${CUSTOM_BASE_URL}", "api_key": "${CUSTOM_API_KEY}"}
+"""The options of `custom:NAME` where no agent has its own."""
 
 
 def parse_model_override(text: str, workflow: Workflow | None = None) -> tuple[str, dict[str, Any]]:
@@ -41,7 +42,7 @@ def parse_model_override(text: str, workflow: Workflow | None = None) -> tuple[s
         own = [item.provider.type for name, item in workflow.agents.items() if agent in (EVERY_AGENT, name)]
     chosen: dict[str, Any] = {"type": kind, "model": model}
     if kind == "custom" and not (own and all(provider == "custom" for provider in own)):
-        chosen["options"] = dict(_CUSTOM_OPTIONS)
+        chosen["options"] = dict(CUSTOM_OPTIONS)
     return agent, chosen
 
 

@@ -6,7 +6,8 @@ The HTTP client is made when the first remote provider is asked for: a run with 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from circuit.errors import ProviderMisconfigured
@@ -20,6 +21,7 @@ from circuit.providers.provider import Provider
 if TYPE_CHECKING:
     from circuit.http import Http, Timeouts
     from circuit.providers.endpoint import Endpoint
+    from circuit.providers.inventory import Inventory, Served
     from circuit.providers.retrieval import Embedder, EmbeddingWire, Reranker
     from circuit.providers.vectors import RemoteVectors
     from circuit.providers.vllm.model import ModelView
@@ -67,6 +69,7 @@ class ProviderRegistry:
         self._allowances: dict[str, Allowance] = {}
         self._launch = launch
         self._models: Models | None = None
+        self._inventory: Inventory | None = None
         # What each provider was reached by when it was asked last: endpoints, and what they allow.
         self._reached: dict[tuple[str, str, str], tuple[float, list[tuple[str, Allowance]]]] = {}
 
@@ -138,14 +141,19 @@ class ProviderRegistry:
             )
         return self._vectors(spec, None)
 
-    def _vectors(self, spec: Mapping[str, Any], wire: EmbeddingWire | None) -> RemoteVectors:
+    def _endpoints(self, spec: Mapping[str, Any]) -> tuple[Endpoint, ...]:
+        """Where a remote provider is reached. Raises `ProviderMisconfigured`."""
         from circuit.providers.accounts import ACCOUNTS
         from circuit.providers.endpoint import endpoints
+
+        return endpoints(
+            ACCOUNTS[str(spec["type"])], str(spec.get("model") or ""), spec.get("options") or {}, self._environment
+        )
+
+    def _vectors(self, spec: Mapping[str, Any], wire: EmbeddingWire | None) -> RemoteVectors:
         from circuit.providers.vectors import RemoteVectors
 
-        account, options = ACCOUNTS[str(spec["type"])], spec.get("options") or {}
-        model = str(spec.get("model") or "")
-        return RemoteVectors(self._shared(), lambda: endpoints(account, model, options, self._environment), wire)
+        return RemoteVectors(self._shared(), lambda: self._endpoints(spec), wire)
 
     def check(self, spec: Mapping[str, Any]) -> None:
         """Raise `ProviderMisconfigured` if the provider that `spec` names cannot be used as things stand: its type is
@@ -157,14 +165,25 @@ class ProviderRegistry:
             check_installed()
             check_paths(ModelSpec.of(spec))
         if spec["type"] in REMOTE:
-            from circuit.providers.accounts import ACCOUNTS
-            from circuit.providers.endpoint import endpoints
+            self._endpoints(spec)
 
-            options: Any = spec.get("options") or {}
-            endpoints(ACCOUNTS[spec["type"]], str(spec.get("model") or ""), options, self._environment)
+    async def served(self, specs: Iterable[Mapping[str, Any]]) -> Sequence[Served]:
+        """What the servers that these providers reach say they serve: remote ones, as far as they can be asked."""
+        if self._inventory is None:
+            from circuit.providers.inventory import Inventory
+
+            self._inventory = Inventory(self._shared)
+        reached: list[tuple[str, Endpoint]] = []
+        for spec in specs:
+            if spec.get("type") in REMOTE:
+                with suppress(ProviderMisconfigured):
+                    reached += ((str(spec["type"]), endpoint) for endpoint in self._endpoints(spec))
+        return await self._inventory.served(reached)
 
     async def aclose(self) -> None:
         """Close all connections, and end the models inside. Twice is fine."""
+        if self._inventory is not None:
+            await self._inventory.aclose()
         if self._models is not None:
             await self._models.aclose()
         if self._http is not None:

@@ -51,7 +51,7 @@ class Office:
             publishing=fake,
             schedules=fake,
             fleet=fake,
-            catalogue=nothing,
+            catalogue=fake,
             streams=stage.streams,
             load=load,
             gate=gate,
@@ -166,10 +166,6 @@ class Office:
 
     async def incidents(self, tenant: int, wanted: Collection[UUID], after: int, limit: int) -> dict[UUID, Any]:
         return {case: self.started[case].incidents for case in wanted}
-
-
-def nothing(_: Any) -> list[Any]:
-    return []
 
 
 def load(text: str, source: str, *, unsound: bool = False) -> Workflow:

@@ -119,3 +119,25 @@ def test_a_model_is_tried_without_a_database(bare: Command) -> None:
     assert missing.json["error"]["code"] in ("extra_missing", "model_not_found")
     assert "NAME=VALUE" in bare("models", "try", "vllm:x", "hello", "--option", "max").err
     assert "with vllm:NAME only" in bare("models", "try", "openai:x", "hello", "--option", "a=1").err
+
+
+def test_the_models_of_a_provider_are_listed_with_what_could_not_be_asked(circuit: Command, tmp_path: Path) -> None:
+    file = tmp_path / "asks.yaml"
+    file.write_text(WORKFLOW.replace("vllm, model: tiny, options: {enable_sleep_mode: true, max_model_len: 512}",
+                                     "ollama, model: 'qwen3:8b'").replace("inside", "asks"))  # fmt: skip
+    assert circuit("load", file).code == 0
+    nowhere = {"OLLAMA_BASE_URL": "http://127.0.0.1:9"}
+    told = circuit("models", "list", "--provider", "ollama", "--json", **nowhere)
+    assert told.code == 1
+    [model] = told.json["models"]
+    assert (model["id"], model["named"], model["servers"]) == ("ollama:qwen3:8b", True, [])
+    [fault] = told.json["unanswered"]
+    assert (fault["server"], fault["code"]) == ("http://127.0.0.1:9", "unavailable")
+    shown = circuit("models", "list", "--provider", "ollama", **nowhere)
+    assert (shown.code, "ollama:qwen3:8b" in shown.out) == (1, True)
+    assert "cannot connect to http://127.0.0.1:9" in shown.err
+    lacking = circuit("models", "list", "--provider", "anthropic", ANTHROPIC_API_KEY="")
+    assert (lacking.code, "ANTHROPIC_API_KEY is not set" in lacking.err) == (0, True)
+    assert lacking.out.startswith("no models of anthropic")
+    for wrong in (["--provider", "odd"], ["--provider", "ollama", "--worker", "x"]):
+        assert circuit("models", "list", *wrong).code == 2

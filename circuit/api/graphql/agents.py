@@ -1,4 +1,4 @@
-"""Agents, published and asked, and the models that they ask."""
+"""Agents, published and asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from strawberry.scalars import JSON
 from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.executions import Execution
-from circuit.api.graphql.paging import DEFAULT_PAGE, LARGEST_PAGE, behind_name, page
+from circuit.api.graphql.paging import DEFAULT_PAGE, behind_name, page
 from circuit.api.graphql.scalars import as_json, as_object
 from circuit.api.graphql.workflow_input import AgentInput, entry
 from circuit.engine.consultations import Consultation
@@ -22,7 +22,6 @@ from circuit.engine.pages import AgentView
 from circuit.errors import Conflict, NotFound
 from circuit.events import CaseEnded, FiringBegun
 from circuit.ids import CaseKey, Numbered
-from circuit.providers.catalogue import KnownModel, KnownProvider
 from circuit.providers.messages import text_of
 from circuit.security.permissions import Permission
 
@@ -79,46 +78,6 @@ class Agent:
         )
 
 
-@strawberry.type(description="A model, as far as its name tells; a model that is not known is used all the same.")
-class Model:
-    name: str
-    context_tokens: int | None
-    max_output_tokens: int | None
-    tools: bool
-    images: bool
-    reasoning: bool
-    json_schema: bool = strawberry.field(description="Whether structured output goes by the protocol's own way.")
-
-    @classmethod
-    def of(cls, known: KnownModel) -> Model:
-        return cls(
-            name=known.name,
-            context_tokens=known.context_tokens,
-            max_output_tokens=known.max_output_tokens,
-            tools=known.tools,
-            images=known.images,
-            reasoning=known.reasoning,
-            json_schema=known.json_schema,
-        )
-
-
-@strawberry.type(description="A type of providers, and whether it can be used as this server is configured.")
-class Provider:
-    type: str
-    configured: bool
-    lacks: str | None = strawberry.field(description="What it lacks, where it lacks something.")
-    models: list[Model] = strawberry.field(description="The models that agents of current workflows name.")
-
-    @classmethod
-    def of(cls, known: KnownProvider) -> Provider:
-        return cls(
-            type=known.type,
-            configured=known.lacks is None,
-            lacks=known.lacks,
-            models=[Model.of(model) for model in known.models],
-        )
-
-
 @strawberry.type
 class AgentQueries:
     @strawberry.field(
@@ -132,15 +91,6 @@ class AgentQueries:
             info.context.tenant, workflow_id, page(first), behind_name(after)
         )
         return [Agent.of(one) for one in found]
-
-    @strawberry.field(
-        description="The types of providers, whether each is configured, and the models that agents name."
-    )
-    async def providers(self, info: Resolving) -> list[Provider]:
-        info.context.principal.require(Permission.READ)
-        named = await info.context.services.pages.agents(info.context.tenant, None, LARGEST_PAGE)
-        asked = [one.document.get("llm_provider") or {} for one in named]
-        return [Provider.of(one) for one in info.context.services.catalogue(asked)]
 
 
 @strawberry.type(description="An agent that was published on its own, or by a workflow.")

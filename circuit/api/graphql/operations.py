@@ -25,6 +25,7 @@ from circuit.api.graphql.migration import MigrationMutations
 from circuit.api.graphql.models import ModelQueries
 from circuit.api.graphql.modification import ModificationMutations
 from circuit.api.graphql.place_agents import PlaceAgentMutations, PlaceAgentQueries
+from circuit.api.graphql.providers import ProviderQueries
 from circuit.api.graphql.schedules import ScheduleQueries
 from circuit.api.graphql.server import ServerQueries
 from circuit.api.graphql.streams import StreamMutations, StreamSubscriptions
@@ -38,6 +39,7 @@ from circuit.api.graphql.workflows import WorkflowMutations, WorkflowQueries
 class Query(
     WorkflowQueries,
     AgentQueries,
+    ProviderQueries,
     PlaceAgentQueries,
     CaseQueries,
     MessageQueries,

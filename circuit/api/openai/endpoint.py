@@ -22,7 +22,7 @@ from circuit.api.openai import answers
 from circuit.api.openai.answers import Shape
 from circuit.api.openai.form import Wish, chat_wish, completion_wish
 from circuit.api.openai.listener import Listener
-from circuit.api.openai.models import Catalogue
+from circuit.api.openai.models import ChatModels
 from circuit.api.openai.progress import Answered, Begun, Called, Failed, Piece, Said, consulted, ran
 from circuit.api.problems import JSONAnswer, Problems
 from circuit.api.services import Services
@@ -62,7 +62,7 @@ class ChatEndpoint:
         self._services = services
         self._problems = problems
         self._consultations = services.consultations
-        self._catalogue = Catalogue(services.queries, services.consultations)
+        self._models = ChatModels(services.queries, services.consultations, services.catalogue)
         self._heartbeat_seconds = heartbeat_seconds
 
     async def chat(self, request: Request) -> Response:
@@ -73,13 +73,13 @@ class ChatEndpoint:
 
     async def models(self, request: Request) -> Response:
         async def listed() -> Response:
-            return JSONAnswer(await self._catalogue.all(asking(request.scope)))
+            return JSONAnswer(await self._models.all(asking(request.scope)))
 
         return await self._guarded(request, listed)
 
     async def model(self, request: Request) -> Response:
         async def one() -> Response:
-            return JSONAnswer(await self._catalogue.one(request.path_params["model"], asking(request.scope)))
+            return JSONAnswer(await self._models.one(request.path_params["model"], asking(request.scope)))
 
         return await self._guarded(request, one)
 

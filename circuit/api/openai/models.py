@@ -1,26 +1,32 @@
-"""Which models there are for a chat client: agents, workflows, and the plain models that published agents use."""
+"""Which models there are for a chat client: agents, workflows, and plain models: those that published agents use, and
+those that the providers serve for which this server is configured."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from circuit.engine.consultations import Consultations
 from circuit.engine.queries import Queries
 from circuit.errors import NotFound
+from circuit.providers.catalogue import ModelCatalogue
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 
 OWNER = "circuit"
+_UNKNOWN = datetime.fromtimestamp(0, UTC)
+"""When a model came that a provider serves."""
 
 
-class Catalogue:
+class ChatModels:
     """The models of a tenant."""
 
-    def __init__(self, queries: Queries, consultations: Consultations) -> None:
+    def __init__(self, queries: Queries, consultations: Consultations, catalogue: ModelCatalogue) -> None:
         self._queries = queries
         self._consultations = consultations
+        self._catalogue = catalogue
 
     async def all(self, principal: Principal) -> dict[str, Any]:
         """The list, by id. Raises `Forbidden`."""
@@ -42,6 +48,9 @@ class Catalogue:
             plain = f"{provider['type']}:{provider['model']}"
             entries.setdefault(plain, _entry(plain, agent.updated_at, str(provider["type"])))
             entries[f"agent:{agent.id}"] = _entry(f"agent:{agent.id}", agent.updated_at, OWNER)
+        served = await asyncio.gather(*(self._catalogue.offer(one.type, ()) for one in self._catalogue.providers(())))
+        for model in (model for offer in served for model in offer.models):
+            entries.setdefault(model.id, _entry(model.id, _UNKNOWN, model.provider))
         for workflow in await self._queries.workflows(principal.tenant):
             name = f"workflow:{workflow.id}"
             entries[name] = _entry(name, workflow.published_at, OWNER)
