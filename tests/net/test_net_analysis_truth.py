@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from place_nets import any_nets, limits, process_nets
 
 from circuit.net.analysis.exploration import explore
-from circuit.net.analysis.place_net import PlaceNet
+from circuit.net.analysis.place_net import PlaceNet, Step
 from circuit.net.analysis.proofs import BEHAVIOURAL, analyse
 from circuit.net.analysis.rank_theorem import sound_by_rank
 from circuit.net.analysis.reduction import reduce_net
@@ -48,6 +48,7 @@ def test_every_verdict_is_true(net: PlaceNet) -> None:
     assert found["k_safeness"].witness["k"] == truth.most
     if truth.dead and found["dead_transitions"].violated:
         assert set(found["dead_transitions"].witness["transitions"]) == truth.dead
+    assert set(found["soundness"].witness.get("dead_transitions", ())) <= truth.dead, "no transition that can fire"
     if truth.deadlock is not None:
         trace = found["deadlock_freedom"].trace
         assert trace is not None and len(trace) == truth.deadlock, "the trace is a shortest"
@@ -60,6 +61,21 @@ def test_every_verdict_is_true(net: PlaceNet) -> None:
         assert marking is not None
         there = oracle.truth(from_marking(net, marking))
         assert there is not None and not there.sound
+
+
+def test_of_two_ways_into_a_place_only_the_one_that_cannot_be_gone_is_dead() -> None:
+    """Reduction makes one transition of each way with what comes after it, which is not dead for that."""
+    steps = (
+        Step("never", ((1, 1),), ((2, 1),)),
+        Step("ever", ((0, 1),), ((2, 1),)),
+        Step("after", ((2, 1),), ((3, 1),)),
+    )
+    for start in ((1, 0, 0, 0), (0, 0, 0, 0)):
+        net = PlaceNet("ways", ("start", "void", "met", "end"), steps, start, resting=frozenset({3}))
+        verdict = analyse(net, limits(), ["soundness"]).verdicts["soundness"]
+        truth = oracle.truth(net)
+        assert truth is not None and verdict.violated
+        assert 0 < len(verdict.witness["dead_transitions"]) and set(verdict.witness["dead_transitions"]) <= truth.dead
 
 
 @MANY
@@ -120,8 +136,6 @@ def assert_pumps(net: PlaceNet, verdict: Verdict) -> None:
 
 @pytest.mark.parametrize("states", [1, 2, 5])
 def test_a_limit_makes_verdicts_unknown_with_the_reason(states: int) -> None:
-    from circuit.net.analysis.place_net import Step
-
     places = tuple(f"p{index}" for index in range(12))
     steps = tuple(Step(f"t{index}", ((index, 1),), (((index + 1) % 12, 1),)) for index in range(12))
     net = PlaceNet("ring", places, steps, (1,) * 6 + (0,) * 6)

@@ -11,7 +11,7 @@ transition is dead. Whether a marking without enabled transitions is reached is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from circuit.net.analysis.place_net import Arcs, PlaceNet, Step
@@ -71,14 +71,15 @@ def flat(run: Run) -> Iterator[int]:
             pending.extend((one[1], one[0]))
 
 
-def reduce_net(net: PlaceNet) -> Reduced:
-    """The net made as small as the rules make it."""
-    return _Reduction(net).result()
+def reduce_net(net: PlaceNet, keep: Collection[int] = ()) -> Reduced:
+    """The net made as small as the rules make it. The transitions in `keep` stay as they are, each a run by itself."""
+    return _Reduction(net, frozenset(keep)).result()
 
 
 class _Reduction:
-    def __init__(self, net: PlaceNet) -> None:
+    def __init__(self, net: PlaceNet, keep: frozenset[int]) -> None:
         self.net = net
+        self.keep = keep
         self.tokens = dict(enumerate(net.initial))
         self.parts: dict[int, _Part] = {}
         self.producers: dict[int, dict[int, int]] = {place: {} for place in self.tokens}
@@ -99,13 +100,20 @@ class _Reduction:
         return found | {place for place, capacity in enumerate(net.capacities) if capacity is not None}
 
     def _fixed(self) -> set[int]:
-        """The places that are watched, or may hold tokens at the end."""
+        """The places that are watched, may hold tokens at the end, or lie beside a transition that is kept."""
         net = self.net
+        kept = [net.steps[number] for number in self.keep]
+        beside = {place for step in kept for place, _ in (*step.consumes, *step.produces)}
         if net.finals:
-            return self.watched | {place for marking in net.finals for place, tokens in enumerate(marking) if tokens}
+            resting = {place for marking in net.finals for place, tokens in enumerate(marking) if tokens}
+            return self.watched | beside | resting
         leaving = {place for step in net.steps for place, _ in step.consumes}
         self.sinks = sorted(net.resting - self.watched - leaving)
-        return self.watched | net.resting
+        return self.watched | beside | net.resting
+
+    def _kept(self, part: _Part) -> bool:
+        # A run of several may be nested deeply: it is not looked up.
+        return isinstance(part.run, int) and part.run in self.keep
 
     # Changing the net
 
@@ -255,7 +263,7 @@ class _Reduction:
         for number, part in self.parts.items():
             consumes, produces = frozenset(part.consumes.items()), frozenset(part.produces.items())
             key = (consumes, produces, part.inhibitors, part.resets)
-            if key in seen:
+            if key in seen and not self._kept(part):
                 twins.append(number)
             seen.add(key)
         for number in twins:
@@ -267,7 +275,7 @@ class _Reduction:
         neutral = [
             number
             for number, part in self.parts.items()
-            if part.consumes == part.produces and not part.inhibitors and not part.resets
+            if part.consumes == part.produces and not part.inhibitors and not part.resets and not self._kept(part)
         ]
         changed = False
         for number in neutral:

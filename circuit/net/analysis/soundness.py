@@ -14,7 +14,7 @@ from circuit.net.analysis.exploration import Graph, Pump, explore
 from circuit.net.analysis.limits import Limits
 from circuit.net.analysis.place_net import PlaceNet
 from circuit.net.analysis.rank_theorem import sound_by_rank
-from circuit.net.analysis.reduction import Reduced, flat, reduce_net
+from circuit.net.analysis.reduction import Reduced, Run, flat, reduce_net
 from circuit.net.analysis.stubborn import dead_markings
 from circuit.net.analysis.verdict import Verdict, proven, unknown, violated
 from circuit.net.analysis.walk import walk_to_dead
@@ -28,9 +28,7 @@ def soundness(net: PlaceNet, limits: Limits) -> Verdict:
     """The verdict on the soundness of `net`."""
     reduced = reduce_net(net)
     if reduced.stranded:
-        names = _dead_names(net, reduced)
-        reason = f"{_listed(names)} can never fire: what it needs is never there"
-        return violated("structural reduction", reason, dead_transitions=names)
+        return _dead(net, reduced.stranded, limits, "structural reduction")
     graph = explore(reduced.net, limits.meter(states=_FIRST_LOOK))
     if not graph.complete and graph.pump is None:
         if sound_by_rank(net):
@@ -48,7 +46,7 @@ def soundness(net: PlaceNet, limits: Limits) -> Verdict:
         return _unbounded(net, reduced, graph.pump)
     if not graph.complete:
         return unknown(_REDUCED, graph.stopped)
-    return _explored(net, reduced, graph)
+    return _explored(net, reduced, graph, limits)
 
 
 def finals(graph: Graph) -> list[int]:
@@ -61,7 +59,7 @@ def finals(graph: Graph) -> list[int]:
     return [state for state, packed in enumerate(graph.packed) if not packed & mask]
 
 
-def _explored(net: PlaceNet, reduced: Reduced, graph: Graph) -> Verdict:
+def _explored(net: PlaceNet, reduced: Reduced, graph: Graph, limits: Limits) -> Verdict:
     good = leading_to(graph, finals(graph))
     lost = good.find(0)
     if lost >= 0:
@@ -69,8 +67,7 @@ def _explored(net: PlaceNet, reduced: Reduced, graph: Graph) -> Verdict:
     fired = set(graph.labels)
     dead = [number for number in range(len(reduced.net.steps)) if number not in fired]
     if dead:
-        names = _dead_names(net, reduced, dead)
-        return violated(_REDUCED, f"{_listed(names)} can never fire", dead_transitions=names)
+        return _dead(net, [reduced.runs[number] for number in dead], limits, _REDUCED)
     return proven(_REDUCED, markings=len(graph), places=len(reduced.net.places), transitions=len(reduced.net.steps))
 
 
@@ -104,10 +101,25 @@ def _unbounded(net: PlaceNet, reduced: Reduced, pump: Pump) -> Verdict:
     )
 
 
-def _dead_names(net: PlaceNet, reduced: Reduced, numbers: Sequence[int] | None = None) -> list[str]:
-    runs = reduced.stranded if numbers is None else [reduced.runs[number] for number in numbers]
-    found = dict.fromkeys(net.steps[list(flat(run))[-1]].name for run in runs)
-    return list(found)
+def _dead(net: PlaceNet, runs: Sequence[Run], limits: Limits, method: str) -> Verdict:
+    """Some transition can never fire, since none of these runs can be gone. Which one it is shows where each that is in
+    question is kept as it is: of a run, one transition may well fire after or before others."""
+    candidates = {number for run in runs for number in flat(run)}
+    while True:
+        reduced = reduce_net(net, candidates)
+        found = {number for run in reduced.stranded for number in flat(run)}
+        if found <= candidates:
+            break
+        candidates |= found
+    if not found:
+        graph = explore(reduced.net, limits.meter())
+        fired = {number for label in set(graph.labels) for number in flat(reduced.runs[label])}
+        found = candidates - fired if graph.complete else set[int]()
+    names = [net.steps[number].name for number in sorted(found)]
+    if names:
+        return violated(method, f"{_listed(names)} can never fire", dead_transitions=names)
+    shown = _listed([net.steps[number].name for number in sorted(candidates)])
+    return violated(method, f"of {shown}, some can never fire", dead_transitions=[])
 
 
 def _listed(names: Sequence[str]) -> str:
