@@ -139,7 +139,9 @@ def _left_out(more: dict[str, Any]) -> list[str]:
     left_out = more.get("left_out", {})
     found = [left_out["guards"]] if left_out else []
     if left_out.get("failing"):
-        found.append(f"the ways of failures are left out: on_failure of {', '.join(left_out['failing'])}")
+        ways = f"on_failure of {', '.join(left_out['failing'])}"
+        after = f", and so {', '.join(left_out['handling'])}" if left_out.get("handling") else ""
+        found.append(f"the ways of failures are left out: {ways}{after}; failure ways looks at them")
     if left_out.get("dead_letter_places"):
         found.append(f"dead-letter places are left out: {', '.join(left_out['dead_letter_places'])}")
     if more.get("split"):

@@ -160,7 +160,7 @@ class _Run:
 
     def _property(self, transition: Transition, entry: OutputEntry) -> Mapping[str, Any] | None:
         """What the colour of a target says of the key that an entry of the mapping writes."""
-        for place in [entry.place] if entry.place is not None else [arc.place for arc in transition.outputs]:
+        for place in [entry.place] if entry.place is not None else [arc.place for arc in transition.makes]:
             colour = self.workflow.net.places[place].colour
             found: Any = colour.schema.get("properties", {}).get(entry.path.segments[0]) if colour is not None else None
             if isinstance(found, dict):

@@ -8,7 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from circuit.definition.agent_reference import check_headers, check_reference, check_url
-from circuit.definition.execution_document import InputMappingEntries, OutputMappingEntries, RetryConfig
+from circuit.definition.execution_document import (
+    AgentExecution,
+    InputMappingEntries,
+    OutputMappingEntries,
+    RetryConfig,
+)
 from circuit.definition.field import Duration, ErrorContext, Identifier, JsonObject, Line, Part, Text, by_kind, fault
 
 Status = Annotated[int, Field(ge=100, le=599)]
@@ -197,4 +202,32 @@ Action = Annotated[
             known=ACTIONS, expected="the name of a function, or a mapping like {type: function, name: NAME}"
         ),
     ),
+]
+
+
+class CompensationEntry(Part):
+    """What undoes a firing: an agent or an action. It is handed what the firing consumed and what it produced."""
+
+    agent_execution: Annotated[
+        Annotated[
+            Annotated[Identifier, Tag("<text>")] | Annotated[AgentExecution, Tag("<mapping>")],
+            by_kind("the id of an agent, or {agent_id, input_mapping, ...}", "text", "mapping"),
+        ]
+        | None,
+        Field(description="Runs an agent: its id, or a mapping with agent_id."),
+    ] = None
+    action: Annotated[
+        Action | None, Field(description="Does something else: the name of a function, or a mapping with type.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> CompensationEntry:
+        if (self.agent_execution is None) == (self.action is None):
+            raise fault("incomplete", "one thing undoes a firing", "write action: NAME, or agent_execution: NAME")
+        return self
+
+
+Compensation = Annotated[
+    Annotated[FunctionName, Tag("<text>")] | Annotated[CompensationEntry, Tag("<mapping>")],
+    by_kind("the name of a function, or {action} or {agent_execution}", "text", "mapping"),
 ]

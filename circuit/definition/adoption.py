@@ -33,7 +33,8 @@ def adopt(plain: dict[str, Any], catalogue: Catalogue) -> None:
     """Give the canonical document `plain` those agents of `catalogue` that it names and lacks, and those that they may
     ask or hand over to."""
     agents: dict[str, Any] = dict(plain.get("agents") or {})
-    runs = [one.get("agent_execution") or {} for one in plain["transitions"].values()]
+    steps: list[Mapping[str, Any]] = list(plain["transitions"].values())
+    runs = [one.get("agent_execution") or {} for one in (*steps, *(one.get("compensation") or {} for one in steps))]
     pending = [str(one["agent_id"]) for one in (*runs, *plain.get("place_agents", ())) if "agent_id" in one]
     pending += [name for agent in agents.values() for name in colleagues(agent)]
     while pending:
@@ -54,10 +55,11 @@ def colleagues(document: Mapping[str, Any]) -> list[str]:
 def _run(root: Mapping[str, Any]) -> Iterator[str]:
     """The agents that transitions and places run, as the file writes them."""
     for transition in _mapping(root.get("transitions")).values():
-        execution: Any = _mapping(transition).get("agent_execution")
-        name: Any = execution if isinstance(execution, str) else _mapping(execution).get("agent_id")
-        if isinstance(name, str):
-            yield name
+        for runs in (_mapping(transition), _mapping(_mapping(transition).get("compensation"))):
+            execution: Any = runs.get("agent_execution")
+            name: Any = execution if isinstance(execution, str) else _mapping(execution).get("agent_id")
+            if isinstance(name, str):
+                yield name
     for entry in _list(root.get("place_agents")):
         name = _mapping(entry).get("agent_id")
         if isinstance(name, str):

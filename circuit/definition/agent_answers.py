@@ -33,7 +33,7 @@ def agent_answers(workflow: Workflow) -> Verdict:
         transition = workflow.net.transitions[name]
         if transition.refresh:
             continue
-        for place in dict.fromkeys(arc.place for arc in transition.outputs):
+        for place in dict.fromkeys(arc.place for arc in transition.makes):
             for answer in islice(_answers(workflow, name, place), _MOST_ANSWERS):
                 count += 1
                 fired, doubtful = _first_stuck(workflow, place, answer)
@@ -53,7 +53,9 @@ def agent_answers(workflow: Workflow) -> Verdict:
 def agent_failures(workflow: Workflow) -> Verdict:
     """Whether each agent that fails for good (a refusal, a timeout, an answer that is invalid again and again) has a
     way on: an `on_failure` place, or `required: false`. Else the case waits for a person."""
-    ways = {name: workflow.net.transitions[name].on_failure for name in workflow.actions}
+    # What undoes a step has no other way than to be tried again.
+    names = [name for name in workflow.actions if not workflow.net.transitions[name].undoes]
+    ways = {name: workflow.net.transitions[name].on_failure for name in names}
     # An agent that runs on a place holds up nobody: where it fails, its token may go another way.
     missing = [
         name

@@ -2,7 +2,9 @@
 
 The bound that a transition sets itself (`case.fired.send_back < 2` on `send_back`) becomes a place that holds so many
 tokens, of which each firing takes one. A guard that looks at what agents answer ends nothing, since they may answer so
-again and again. A guard that looks at other data may end a cycle, or not: then the answer is unknown.
+again and again. A guard that looks at other data may end a cycle, or not: then the answer is unknown. Actions may fail
+for good, and go the way of failure that they have. What undoes a step runs no more often than the step did: it counts
+with the step, and what leads to it ends by itself.
 """
 
 from __future__ import annotations
@@ -51,10 +53,19 @@ class AgentCost:
             name = transition_of(step.name)
             if name in workflow.actions and begins(step.name):
                 self.acting[number] = name
+        self.undone = {one.undoes: one.name for one in workflow.net.transitions.values() if one.undoes}
 
     @cached_property
     def graph(self) -> Graph:
-        return explore(self.net, self.limits.meter())
+        records = {place.name for place in self.workflow.net.places.values() if place.record}
+        taking = {
+            number
+            for number, step in enumerate(self.net.steps)
+            if (one := self.workflow.net.transitions.get(transition_of(step.name))) is not None
+            and any(arc.place in records for arc in one.consumes)
+        }
+        graph = explore(self.net, self.limits.meter())
+        return without(graph, taking) if taking and graph.complete else graph
 
     @cached_property
     def components(self) -> tuple[Sequence[int], int]:
@@ -92,8 +103,8 @@ class AgentCost:
         endless = self._cycles(lambda number: number in self.acting, ", which runs an agent each time")
         if endless is not None:
             return endless
-        firings = self._worst(dict.fromkeys(self.acting, 1))
-        calls = self._worst({number: self._attempts(name) for number, name in self.acting.items()})
+        firings = self._worst(self._with_undoing(dict.fromkeys(self.workflow.actions, 1)))
+        calls = self._worst(self._with_undoing({name: self._attempts(name) for name in self.workflow.actions}))
         return proven(
             _METHOD, f"at most {firings} agent runs in a case, {calls} with retries", runs=firings, calls=calls
         )
@@ -104,22 +115,22 @@ class AgentCost:
             return unknown(_METHOD, self.placed)
         if not self.graph.complete:
             return self._undecided()
-        most: dict[int, int] = {}
+        most: dict[str, int] = {}
         unlimited: list[str] = []
-        for number, name in self.acting.items():
+        for name in dict.fromkeys(self.acting.values()):
             agent = str(self.workflow.actions[name].config.get("agent_id", ""))
             limit = self._max_tokens(agent)
             if limit is None:
                 unlimited.append(agent or name)
             else:
-                most[number] = limit * self._attempts(name)
+                most[name] = limit * self._attempts(name)
         if unlimited:
             names = ", ".join(sorted(set(unlimited)))
             return unknown(_METHOD, f"no max_tokens is set for {names}")
         endless = self._cycles(lambda number: number in self.acting, "")
         if endless is not None:
             return endless
-        tokens = self._worst(most)
+        tokens = self._worst(self._with_undoing(most))
         return proven(_METHOD, f"at most {tokens:,} tokens of output in a case", output_tokens=tokens)
 
     def _undecided(self) -> Verdict:
@@ -129,6 +140,17 @@ class AgentCost:
 
     def _attempts(self, name: str) -> int:
         return self.workflow.actions[name].retry.max_attempts
+
+    def _with_undoing(self, weights: Mapping[str, int]) -> dict[int, int]:
+        """What each step weighs, by what its transition does: with what undoes it, where something may."""
+        found: dict[int, int] = {}
+        for number, step in enumerate(self.net.steps):
+            one = self.workflow.net.transitions.get(transition_of(step.name))
+            if one is not None and begins(step.name) and not one.undoes:
+                undo = weights.get(self.undone.get(one.label, ""), 0)
+                weight = weights.get(one.name, 0) + undo
+                found |= {number: weight} if weight else {}
+        return found
 
     def _max_tokens(self, agent: str) -> int | None:
         definition = self.workflow.agents.get(agent)

@@ -10,6 +10,7 @@ from typing import Any
 from circuit.definition.action_document import (
     Action,
     ActionEntry,
+    CompensationEntry,
     FunctionEntry,
     HttpEntry,
     HumanEntry,
@@ -19,6 +20,7 @@ from circuit.definition.action_document import (
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
 from circuit.definition.agent_reference import reference, reference_text
 from circuit.definition.arc_document import CancelEntry, InputArcEntry, OutputArcEntry, RegionEntry
+from circuit.definition.compensation import ALL
 from circuit.definition.document import (
     RULE_FIELDS,
     RULE_KINDS,
@@ -214,6 +216,8 @@ def _transition(entry: TransitionEntry) -> dict[str, Any]:
             "merge": entry.merge,
             "trigger": _trigger(entry.trigger),
             "cancels": _cancels(entry.cancels),
+            "compensation": _compensation(entry.compensation),
+            "compensates": _compensates(entry.compensates),
         },
         keep=("from_places", "to_places"),
     )
@@ -230,6 +234,19 @@ def _cancels(entry: str | Sequence[str] | CancelEntry | None) -> dict[str, Any] 
     if isinstance(entry, CancelEntry):
         return _tidy({**_region(entry), "regions": sorted(set(entry.regions or ()))})
     return {"regions": [entry] if isinstance(entry, str) else sorted(set(entry))}
+
+
+def _compensation(entry: str | CompensationEntry | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    if isinstance(entry, str):
+        return {"action": _action(entry)}
+    return _tidy({"agent_execution": _agent_execution(entry.agent_execution), "action": _action(entry.action)})
+
+
+def _compensates(entry: str | Sequence[str] | None) -> str | list[str] | None:
+    named = [entry] if isinstance(entry, str) else sorted(set(entry or ()))
+    return ALL if named == [ALL] else named or None
 
 
 def _rule(rule: RuleEntry) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from circuit.definition.canonical import DEFAULT_TIMEOUT_SECONDS
+from circuit.definition.compensation import expand
 from circuit.definition.place_agent import compile_place_agents
 from circuit.definition.schemas import bundle
 from circuit.definition.versions import content_hash
@@ -71,8 +72,9 @@ def outcomes(transition: Mapping[str, Any]) -> tuple[str, ...]:
     return (("output",) if _execution(transition) else ()) + said
 
 
-def compile_document(plain: Mapping[str, Any]) -> Workflow:
+def compile_document(document: Mapping[str, Any]) -> Workflow:
     """The workflow of a canonical document: the same in every process."""
+    plain = expand(document)
     colours: Mapping[str, Any] = plain.get("colours") or {}
     compiled = {name: Colour(name, bundle(schema, colours, name)) for name, schema in colours.items()}
     agents = {name: _agent(name, value, colours) for name, value in (plain.get("agents") or {}).items()}
@@ -109,8 +111,8 @@ def compile_document(plain: Mapping[str, Any]) -> Workflow:
         name=plain["name"],
         description=plain.get("description", ""),
         labels=dict(plain.get("labels") or {}),
-        document=plain,
-        hash=content_hash(plain),
+        document=document,
+        hash=content_hash(document),
         net=net,
         actions=actions,
         agents=agents,
@@ -138,6 +140,8 @@ def _features(net: Net) -> list[str]:
     found = [Trigger.MESSAGE.value] if net.receiving else []
     if any(transition.refresh for transition in net.transitions.values()):
         found.append("place_agents")
+    if any(place.record for place in net.places.values()):
+        found.append("compensation")
     return sorted(found)
 
 
@@ -214,6 +218,7 @@ def _place(name: str, value: Mapping[str, Any], colours: Mapping[str, Colour]) -
         failed=value.get("outcome") == "failed",
         dead_letter=value.get("dead_letter", False),
         ends_case=value.get("ends_case", False),
+        record=value.get("record", False),
     )
 
 
@@ -316,6 +321,7 @@ def _output(arc: Mapping[str, Any], known: tuple[str, ...]) -> OutputArc:
         OutputData.parse(_sorted(arc["data"]), own) if "data" in arc else None,
         each=compile_expression(arc["each"], known) if "each" in arc else None,
         most=arc.get("most"),
+        record=arc.get("record", False),
     )
 
 
@@ -357,8 +363,9 @@ def _transition(
         acting=bool(execution),
         merge=Merge(value.get("merge", "refuse")),
         input_mapping=InputMapping.parse(_sorted(execution["input_mapping"])) if "input_mapping" in execution else None,
-        output_mapping=OutputMapping.parse(_sorted(outputs)) if outputs else None,
+        output_mapping=OutputMapping.parse(_sorted(outputs)).led(value.get("hidden", {})) if outputs else None,
         on_failure=value.get("on_failure"),
         cancels=frozenset(own for cancelled in cancels["transitions"] for own, _ in choices[cancelled]),
         label=label,
+        undoes=value.get("undoes", ""),
     )

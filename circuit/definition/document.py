@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Tag, model_validator
 
-from circuit.definition.action_document import Action
+from circuit.definition.action_document import Action, Compensation
 from circuit.definition.agent_document import Agent, LlmConfig, LlmProvider
 from circuit.definition.arc_document import CancelEntry, Inputs, Output, Outputs, RegionEntry
 from circuit.definition.execution_document import (
@@ -248,6 +248,24 @@ class TransitionEntry(Part):
         ]
         | None,
         Field(description="What is cancelled when it fires: what runs there ends, and the tokens are taken."),
+    ] = None
+    compensation: Annotated[
+        Compensation | None,
+        Field(
+            description="What undoes a completed firing, when a transition that `compensates` fires: a function, or "
+            "{action} or {agent_execution}, which get data.consumed.PLACE and data.produced.PLACE."
+        ),
+    ] = None
+    compensates: Annotated[
+        Annotated[
+            Annotated[Identifier, Tag("<text>")] | Annotated[list[Identifier], Field(min_length=1), Tag("<list>")],
+            by_kind("all, a transition, or a list of transitions", "text", "list"),
+        ]
+        | None,
+        Field(
+            description="When it fires, completed firings are undone, the last first, before its tokens arrive: those "
+            "of `all` transitions with a compensation, or of the ones named."
+        ),
     ] = None
 
     @model_validator(mode="after")

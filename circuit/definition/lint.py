@@ -7,6 +7,7 @@ from typing import Any
 
 from circuit.definition.lint_agent import ModelCheck, lint_agents
 from circuit.definition.lint_arc import check_region
+from circuit.definition.lint_compensation import lint_compensation
 from circuit.definition.lint_message import lint_messages
 from circuit.definition.lint_place_agent import lint_place_agents
 from circuit.definition.lint_transition import lint_transitions
@@ -24,6 +25,7 @@ def lint(report: Report, plain: Mapping[str, Any], models: ModelCheck | None = N
     _places(scene)
     lint_agents(scene, models)
     lint_transitions(scene)
+    lint_compensation(scene)
     lint_place_agents(scene)
     lint_messages(scene)
     for name, region in scene.section("regions").items():

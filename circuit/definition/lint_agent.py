@@ -150,11 +150,11 @@ def _names(scene: Scene, path: tuple[str, ...], prompts: Mapping[str, Any]) -> t
 def _uses(scene: Scene, agent: str) -> Iterator[tuple[str, frozenset[str]]]:
     """Who runs the agent, and the inputs that each maps for it; only those of which nothing is missing."""
     for name, transition in scene.section("transitions").items():
-        execution: Mapping[str, Any] = transition.get("agent_execution") or {}
-        if execution.get("agent_id") != agent:
-            continue
-        if scene.report.intact("transitions", name, "agent_execution", "input_mapping"):
-            yield f"transition {name}", frozenset(execution.get("input_mapping", ()))
+        for where, part in (((), transition), (("compensation",), transition.get("compensation") or {})):
+            execution: Mapping[str, Any] = part.get("agent_execution") or {}
+            path = ("transitions", name, *where, "agent_execution", "input_mapping")
+            if execution.get("agent_id") == agent and scene.report.intact(*path):
+                yield " of ".join((*where, f"transition {name}")), frozenset(execution.get("input_mapping", ()))
     for index, entry in enumerate(scene.plain.get("place_agents", ())):
         if entry["agent_id"] == agent:
             yield f"place agent {index + 1}", frozenset(entry.get("input_mapping", ()))

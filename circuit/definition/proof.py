@@ -10,10 +10,12 @@ from circuit.definition.agent_answers import agent_answers, agent_failures
 from circuit.definition.agent_cost import AgentCost
 from circuit.definition.workflow import Workflow
 from circuit.errors import Fault, InvalidRequest
+from circuit.net.analysis.failures import with_failures
 from circuit.net.analysis.limits import Limits
 from circuit.net.analysis.proofs import EVERY, Analysis, analyse
 from circuit.net.analysis.translation import Translated, begins, transition_of, translate
-from circuit.net.analysis.verdict import Verdict, unknown
+from circuit.net.analysis.verdict import Verdict, proven, unknown
+from circuit.net.structure import Net
 
 DECISIVE = ("boundedness", "deadlock_freedom", "soundness")
 """The properties without which a workflow is not published, unless its author insists."""
@@ -21,8 +23,16 @@ DECISIVE = ("boundedness", "deadlock_freedom", "soundness")
 FAULTS = (*DECISIVE, "dead_transitions", "reachable_names")
 """The properties whose violation is a mistake in the net. That the others do not hold says what kind of net it is."""
 
-OF_WORKFLOWS = ("bounded_cycles", "agent_calls", "agent_budget", "agent_answers", "agent_failures")
-WARNINGS = ("dead_transitions", "reachable_names", "bounded_cycles", "agent_calls", "agent_answers", "agent_failures")
+OF_WORKFLOWS = ("bounded_cycles", "agent_calls", "agent_budget", "agent_answers", "agent_failures", "failure_ways")
+WARNINGS = (
+    "dead_transitions",
+    "reachable_names",
+    "bounded_cycles",
+    "agent_calls",
+    "agent_answers",
+    "agent_failures",
+    "failure_ways",
+)
 """The properties whose violation is worth a warning."""
 
 CARRIES_OVER: Mapping[str, str] = {
@@ -33,6 +43,7 @@ CARRIES_OVER: Mapping[str, str] = {
     "soundness": "holds for the workflow if some guard holds in each marking",
     "liveness": "holds for the workflow if guards come to hold again",
     "home_markings": "holds for the workflow if guards leave the way open",
+    "failure_ways": "holds for the workflow if some guard holds in each marking",
 }
 """What a verdict on the net, which knows no guards, data or time, says about the workflow."""
 
@@ -58,6 +69,7 @@ class Proof:
         """What the verdicts are about, as JSON: what was left out, and what carries over to the workflow."""
         left_out = {
             "failing": list(self.translated.failing),
+            "handling": list(self.translated.handling),
             "dead_letter_places": list(self.translated.letters),
             "guards": "guards, data, time and priorities are not looked at",
         }
@@ -108,20 +120,21 @@ def prove(workflow: Workflow, limits: Limits, only: Collection[str] = ()) -> Pro
         raise InvalidRequest(f"There is no property {strange[0]!r}; there are {', '.join((*EVERY, *OF_WORKFLOWS))}.")
     started = limits.now()
     deadline = started + limits.seconds
-    shared = {name: resource.capacity for name, resource in workflow.resources.items()}
-    holds = {name: action.holds for name, action in workflow.actions.items()}
-    translated = translate(workflow.net, tokens_at_start(workflow), shared, holds)
+    translated = _translated(workflow, workflow.net)
     of_net = [name for name in only if name in EVERY]
     verdicts: dict[str, Verdict] = {}
     if of_net or not only:
         translated, verdicts = _analysed(workflow, translated, limits, of_net)
-    cost = AgentCost(workflow, translated.net, limits)
+        verdicts = {name: _as_far_as_known(name, verdict, translated) for name, verdict in verdicts.items()}
+    failing = _with_failures(workflow)
+    cost = AgentCost(workflow, failing.net, limits)
     ways: dict[str, Callable[[], Verdict]] = {
         "bounded_cycles": cost.bounded_cycles,
         "agent_calls": cost.agent_calls,
         "agent_budget": cost.agent_budget,
         "agent_answers": lambda: agent_answers(workflow),
         "agent_failures": lambda: agent_failures(workflow),
+        "failure_ways": lambda: _failure_ways(workflow, failing, cost.limits),
     }
     for name, way in ways.items():
         if only and name not in only:
@@ -131,10 +144,40 @@ def prove(workflow: Workflow, limits: Limits, only: Collection[str] = ()) -> Pro
             verdicts[name] = unknown("none", f"the time limit of {limits.seconds:g} s is reached")
             continue
         cost.limits = replace(limits, seconds=deadline - begun)
-        verdict = way()
+        verdict = _as_far_as_known(name, way(), failing if name in _COUNTED else translated)
         verdicts[name] = verdict.timed(limits.now() - begun)
-    verdicts = {name: _as_far_as_known(name, verdict, translated) for name, verdict in verdicts.items()}
     return Proof(Analysis(translated.net, verdicts, limits.now() - started), translated)
+
+
+def _with_failures(workflow: Workflow) -> Translated:
+    """The net to analyse in which actions may fail for good."""
+    net = workflow.net
+    ways = [
+        net.transitions[name]
+        for name, action in workflow.actions.items()
+        if action.required and net.transitions[name].on_failure is not None
+    ]
+    open_ = [one.name for one in ways if one.lists]
+    found = _translated(workflow, with_failures(net, [one.name for one in ways if not one.lists]))
+    if open_ and not found.inexact:
+        return replace(found, inexact=f"how many tokens {open_[0]} leaves where it fails shows only then")
+    return found
+
+
+def _failure_ways(workflow: Workflow, translated: Translated, limits: Limits) -> Verdict:
+    """Whether a case can always come to an end, or to a dead letter, whichever actions fail for good."""
+    if not any(one.on_failure for one in workflow.net.transitions.values()):
+        return proven("structure", "no action has a way of failure")
+    translated, verdicts = _analysed(workflow, translated, limits, ["soundness"])
+    return _as_far_as_known("failure_ways", verdicts["soundness"], translated)
+
+
+def _translated(workflow: Workflow, net: Net) -> Translated:
+    shared = {name: resource.capacity for name, resource in workflow.resources.items()}
+    holds = {
+        name: workflow.actions[of].holds for name in net.transitions if (of := transition_of(name)) in workflow.actions
+    }
+    return translate(net, tokens_at_start(workflow), shared, holds)
 
 
 def _analysed(

@@ -33,14 +33,19 @@ KIN = {"subject": "circuit"}
 
 
 def tell_parent(memory: Memory, status: CaseStatus, reason: str, draft: Draft) -> None:
-    """The case ends with this step: the firing that opened it hears how, and what lies in it then."""
+    """The case ends with this step: the firing that opened it hears how, and what lies in it then, but for records."""
     parent = memory.row.parent
     if parent is None:
         return
     result: dict[str, Any] = {"status": status.value, "reason": reason, "tokens": []}
     if status is CaseStatus.COMPLETED:
         tokens = sorted(
-            (token for place in memory.marking.places() for token in memory.marking.tokens(place)),
+            (
+                token
+                for place in memory.marking.places()
+                if not memory.net.places[place].record
+                for token in memory.marking.tokens(place)
+            ),
             key=lambda token: token.number,
         )
         laid = [{"place": one.place, "data": one.data, "metadata": one.metadata} for one in tokens]

@@ -11,12 +11,12 @@ from circuit.storage.records import CaseStatus
 
 
 def is_complete(memory: Memory) -> bool:
-    """Whether no firing holds a token, and every token lies in a terminal place."""
+    """Whether no firing holds a token, and every token lies in a terminal place or only tells what was done."""
     net = memory.net
     # A refresh holds nothing, so it holds up nobody.
     if any(not net.transitions[live.row.transition].refresh for live in memory.firings.values()):
         return False
-    return all(net.places[name].terminal for name in memory.marking.places())
+    return all(net.places[name].resting for name in memory.marking.places())
 
 
 def status_at_rest(memory: Memory, now: datetime) -> CaseStatus:

@@ -264,8 +264,12 @@ def _exchange(
     if transition.keeps_identity:
         old, draft = consumed[0], drafts[0]
         token = Token(old.number, old.version + 1, draft.place, draft.data, draft.metadata, now)
+        more = [Token(next(numbers), 1, draft.place, draft.data, draft.metadata, now) for draft in drafts[1:]]
         marking.move(token)
-        return Effect(binding.consumed_refs, (_image(token),), moves=((token, old.version),))
+        for record in more:
+            marking.put(record)
+        images = (_image(token), *(_image(record, (old.number,)) for record in more))
+        return Effect(binding.consumed_refs, images, puts=tuple(more), moves=((token, old.version),))
     # The numbers are drawn before the marking is touched: drawing may raise.
     made = [Token(next(numbers), 1, draft.place, draft.data, draft.metadata, now) for draft in drafts]
     for token in made:
@@ -324,7 +328,8 @@ def _check_reserved(marking: Marking, binding: Binding) -> None:
 def check_drafts(net: Net, transition: Transition, binding: Binding, drafts: Sequence[Draft]) -> None:
     """Raises `ColourMismatch` for a draft that its place refuses, and `NetError` for too few or too many of them."""
     consumed = binding.consumed
-    if len(drafts) != transition.produced and not transition.fans_out:
+    least = transition.produced
+    if not least <= len(drafts) <= least + (transition.record is not None) and not transition.fans_out:
         raise NetError(f"{transition.name} was given {len(drafts)} tokens to produce")
     for draft in drafts:
         colour = net.places[draft.place].colour

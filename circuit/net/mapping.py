@@ -8,7 +8,7 @@ where it has no `data:`, and no entry of the mapping is written to it but those 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from circuit.errors import MappingError, MergeConflict
@@ -97,6 +97,15 @@ class OutputMapping:
         """The mapping that a mapping as in the workflow file spells. Raises `ValueError`."""
         return cls(tuple(_output_entry(str(target), source) for target, source in value.items()))
 
+    def led(self, elsewhere: Mapping[str, str]) -> OutputMapping:
+        """The mapping where arcs to some places lead to others."""
+        if not elsewhere:
+            return self
+        places = (None if entry.place is None else elsewhere.get(entry.place, entry.place) for entry in self.entries)
+        return OutputMapping(
+            tuple(replace(entry, place=place) for entry, place in zip(self.entries, places, strict=True))
+        )
+
     @property
     def places(self) -> tuple[str, ...]:
         """The places that it names by `to.PLACE.`."""
@@ -179,12 +188,22 @@ def produce(
     *,
     mapped: bool = True,
 ) -> list[Draft]:
-    """The tokens that a firing produces, in the order of its output arcs, each as often as the arc's weight says.
+    """The tokens that a firing produces, in the order of its output arcs, each as often as the arc's weight says; last
+    the record of what it did, where it keeps one.
 
-    Without `mapped` the output mapping is left out, for a firing that goes on without its action's outputs.
-    Raises `MappingError` or `MergeConflict`.
+    Without `mapped` the output mapping is left out, for a firing that goes on without its action's outputs: it has done
+    nothing that could be undone, and no record is kept. Raises `MappingError` or `MergeConflict`.
     """
-    consumed, arcs = binding.consumed, transition.outputs
+    drafts = _produced(transition, binding, outputs, case, mapped=mapped)
+    if transition.record is not None and mapped:
+        drafts.append(_record(transition, transition.record, binding.consumed, drafts))
+    return drafts
+
+
+def _produced(
+    transition: Transition, binding: Binding, outputs: Mapping[str, Any], case: Mapping[str, Any], *, mapped: bool
+) -> list[Draft]:
+    consumed, arcs = binding.consumed, transition.makes
     if len(consumed) == 1 and not transition.lists:
         data, metadata = consumed[0].data, consumed[0].metadata
     else:
@@ -220,7 +239,7 @@ def _fanned(
     entries: Sequence[tuple[OutputEntry, Any]],
 ) -> list[Draft]:
     """The tokens of a transition that makes one of each element of a list. All of them are marked as a group."""
-    lists = [None if arc.each is None else _elements(transition, arc, scope) for arc in transition.outputs]
+    lists = [None if arc.each is None else _elements(transition, arc, scope) for arc in transition.makes]
     size = next(len(found) for found in lists if found is not None)
     if not size and all(found is not None for found in lists):
         raise MappingError(
@@ -231,7 +250,7 @@ def _fanned(
     group = {"id": "0" if first is None else f"{first.number}.{first.version}", "size": size}
     marks: Mapping[str, Any] = metadata.get(FAN_OUT) or {}
     drafts: list[Draft] = []
-    for arc, elements in zip(transition.outputs, lists, strict=True):
+    for arc, elements in zip(transition.makes, lists, strict=True):
         if elements is None:
             own = data if arc.data is None else arc.data.evaluate(scope)
             marked = {**metadata, FAN_OUT: {**marks, transition.label: group}}
@@ -246,6 +265,21 @@ def _fanned(
             marked = {**metadata, FAN_OUT: {**marks, transition.label: {**group, "index": index}}}
             drafts.append(_written(arc, own, marked, named))
     return drafts
+
+
+def _record(transition: Transition, place: str, consumed: Sequence[Token], drafts: Sequence[Draft]) -> Draft:
+    """What tells of a firing: the data of what it consumed and of what it produced, by places; a list where there are
+    several of one place, or how many there are shows only when it fires."""
+    lists = transition.lists | {arc.place for arc in transition.makes if arc.each is not None}
+    data = {"consumed": _by_place(consumed, lists), "produced": _by_place(drafts, lists)}
+    return Draft(place, data, {"undoes": transition.label})
+
+
+def _by_place(tokens: Sequence[Token | Draft], lists: Collection[str]) -> dict[str, Any]:
+    found: dict[str, list[Any]] = {}
+    for token in tokens:
+        found.setdefault(token.place, []).append(token.data)
+    return {place: data[0] if len(data) == 1 and place not in lists else data for place, data in found.items()}
 
 
 def _elements(transition: Transition, arc: OutputArc, scope: Mapping[str, Any]) -> list[Any]:

@@ -72,7 +72,8 @@ class Merge(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Holds tokens of one colour. `capacity` counts tokens that lie there and room that is reserved."""
+    """Holds tokens of one colour. `capacity` counts tokens that lie there and room that is reserved. The tokens of a
+    `record` tell what was done."""
 
     name: str
     colour: Colour | None = None
@@ -82,6 +83,12 @@ class Place:
     failed: bool = False
     dead_letter: bool = False
     ends_case: bool = False
+    record: bool = False
+
+    @property
+    def resting(self) -> bool:
+        """Whether a case may be complete while a token lies here: that of a record goes nowhere by itself."""
+        return self.terminal or self.record
 
     @property
     def ending(self) -> bool:
@@ -133,13 +140,15 @@ class InputArc:
 @dataclass(frozen=True, slots=True)
 class OutputArc:
     """`data`, where given, computes the data of the produced token; else the inputs' data is merged. With `each`, a
-    token is produced for each element of the list that it gives, `most` of them at most."""
+    token is produced for each element of the list that it gives, `most` of them at most. A `record` gets a token that
+    tells what the firing consumed and produced."""
 
     place: str
     weight: int = 1
     data: OutputData | None = None
     each: Expression | None = None
     most: int | None = None
+    record: bool = False
 
     @property
     def note(self) -> str:
@@ -164,14 +173,16 @@ class Transition:
 
     `cancels` are the transitions of which the firings are cancelled when it fires, with the tokens that they hold.
     `label` is what it is called by authors: of `from_any`, each choice is a transition of its own with the same label.
+    `undoes` names the transition of which it undoes firings.
 
-    Derived: `keeps_identity` says whether the one token that goes in is the one that comes out; `produced` is how many
-    tokens come out; `refresh` says that its one token is neither reserved nor moved, and is patched where it lies if it
-    still lies there unchanged; `demand` is how many free tokens the arcs ask of each place in all, since no token is
-    bound by two arcs; `single` is the place of the only arc, where one token of any kind is all that is asked; `simple`
-    says that any tokens will do, as many as the weights say, each place asked by one arc; `lists` are the places whose
-    tokens expressions see as a list, however many there are; `clears` says that firing it takes tokens that it does not
-    bind; `fans_out` that how many tokens come out shows only then.
+    Derived: `makes` are the outputs but for the record of what it did, which goes to the place `record`;
+    `keeps_identity` says whether the one token that goes in is the one that comes out; `produced` is how many tokens
+    come out beside the record; `refresh` says that its one token is neither reserved nor moved, and is patched where it
+    lies if it still lies there unchanged; `demand` is how many free tokens the arcs ask of each place in all, since no
+    token is bound by two arcs; `single` is the place of the only arc, where one token of any kind is all that is asked;
+    `simple` says that any tokens will do, as many as the weights say, each place asked by one arc; `lists` are the
+    places whose tokens expressions see as a list, however many there are; `clears` says that firing it takes tokens
+    that it does not bind; `fans_out` that how many tokens come out shows only then.
     """
 
     name: str
@@ -191,6 +202,9 @@ class Transition:
     on_failure: str | None = None
     cancels: frozenset[str] = frozenset()
     label: str = ""
+    undoes: str = ""
+    makes: tuple[OutputArc, ...] = _derived()
+    record: str | None = _derived()
     consumes: tuple[InputArc, ...] = _derived()
     reads: tuple[InputArc, ...] = _derived()
     inhibits: tuple[InputArc, ...] = _derived()
@@ -217,10 +231,13 @@ class Transition:
             # Of a group that was made of an empty list, there is none to take.
             demand[arc.place] = demand.get(arc.place, 0) + (arc.weight if arc.gather is None else 0)
         several = frozenset(arc.place for arc in binding if arc.several)
-        fans_out = any(arc.each is not None for arc in self.outputs)
-        produced = sum(arc.weight for arc in self.outputs)
+        makes = tuple(arc for arc in self.outputs if not arc.record)
+        fans_out = any(arc.each is not None for arc in makes)
+        produced = sum(arc.weight for arc in makes)
         choosy = any(arc.choosy or arc.several for arc in binding)
         plain = consumed == 1 and len(self.inputs) == 1 and self.guard is None and self.timing is None and not choosy
+        _derive(self, "makes", makes)
+        _derive(self, "record", next((arc.place for arc in self.outputs if arc.record), None))
         _derive(self, "consumes", consumes)
         _derive(self, "reads", modes[Mode.READ])
         _derive(self, "inhibits", modes[Mode.INHIBIT])

@@ -257,13 +257,13 @@ class Timeline:
         if any(self.marking.count(place) for place in self.net.ending):
             return True
         holding = any(not self.net.transitions[binding.transition].refresh for binding in self._running.values())
-        return not holding and all(self.net.places[place].terminal for place in self.marking.places())
+        return not holding and all(self.net.places[place].resting for place in self.marking.places())
 
     def _status(self) -> str:
         held = [self.net.places[place] for place in self.marking.places()]
         if any(place.failed for place in held):
             return "failed"
-        if any(place.ends_case for place in held) or all(place.terminal for place in held):
+        if any(place.ends_case for place in held) or all(place.resting for place in held):
             return "completed"
         if self._idle >= MOST_RUNS:
             return "waiting"

@@ -171,3 +171,45 @@ def test_a_property_that_there_is_not() -> None:
     with pytest.raises(InvalidRequest, match="no property 'luck'"):
         proof_of(review(), "luck")
     assert set(proof_of(review()).verdicts) == {*EVERY, *OF_WORKFLOWS}
+
+
+HANDLED = """
+workflow: handled
+places: {{in: {{initial: true}}, out: {{terminal: true}}, broken: {{}}, mended: {{}}, given_up: {{terminal: true}}}}
+transitions:
+  work: {{from_places: in, to_place: out, action: f, on_failure: broken}}
+  mend: {{from_places: broken, to_place: mended, action: g}}
+  end: {{from_places: {ends}, to_place: given_up}}
+"""
+
+
+def test_what_only_failures_lead_to_is_not_dead_and_is_looked_at_apart() -> None:
+    proof = proof_of(HANDLED.format(ends="mended"))
+    assert proof.faults("w.yaml") == [] and proof.verdicts["dead_transitions"].proven
+    assert proof.about()["left_out"]["handling"] == ["end", "mend"]
+    assert proof.verdicts["failure_ways"].proven
+    assert proof.verdicts["agent_calls"].witness["runs"] == 2, "one that fails, and the one that mends"
+    stuck = proof_of(HANDLED.format(ends="[mended, in]")).verdicts
+    assert stuck["soundness"].proven and stuck["failure_ways"].violated
+    stuck = proof_of(HANDLED.format(ends="[mended, broken]")).verdicts["failure_ways"]
+    assert stuck.violated and stuck.trace == ["work (fails)", "mend"]
+
+
+def test_a_loop_of_steps_that_can_be_undone_is_bounded_and_what_undoes_them_counted() -> None:
+    text = """
+workflow: again
+places: {in: {initial: true}, done: {}, out: {terminal: true}}
+transitions:
+  work:
+    from_places: in
+    to_place: done
+    action: f
+    compensation: {action: {type: function, name: g, retry_config: {max_attempts: 3}}}
+  again: {from_places: done, to_place: in, conditions: [case.fired.again < 2]}
+  undo: {from_places: done, to_place: out, compensates: all}
+"""
+    verdicts = proof_of(text).verdicts
+    for name in ("boundedness", "soundness", "deadlock_freedom", "dead_transitions", "bounded_cycles"):
+        assert verdicts[name].proven, name
+    assert (verdicts["agent_calls"].witness["runs"], verdicts["agent_calls"].witness["calls"]) == (6, 12)
+    assert verdicts["agent_failures"].witness["transitions"] == ["work"]

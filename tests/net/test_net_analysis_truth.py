@@ -75,7 +75,7 @@ def test_of_two_ways_into_a_place_only_the_one_that_cannot_be_gone_is_dead() -> 
         verdict = analyse(net, limits(), ["soundness"]).verdicts["soundness"]
         truth = oracle.truth(net)
         assert truth is not None and verdict.violated
-        assert 0 < len(verdict.witness["dead_transitions"]) and set(verdict.witness["dead_transitions"]) <= truth.dead
+        assert len(verdict.witness["dead_transitions"]) > 0 and set(verdict.witness["dead_transitions"]) <= truth.dead
 
 
 @MANY

@@ -15,7 +15,16 @@ from circuit.cli.main import main
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 DOCUMENT = WORKFLOWS / "documents" / "group_commit.md"
-TESTED = {"hello", "document_review", "research_fork_join", "debate", "plan_and_delegate", "critic_loop", "triage"}
+TESTED = {
+    "hello",
+    "document_review",
+    "research_fork_join",
+    "debate",
+    "plan_and_delegate",
+    "critic_loop",
+    "triage",
+    "journey",
+}
 
 Run = Callable[..., dict[str, Any]]
 
@@ -50,6 +59,14 @@ def test_hello(run: Run) -> None:
     assert case["marking"] == {"said": 1}
     assert case["tokens"][0]["data"] == {"text": "Hello, world!"}
     assert run("hello", "--set", "data.name=Ada")["tokens"][0]["data"] == {"text": "Hello, Ada!"}
+
+
+def test_a_journey_is_given_back_in_the_reverse_order(run: Run) -> None:
+    case = run("journey")
+    assert case["status"] == "completed" and case["marking"] == {"given_back": 1}
+    assert [name for name in fired(case) if "~undo" in name] == ["house~undo", "fly~undo"]
+    told = run("journey", "--set", "data.car=small")
+    assert told["marking"] == {"booked": 1, "~done": 2} and fired(told) == ["fly", "house", "drive"]
 
 
 def test_document_review(run: Run) -> None:

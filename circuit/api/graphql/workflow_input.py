@@ -74,6 +74,12 @@ class TransitionInput:
     merge: str | None = None
     trigger: TriggerInput | None = None
     cancels: JSON | None = strawberry.field(default=None, description="`{regions, places, transitions}`.")
+    compensation: JSON | None = strawberry.field(
+        default=None, description="What undoes a completed firing: `{action}` or `{agent_execution}`, as in the file."
+    )
+    compensates: list[str] | None = strawberry.field(
+        default=None, description="The transitions of which firings are undone when it fires; `[all]` for all."
+    )
 
 
 @strawberry.input(description="The texts of an agent.")

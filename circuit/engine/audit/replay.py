@@ -237,6 +237,8 @@ class Replay:
         moved = Counter(token.place for token in event.produced)
         asked = Counter[str]()
         for arc in transition.outputs:
+            if arc.record and event.skipped is not None:
+                continue
             asked[arc.place] += arc.weight if arc.each is None else _elements(transition, arc.place, event.produced)
         if moved != +asked:
             told = f"{event.transition} produces {_counted(moved)}; its arcs say {_counted(asked)}"

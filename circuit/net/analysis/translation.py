@@ -1,7 +1,10 @@
 """From a coloured net to the net that is analysed: guards, data, time, priorities and who fires are left out.
 
 What is left out only ever keeps transitions from firing, so that the analysed net can do all that the workflow can, and
-more. The way of failures (`on_failure` and dead-letter places) is left out too, and named.
+more. The way of failures (`on_failure` and dead-letter places, and what only they lead to) is left out too, and named:
+`failures` has the net with it.
+
+So are the records of what was done: how many there are is taken to be arbitrary.
 
 So are the filters and keys of arcs, but for what resets and drains leave lying: where that depends on them, the net
 says so (`inexact`). A transition that makes tokens of the elements of a list becomes a step for each length that the
@@ -20,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from circuit.net.analysis.failures import led_to_by_failures
 from circuit.net.analysis.place_net import PlaceNet, Step, arcs
 from circuit.net.structure import Net, Transition
 
@@ -53,13 +57,14 @@ TRIGGERS = frozenset({"auto", "manual", "timer", "message", "agent"})
 @dataclass(frozen=True, slots=True)
 class Translated:
     """The net to analyse. `failing` are the transitions whose way of failure is left out, `letters` the dead-letter
-    places that are, `split` the transitions that became two steps. `inexact` says in words what the net does not show
-    exactly; behaviour is then not decided. `sampled` says of which lists only a few lengths are looked at: what goes
-    wrong with them goes wrong, and nothing else is decided."""
+    places and `handling` the transitions that are with it, `split` those that became two steps. `inexact` says in words
+    what the net does not show exactly; behaviour is then not decided. `sampled` says of which lists only a few lengths
+    are looked at: what goes wrong with them goes wrong, and nothing else is decided."""
 
     net: PlaceNet
     failing: tuple[str, ...] = ()
     letters: tuple[str, ...] = ()
+    handling: tuple[str, ...] = ()
     split: tuple[str, ...] = ()
     inexact: str = ""
     sampled: str = ""
@@ -116,14 +121,18 @@ class _Translation:
     ) -> None:
         self.net, self.tokens, self.holds = net, tokens, holds
         self.letters = {place.name for place in net.places.values() if place.dead_letter}
+        records = {place.name for place in net.places.values() if place.record}
         # A refresh moves no token: it is left out, and data is taken to be arbitrary anyway.
         self.used = [
             one
             for one in net.transitions.values()
             if not one.refresh and not any(arc.place in self.letters for arc in one.inputs)
         ]
+        self.handling, lost = led_to_by_failures(net, self.used, tokens)
+        self.used = [one for one in self.used if one.name not in self.handling]
+        self.apart = self.letters | records | lost
         inputs = [(arc.place, EFFECTS[arc.mode.value]) for one in self.used for arc in one.inputs]
-        self.barred = {arc.place for one in self.used for arc in one.inhibits if not arc.picky}
+        self.barred = {arc.place for one in self.used for arc in one.inhibits if not arc.picky} - records
         self.emptied = {place for place, effect in inputs if effect in (Effect.EMPTY, Effect.DRAIN)}
         self.capacities = {p.name: p.capacity for p in net.places.values() if p.capacity is not None}
         looked_at = self.barred | self.emptied | self.capacities.keys()
@@ -142,7 +151,7 @@ class _Translation:
         self.lengths = {one.label: self._lengths(one) for one in self.used if one.fans_out}
         self.gathered = self._gathered()
         for place in net.places.values():
-            if place.name not in self.letters:
+            if place.name not in self.apart:
                 direct = None if place.name in halved else place.capacity
                 self._place(place.name, tokens.get(place.name, 0), direct, rests=place.terminal)
         for name in [name for name in self.numbers if name in halved]:
@@ -162,8 +171,8 @@ class _Translation:
 
     def _lengths(self, transition: Transition) -> range:
         """How many elements the list may have: none only where something else is made beside its tokens."""
-        least = 0 if any(arc.each is None for arc in transition.outputs) else 1
-        most = next(arc.most for arc in transition.outputs if arc.each is not None)
+        least = 0 if any(arc.each is None for arc in transition.makes) else 1
+        most = next(arc.most for arc in transition.makes if arc.each is not None)
         if most is None or most > _LONGEST:
             self.sampled = f"of the list of {transition.label}, lengths up to {_SAMPLE} are looked at"
             most = _SAMPLE
@@ -184,7 +193,7 @@ class _Translation:
         return set(places)
 
     def _places_of(self, transition: Transition) -> set[str]:
-        return {arc.place for arc in (*transition.inputs, *transition.outputs)} - self.letters
+        return {arc.place for arc in (*transition.inputs, *transition.outputs)} - self.apart
 
     def _place(self, name: str, tokens: int, capacity: int | None, *, rests: bool) -> None:
         number = self.numbers[name] = len(self.numbers)
@@ -206,9 +215,8 @@ class _Translation:
             resting=frozenset(self.resting),
         )
         failing = tuple(one.name for one in self.used if one.acting and one.on_failure)
-        return Translated(
-            net, failing, tuple(sorted(self.letters)), tuple(sorted(self.split)), self.inexact, self.sampled
-        )
+        letters, handling, split = (tuple(sorted(names)) for names in (self.letters, self.handling, self.split))
+        return Translated(net, failing, letters, handling, split, self.inexact, self.sampled)
 
     def _ending(self, step: Step, ending: set[int]) -> Step:
         """Where a token comes into a place that ends the case, nothing is left that could go on."""
@@ -221,6 +229,8 @@ class _Translation:
         begin, whole = _Draft(), transition.name not in self.split
         end = begin if whole else _Draft()
         for arc in transition.inputs:
+            if arc.place in self.apart:
+                continue
             place = self.numbers[arc.place]
             match EFFECTS[arc.mode.value]:
                 case Effect.TAKE if arc.gather is not None:
@@ -255,7 +265,7 @@ class _Translation:
                     pass
         made: dict[str, int] = {}
         for arc in transition.outputs:
-            if arc.place not in self.letters and arc.each is None:
+            if arc.place not in self.apart and arc.each is None:
                 made[arc.place] = made.get(arc.place, 0) + arc.weight
         for name in sorted(transition.cancels & self.split):
             self._stop(transition, name, end)
