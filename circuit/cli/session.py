@@ -64,10 +64,7 @@ def run_session(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings
 
 
 def configure_logging(settings: Settings) -> None:
-    """Logs go to standard error, at the level of the settings."""
-    logger = logging.getLogger("circuit")
-    for handler in [handler for handler in logger.handlers if handler.get_name() == _LOG_HANDLER]:
-        logger.removeHandler(handler)
+    """Logs go to standard error, at the level of the settings; those of the library that sends traces too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.set_name(_LOG_HANDLER)
     if settings.log_format == "json":
@@ -77,5 +74,10 @@ def configure_logging(settings: Settings) -> None:
         handler.setFormatter(JSONFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(settings.log_level.upper())
+    for name in ("circuit", "opentelemetry"):
+        logger = logging.getLogger(name)
+        for old in [old for old in logger.handlers if old.get_name() == _LOG_HANDLER]:
+            logger.removeHandler(old)
+        if name == "circuit" or settings.tracing is not None:
+            logger.addHandler(handler)
+            logger.setLevel(settings.log_level.upper())

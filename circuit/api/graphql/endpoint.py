@@ -33,9 +33,12 @@ from circuit.api.services import Services
 from circuit.errors import CircuitError
 from circuit.expressions.value import exact_json
 from circuit.streams.reader import Reader
+from circuit.tracing import current
 
 logger = logging.getLogger(__name__)
 
+LONGEST_NAME = 100
+"""Characters of the name of an operation, which a client may choose, that are said of it in a trace."""
 MOST_SUBSCRIPTIONS = 100
 """Operations that one WebSocket may have under way."""
 
@@ -154,7 +157,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         content = super().parse_json(data)
         if not isinstance(content, dict) or not _names_operation(cast("dict[str, Any]", content)):
             raise HTTPException(400, "The body must be an object with `query`, and `operationName` as text if at all.")
-        return cast("dict[str, Any]", content)
+        said = cast("dict[str, Any]", content)
+        span = current()
+        if span is not None and said.get("operationName"):
+            span.set({"graphql.operation.name": said["operationName"][:LONGEST_NAME]})
+        return said
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:
         response = await super().get_sub_response(request)
