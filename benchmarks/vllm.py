@@ -2,11 +2,12 @@
 
 Both sides load the same model with the same options and answer the same prompts, in turns: vLLM by `LLM.generate`, all
 prompts at once as tokens that were made before; Circuit by as many cases, each started, fired, streamed to a reader and
-stored in Postgres. The rate is tokens generated a second, of the best round of each side.
+stored in Postgres. There are several times as many prompts as fit into a batch, so that it is full but for the end.
+The rate is tokens generated a second, of the best round of each side; beside it is the median of the rounds' ratios.
 
-Without `--model` a Llama of random weights is made; its width and depth are such that a CPU computes for longer than
-Python talks. A real model, on a GPU: `--model /models/Qwen3-8B --option gpu_memory_utilization=0.4 --requests 256`
-(both sides are loaded at once).
+Without `--model` Llamas of random weights are made, in the shapes of `SIZES`: a toy, whose step costs an engine about
+as much as a call of a Python function, and what small models cost. A real model, on a GPU: `--model /models/Qwen3-8B
+--option gpu_memory_utilization=0.4 --batch 256` (both sides are loaded at once).
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import importlib.metadata
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -30,12 +34,27 @@ import yaml
 from rich.console import Console
 
 from benchmarks import results
+from benchmarks.gauge import Gauge
 from benchmarks.results import Row, rate
 from circuit.app import Circuit
+from circuit.providers.vllm.model import HostedModel
 from circuit.providers.vllm.spec import ModelSpec
 from circuit.settings import Settings
+from circuit.storage import embedded, schema
 
 WORDS = ("a", "agent", "case", "clear", "draft", "fires", "its", "net", "of", "paper", "place", "reads", "the", "token")
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "toy": {},
+    "135M": {
+        "hidden": 576, "layers": 30, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3,
+        "words": 49_035, "tie_word_embeddings": True,
+    },
+    "0.5B": {
+        "hidden": 896, "layers": 24, "intermediate_size": 4864, "num_attention_heads": 14, "num_key_value_heads": 2,
+        "words": 151_819, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+"""The shapes of the models that are made: the latter two are those of SmolLM2-135M and Qwen2.5-0.5B."""
 ON_CPU: Mapping[str, Any] = {"enforce_eager": True, "distributed_executor_backend": "uni", "max_model_len": 1024}
 SMALL = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1"}
 
@@ -46,6 +65,25 @@ def prompts(options: argparse.Namespace, number: int) -> list[str]:
     """The prompts of one round, the same for both sides and others than those of all other rounds."""
     source = random.Random(number)
     return [" ".join(source.choices(WORDS, k=options.words)) for _ in range(options.requests)]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one side did with the prompts of a round: tokens generated, steps of the engine, seconds, and the seconds of
+    CPU of its parts."""
+
+    tokens: int
+    steps: int
+    seconds: float
+    cpu: Mapping[str, float]
+
+    @property
+    def speed(self) -> float:
+        return self.tokens / self.seconds
+
+    def told(self) -> dict[str, Any]:
+        spent = {part: round(seconds * 1000 / self.tokens, 3) for part, seconds in self.cpu.items()}
+        return {"tokens_a_second": round(self.speed, 1), "steps": self.steps, "cpu_s_a_1000_tokens": spent}
 
 
 class Offline:
@@ -59,19 +97,24 @@ class Offline:
         told = {"model": self._options.model, "engine": self._options.engine, "tokens": self._options.tokens}
         program = [sys.executable, "-m", "benchmarks.vllm", "--offline", json.dumps(told)]
         self._process = await asyncio.create_subprocess_exec(
-            *program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**24
+            *program,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=2**24,
+            start_new_session=True,
         )
         await self._answer()
 
-    async def round(self, texts: Sequence[str]) -> tuple[int, float]:
-        """How many tokens were generated, and in how many seconds."""
+    async def round(self, texts: Sequence[str]) -> Round:
         assert self._process is not None and self._process.stdin is not None
+        before = _cpu(self._process.pid)
         self._process.stdin.write(json.dumps(texts).encode() + b"\n")
-        return tuple(await self._answer())
+        tokens, steps, took = await self._answer()
+        return Round(tokens, steps, took, {"vllm": _cpu(self._process.pid) - before})
 
     async def stop(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
 
     async def _answer(self) -> Any:
@@ -89,6 +132,14 @@ def offline(told: Mapping[str, Any]) -> None:
     llm = LLM(model=told["model"], **told["engine"])
     tokenizer = llm.get_tokenizer()
     parameters = SamplingParams(max_tokens=told["tokens"], temperature=0.7, ignore_eos=True)
+    stepped, steps = llm.llm_engine.step, 0
+
+    def step() -> Any:
+        nonlocal steps
+        steps += 1
+        return stepped()
+
+    llm.llm_engine.step = step
     print("ANSWER []", flush=True)
     for line in sys.stdin:
         given = [
@@ -99,10 +150,11 @@ def offline(told: Mapping[str, Any]) -> None:
             )
             for text in json.loads(line)
         ]
+        steps = 0
         began = time.perf_counter()
         outputs = llm.generate(given, parameters, use_tqdm=False)
         took = time.perf_counter() - began
-        print("ANSWER", json.dumps([sum(len(one.outputs[0].token_ids) for one in outputs), took]), flush=True)
+        print("ANSWER", json.dumps([sum(len(one.outputs[0].token_ids) for one in outputs), steps, took]), flush=True)
 
 
 def workflow(options: argparse.Namespace) -> str:
@@ -134,73 +186,110 @@ def workflow(options: argparse.Namespace) -> str:
     )
 
 
-async def inside(circuit: Circuit, texts: Sequence[str]) -> tuple[int, float]:
+class Inside:
     """The same through Circuit: a case for each prompt, and a reader of each case."""
 
-    async def one(text: str) -> int:
-        case = await circuit.start("throughput", {"text": text})
-        async with aclosing(circuit.stream(case)) as happenings:
+    def __init__(self, circuit: Circuit, gauge: Gauge, model: HostedModel) -> None:
+        self._circuit = circuit
+        self._gauge = gauge
+        self._model = model
+
+    async def round(self, texts: Sequence[str]) -> Round:
+        before, stepped = self._spent(), await self._steps()
+        began = time.perf_counter()
+        counts = await asyncio.gather(*map(self._one, texts))
+        took = time.perf_counter() - began
+        cpu = {part: seconds - before[part] for part, seconds in self._spent().items()}
+        return Round(sum(counts), await self._steps() - stepped, took, cpu)
+
+    async def _one(self, text: str) -> int:
+        case = await self._circuit.start("throughput", {"text": text})
+        async with aclosing(self._circuit.stream(case)) as happenings:
             async for _ in happenings:
                 pass
-        view = await circuit.case(case)
+        view = await self._circuit.case(case)
         return int(view.executions[0].usage["output_tokens"])
 
-    began = time.perf_counter()
-    counts = await asyncio.gather(*map(one, texts))
-    return sum(counts), time.perf_counter() - began
+    async def _steps(self) -> int:
+        return int((await self._model.counts())["vllm:iteration_tokens_total_count"])
+
+    def _spent(self) -> dict[str, float]:
+        """Seconds of CPU so far: of this process, of Postgres, of the model's process, and of its engine."""
+        host = self._model.view().pid
+        own = sum(psutil.Process(host).cpu_times()[:2])
+        parts = {"circuit": time.process_time(), "postgres": self._gauge.cpu(), "host": own}
+        return {**parts, "engine": _cpu(host) - own}
 
 
-async def measure(options: argparse.Namespace, home: Path) -> list[Row]:
-    """Both sides in turns."""
-    variables = {**os.environ, "CIRCUIT_HOME": str(home), "MAX_CONCURRENT_EXECUTIONS": str(options.requests)}
+async def measure(options: argparse.Namespace, name: str, gauge: Gauge, home: Path) -> Row:
+    """Both sides in turns, with the model that `options` say, called `name`."""
+    url = await gauge.fresh(f"vllm-{name}")
+    await schema.upgrade(url)
+    limit = {"MAX_CONCURRENT_EXECUTIONS": str(options.requests), "CIRCUIT_DATABASE_URL": url}
+    variables = {**os.environ, "CIRCUIT_HOME": str(home), **limit}
     other = Offline(options)
-    rounds: dict[str, list[float]] = {"vllm": [], "circuit": []}
-    cost: dict[str, int] = {}
+    rounds: dict[str, list[Round]] = {"vllm": [], "circuit": []}
     try:
         async with Circuit.open(settings=Settings.from_environment(variables)) as circuit:
             published = await circuit.load(workflow(options))
             provider = published.agents["writer"].provider
             spec = {"type": provider.type, "model": provider.model, "options": provider.options}
-            console.print("loading both sides ...")
-            await asyncio.gather(circuit.registry.models.model(ModelSpec.of(spec)).loaded(), other.start())
-            (held,) = circuit.registry.models.views()
+            console.print(f"{name}: loading both sides ...")
+            model = circuit.registry.models.model(ModelSpec.of(spec))
+            await asyncio.gather(model.loaded(), other.start())
+            sides: dict[str, Offline | Inside] = {"vllm": other, "circuit": Inside(circuit, gauge, model)}
             for number in range(options.rounds + 1):
-                texts = prompts(options, number)
-                for name in rounds:
-                    before = _spent(held.pid)
-                    tokens, took = await (other.round(texts) if name == "vllm" else inside(circuit, texts))
-                    if name == "circuit":
-                        after = _spent(held.pid)
-                        cost = {part: round((after[part] - before[part]) / tokens * 1e6) for part in before}
-                    speed = tokens / took
-                    console.print(f"round {number} {name:8} {tokens:7,} tokens in {took:6.2f} s: {speed:8,.1f}/s")
+                # Round 0 warms both up; then each goes first in turn.
+                for side in sorted(sides, reverse=number % 2 == 0):
+                    done = await sides[side].round(prompts(options, number))
                     if number:
-                        # Round 0 warms both up.
-                        rounds[name].append(round(speed, 1))
-            console.print(f"CPU a token, in µs: {cost}")
+                        rounds[side].append(done)
+                    console.print(f"{name} round {number} {side:8} {done.tokens:7,} tokens {done.told()}")
     finally:
         await other.stop()
+    ratios = [ours.speed / theirs.speed for ours, theirs in zip(rounds["circuit"], rounds["vllm"], strict=True)]
     told = {
+        "model": options.about,
+        "device": "cpu" if options.cpu else "gpu",
+        "batch": options.batch,
         "requests": options.requests,
         "prompt_words": options.words,
         "output_tokens": options.tokens,
-        "model": options.about,
-        "device": "cpu" if options.cpu else "gpu",
-        "rounds": rounds,
-        "cpu_us_a_token": cost,
+        "median_of_ratios": round(median(ratios), 3),
+        "rounds": {side: [one.told() for one in done] for side, done in rounds.items()},
     }
-    row = rate("vllm_inside", max(rounds["circuit"]), max(rounds["vllm"]), "tokens/s", **told)
-    console.print(f"Circuit gives {row['ratio']:.1%} of the tokens a second that vLLM gives alone")
-    return [row]
+    best = {side: max(one.speed for one in done) for side, done in rounds.items()}
+    row = rate(f"vllm_inside_{name}", best["circuit"], best["vllm"], "tokens/s", **told)
+    console.print(
+        f"{name}: Circuit gives {row['ratio']:.1%} of the tokens a second that vLLM gives alone"
+        f" (median of the rounds {median(ratios):.1%})"
+    )
+    return row
 
 
-def _spent(host: int | None) -> dict[str, float]:
-    """Seconds of CPU so far: of this process, of the model's process, and of its engine."""
-    found = {"circuit": time.process_time()}
-    model = psutil.Process(host)
-    found["host"] = sum(model.cpu_times()[:2])
-    found["engine"] = sum(sum(child.cpu_times()[:2]) for child in model.children(recursive=True))
-    return found
+async def _measure_all(options: argparse.Namespace, folder: Path, url: str) -> list[Row]:
+    gauge = await Gauge.open(url)
+    rows: list[Row] = []
+    try:
+        for name in [Path(options.model).name] if options.model else options.sizes.split(","):
+            chosen = argparse.Namespace(**vars(options))
+            if options.model:
+                chosen.about = options.model
+            else:
+                from tests.vllm.tiny_model import make_model
+
+                chosen.about = f"random Llama, {name}"
+                chosen.model = str(await asyncio.to_thread(make_model, folder / name, **SIZES[name]))
+            rows.append(await measure(chosen, name, gauge, folder / "home"))
+    finally:
+        await gauge.close()
+    return rows
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU so far of a process and all that it started."""
+    process = psutil.Process(pid)
+    return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
 
 
 def _installed(name: str) -> bool:
@@ -223,12 +312,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.vllm", description=__doc__)
     parser.add_argument("--model", default="", help="a folder, or a name on the hub (default: one of random weights)")
     parser.add_argument("--option", action="append", default=[], type=_option, help="an engine argument, NAME=VALUE")
-    parser.add_argument("--requests", type=int, default=48, help="prompts a round (default 48)")
-    parser.add_argument("--words", type=int, default=20, help="words a prompt (default 20)")
+    parser.add_argument("--sizes", default=",".join(SIZES), help="which models are made (default: all of SIZES)")
+    parser.add_argument("--batch", type=int, default=32, help="requests in one batch (default 32)")
+    parser.add_argument("--requests", type=int, help="prompts a round (default: four batches)")
+    parser.add_argument("--words", type=int, default=10, help="words a prompt (default 10)")
     parser.add_argument("--tokens", type=int, default=96, help="tokens of each answer (default 96)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each side (default 3)")
-    parser.add_argument("--hidden", type=int, default=768, help="width of the model that is made (default 768)")
-    parser.add_argument("--layers", type=int, default=12, help="its layers (default 12)")
     parser.add_argument("--output", type=Path, default=results.LATEST, help="where the results go")
     parser.add_argument("--offline", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -238,16 +327,16 @@ def main() -> None:
     options.cpu = _installed("vllm-cpu")
     if options.cpu:
         os.environ.update({name: os.environ.get(name, value) for name, value in SMALL.items()})
-    options.engine = {**(ON_CPU if options.cpu else {}), "max_num_seqs": options.requests, **dict(options.option)}
+    options.requests = options.requests or 4 * options.batch
+    options.engine = {**(ON_CPU if options.cpu else {}), "max_num_seqs": options.batch, **dict(options.option)}
     with tempfile.TemporaryDirectory(prefix="circuit-bench-", dir="/tmp") as directory:
         folder = Path(directory)
         folder.chmod(0o755)
-        options.about = options.model or f"random Llama, width {options.hidden}, {options.layers} layers"
-        if not options.model:
-            from tests.vllm.tiny_model import make_model
-
-            options.model = str(make_model(folder / "model", hidden=options.hidden, layers=options.layers))
-        rows = asyncio.run(measure(options, folder / "home"))
+        server = embedded.start(folder / "home")
+        try:
+            rows = asyncio.run(_measure_all(options, folder, server.url))
+        finally:
+            server.stop()
     results.write(rows, options.output)
     console.print(f"written to {options.output}")
 

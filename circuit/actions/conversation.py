@@ -53,9 +53,9 @@ class Conversation:
         begun = journal.recorded(STEP)
         if begun is None:
             begun = await journal.record(STEP, {"messages": await memory.length()})
-        told = await memory.recall(begun["messages"]) if begun["messages"] else ()
+        known = await memory.recall(begun["messages"]) if begun["messages"] else ()
         return cls(
-            which, str(agent["id"]), token, tuple(_told(said) for _, said in told), tuple(number for number, _ in told)
+            which, str(agent["id"]), token, tuple(told(said) for _, said in known), tuple(number for number, _ in known)
         )
 
     def before(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -65,20 +65,27 @@ class Conversation:
 
     def exchange(self, asked: Sequence[Message], result: AgentResult) -> Exchange:
         """What the run that was `asked` adds: a summary of what had to go, the question, the calls, the answer."""
-        said = [message_json(message) for message in asked]
-        for message, speaker in zip(result.said, result.speakers, strict=True):
-            by = {} if speaker == self.agent_id else {"agent_id": speaker}
-            said.append({**message_json(message), **by})
-        if len(orjson.dumps(said)) > EXCHANGE_LIMIT // 2:
-            # Results of tools may be large without end; what was asked and answered counts.
-            said = [*said[: len(asked)], *said[-1:]]
-        if result.recap is not None:
-            summary = message_json(Message.text(Role.USER, result.recap.text))
-            said.insert(0, {**summary, "role": _SUMMARY, "covers": self.upto[result.recap.recalled - 1]})
-        return Exchange(self.id, self.agent_id, self.token, said)
+        return Exchange(self.id, self.agent_id, self.token, added(asked, result, self.agent_id, self.upto))
 
 
-def _told(said: Mapping[str, Any]) -> Message:
+def added(asked: Sequence[Message], result: AgentResult, agent_id: str, upto: Sequence[int]) -> list[dict[str, Any]]:
+    """What a run that was `asked` adds to a conversation of `agent_id`, as JSON. `upto` are the numbers of the last
+    messages that were known with each that was recalled."""
+    said = [message_json(message) for message in asked]
+    for message, speaker in zip(result.said, result.speakers, strict=True):
+        by = {} if speaker == agent_id else {"agent_id": speaker}
+        said.append({**message_json(message), **by})
+    if len(orjson.dumps(said)) > EXCHANGE_LIMIT // 2:
+        # Results of tools may be large without end; what was asked and answered counts.
+        said = [*said[: len(asked)], *said[-1:]]
+    if result.recap is not None:
+        summary = message_json(Message.text(Role.USER, result.recap.text))
+        said.insert(0, {**summary, "role": _SUMMARY, "covers": upto[result.recap.recalled - 1]})
+    return said
+
+
+def told(said: Mapping[str, Any]) -> Message:
+    """A message, as the memory of a conversation has it, for a model."""
     if said["role"] == _SUMMARY:
         return recap(text_of(message_from({**said, "role": "user"}).parts))
     return message_from(said)

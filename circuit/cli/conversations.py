@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +13,7 @@ from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
-    from circuit.engine.conversations import MessageView
+    from circuit.engine.conversations import ConversationView, MessageView
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The id of a conversation.")]
@@ -40,14 +40,8 @@ def list_conversations(
         found = await circuit.conversations.list(circuit.principal, agent_id=agent, case=about, limit=limit)
         if as_json:
             terminal.result([one.as_dict() for one in found])
-        elif not found:
-            terminal.line("no conversations")
         else:
-            cells = [
-                (one.id, one.agent_id, one.token or one.case_id or f"fork of {one.forked_from}", str(one.messages))
-                for one in found
-            ]
-            terminal.table(("conversation", "agent", "about", "messages"), cells)
+            print_list(found, terminal)
         return 0
 
     return _with_circuit(body, as_json=as_json)
@@ -74,7 +68,7 @@ def show(
             return 0
         terminal.line(one_line(f"conversation {found.id} of {found.agent_id}, {found.messages} messages"))
         for one in said:
-            _print(one, terminal)
+            print_message(one, terminal)
         return 0
 
     return _with_circuit(body, as_json=as_json)
@@ -105,7 +99,22 @@ def fork(
     return _with_circuit(body, as_json=as_json)
 
 
-def _print(said: MessageView, terminal: Terminal) -> None:
+def print_list(found: Sequence[ConversationView], terminal: Terminal) -> None:
+    """Conversations as a table."""
+    if not found:
+        terminal.line("no conversations")
+        return
+    cells = [(one.id, one.agent_id, _about(one), str(one.messages)) for one in found]
+    terminal.table(("conversation", "agent", "about", "messages"), cells)
+
+
+def _about(one: ConversationView) -> str:
+    fork = None if one.forked_from is None else f"fork of {one.forked_from}"
+    return one.token or one.case_id or fork or "chat"
+
+
+def print_message(said: MessageView, terminal: Terminal) -> None:
+    """A message, each part on a line."""
     for part in said.parts:
         text = _text(part)
         if text:

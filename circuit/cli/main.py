@@ -15,6 +15,7 @@ from circuit.cli import (
     audit,
     budgets,
     cases,
+    chat,
     conversations,
     costs,
     database,
@@ -84,7 +85,7 @@ app.command("cancel")(cases.cancel)
 app.command("fsck")(audit.fsck)
 app.command("serve")(serve.serve)
 app.command("worker")(serve.worker)
-app.command("chat")(trial.chat)
+app.command("chat")(chat.chat)
 app.add_typer(agents.agents_app, name="agents")
 app.add_typer(trial.tools_app, name="tools")
 app.add_typer(models.app, name="models")

@@ -1,4 +1,4 @@
-"""Trying agents and their tools, outside of any case: `circuit agents test`, `circuit chat`, `circuit tools`.
+"""Trying agents and their tools, outside of any case: `circuit agents test`, `circuit tools`.
 
 What is said here is in no journal: a run that is interrupted is over.
 """
@@ -20,7 +20,7 @@ from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, clean, compact, one_line
 from circuit.cli.token import parse_object
 from circuit.cli.workflows import JsonOption
-from circuit.errors import CircuitError, InvalidRequest, ToolDenied
+from circuit.errors import InvalidRequest, ToolDenied
 from circuit.events import StreamDelta, StreamType
 from circuit.settings import Settings, with_actions
 from circuit.spend import Spend
@@ -68,7 +68,7 @@ def test_agent(
     async def body() -> int:
         from circuit.agents.prompt import build_messages, prompt_values
 
-        async with _opened(settings, found, model, terminal) as stage:
+        async with staged(settings, found, model, terminal) as stage:
             named = prompt_values(inputs=values, tokens=(), workflow_id="", history_count=0)
             result = await stage.run(build_messages(stage.texts, named, values))
         if as_json:
@@ -85,43 +85,6 @@ def test_agent(
         elif result.output is not None:
             terminal.line(compact(result.output))
         return 0
-
-    return run_session(body, settings)
-
-
-def chat(
-    source: SourceArgument,
-    agent: AgentArgument = None,
-    model: ModelOption = None,
-    actions: ActionsOption = None,
-) -> int:
-    """Talk to an agent in the terminal. Its tools are shown as it calls them. End with an empty line or Ctrl-D.
-
-    \b
-    Example: circuit chat workflows/hello.yaml --model ollama:qwen3
-    """
-    terminal = Terminal()
-    settings = with_actions(Settings.from_environment(), actions)
-    found = chosen(source, agent, terminal)
-
-    async def body() -> int:
-        from circuit.agents.prompt import build_messages, prompt_values
-        from circuit.providers.messages import Message, Role
-
-        async with _opened(settings, found, model, terminal) as stage:
-            named = prompt_values(inputs={}, tokens=(), workflow_id="", history_count=0)
-            messages = tuple(one for one in build_messages(stage.texts, named) if one.role == Role.SYSTEM)
-            while True:
-                said = await asyncio.to_thread(_read_line)
-                if not said.strip():
-                    return 0
-                try:
-                    result = await stage.run((*messages, Message.text(Role.USER, said)), schema=False)
-                except CircuitError as error:
-                    # One answer failed; the conversation goes on from before it.
-                    terminal.note(one_line(f"{error.code}: {error.message}"))
-                    continue
-                messages = result.messages
 
     return run_session(body, settings)
 
@@ -143,7 +106,7 @@ def list_tools(
     found = chosen(source, agent, terminal)
 
     async def body() -> int:
-        async with _opened(settings, found, None, terminal) as stage:
+        async with staged(settings, found, None, terminal) as stage:
             tools = list(stage.tools.values())
         if as_json:
             specs = [tool.spec for tool in tools]
@@ -183,7 +146,7 @@ def call_one_tool(
         from circuit.agents.policy import Policies, Record
         from circuit.agents.tools import ToolContext, call_tool, check_arguments
 
-        async with _opened(settings, found, None, terminal) as stage:
+        async with staged(settings, found, None, terminal) as stage:
             called = stage.tools.get(tool)
             if called is None:
                 known = ", ".join(stage.tools) or "none"
@@ -199,7 +162,7 @@ def call_one_tool(
     return run_session(body, settings)
 
 
-class _Stage:
+class Stage:
     """An agent outside of any case: its tools, its model, and the terminal as its reader."""
 
     def __init__(
@@ -209,6 +172,7 @@ class _Stage:
         self._config = config
         self._action = action
         self._terminal = terminal
+        self._runs = 0
 
     @property
     def texts(self) -> PromptTexts:
@@ -216,11 +180,18 @@ class _Stage:
 
         return prompt_texts(self._config["agent"])
 
-    async def run(self, messages: tuple[Message, ...], *, schema: bool = True) -> AgentResult:
+    async def run(self, messages: tuple[Message, ...], *, schema: bool = True, recalled: int = 0) -> AgentResult:
+        """Have the agent answer. So many messages behind the system's are of earlier runs: `recalled`."""
         from circuit.actions.agent import agent_run
 
         agent = self._config["agent"]
-        run = replace(agent_run(agent, agent["provider"], messages), execution_id=_CASE)
+        run = replace(
+            agent_run(agent, agent["provider"], messages),
+            execution_id=_CASE,
+            recalled=recalled,
+            occurrence=self._runs,
+        )
+        self._runs += 1
         if not schema:
             run = replace(run, output_schema=None)
         reader = _Reader(self._terminal)
@@ -231,7 +202,8 @@ class _Stage:
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, found: Chosen, model: str | None, terminal: Terminal) -> AsyncGenerator[_Stage]:
+async def staged(settings: Settings, found: Chosen, model: str | None, terminal: Terminal) -> AsyncGenerator[Stage]:
+    """The agent with its tools and its model, or the one that `model` names."""
     from circuit.actions.agent import AgentAction
     from circuit.actions.functions import collect
     from circuit.actions.tools import Toolbox
@@ -253,7 +225,7 @@ async def _opened(settings: Settings, found: Chosen, model: str | None, terminal
     try:
         registry.check(agent["provider"])
         tools = await toolbox.tools(agent, _CASE)
-        yield _Stage(config, AgentAction(registry, toolbox=toolbox), tools, terminal)
+        yield Stage(config, AgentAction(registry, toolbox=toolbox), tools, terminal)
     finally:
         await toolbox.aclose()
         await registry.aclose()
@@ -286,7 +258,7 @@ class _Reader:
 
     async def ask_person(self, key: str, payload: Mapping[str, Any], **_: Any) -> Mapping[str, Any]:
         self._line(f"? {payload['tool']} {compact(payload['arguments'], _WIDTH)}")
-        said = await asyncio.to_thread(_read_line, "  allow it? [y/N] ")
+        said = await asyncio.to_thread(read_line, "  allow it? [y/N] ")
         return {"approved": said.strip().lower() in ("y", "yes")}
 
     async def hold(self, most: Spend) -> int | None:
@@ -314,7 +286,8 @@ class _Reader:
         self._open = not text.endswith("\n")
 
 
-def _read_line(prompt: str = "you> ") -> str:
+def read_line(prompt: str = "you> ") -> str:
+    """A line of standard input, asked for where somebody sits there; empty at its end."""
     if sys.stdin.isatty():
         sys.stderr.write(prompt)
         sys.stderr.flush()

@@ -2,7 +2,8 @@
 
 A conversation is one agent's in one case, or about one token of it. It has one writer, the owner of the case, and
 grows only when a firing completes, in the same commit: what was said by a run that failed is not in it, and nothing is
-in it twice. A fork is a copy, so that nobody else ever adds to it.
+in it twice. A fork is a copy, so that nobody else ever adds to it. One that belongs to no case is a chat's: whoever
+adds to it says what was said last.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from uuid import UUID
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.views import instant
-from circuit.errors import InvalidRequest, NotFound
+from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource, Numbered
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
@@ -192,15 +193,44 @@ class Conversations:
             said = await conversations.messages(connection, principal.tenant, row.id, after=after, limit=limit)
         return [MessageView.of(one) for one in said]
 
-    async def fork(self, principal: Principal, conversation: str, after: int | None = None) -> ConversationView:
-        """Make a conversation of the messages up to `after` (all of them, without it) of another one. It belongs to no
-        case; a case may start from it. Raises `NotFound`, `InvalidRequest`, `Forbidden`."""
+    def memory(self, principal: Principal, conversation: str) -> Memory:
+        """What a conversation tells its agent. Raises `NotFound` for what is no id."""
+        return Memory(self._database, principal.tenant, named(conversation))
+
+    async def begin(self, principal: Principal, agent_id: str, said: Sequence[Mapping[str, Any]]) -> ConversationView:
+        """Make a conversation that belongs to no case, of these first messages, as JSON. Raises `Forbidden`."""
+        principal.require(Permission.RUN)
+        made = self._ids.uuid()
+        async with self._database.transaction(principal.tenant) as connection:
+            await conversations.begin(connection, principal.tenant, made, agent_id, principal.subject)
+            await conversations.add(connection, principal.tenant, made, 0, said)
+            await ledger.note(connection, principal, "conversation.begin", made, agent=agent_id)
+            return ConversationView.of(present(await conversations.find(connection, principal.tenant, made), str(made)))
+
+    async def add(self, principal: Principal, conversation: str, after: int, said: Sequence[Mapping[str, Any]]) -> None:
+        """Add messages, as JSON, behind the last one, `after`. Raises `NotFound`, `Forbidden`, and `Conflict` where it
+        is not the last one any more, or where the conversation is a case's: that one adds to it itself."""
+        principal.require(Permission.RUN)
+        async with self._database.transaction(principal.tenant) as connection:
+            row = present(await conversations.find(connection, principal.tenant, named(conversation)), conversation)
+            if row.case_id is not None:
+                raise Conflict(f"conversation {conversation} is case {row.case_id}'s, which alone adds to it; fork it")
+            if not await conversations.add(connection, principal.tenant, row.id, after, said):
+                raise Conflict(f"somebody else went on with conversation {conversation}; continue it anew, or fork it")
+
+    async def fork(
+        self, principal: Principal, conversation: str, after: int | None = None, *, agent_id: str | None = None
+    ) -> ConversationView:
+        """Make a conversation of the messages up to `after` (all of them, without it) of another one, for its agent or
+        this one. It belongs to no case; a case may start from it. Raises `NotFound`, `InvalidRequest`, `Forbidden`."""
         principal.require(Permission.RUN)
         which, fork = named(conversation), self._ids.uuid()
         async with self._database.transaction(principal.tenant) as connection:
             source = present(await conversations.find(connection, principal.tenant, which), conversation)
             copied = check_after(source, after)
-            await conversations.fork(connection, principal.tenant, source, copied, fork, created_by=principal.subject)
+            await conversations.fork(
+                connection, principal.tenant, source, copied, fork, created_by=principal.subject, agent_id=agent_id
+            )
             await ledger.note(connection, principal, "conversation.fork", fork, source=conversation)
             return ConversationView.of(present(await conversations.find(connection, principal.tenant, fork), str(fork)))
 

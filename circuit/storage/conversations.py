@@ -4,13 +4,14 @@ writer, in the commit that completes the firing.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, func, insert, literal, select
+from sqlalchemy import Uuid, func, literal, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.storage import rows
@@ -137,6 +138,33 @@ async def recalled(conn: AsyncConnection, tenant: int, which: UUID, upto: int, m
     found = await conn.execute(query.order_by(table.seq.desc()).limit(most))
     said = [_said(row) for row in found.mappings()][::-1]
     return said if summary is None else [_said(summary), *said]
+
+
+async def begin(conn: AsyncConnection, tenant: int, which: UUID, agent_id: str, created_by: str) -> None:
+    """Make a conversation that is about no case."""
+    made = {"tenant_id": tenant, "conversation_id": which, "agent_id": agent_id, "created_by": created_by}
+    await conn.execute(insert(conversation).values(made))
+
+
+async def add(conn: AsyncConnection, tenant: int, which: UUID, after: int, said: Sequence[Mapping[str, Any]]) -> bool:
+    """Add these messages (`role`, `parts`, perhaps `agent_id` and `covers`) behind the message `after`, which is the
+    last one. False where it is not, or not any more: then the transaction must not be committed."""
+    if await length(conn, tenant, which) != after:
+        return False
+    values = [
+        {
+            "tenant_id": tenant,
+            "conversation_id": which,
+            "seq": after + number,
+            "role": one["role"],
+            "parts": list(one["parts"]),
+            "agent_id": one.get("agent_id"),
+            "covers": one.get("covers"),
+        }
+        for number, one in enumerate(said, 1)
+    ]
+    made = insert(message).values(values).on_conflict_do_nothing().returning(message.c.seq)
+    return len((await conn.execute(made)).all()) == len(values)
 
 
 async def fork(

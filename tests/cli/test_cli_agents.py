@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from circuit.cli.main import main
-from tests.cli.commanding import Command
+from tests.cli.commanding import Command, Outcome
 
 CLERK = """
 workflow: clerk
@@ -25,6 +25,18 @@ agents:
     policies: [{deny: fs.edit_file}]
 transitions:
   work: {from_places: asked, to_place: answered, agent_execution: {agent_id: clerk, input_mapping: {name: data.name}}}
+"""
+
+
+TALKER = """
+workflow: talker
+places: {asked: {initial: true}, answered: {terminal: true}}
+agents:
+  talker:
+    llm_provider: {type: scripted, responses: ["Ada.", "Today."]}
+    prompts: {system: "You talk."}
+transitions:
+  talk: {from_places: asked, to_place: answered, agent_execution: talker}
 """
 
 
@@ -79,9 +91,47 @@ def test_a_chat_goes_on_until_nothing_is_said(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Write something.\nAnd again.\n"))
     assert main(["chat", str(file)]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "nothing of this conversation is kept: " in err
     assert out.count("> fs.write_file") == 2
     assert out.count("Written, {name}.") == 2
+
+
+def test_a_chat_is_kept_continued_listed_and_copied(
+    circuit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "talker.yaml"
+    file.write_text(TALKER)
+
+    def chat(said: str, *arguments: str) -> Outcome:
+        monkeypatch.setattr("sys.stdin", io.StringIO(said))
+        return circuit("chat", file, *arguments, CIRCUIT_HOME=str(tmp_path / "home"))
+
+    first = chat("Who?\nBy when?\n")
+    assert (first.code, first.out.splitlines()) == (0, ["Ada.", "Today."])
+    [told] = [line for line in first.err.splitlines() if "--continue" in line]
+    conversation = told.rpartition(" ")[2]
+    again = chat("And now?\n", "--continue", conversation)
+    # The agent hears what was said before, and so does who goes on with it.
+    assert [line.partition(": ")[2] for line in again.out.splitlines()[:4]] == ["Who?", "Ada.", "By when?", "Today."]
+    shown = circuit("conversations", "show", conversation, "--json").json
+    assert [(one["role"], one["parts"][0]["text"]) for one in shown["said"]] == [
+        ("user", "Who?"), ("assistant", "Ada."), ("user", "By when?"), ("assistant", "Today."),
+        ("user", "And now?"), ("assistant", "Ada."),
+    ]  # fmt: skip
+    assert conversation in circuit("chat", file, "--list").out
+    assert conversation in circuit("chat", "--list").out
+    # What nobody keeps, and what belongs to somebody else.
+    assert "--continue" not in chat("Who?\n", "--no-store").err
+    other = file.with_name("other.yaml")
+    other.write_text(TALKER.replace("talker", "other"))
+    assert "no conversations" in circuit("chat", other, "--list").out
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    copied = circuit("chat", other, "--continue", conversation)
+    assert "other goes on with a copy" in copied.err
+    assert chat("x", "--continue", "0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11").code != 0
+    assert chat("x", "--continue", conversation, "--no-store").code == chat("x", "--list", "--no-store").code == 2
+    assert circuit("chat").code == 2
 
 
 FRAGMENT = """

@@ -17,37 +17,35 @@ TEMPLATE = (
 
 
 def make_model(
-    folder: Path, *, hidden: int = 64, layers: int = 2, length: int = 2048, seed: int = 0, **more: Any
+    folder: Path, *, hidden: int = 64, layers: int = 2, words: int = 0, length: int = 2048, seed: int = 0, **more: Any
 ) -> Path:
-    """A Llama of `layers` layers of the width `hidden`, written to `folder`: each character is a token."""
+    """A Llama of `layers` layers of the width `hidden`, written to `folder`. A prompt is read character by character;
+    the model says `words` more tokens, which are words that nobody writes. `more` goes into its configuration."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    make_tokenizer(folder)
+    make_tokenizer(folder, words)
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(SPECIAL) + len(CHARACTERS),
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=max(hidden // 32, 2),
-        num_key_value_heads=max(hidden // 64, 1),
-        max_position_embeddings=length,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        **more,
-    )
+    shape = {
+        "vocab_size": len(SPECIAL) + len(CHARACTERS) + words,
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(hidden // 32, 2),
+        "num_key_value_heads": max(hidden // 64, 1),
+        "max_position_embeddings": length,
+    }
+    config = LlamaConfig(**{**shape, **more}, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
 
 
-def make_tokenizer(folder: Path) -> None:
-    """A tokenizer of single characters, with a template for conversations."""
+def make_tokenizer(folder: Path, more: int = 0) -> None:
+    """A tokenizer of single characters and `more` words, with a template for conversations."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = [*SPECIAL, *CHARACTERS]
+    words = [*SPECIAL, *CHARACTERS, *(f" w{number}" for number in range(more))]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()

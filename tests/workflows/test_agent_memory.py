@@ -12,7 +12,7 @@ from postgres import execute
 from circuit import Circuit
 from circuit.app import StreamUpdate
 from circuit.engine.answers import Answers
-from circuit.errors import Forbidden, InvalidRequest, NotFound
+from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from circuit.security.principal import Principal
 from circuit.settings import Settings
 from circuit.storage import answers
@@ -143,7 +143,17 @@ async def test_a_conversation_goes_on_over_firings_and_cases(database_url: str, 
                     await circuit.start(workflow.id, {"said": "?"}, conversations=wrong)
             with pytest.raises(InvalidRequest, match="messages 1 to 6"):
                 await circuit.conversations.fork(circuit.principal, listed.id, after=7)
+            # What belongs to no case is added to by whoever knows what was said last; a case adds to its own.
+            said = [{"role": "user", "parts": [{"type": "text", "text": "Who?"}]}]
+            chat = await circuit.conversations.begin(circuit.principal, "talker", said)
+            await circuit.conversations.add(circuit.principal, chat.id, 1, said)
+            for conversation, after in ((chat.id, 1), (chat.id, 3), (listed.id, listed.messages)):
+                with pytest.raises(Conflict):
+                    await circuit.conversations.add(circuit.principal, conversation, after, said)
+            assert (await circuit.conversations.find(circuit.principal, chat.id)).messages == 2
             stranger = Principal("s", 2, frozenset({"admin"}))
+            with pytest.raises(NotFound):
+                await circuit.conversations.add(stranger, chat.id, 2, said)
             assert await circuit.conversations.list(stranger) == []
             with pytest.raises(NotFound):
                 await circuit.conversations.fork(stranger, listed.id)
