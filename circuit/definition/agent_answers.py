@@ -41,7 +41,9 @@ def agent_answers(workflow: Workflow) -> Verdict:
                     continue
                 said = ", ".join(f"{path} = {value!r}" for path, value in answer.items()) or "anything"
                 reason = f"if {name} answers {said}, no transition takes the token out of {place}"
-                if doubtful:
+                if workflow.net.complete_when is not None:
+                    open_.append(f"{reason}, and whether the case is complete then, complete_when says")
+                elif doubtful:
                     open_.append(f"guards after {place} ask for more than what {name} answers")
                 elif fired:
                     open_.append(f"{reason} once transitions have fired {fired} times")

@@ -55,6 +55,7 @@ def canonical(document: Document) -> dict[str, Any]:
             "agents": {name: agent_json(name, agent) for name, agent in (document.agents or {}).items()},
             "transitions": {name: _transition(entry) for name, entry in document.transitions.items()},
             "regions": {name: _region(entry) for name, entry in (document.regions or {}).items()},
+            "complete_when": document.complete_when,
             "outbox": sorted(set(document.outbox or ())),
             "budget": None if document.budget is None else document.budget.model_dump(exclude_none=True),
             "place_agents": [_place_agent(entry) for entry in document.place_agents or ()],

@@ -26,6 +26,7 @@ from circuit.definition.workflow import (
 from circuit.expressions.cel import compile_expression
 from circuit.expressions.schedule import Cron
 from circuit.net.colour import Colour
+from circuit.net.completion import VARIABLES
 from circuit.net.guard import Guard, Rule
 from circuit.net.mapping import InputMapping, OutputData, OutputMapping
 from circuit.net.reception import Reception
@@ -104,6 +105,7 @@ def compile_document(document: Mapping[str, Any]) -> Workflow:
             for name in sorted(transitions)
         ]
         + sorted((transition for transition, _ in place_agents), key=lambda transition: transition.name),
+        complete_when=compile_expression(plain["complete_when"], VARIABLES) if "complete_when" in plain else None,
     )
     providers = [action.provider(agents) for action in actions.values() if action.kind == AGENT]
     return Workflow(
@@ -142,6 +144,8 @@ def _features(net: Net) -> list[str]:
         found.append("place_agents")
     if any(place.record for place in net.places.values()):
         found.append("compensation")
+    if net.complete_when is not None:
+        found.append("complete_when")
     return sorted(found)
 
 

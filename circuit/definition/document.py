@@ -419,6 +419,13 @@ class Document(Part):
     regions: Annotated[
         dict[Identifier, RegionEntry] | None, Field(description="Parts of the net that transitions cancel as a whole.")
     ] = None
+    complete_when: Annotated[
+        Text | None,
+        Field(
+            description="CEL over tokens.PLACE (lists) and case: a case is complete when it holds. Default: when all "
+            "tokens lie in terminal places."
+        ),
+    ] = None
     outbox: Annotated[
         list[EventKind] | None,
         Field(description="The kinds of case events that consumers outside get (`circuit outbox tail`)."),

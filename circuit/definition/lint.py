@@ -8,6 +8,7 @@ from typing import Any
 from circuit.definition.lint_agent import ModelCheck, lint_agents
 from circuit.definition.lint_arc import check_region
 from circuit.definition.lint_compensation import lint_compensation
+from circuit.definition.lint_expression import Inputs, check_expression
 from circuit.definition.lint_message import lint_messages
 from circuit.definition.lint_place_agent import lint_place_agents
 from circuit.definition.lint_transition import lint_transitions
@@ -23,6 +24,7 @@ def lint(report: Report, plain: Mapping[str, Any], models: ModelCheck | None = N
     scene = Scene.of(report, plain)
     _colours(scene)
     _places(scene)
+    _complete_when(scene)
     lint_agents(scene, models)
     lint_transitions(scene)
     lint_compensation(scene)
@@ -101,6 +103,15 @@ def _tokens(scene: Scene, name: str, place: Mapping[str, Any], tokens: list[Any]
         for problem in compiled.faults(token["data"]):
             message = f"the token does not fit colour {colour}: {problem}"
             scene.report.add(("places", name, "tokens", index, "data"), message, f"change the token or colour {colour}")
+
+
+def _complete_when(scene: Scene) -> None:
+    """The predicate sees a list of tokens of each place, and no token that is consumed."""
+    source: str | None = scene.plain.get("complete_when")
+    if source is not None:
+        known = [name for name in scene.places if name not in scene.shared]
+        inputs = Inputs(dict.fromkeys(known, 1), 0, scene.report.intact("places"), frozenset(known))
+        check_expression(scene, ("complete_when",), source, inputs, condition=True)
 
 
 def _initial(scene: Scene) -> None:

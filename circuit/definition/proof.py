@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,9 @@ from circuit.definition.workflow import Workflow
 from circuit.errors import Fault, InvalidRequest
 from circuit.net.analysis.failures import with_failures
 from circuit.net.analysis.limits import Limits
+from circuit.net.analysis.place_net import PlaceNet
 from circuit.net.analysis.proofs import EVERY, Analysis, analyse
-from circuit.net.analysis.translation import Translated, begins, transition_of, translate
+from circuit.net.analysis.translation import COMPLETE, Translated, begins, transition_of, translate
 from circuit.net.analysis.verdict import Verdict, proven, unknown
 from circuit.net.structure import Net
 
@@ -204,18 +205,37 @@ def _analysed(
 
 def _label_of(workflow: Workflow, step: str) -> tuple[str, bool]:
     transition = workflow.net.transitions.get(transition_of(step))
-    return (transition.label if transition is not None else step, begins(step))
+    return (transition.label if transition is not None else transition_of(step), begins(step))
 
 
 def _as_far_as_known(name: str, verdict: Verdict, translated: Translated) -> Verdict:
     """The verdict on the workflow, where the analysed net does not show all of it."""
     if name not in (*CARRIES_OVER, *_COUNTED) or verdict.unknown:
         return verdict
+    if translated.open_end and name in ("soundness", "deadlock_freedom", "failure_ways"):
+        return unknown("none", translated.open_end).timed(verdict.seconds)
+    if verdict.violated and verdict.trace and _was_complete(translated.net, verdict.trace):
+        reason = "the run that would violate it goes on after complete_when holds"
+        return unknown(verdict.method, reason).timed(verdict.seconds)
     if translated.inexact:
         return unknown("none", translated.inexact).timed(verdict.seconds)
     if translated.sampled and not (verdict.violated and verdict.trace):
         return unknown(verdict.method, translated.sampled).timed(verdict.seconds)
     return verdict
+
+
+def _was_complete(net: PlaceNet, trace: Sequence[str]) -> bool:
+    """Whether a case would have been complete before the last of these steps."""
+    completing = [number for number, step in enumerate(net.steps) if transition_of(step.name) == COMPLETE]
+    if not completing:
+        return False
+    numbers = {step.name: number for number, step in enumerate(net.steps)}
+    marking = net.initial
+    for name in trace:
+        if transition_of(name) != COMPLETE and any(net.enabled(number, marking) for number in completing):
+            return True
+        marking = net.fire(numbers[name], marking)
+    return False
 
 
 def _sentence(name: str, verdict: Verdict) -> str:

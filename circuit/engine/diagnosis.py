@@ -10,6 +10,7 @@ from circuit.engine.kinship import CHILD
 from circuit.engine.memory import LiveFiring, Memory
 from circuit.engine.views import CaseWhy, Obstacle, TransitionWhy, instant
 from circuit.errors import BudgetExhausted
+from circuit.net.completion import incompleteness
 from circuit.net.diagnosis import Reason, ReasonKind, why
 from circuit.net.structure import Trigger
 from circuit.storage.records import CaseState, CaseStatus
@@ -114,7 +115,8 @@ def _summary(memory: Memory, transitions: tuple[TransitionWhy, ...]) -> str:
         dead = [place for place in memory.marking.places() if memory.net.places[place].dead_letter]
         return f"Tokens lie in {', '.join(dead)} and wait for somebody to look at them."
     if status is CaseStatus.STUCK:
-        return "No transition is enabled, nothing is awaited, and not all tokens lie in terminal places."
+        lacks = incompleteness(memory.net, memory.marking, memory.case)
+        return f"No transition is enabled, nothing is awaited, and {lacks}."
     waits = [
         obstacle.message
         for transition in transitions

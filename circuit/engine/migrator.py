@@ -373,8 +373,8 @@ class _Moving:
 def _completion(new: Workflow, marking: Mapping[str, int]) -> Verdict:
     try:
         translated = translate(new.net, marking)
-        if translated.inexact:
-            return unknown("none", translated.inexact)
+        if translated.inexact or translated.open_end:
+            return unknown("none", translated.inexact or translated.open_end)
         return completion(translated.net, Limits(monotonic, seconds=PROOF_SECONDS))
     except CircuitError as error:
         return unknown("none", error.message)

@@ -18,7 +18,7 @@ from circuit.engine.calls import provider_of
 SUBWORKFLOW = "subworkflow"
 """The feature that cases need which other cases opened."""
 _FUNCTION = required_function("")
-FEATURES = ("compensation", "message", "place_agents", SUBWORKFLOW)
+FEATURES = ("compensation", "complete_when", "message", "place_agents", SUBWORKFLOW)
 """What this release can do that others cannot, by the names under which versions ask for it."""
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from datetime import datetime
 
 from circuit.engine.memory import Memory
+from circuit.net import completion
 from circuit.net.binding import bindings
 from circuit.net.structure import Trigger
 from circuit.storage.records import CaseStatus
 
 
 def is_complete(memory: Memory) -> bool:
-    """Whether no firing holds a token, and every token lies in a terminal place or only tells what was done."""
+    """Whether the predicate of the workflow holds; where it has none, whether no firing holds a token, and every token
+    lies in a terminal place or only tells what was done."""
     net = memory.net
     # A refresh holds nothing, so it holds up nobody.
-    if any(not net.transitions[live.row.transition].refresh for live in memory.firings.values()):
+    holding = any(not net.transitions[live.row.transition].refresh for live in memory.firings.values())
+    if holding and net.complete_when is None:
         return False
-    return all(net.places[name].resting for name in memory.marking.places())
+    return completion.is_complete(net, memory.marking, memory.case)
 
 
 def status_at_rest(memory: Memory, now: datetime) -> CaseStatus:

@@ -266,7 +266,8 @@ class Room(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """A net whose names are known to be good: the compiler checks them before it builds one.
+    """A net whose names are known to be good: the compiler checks them before it builds one. `complete_when` says when
+    a case is complete, where that is not when all tokens lie in terminal places.
 
     Derived: `rooms` says what room each transition must find and reserve; `ranks` puts the automatic transitions in
     order of choice (immediate before acting, then by priority; equals share a rank); `affects` names, for each
@@ -280,6 +281,7 @@ class Net:
     places: Mapping[str, Place]
     transitions: Mapping[str, Transition]
     touching: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    complete_when: Expression | None = None
     rooms: Mapping[str, tuple[Room, ...]] = _derived()
     ranks: Mapping[str, int] = _derived()
     affects: Mapping[str, tuple[str, ...]] = _derived()
@@ -311,7 +313,13 @@ class Net:
         _derive(self, "ending", tuple(name for _, name in ending))
 
     @classmethod
-    def build(cls, name: str, places: Sequence[Place], transitions: Sequence[Transition]) -> Net:
+    def build(
+        cls,
+        name: str,
+        places: Sequence[Place],
+        transitions: Sequence[Transition],
+        complete_when: Expression | None = None,
+    ) -> Net:
         """A net of these parts, with the transitions that each place touches worked out."""
         touching: dict[str, list[str]] = {place.name: [] for place in places}
         for transition in transitions:
@@ -325,6 +333,7 @@ class Net:
             {place.name: place for place in places},
             {transition.name: transition for transition in transitions},
             {place: tuple(names) for place, names in touching.items()},
+            complete_when,
         )
 
     @property

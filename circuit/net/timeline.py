@@ -16,6 +16,7 @@ from typing import Any
 
 from circuit.errors import ActionFailed, FiringError
 from circuit.net.binding import Binding, bindings, first_binding, first_enabled, has_room, next_look
+from circuit.net.completion import is_complete
 from circuit.net.firing import abort, begin, check_drafts, complete, divert, fire
 from circuit.net.interruption import Interruption, interruptions
 from circuit.net.mapping import map_inputs, merge_inputs, produce
@@ -257,13 +258,15 @@ class Timeline:
         if any(self.marking.count(place) for place in self.net.ending):
             return True
         holding = any(not self.net.transitions[binding.transition].refresh for binding in self._running.values())
-        return not holding and all(self.net.places[place].resting for place in self.marking.places())
+        if holding and self.net.complete_when is None:
+            return False
+        return is_complete(self.net, self.marking, self.case)
 
     def _status(self) -> str:
         held = [self.net.places[place] for place in self.marking.places()]
         if any(place.failed for place in held):
             return "failed"
-        if any(place.ends_case for place in held) or all(place.resting for place in held):
+        if any(place.ends_case for place in held) or is_complete(self.net, self.marking, self.case):
             return "completed"
         if self._idle >= MOST_RUNS:
             return "waiting"

@@ -3,6 +3,8 @@
 What is immediate fires at once, as the engine has it; actions begin at once and end in any order. A run is told by the
 transitions that somebody did: those of people, and those whose action ended. A mark at its end says how it ended: none
 where the case is complete, `!` where it is stuck, `...` where it was left.
+
+Messages come at any time. One that nothing waits for is kept; it is told when it comes, and not when it is taken.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ class State:
     running: dict[int, Binding] = field(default_factory=dict)
     fired: dict[str, int] = field(default_factory=dict)
     number: int = 100
+    coming: int = 0
+    kept: int = 0
 
     def copy(self) -> State:
         return replace(self, marking=self.marking.copy(), running=dict(self.running), fired=dict(self.fired))
@@ -52,6 +56,10 @@ class State:
         """Fire and begin all that does so by itself."""
         while not self.over:
             binding = first_enabled(self.net, self.marking, self.net.ranks, self.case, NOW)
+            if binding is None and self.kept:
+                waiting = (first_binding(self.net, self.marking, name, self.case, NOW) for name in self.net.receiving)
+                binding = next((one for one in waiting if one is not None), None)
+                self.kept -= binding is not None
             if binding is None:
                 return
             if self.net.transitions[binding.transition].acting:
@@ -89,6 +97,8 @@ class State:
             after = self.copy()
             after.fire(binding, {}, number)
             yield self.net.transitions[binding.transition].label, after
+        if self.coming:
+            yield "signal", replace(self.copy(), coming=self.coming - 1, kept=self.kept + 1)
         for name, transition in self.net.transitions.items():
             if transition.trigger is not Trigger.MANUAL:
                 continue
@@ -99,10 +109,10 @@ class State:
                 yield transition.label, after
 
 
-def traces(workflow: Workflow, data: Mapping[str, Any], forms: Forms, most: int = 12) -> set[str]:
-    """Every run of a case that begins with this token, up to `most` steps."""
+def traces(workflow: Workflow, data: Mapping[str, Any], forms: Forms, most: int = 12, messages: int = 0) -> set[str]:
+    """Every run of a case that begins with this token, up to `most` steps, while up to so many messages come."""
     net = workflow.net
-    state = State(net, Marking(), fired=dict.fromkeys(net.labels, 0))
+    state = State(net, Marking(), fired=dict.fromkeys(net.labels, 0), coming=messages)
     laid = [(token.place, token.data) for token in workflow.initial_tokens]
     first = net.initial_place
     for number, (place, held) in enumerate([*([(first.name, data)] if first else []), *laid], 1):

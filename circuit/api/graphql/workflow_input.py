@@ -146,6 +146,9 @@ class WorkflowInput:
     agents: list[AgentInput] | None = None
     regions: JSON | None = strawberry.field(default=None, description="By name: `{places, transitions}`.")
     budget: BudgetInput | None = None
+    complete_when: str | None = strawberry.field(
+        default=None, description="CEL over tokens and case: a case is complete when it holds."
+    )
     start: JSON | None = strawberry.field(default=None, description="What starts cases: `{message: NAME}`.")
     place_agents: list[JSON] | None = strawberry.field(
         default=None, description="As in the workflow file: `place_id`, `agent_id`, ..."

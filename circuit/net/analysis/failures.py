@@ -26,7 +26,7 @@ def with_failures(net: Net, failing: Collection[str]) -> Net:
         for name in failing
         if (one := net.transitions[name]).on_failure is not None
     ]
-    return Net.build(net.name, places, [*net.transitions.values(), *fails])
+    return Net.build(net.name, places, [*net.transitions.values(), *fails], net.complete_when)
 
 
 def led_to_by_failures(net: Net, used: Sequence[Transition], tokens: Mapping[str, int]) -> tuple[set[str], set[str]]:

@@ -25,7 +25,8 @@ from typing import Any
 
 from circuit.net.analysis.failures import led_to_by_failures
 from circuit.net.analysis.place_net import PlaceNet, Step, arcs
-from circuit.net.structure import Net, Transition
+from circuit.net.completion import Count, counts
+from circuit.net.structure import Net, Place, Transition
 
 
 class Effect(StrEnum):
@@ -59,7 +60,8 @@ class Translated:
     """The net to analyse. `failing` are the transitions whose way of failure is left out, `letters` the dead-letter
     places and `handling` the transitions that are with it, `split` those that became two steps. `inexact` says in words
     what the net does not show exactly; behaviour is then not decided. `sampled` says of which lists only a few lengths
-    are looked at: what goes wrong with them goes wrong, and nothing else is decided."""
+    are looked at: what goes wrong with them goes wrong, and nothing else is decided. `open_end` says why it is not
+    known when a case is complete."""
 
     net: PlaceNet
     failing: tuple[str, ...] = ()
@@ -68,6 +70,11 @@ class Translated:
     split: tuple[str, ...] = ()
     inexact: str = ""
     sampled: str = ""
+    open_end: str = ""
+
+
+COMPLETE = "~complete"
+"""The step by which a case is complete when a predicate says so: no name in a file can hold `~`."""
 
 
 def transition_of(step: str) -> str:
@@ -133,6 +140,8 @@ class _Translation:
         self.apart = self.letters | records | lost
         inputs = [(arc.place, EFFECTS[arc.mode.value]) for one in self.used for arc in one.inputs]
         self.barred = {arc.place for one in self.used for arc in one.inhibits if not arc.picky} - records
+        self.counted = self._counted()
+        self.barred |= {count.place for alternative in self.counted or () for count in alternative}
         self.emptied = {place for place, effect in inputs if effect in (Effect.EMPTY, Effect.DRAIN)}
         self.capacities = {p.name: p.capacity for p in net.places.values() if p.capacity is not None}
         looked_at = self.barred | self.emptied | self.capacities.keys()
@@ -153,9 +162,9 @@ class _Translation:
         for place in net.places.values():
             if place.name not in self.apart:
                 direct = None if place.name in halved else place.capacity
-                self._place(place.name, tokens.get(place.name, 0), direct, rests=place.terminal)
+                self._place(place.name, tokens.get(place.name, 0), direct, rests=self._rests(place))
         for name in [name for name in self.numbers if name in halved]:
-            rests = net.places[name].terminal
+            rests = self._rests(net.places[name])
             if name in self.capacities:
                 self._place(f"{name} (room)", tokens.get(name, 0), self.capacities[name], rests=rests)
             if name in self.barred:
@@ -168,6 +177,50 @@ class _Translation:
         taken = {place for name in self.split for place in holds.get(name, ())}
         for name in sorted(taken):
             self._place(f"{name} (free)", shared[name], None, rests=True)
+        if self.counted:
+            self._place(COMPLETE, 0, None, rests=True)
+
+    def _rests(self, place: Place) -> bool:
+        """Whether a case may be over while a token lies there."""
+        return place.terminal if self.net.complete_when is None else place.ending
+
+    def _counted(self) -> tuple[tuple[Count, ...], ...] | None:
+        """What the predicate asks of the markings, where it only counts tokens of places that are looked at."""
+        self.open_end = ""
+        if self.net.complete_when is None:
+            return None
+        found = counts(self.net.complete_when)
+        if found is None:
+            self.open_end = (
+                "when a case is complete depends on complete_when, which asks for more than counts of tokens"
+            )
+        elif any(count.place in self.apart for alternative in found for count in alternative):
+            self.open_end = "complete_when counts tokens of places that only failures lead to"
+        return None if self.open_end else found
+
+    def _completing(self) -> list[Step]:
+        """A step for each alternative of the predicate, which leaves nothing that could go on."""
+        others = tuple(number for name, number in self.numbers.items() if name != COMPLETE)
+        steps: list[Step] = []
+        for index, alternative in enumerate(self.counted or (), 1):
+            looks = [(self._lying(count.place), count.least) for count in alternative if count.least]
+            bars = [(self._lying(count.place), count.below) for count in alternative if count.below is not None]
+            produces = [(self.numbers[COMPLETE], 1)]
+            steps.append(Step(f"{COMPLETE} ({index})", arcs(looks), arcs(produces), arcs(bars), others))
+        return steps
+
+    def _lying(self, place: str) -> int:
+        return self.numbers.get(f"{place} (lying)", self.numbers[place])
+
+    def _until_complete(self, step: Step) -> Step:
+        """A case that is complete does nothing more. It shows where the predicate is one count that must be reached."""
+        [count] = self.counted[0] if self.counted and len(self.counted) == len(self.counted[0]) == 1 else [None]
+        if count is None or count.below is not None or not count.least:
+            return step
+        place, least = self._lying(count.place), count.least
+        inhibitors = {**dict(step.inhibitors)}
+        inhibitors[place] = min(least, inhibitors.get(place, least))
+        return replace(step, inhibitors=tuple(sorted(inhibitors.items())))
 
     def _lengths(self, transition: Transition) -> range:
         """How many elements the list may have: none only where something else is made beside its tokens."""
@@ -205,7 +258,8 @@ class _Translation:
 
     def result(self) -> Translated:
         ending = {self.numbers[name] for name in self.net.ending if name in self.numbers}
-        steps = [self._ending(step, ending) for one in self.used for step in self._steps(one)]
+        steps = [self._until_complete(self._ending(step, ending)) for one in self.used for step in self._steps(one)]
+        steps += self._completing()
         net = PlaceNet(
             self.net.name,
             tuple(self.numbers),
@@ -216,7 +270,7 @@ class _Translation:
         )
         failing = tuple(one.name for one in self.used if one.acting and one.on_failure)
         letters, handling, split = (tuple(sorted(names)) for names in (self.letters, self.handling, self.split))
-        return Translated(net, failing, letters, handling, split, self.inexact, self.sampled)
+        return Translated(net, failing, letters, handling, split, self.inexact, self.sampled, self.open_end)
 
     def _ending(self, step: Step, ending: set[int]) -> Step:
         """Where a token comes into a place that ends the case, nothing is left that could go on."""
