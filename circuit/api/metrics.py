@@ -21,6 +21,14 @@ class MetricsEndpoint:
 
     async def __call__(self, request: Request) -> Response:
         asking(request.scope).require(Permission.READ)
-        readers = Figure("circuit_stream_readers", "Streams that are read through this server.", len(self._readers))
-        content = exposition([*await self._figures(), readers])
+        readers = self._readers
+        own = [
+            Figure("circuit_stream_readers", "Streams that are read through this server.", len(readers)),
+            Figure(
+                "circuit_stream_lag_frames",
+                "How many frames the reader that is behind the most has yet to take of those that are live here.",
+                readers.lag,
+            ),
+        ]
+        content = exposition([*await self._figures(), *own])
         return Response(content, headers={"content-type": CONTENT_TYPE, "cache-control": "no-store"})

@@ -33,6 +33,11 @@ class Readers:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def lag(self) -> int:
+        """How many frames that are live here the one that is behind the most has yet to take."""
+        return max((reader.behind for reader in self._open), default=0)
+
     async def open(self, execution: str, after: str | None, principal: Principal) -> Reader:
         """A reader of `execution` behind the cursor `after`, if one is given. Close it through `close`.
 

@@ -70,6 +70,8 @@ from circuit.tracing import Tracer
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
+    from circuit.app.supervision import Crew
+
 logger = logging.getLogger(__name__)
 
 _NO_CASE = "there is no case {}; `circuit cases` lists them"
@@ -446,15 +448,24 @@ class Circuit:
         if self.engine.worker is not None:
             await self.engine.worker.ended.wait()
 
-    async def serve(self, host: str, port: int, *, ready: Progress | None = None) -> None:
-        """Serve the API on `host` until the task is cancelled. `ready` hears the URL when requests are taken.
+    async def serve(
+        self,
+        host: str,
+        port: int,
+        *,
+        ready: Progress | None = None,
+        probes: bool = False,
+        crew: Crew | None = None,
+    ) -> None:
+        """Serve the API on `host` until the task is cancelled. `ready` hears the URL when requests are taken. With
+        `probes`, only `/health`, `/ready` and `/metrics` are served; the figures of a `crew` are among these.
 
         Raises `Conflict` where the port is in use, and `InvalidRequest` for a host that others can reach while no
         authentication is configured.
         """
         from circuit.app.serving import serve
 
-        await serve(self, host, port, ready=ready)
+        await serve(self, host, port, ready=ready, probes=probes, crew=crew)
 
     def _holds(self, key: CaseKey) -> bool:
         """Whether the worker of this process has the case in memory."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from circuit.engine.engine import Engine
 from circuit.observability.metrics import Figure, Kind
+from circuit.providers.calls import BOUNDS, Tally, Times
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.vllm.model import ModelState, ModelView
 
@@ -27,10 +29,35 @@ _COUNTERS = {
 
 async def figures(engine: Engine, registry: ProviderRegistry) -> Sequence[Figure]:
     """All figures. Raises `StorageError`."""
-    found = list(await engine.figures())
+    return [*await engine.figures(), *await process_figures(engine, registry)]
+
+
+async def process_figures(engine: Engine, registry: ProviderRegistry) -> Sequence[Figure]:
+    """Those of this process alone: no database is asked."""
+    found = list(engine.process_figures())
+    for (provider, model), tally in registry.calls.all().items():
+        found += _of_calls({"provider": provider, "model": model}, tally)
     for view, counts in await registry.counts():
         found += _of_model(view, counts)
     return found
+
+
+def _of_calls(labels: Mapping[str, str], tally: Tally) -> Iterator[Figure]:
+    for outcome, count in tally.outcomes.items():
+        about = "Calls of models, by what came of them."
+        yield Figure("circuit_provider_calls", about, count, Kind.COUNTER, {**labels, "outcome": outcome})
+    yield _of_times("circuit_provider_seconds", "How long calls of models took.", labels, tally.whole)
+    yield _of_times("circuit_provider_first_seconds", "How long the first piece of answers took.", labels, tally.first)
+    for kind, count in tally.tokens.items():
+        yield Figure("circuit_tokens", "Tokens of prompts and answers.", count, Kind.COUNTER, {**labels, "type": kind})
+    about = "What calls of models did cost, as far as prices are known."
+    yield Figure("circuit_cost_dollars", about, tally.dollars, Kind.COUNTER, labels)
+
+
+def _of_times(name: str, about: str, labels: Mapping[str, str], times: Times) -> Figure:
+    counts = list(accumulate(times.counts))
+    bounds = [*map(str, BOUNDS), "+Inf"]
+    return Figure(name, about, times.total, Kind.HISTOGRAM, labels, list(zip(bounds, counts, strict=True)))
 
 
 def _of_model(view: ModelView, counts: Mapping[str, float]) -> list[Figure]:

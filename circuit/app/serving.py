@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ import orjson
 
 from circuit.api.application import Services, create_application
 from circuit.api.authentication import Gate, Verifiers
+from circuit.api.probes import create_probes
 from circuit.api.server import serve as run_server
 from circuit.app.figures import figures
 from circuit.app.home import Progress
@@ -23,14 +24,16 @@ from circuit.definition.admission import admit
 from circuit.definition.adoption import Catalogue
 from circuit.definition.workflow import Workflow
 from circuit.engine.refusals import Refusals
-from circuit.errors import CircuitError, InvalidRequest, Unauthenticated
+from circuit.errors import CircuitError, DatabaseUnreachable, InvalidRequest, Unauthenticated
 from circuit.http import Http, Timeouts, origin
+from circuit.observability.metrics import Figure
 from circuit.providers.profiles import misfits
 from circuit.settings import LOOPBACK_HOSTS
 from circuit.storage import schema
 
 if TYPE_CHECKING:
     from circuit.app.circuit import Circuit
+    from circuit.app.supervision import Crew
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,15 @@ def _loaded(text: str, source: str, *, agents: Catalogue | None = None, unsound:
     return workflow
 
 
-async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | None = None) -> None:
+async def serve(
+    circuit: Circuit,
+    host: str,
+    port: int,
+    *,
+    ready: Progress | None = None,
+    probes: bool = False,
+    crew: Crew | None = None,
+) -> None:
     """Serve the API of `circuit` as `Circuit.serve` says."""
     refusals = Refusals(circuit.database, circuit.clock.monotonic)
     services = Services(
@@ -62,10 +73,10 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         streams=circuit.streams,
         load=_loaded,
         gate=await _gate(circuit, host),
-        ready=partial(_health, circuit),
+        ready=partial(_working if probes else _health, circuit),
         clock=circuit.clock,
         conversations=circuit.conversations,
-        figures=partial(figures, circuit.engine, circuit.registry),
+        figures=partial(_figures, circuit, crew),
         consultations=circuit.engine.consultations,
         default_model=circuit.settings.default_model,
         budgets=circuit.budgets,
@@ -78,9 +89,12 @@ async def serve(circuit: Circuit, host: str, port: int, *, ready: Progress | Non
         refusals=refusals,
         tracer=circuit.tracer,
     )
-    application = create_application(
-        services, allowed_origins=circuit.settings.allowed_origins, rates=circuit.settings.rates
-    )
+    if probes:
+        application = create_probes(services)
+    else:
+        application = create_application(
+            services, allowed_origins=circuit.settings.allowed_origins, rates=circuit.settings.rates
+        )
     try:
         await run_server(application, host, port, ready=ready)
     finally:
@@ -117,6 +131,20 @@ async def _key_set(url: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise Unauthenticated("the published keys cannot be fetched; the server's log says why", guessed=False)
     return cast("dict[str, Any]", found)
+
+
+async def _figures(circuit: Circuit, crew: Crew | None) -> Sequence[Figure]:
+    """The figures of the database, of this process and of its crew. Raises `StorageError`."""
+    found = await figures(circuit.engine, circuit.registry)
+    return found if crew is None else [*found, *await crew.figures()]
+
+
+async def _working(circuit: Circuit) -> Mapping[str, Any]:
+    """The same of a worker, which serves cases while it holds a lease. Raises `StorageError`."""
+    worker = circuit.engine.worker
+    if worker is None or worker.tenure is None or worker.stopping:
+        raise DatabaseUnreachable("the worker holds no lease: it claims no cases")
+    return {**await _health(circuit), "worker": str(worker.tenure.incarnation.id)}
 
 
 async def _health(circuit: Circuit) -> Mapping[str, Any]:

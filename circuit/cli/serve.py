@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Annotated, Any
@@ -61,11 +60,12 @@ def serve(
         opened = Circuit.open(settings=settings, worker=workers is None, exit_when_stuck=True, progress=terminal.note)
         async with opened as circuit:
             environment = {**settings.environment, "CIRCUIT_DATABASE_URL": circuit.database.address.url}
-            async with worker_processes(workers or 0, _repeated(pools, actions), environment):
+            async with worker_processes(workers or 0, _repeated(pools, actions), environment) as crew:
                 await circuit.serve(
                     host or settings.host,
                     settings.port if port is None else port,
                     ready=lambda url: terminal.line(f"circuit serve is ready at {url}"),
+                    crew=crew,
                 )
         return 0
 
@@ -75,6 +75,11 @@ def serve(
 def worker(
     pools: PoolOption = None,
     actions: ActionsOption = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address for --port [default: 127.0.0.1].")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="Serve /health, /ready and /metrics of this worker here."),
+    ] = None,
     supervised: Annotated[
         bool, typer.Option("--supervised", hidden=True, help="End when standard input ends.")
     ] = False,
@@ -83,7 +88,9 @@ def worker(
     `circuit workers drain` asks it to.
 
     \b
-    Example: CIRCUIT_DATABASE_URL=postgresql://circuit@localhost/circuit circuit worker --pool gpu --actions shop
+    Examples:
+      CIRCUIT_DATABASE_URL=postgresql://circuit@localhost/circuit circuit worker --pool gpu --actions shop
+      circuit worker --port 4001
     """
     settings = _settings(pools, actions)
     terminal = Terminal()
@@ -95,24 +102,24 @@ def worker(
             terminal.line("circuit worker is ready")
             ends = [asyncio.ensure_future(circuit.worked())]
             if supervised:
-                ends.append(asyncio.ensure_future(_input_ends()))
+                from circuit.app.supervision import answer
+
+                ends.append(asyncio.ensure_future(answer(circuit)))
+            if port is not None:
+                where = (host or settings.host, port)
+                said = lambda url: terminal.line(f"circuit worker answers at {url}")  # noqa: E731
+                ends.append(asyncio.ensure_future(circuit.serve(*where, ready=said, probes=True)))
             try:
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                for end in done:
+                    end.result()
             finally:
                 for end in ends:
                     end.cancel()
+                await asyncio.gather(*ends, return_exceptions=True)
         return 0
 
     return _until_signal(body, settings)
-
-
-async def _input_ends() -> None:
-    """Wait until whoever started this process is gone."""
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while await reader.read(1024):
-        pass
 
 
 def _repeated(pools: list[str] | None, actions: list[str] | None) -> list[str]:

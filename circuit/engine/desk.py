@@ -23,7 +23,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.execution import Ended, FaultHook, no_fault
 from circuit.engine.owner import Owner, Step
 from circuit.engine.slots import Slots
-from circuit.events import Frame
+from circuit.events import Frame, TransitionFired
 from circuit.ids import CaseKey
 from circuit.storage.records import CaseState, CaseWrite, CommandRow, LogWrite
 from circuit.value import replace
@@ -91,6 +91,9 @@ class Desk:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._strays: Counter[CaseKey] = Counter()
+        self.fired_immediate = 0
+        self.fired_acting = 0
+        """How many firings were committed: of transitions without an action, and with one."""
         # Both are given before the first case is held; they know the desk, and the desk knows them.
         self.reports: Reports
         self.slots: Slots
@@ -271,6 +274,12 @@ class Desk:
 
     def _tell(self, key: CaseKey, write: CaseWrite) -> None:
         reports = self.reports
+        for _, event in write.events:
+            if type(event) is TransitionFired:
+                if event.firing is None:
+                    self.fired_immediate += 1
+                else:
+                    self.fired_acting += 1
         for row in write.frames:
             reports.announce(key, row.firing, row.frame)
         reports.changed(key)

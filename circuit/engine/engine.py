@@ -22,7 +22,7 @@ from circuit.engine.conversations import Conversations
 from circuit.engine.costs import Costs
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.feedback import FeedbackLog
-from circuit.engine.figures import figures
+from circuit.engine.figures import figures, worker_figures
 from circuit.engine.fleet import Fleet
 from circuit.engine.inbox import Inbox
 from circuit.engine.keys import Keys
@@ -134,8 +134,12 @@ class Engine:
             )
 
     async def figures(self) -> Sequence[Figure]:
-        """What this process does and what waits in the database, in figures. Raises `StorageError`."""
-        return await figures(self._database, self.worker)
+        """What waits in the database, in figures. Raises `StorageError`."""
+        return await figures(self._database)
+
+    def process_figures(self) -> Sequence[Figure]:
+        """What this process does, in figures."""
+        return () if self.worker is None else worker_figures(self.worker)
 
     def now(self) -> datetime:
         """The database's time where this process has a worker, else this machine's."""

@@ -68,6 +68,15 @@ class Ended:
     recorded: Mapping[str, Any] = field(default_factory=dict[str, Any])
     interrupted: StorageError | None = None
 
+    @property
+    def outcome(self) -> str:
+        """How it ended, in a word."""
+        if self.output is not None:
+            return "completed"
+        if self.error is not None:
+            return "failed"
+        return "suspended" if self.suspended is not None else "interrupted"
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:

@@ -93,6 +93,8 @@ class Slots:
         self._closed = False
         self.submitted = 0
         """How many executions were asked for in all."""
+        self.outcomes: Counter[str] = Counter()
+        """How many have ended, by how."""
 
     def _bound(self, limit: int) -> None:
         self._limit = min(limit, self.own_limit)
@@ -264,14 +266,19 @@ class Slots:
             self._freed()
         self.giving()
         if task.cancelled():
+            self.outcomes["cancelled"] += 1
             return
         error = task.exception()
         if running.dropped:
+            self.outcomes["cancelled"] += 1
             return
         if error is not None:
+            self.outcomes["interrupted"] += 1
             self._broken(running.key, error)
         else:
-            self._ended(task.result())
+            ended = task.result()
+            self.outcomes[ended.outcome] += 1
+            self._ended(ended)
 
 
 async def _abandon(action: Abandonable, call: ActionCall) -> None:

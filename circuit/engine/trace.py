@@ -52,15 +52,9 @@ class CaseTrace:
     @staticmethod
     def ended(span: Span, ended: Ended) -> None:
         """The action of a start has ended."""
-        outcome = "completed"
         if ended.suspended is not None:
-            outcome = "suspended"
             span.set({"circuit.awaits": ended.suspended.kind})
-        elif ended.error is not None:
-            outcome = "failed"
-        elif ended.interrupted is not None:
-            outcome = "interrupted"
-        span.set({"circuit.outcome": outcome})
+        span.set({"circuit.outcome": ended.outcome})
         span.end(ended.error or ended.interrupted)
 
     def written(self, write: CaseWrite, callers: Sequence[str]) -> None:

@@ -1,60 +1,87 @@
 """Looks at each call of a provider from outside: what it is, how long it takes, what comes of it.
 
 It stands directly around a provider, behind the cache and each choice of a fallback, so that what it sees are the
-calls that are made. Each is a span where its execution is traced.
+calls that are made. Each is counted, and is a span where its execution is traced.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from typing import Any
 
 from circuit.providers import genai
+from circuit.providers.calls import Calls
+from circuit.providers.pricing import Price
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, Provider, Restarted, TextChunk
 from circuit.tracing import Kind, Span, below, current
 
+_UNTRACED: AbstractContextManager[None] = nullcontext()
+
 
 class ObservedProvider:
-    """Asks `inner`, a provider of the type `kind`."""
+    """Asks `inner`, the provider that `spec` names, and counts in `calls`."""
 
-    def __init__(self, inner: Provider, kind: str, monotonic: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        inner: Provider,
+        spec: Mapping[str, Any],
+        calls: Calls,
+        monotonic: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._inner = inner
-        self._kind = kind
+        self._kind = str(spec.get("type") or "")
+        price: Mapping[str, float] | None = (spec.get("options") or {}).get("price")
+        self._price = None if price is None else Price(price.get("input", 0.0), price.get("output", 0.0))
+        self._calls = calls
         self._monotonic = monotonic
 
-    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
-        above = current()
-        return self._inner.stream(request) if above is None else self._traced(request, above)
-
-    async def _traced(self, request: ModelRequest, above: Span) -> AsyncGenerator[ModelChunk, None]:
-        span = above.child(f"chat {request.model}".strip(), genai.request_of(self._kind, request), Kind.CLIENT)
-        if span.content:
-            span.set(genai.said_to(request))
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
+        tally = self._calls.of(self._kind, request.model)
         began = self._monotonic()
-        first = True
-        pieces: list[str] = []
-        try:
+        first: float | None = None
+        with self._counted(request, began) as span:
+            content = span is not None and span.content
+            pieces: list[str] = []
             async with aclosing(self._inner.stream(request)) as chunks:
                 while True:
                     # Only while the provider works: between two chunks it is the reader's turn.
-                    with below(span):
+                    with _UNTRACED if span is None else below(span):
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         break
-                    if first:
-                        first = False
-                        span.set({"gen_ai.response.time_to_first_chunk": self._monotonic() - began})
+                    if first is None:
+                        first = self._monotonic() - began
+                        tally.first.add(first)
                     if isinstance(chunk, Finished):
-                        span.set(genai.answer_of(chunk))
-                        if span.content:
+                        tally.answered(chunk.usage, chunk.model or request.model, self._kind, self._price)
+                        if span is not None:
+                            span.set({**genai.answer_of(chunk), "gen_ai.response.time_to_first_chunk": first})
+                        if span is not None and content:
                             span.set(genai.said_by(chunk, "".join(pieces)))
-                    elif isinstance(chunk, Restarted):
+                    elif content and isinstance(chunk, Restarted):
                         pieces.clear()
-                    elif isinstance(chunk, TextChunk) and span.content:
+                    elif content and isinstance(chunk, TextChunk):
                         pieces.append(chunk.text)
                     yield chunk
+
+    @contextmanager
+    def _counted(self, request: ModelRequest, began: float) -> Generator[Span | None]:
+        """The block is a call: it is counted, and a piece of what goes on here where that is traced."""
+        tally, above = self._calls.of(self._kind, request.model), current()
+        span: Span | None = None
+        if above is not None:
+            span = above.child(f"chat {request.model}".strip(), genai.request_of(self._kind, request), Kind.CLIENT)
+            if span.content:
+                span.set(genai.said_to(request))
+        fault: BaseException | None = None
+        try:
+            yield span
         except BaseException as error:
-            span.end(error)
+            fault = error
             raise
-        span.end()
+        finally:
+            tally.ended(self._monotonic() - began, fault)
+            if span is not None:
+                span.end(fault)

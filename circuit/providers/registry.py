@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from circuit.errors import ProviderMisconfigured
 from circuit.providers.balance import BalancedProvider, Health, Member
 from circuit.providers.cache import AnswerStore, CachedProvider
+from circuit.providers.calls import Calls
 from circuit.providers.fallback import Choice, FallbackProvider
 from circuit.providers.limits import Allowance, LimitedProvider, Limits
 from circuit.providers.observed import ObservedProvider
@@ -65,6 +66,8 @@ class ProviderRegistry:
         self._timeouts = timeouts
         self._sleep = sleep
         self._http: Http | None = None
+        self.calls = Calls()
+        """What the calls of models come to."""
         self._health = Health()
         self._allowances: dict[str, Allowance] = {}
         self._launch = launch
@@ -102,7 +105,7 @@ class ProviderRegistry:
         was answered in the last `seconds`. Raises `ProviderMisconfigured`."""
 
         def made(spec: Mapping[str, Any]) -> Provider:
-            provider = ObservedProvider(self.provider(spec), str(spec.get("type")))
+            provider = ObservedProvider(self.provider(spec), spec, self.calls)
             return provider if store is None else CachedProvider(provider, spec, store, seconds)
 
         if len(specs) == 1:

@@ -54,6 +54,11 @@ class Reader:
         """The last frame that was handed out."""
         return Cursor(self._start, self._sequence)
 
+    @property
+    def behind(self) -> int:
+        """How many of the frames that the ring holds come behind the cursor."""
+        return 0 if self._closed else self._channel.end - self._channel.position(self.cursor)
+
     async def open(self) -> None:
         """Take the first look. Afterwards `over` says whether there is anything to read, now or later.
 

@@ -259,6 +259,8 @@ async def test_figures_for_prometheus_say_what_the_engine_does(server: Server) -
     assert after["circuit_executions_total"] == before["circuit_executions_total"] + 1
     assert after["circuit_writes_total"] > before["circuit_writes_total"]
     assert after["circuit_lease_losses_total"] == 0
+    assert (before["circuit_firings_total"], after["circuit_firings_total"]) == (0, 1)
+    assert after["circuit_executions_ended_total"] == 1
 
 
 async def test_a_message_is_sent_and_listed(server: Server) -> None:

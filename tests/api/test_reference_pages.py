@@ -22,6 +22,7 @@ from circuit import errors, events
 from circuit.api import application, metrics, problems
 from circuit.api.graphql import endpoint, extent, paging, schema
 from circuit.api.sse import HEARTBEAT_SECONDS, RETRY_MILLISECONDS
+from circuit.app import figures as process_figures
 from circuit.engine import figures
 from circuit.events import StreamDelta, StreamType, encode_frame
 from circuit.surface import surface
@@ -152,8 +153,8 @@ async def test_the_python_client_of_the_reference_works(
 
 def test_every_figure_is_listed() -> None:
     text = page("metrics.md")
-    sources = (inspect.getsource(module) for module in (figures, metrics))
-    named = {name for source in sources for name in re.findall(r'Figure\(\s*"(\w+)"', source)}
+    sources = (inspect.getsource(module) for module in (figures, metrics, process_figures))
+    named = {name for source in sources for name in re.findall(r'(?:Figure|_of_times)\(\s*"(\w+)"', source)}
     assert len(named) > 5
     for name in named:
         assert re.search(rf"`{name}(_total)?`", text), name

@@ -15,6 +15,8 @@ from typing import Any
 import asyncpg
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from circuit.ids import CaseKey, Numbered, uuid7
 from circuit.observability.logs import AboutFilter, JSONFormatter, about
@@ -29,6 +31,15 @@ def workers_of(server: Popen[bytes]) -> list[psutil.Process]:
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
             if "--supervised" in child.cmdline():
                 found.append(child)
+    return found
+
+
+def figures_in(text: str) -> list[Sample]:
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+def value(samples: list[Sample], name: str, **labels: str) -> float:
+    [found] = [one.value for one in samples if one.name == name and one.labels == labels]
     return found
 
 
@@ -61,13 +72,38 @@ async def test_worker_processes_work_are_replaced_and_end_with_the_server(
     async with httpx.AsyncClient(timeout=SECONDS) as client:
         asked = {"model": "scripted:x", "messages": [{"role": "user", "content": "x"}]}
         answer = await client.post(f"{url}/v1/chat/completions", json=asked)
-    assert answer.json()["choices"][0]["finish_reason"] == "stop"
+        assert answer.json()["choices"][0]["finish_reason"] == "stop"
+        # Its figures come from the process that did it.
+        told = figures_in((await client.get(f"{url}/metrics")).text)
+    [did] = [one.labels["worker"] for one in told if one.name == "circuit_provider_calls_total"]
+    assert {one.labels["worker"] for one in told if one.name == "circuit_held_cases"} == {"1", "2"}
+    mine = [one for one in told if one.labels.get("worker") == did]
+    asked = {"provider": "scripted", "model": "x", "worker": did}
+    assert value(mine, "circuit_provider_calls_total", **asked, outcome="ok") == 1
+    assert value(mine, "circuit_provider_seconds_count", **asked) == 1
+    assert value(mine, "circuit_provider_first_seconds_bucket", **asked, le="+Inf") == 1
+    assert value(mine, "circuit_tokens_total", **asked, type="output") > 0
+    assert value(mine, "circuit_executions_ended_total", worker=did, outcome="completed") == 1
+    assert value(mine, "circuit_firings_total", worker=did, kind="acting") == 1
     left = workers_of(server)
     server.send_signal(signal.SIGTERM)
     rest, _ = server.communicate(timeout=SECONDS)
     assert server.returncode == 0, rest.decode()
     assert b"Traceback" not in rest
     assert not [one for one in left if one.is_running()]
+
+    # A worker that stands alone is asked itself.
+    alone = spawned("worker", "--port", "0", CIRCUIT_DATABASE_URL=database_url)
+    url = read_until(alone, b"circuit worker answers at").split()[-1].decode()
+    async with httpx.AsyncClient(timeout=SECONDS) as client:
+        ready = (await client.get(f"{url}/ready")).json()
+        assert ready["status"] == "ok" and ready["worker"]
+        told = figures_in((await client.get(f"{url}/metrics")).text)
+        assert value(told, "circuit_workers") == 1 and value(told, "circuit_held_cases") == 0
+        assert (await client.post(f"{url}/graphql", json={})).status_code == 404
+    alone.send_signal(signal.SIGTERM)
+    rest, _ = alone.communicate(timeout=SECONDS)
+    assert alone.returncode == 0 and b"Traceback" not in rest, rest.decode()
 
     # A server that is killed has no time to end anybody: its workers see for themselves that it is gone.
     server = spawned("serve", "--port", "0", "--workers", "1", CIRCUIT_DATABASE_URL=database_url)

@@ -232,7 +232,7 @@ async def test_cases_for_a_provider_that_can_take_no_more_are_left(database: Dat
         await until(running, await start(running, "chain"), "completed")
         assert await plain.fetchval("SELECT count(*) FROM circuit.ready") == 3
         assert not busy.most
-        figures = {figure.name: figure.value for figure in await running.figures()}
+        figures = {figure.name: figure.value for figure in running.process_figures()}
         assert figures["circuit_pressed_providers"] == 1
         pressed.clear()
         for key in waiting:
