@@ -174,7 +174,7 @@ class Commands:
         check_idempotency_key(key)
         wanted = start_parameters(parameters)
         async with self._database.transaction(principal.tenant) as connection:
-            current = await workflows.current(connection, principal.tenant, workflow_id)
+            current = await workflows.pointer(connection, principal.tenant, workflow_id)
             if current is not None and current.retired_at is not None and key is not None:
                 # Asked again: the answer is what it was.
                 before = await commands.started_with(connection, principal.tenant, key)
@@ -187,8 +187,7 @@ class Commands:
                 f"workflow {workflow_id} is retired: its cases go on, and no new ones begin;"
                 " `circuit unretire` lets them begin again"
             )
-        version = VersionKey(principal.tenant, workflow_id, current.hash)
-        workflow = self._versions.compiled(version, current.document)
+        workflow = await self._version(VersionKey(principal.tenant, workflow_id, current.hash))
         return await self.begin(
             workflow, token, principal=principal, parameters=wanted, conversations=conversations, key=key
         )
@@ -451,11 +450,13 @@ class Commands:
     # -- workflows --------------------------------------------------------------------------------------------------
 
     async def _workflow_of(self, key: CaseKey, row: CaseRow) -> Workflow:
-        version = VersionKey(key.tenant, row.workflow_id, row.workflow_hash)
+        return await self._version(VersionKey(key.tenant, row.workflow_id, row.workflow_hash))
+
+    async def _version(self, version: VersionKey) -> Workflow:
         if self._versions.known(version):
             return self._versions.get(version)
-        async with self._database.transaction(key.tenant) as connection:
-            found = await workflows.by_hash(connection, key.tenant, row.workflow_id, row.workflow_hash)
+        async with self._database.transaction(version.tenant) as connection:
+            found = await workflows.by_hash(connection, *version)
         return self._versions.compiled(version, None if found is None else found.document)
 
     async def _no_workflow(self, tenant: int, workflow_id: str) -> NotFound:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Insert, SmallInteger, bindparam, func, insert, select
+from sqlalchemy import Insert, Integer, SmallInteger, Uuid, bindparam, func, insert, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,9 +19,39 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from circuit.errors import Conflict, NotFound
 from circuit.events import CaseStarted, encode_event
 from circuit.ids import CaseKey
-from circuit.net.marking import Token
+from circuit.net.marking import Run, Token
 from circuit.storage import rows, tables
 from circuit.storage.records import CaseRow, CaseStatus, CommandResult, CommandRow
+
+# What begins with a case: one statement, for each costs a round trip, and somebody waits. (The case itself is written
+# before it, for row security looks whether it is there.)
+_BEGINNING = """
+WITH filled AS (
+    INSERT INTO circuit.token (
+        tenant_id, case_id, number, version, place, data, metadata, entered_at, available_at, runs
+    )
+    SELECT :tenant, :case, i.number, i.version, i.place, i.data::jsonb, i.metadata::jsonb, i.entered_at, i.available_at,
+        i.runs::jsonb
+    FROM unnest(
+        CAST(:numbers AS int4[]), CAST(:versions AS int4[]), CAST(:places AS text[]), CAST(:data AS text[]),
+        CAST(:metadata AS text[]), CAST(:entered AS timestamptz[]), CAST(:available AS timestamptz[]),
+        CAST(:runs AS text[])
+    ) AS i(number, version, place, data, metadata, entered_at, available_at, runs)
+),
+recorded AS (
+    INSERT INTO circuit.history (tenant_id, case_id, seq, kind, at, body)
+    VALUES (:tenant, :case, 1, :kind, :at, CAST(:body AS text)::json)
+){leaving}
+INSERT INTO circuit.ready (tenant_id, case_id, bucket, due_at) VALUES (:tenant, :case, :bucket, now())
+"""
+_LEAVING = """,
+told AS (INSERT INTO circuit.outbox (tenant_id, case_id, seq) VALUES (:tenant, :case, 1))"""
+_BEGIN, _BEGIN_LEAVING = (
+    text(_BEGINNING.format(leaving=leaving)).bindparams(
+        bindparam("case", type_=Uuid), bindparam("tenant", type_=Integer)
+    )
+    for leaving in ("", _LEAVING)
+)
 
 
 async def insert_case(
@@ -53,10 +83,10 @@ async def insert_case(
         )
         if first is None:
             return await _started_before(conn, key.tenant, idempotency_key, row.workflow_id)
-    where: dict[str, Any] = {"tenant_id": key.tenant, "case_id": key.case}
     await conn.execute(
         insert(tables.case).values(
-            **where,
+            tenant_id=key.tenant,
+            case_id=key.case,
             workflow_id=row.workflow_id,
             workflow_hash=row.workflow_hash,
             status=row.status.value,
@@ -71,31 +101,30 @@ async def insert_case(
             traceparent=row.traceparent,
         )
     )
-    if tokens:
-        await conn.execute(
-            insert(tables.token),
-            [
-                {
-                    **where,
-                    "number": token.number,
-                    "version": token.version,
-                    "place": token.place,
-                    "data": dict(token.data),
-                    "metadata": dict(token.metadata),
-                    "entered_at": token.entered_at,
-                    "available_at": token.available_at,
-                    "runs": None if token.runs is None else {name: run.as_json() for name, run in token.runs.items()},
-                }
-                for token in tokens
-            ],
-        )
     await conn.execute(
-        insert(tables.history).values(**where, seq=1, kind=event.kind, at=at, body=orjson.loads(encode_event(event)))
+        _BEGIN_LEAVING if leaving else _BEGIN,
+        {
+            "tenant": key.tenant,
+            "case": key.case,
+            "bucket": row.bucket,
+            "numbers": [token.number for token in tokens],
+            "versions": [token.version for token in tokens],
+            "places": [token.place for token in tokens],
+            "data": [orjson.dumps(dict(token.data)).decode() for token in tokens],
+            "metadata": [orjson.dumps(dict(token.metadata)).decode() for token in tokens],
+            "entered": [token.entered_at for token in tokens],
+            "available": [token.available_at for token in tokens],
+            "runs": [None if token.runs is None else _runs(token.runs) for token in tokens],
+            "kind": event.kind,
+            "at": at,
+            "body": encode_event(event).decode(),
+        },
     )
-    if leaving:
-        await conn.execute(insert(tables.outbox).values(**where, seq=1))
-    await conn.execute(insert(tables.ready).values(**where, bucket=row.bucket, due_at=func.now()))
     return key
+
+
+def _runs(runs: Mapping[str, Run]) -> str:
+    return orjson.dumps({name: run.as_json() for name, run in runs.items()}).decode()
 
 
 async def started_with(conn: AsyncConnection, tenant: int, idempotency_key: str) -> CaseKey | None:

@@ -17,7 +17,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import orjson
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -55,7 +54,15 @@ DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 
 _open = cast("Callable[..., Coroutine[Any, Any, Connection]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
 _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
-_SET_TENANT = text(f"SELECT set_config('{TENANT_SETTING}', :tenant, true)")
+_BEGIN = f"BEGIN; SELECT set_config('{TENANT_SETTING}', '%d', true)"
+_LOST = (
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    OSError,
+)
+"""What a connection raises that was lost while nobody used it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +157,10 @@ def engine(
     *,
     creator: Callable[[], Coroutine[Any, Any, Connection]] | None = None,
     patient: bool = False,
+    plain: bool = False,
 ) -> AsyncEngine:
-    """An engine of SQLAlchemy over `connect`, so that every kind of URL is read in one way."""
+    """An engine of SQLAlchemy over `connect`, so that every kind of URL is read in one way. A `plain` one begins and
+    ends no transactions and asks no connection whether it is there: whoever uses it does."""
     where = url if isinstance(url, Address) else address(url)
 
     async def connection() -> Connection:
@@ -163,7 +172,8 @@ def engine(
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
         pool_timeout=CONNECT_SECONDS,
-        pool_pre_ping=True,
+        pool_pre_ping=not plain,
+        **({"isolation_level": "AUTOCOMMIT"} if plain else {}),
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
     )
@@ -178,7 +188,7 @@ class Database:
 
     def __init__(self, where: Address) -> None:
         self.address = where
-        self._engine = engine(where, TENANT_ROLE)
+        self._engine = engine(where, TENANT_ROLE, plain=True)
 
     @classmethod
     async def open(cls, url: str) -> Database:
@@ -204,11 +214,40 @@ class Database:
     async def transaction(self, tenant: int) -> AsyncGenerator[AsyncConnection]:
         """A transaction that sees and writes the rows of `tenant` only. Raises `StorageError`."""
         try:
-            async with self._engine.begin() as connection:
-                await connection.execute(_SET_TENANT, {"tenant": str(tenant)})
-                yield connection
+            async with self._connected(tenant) as (connection, driver):
+                try:
+                    yield connection
+                    await driver.execute("COMMIT")
+                except BaseException:
+                    await _roll_back(driver)
+                    raise
         except (SQLAlchemyError, *DRIVER_ERRORS) as error:
             raise translated(error) from error
+
+    @asynccontextmanager
+    async def _connected(self, tenant: int) -> AsyncGenerator[tuple[AsyncConnection, Connection]]:
+        """A connection of the pool with a transaction of `tenant` begun. One that was lost meanwhile is replaced, and
+        the whole pool with it: nothing was asked of it yet."""
+        while True:
+            async with self._engine.connect() as connection:
+                pool, pooled = self._engine.pool, await connection.get_raw_connection()
+                driver = cast("Connection", pooled.driver_connection)
+                fresh = pooled.info.setdefault("used", False) is False
+                pooled.info["used"] = True
+                try:
+                    await driver.execute(_BEGIN % tenant)
+                except _LOST:
+                    await connection.invalidate()
+                    if fresh:
+                        raise
+                except BaseException:
+                    await _roll_back(driver)
+                    raise
+                else:
+                    yield connection, driver
+                    return
+            if self._engine.pool is pool:
+                await self._engine.dispose()
 
     async def raw(self) -> Connection:
         """A new connection of the driver under the engine's role; the caller closes it. Raises `StorageError`."""
@@ -225,6 +264,17 @@ class Database:
             return ",".join(await revisions(connection)) or None, await floor(connection)
         finally:
             await connection.close(timeout=CONNECT_SECONDS)
+
+
+async def _roll_back(driver: Connection) -> None:
+    """End a transaction as if it had not been; a connection that cannot even do that is closed."""
+    try:
+        await driver.execute("ROLLBACK")
+    except DRIVER_ERRORS:
+        driver.terminate()
+    except BaseException:
+        driver.terminate()
+        raise
 
 
 async def revisions(connection: Connection) -> list[str]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.events import (
@@ -31,13 +31,27 @@ class Recorded(NamedTuple):
     event: CaseEvent
 
 
-async def status(conn: AsyncConnection, key: CaseKey) -> CaseStatus | None:
-    """The status of a case, or None if there is none. The end of a case and its last event are one commit."""
-    table = tables.case
-    found = await conn.scalar(
-        select(table.c.status).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case)
+async def follow(
+    conn: AsyncConnection, key: CaseKey, after: int, limit: int
+) -> tuple[CaseStatus, list[Recorded]] | None:
+    """The status of a case, and up to `limit` of its events behind the number `after`, as they were at one instant;
+    None if there is no such case. The end of a case and its last event are one commit."""
+    table, case = tables.history, tables.case
+    here = and_(table.c.tenant_id == case.c.tenant_id, table.c.case_id == case.c.case_id, table.c.seq > after)
+    found = await conn.execute(
+        select(case.c.status, table.c.seq, table.c.at, table.c.kind, table.c.body)
+        .select_from(case.outerjoin(table, here))
+        .where(case.c.tenant_id == key.tenant, case.c.case_id == key.case)
+        .order_by(table.c.seq)
+        .limit(limit)
     )
-    return None if found is None else CaseStatus(found)
+    read = found.all()
+    if not read:
+        return None
+    events = [
+        Recorded(seq, at, decode_event(kind, rows.document(body))) for _, seq, at, kind, body in read if seq is not None
+    ]
+    return CaseStatus(read[0][0]), events
 
 
 async def read_events(conn: AsyncConnection, key: CaseKey, after: int = 0, limit: int = 500) -> list[Recorded]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Select, Text, bindparam, column, func, select, text, true, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -163,6 +163,24 @@ async def store(connection: AsyncConnection, tenant: int, published: CompiledWor
         .returning(workflow_version.c.hash)
     )
     return new is not None
+
+
+class Pointer(NamedTuple):
+    """Which version of a workflow is the current one, and since when no new cases of it begin, if they do not."""
+
+    hash: str
+    retired_at: datetime | None
+
+
+async def pointer(connection: AsyncConnection, tenant: int, workflow_id: str) -> Pointer | None:
+    """Which version is the current one, without its document; None if there is no such workflow."""
+    found = await connection.execute(
+        select(workflow.c.hash, workflow.c.retired_at).where(
+            workflow.c.tenant_id == tenant, workflow.c.workflow_id == workflow_id
+        )
+    )
+    row = found.one_or_none()
+    return None if row is None else Pointer(*row)
 
 
 async def current(connection: AsyncConnection, tenant: int, workflow_id: str) -> Version | None:

@@ -70,8 +70,8 @@ class Log:
     async def events(self, key: CaseKey, after: int) -> EventPage | None:
         """The events of a case behind the number `after`; None if there is no such case."""
         async with self._database.transaction(key.tenant) as connection:
-            status = await history.status(connection, key)
-            if status is None:
-                return None
-            events = await history.read_events(connection, key, after, PAGE_EVENTS)
+            found = await history.follow(connection, key, after, PAGE_EVENTS)
+        if found is None:
+            return None
+        status, events = found
         return EventPage(events, status.terminal)

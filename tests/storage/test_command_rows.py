@@ -106,7 +106,7 @@ async def test_another_tenant_sees_and_asks_nothing(database: Database, conn: Co
         assert await listing.find_case(tenant, key) is None
         assert await tokens.of_case(tenant, key) == []
         assert await history.read_events(tenant, key) == []
-        assert await history.status(tenant, key) is None
+        assert await history.follow(tenant, key, 0, 1) is None
         assert [listed.key for listed in await listing.list_cases(tenant, 2)] == [theirs]
         assert await listing.list_cases(tenant, 1) == []
 

@@ -295,6 +295,32 @@ async def test_it_comes_back_after_its_connections_were_cut(database: Database, 
         assert await transaction.scalar(text("SELECT 1")) == 1
 
 
+async def test_a_task_that_is_cancelled_leaves_no_transaction_open(database: Database) -> None:
+    begun = asyncio.Event()
+
+    async def insert(statement: str) -> None:
+        async with database.transaction(1) as connection:
+            await connection.execute(text("INSERT INTO circuit.case_key VALUES (1, 'half', gen_random_uuid())"))
+            begun.set()
+            await connection.execute(text(statement))
+            await asyncio.Event().wait()
+
+    for statement in ("SELECT 1", "SELECT pg_sleep(60)"):
+        begun.clear()
+        working = asyncio.create_task(insert(statement))
+        await asyncio.wait_for(begun.wait(), 10)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        # The connection that it had is the first that the pool gives out again.
+        async with database.transaction(1) as connection:
+            open_ones = await connection.scalar(
+                text("SELECT count(*) FROM pg_locks WHERE relation = 'circuit.case_key'::regclass")
+            )
+            assert open_ones == 0
+            assert await connection.scalar(text("SELECT count(*) FROM circuit.case_key")) == 0
+
+
 async def test_a_connection_that_is_cut_in_a_transaction_is_unreachable(database: Database, database_url: str) -> None:
     with pytest.raises(DatabaseUnreachable) as error:
         async with database.transaction(1) as transaction:
