@@ -58,7 +58,10 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 ON_CPU: Mapping[str, Any] = {"enforce_eager": True, "distributed_executor_backend": "uni", "max_model_len": 1024}
 SMALL = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1"}
 
-console = Console(width=130)
+STARTS = 8
+"""How many cases are being started at once; a case that is started costs more than a token."""
+
+console = Console(width=200)
 
 
 def prompts(options: argparse.Namespace, number: int) -> list[str]:
@@ -193,6 +196,7 @@ class Inside:
         self._circuit = circuit
         self._gauge = gauge
         self._model = model
+        self._starting = asyncio.Semaphore(STARTS)
 
     async def round(self, texts: Sequence[str]) -> Round:
         before, stepped = self._spent(), await self._steps()
@@ -203,7 +207,8 @@ class Inside:
         return Round(sum(counts), await self._steps() - stepped, took, cpu)
 
     async def _one(self, text: str) -> int:
-        case = await self._circuit.start("throughput", {"text": text})
+        async with self._starting:
+            case = await self._circuit.start("throughput", {"text": text})
         async with aclosing(self._circuit.stream(case)) as happenings:
             async for _ in happenings:
                 pass
