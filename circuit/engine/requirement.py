@@ -14,11 +14,12 @@ from uuid import UUID
 from circuit.definition.compiler import required_function
 from circuit.definition.workflow import DEFAULT_POOL, Workflow
 from circuit.engine.calls import provider_of
+from circuit.storage.shelf import FEATURE as ARTEFACTS
 
 SUBWORKFLOW = "subworkflow"
 """The feature that cases need which other cases opened."""
 _FUNCTION = required_function("")
-FEATURES = ("compensation", "complete_when", "message", "place_agents", SUBWORKFLOW)
+FEATURES = (ARTEFACTS, "compensation", "complete_when", "message", "place_agents", SUBWORKFLOW)
 """What this release can do that others cannot, by the names under which versions ask for it."""
 
 

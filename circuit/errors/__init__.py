@@ -68,6 +68,7 @@
     │   ├── SchemaMismatch         schema_mismatch
     │   ├── HomeNotWritable        home_not_writable
     │   ├── ArchiveDamaged         archive_damaged
+    │   ├── ArtefactLost           artefact_lost
     │   ├── GuardLost              guard_lost
     │   └── Fenced                 fenced
     └── StreamError                a reader of streams
@@ -147,6 +148,7 @@ from circuit.errors.requests import (
 from circuit.errors.root import CircuitError, DefinitionError, Fault
 from circuit.errors.stores import (
     ArchiveDamaged,
+    ArtefactLost,
     DatabaseMisconfigured,
     DatabaseUnreachable,
     Fenced,
@@ -163,6 +165,7 @@ __all__ = [
     "ActionFailed",
     "AgentError",
     "ArchiveDamaged",
+    "ArtefactLost",
     "AuthenticationRefused",
     "BadResponse",
     "BudgetExhausted",

@@ -38,6 +38,12 @@ class ArchiveDamaged(StorageError):
     code = "archive_damaged"
 
 
+class ArtefactLost(StorageError):
+    """A row refers to a large value that is not there any more, so nobody can say what the row holds."""
+
+    code = "artefact_lost"
+
+
 class GuardLost(StorageError):
     """A write found its case in another state than its owner knew."""
 

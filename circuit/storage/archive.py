@@ -107,7 +107,8 @@ bounded AS (
 )
 SELECT count(*) FROM gone
 """
-# Rows of a case outside of its partitions: what its agents said, and what it may cost.
+# Rows of a case outside of its partitions: what its agents said, what it may cost, and the large values that it uses.
+# Others may use the same, so each case brings its own with it.
 _OF_CASES = "FROM unnest($1::int4[], $2::uuid[]) AS i(tenant_id, case_id)"
 _OWN = "ON c.tenant_id = i.tenant_id AND c.case_id = i.case_id"
 _BESIDE = {
@@ -119,6 +120,10 @@ _BESIDE = {
     "budget": (
         f"SELECT i.*, to_json(b)::text AS row {_OF_CASES} JOIN circuit.budget b"
         " ON b.tenant_id = i.tenant_id AND b.scope = 'case' AND b.subject = i.case_id::text"
+    ),
+    "artefact": (
+        f"SELECT i.*, to_json(a)::text AS row {_OF_CASES} JOIN circuit.artefact_use c {_OWN}"
+        " JOIN circuit.artefact a ON a.tenant_id = c.tenant_id AND a.hash = c.hash"
     ),
 }
 ARCHIVED = (*PARTITIONED, *_BESIDE)

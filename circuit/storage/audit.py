@@ -19,9 +19,10 @@ from uuid import UUID
 import orjson
 
 from circuit.ids import CaseKey
-from circuit.storage import archive, rows
+from circuit.storage import archive, artefacts, rows
 from circuit.storage.archive import ArchiveRow
 from circuit.storage.driver import Connection, Record
+from circuit.storage.payloads import MARK
 from circuit.storage.tables import PARTITIONED
 
 PAGE_CASES = 100
@@ -62,6 +63,13 @@ def _of_cases(what: str, table: str, tail: str = "") -> str:
     )
 
 
+_KEY = "t.tenant_id, t.case_id"
+# A payload from which something large was put aside begins with its mark.
+_LARGE = f"""WHERE starts_with(t.value::text, '{{"{MARK}"')"""
+_SAID = (
+    "JOIN circuit.message m ON m.tenant_id = t.tenant_id AND m.conversation_id = t.conversation_id"
+    f""" WHERE starts_with(m.parts::text, '{{"{MARK}"')"""
+)
 _ROWS = {
     "token": _of_cases("t.*", "token", "ORDER BY t.number"),
     "firing": _of_cases("t.*", "firing", "ORDER BY t.number"),
@@ -86,10 +94,21 @@ _ROWS = {
         "stream_event",
         "GROUP BY 1, 2, 3, 4 ORDER BY 3, 4",
     ),
+    "artefact_use": _of_cases(
+        "t.*, a.hash IS NOT NULL AS there,"
+        " a.hash = encode(sha256(convert_to(a.content::text, 'UTF8')), 'hex') AS right",
+        "artefact_use",
+        "LEFT JOIN circuit.artefact a ON a.tenant_id = t.tenant_id AND a.hash = t.hash ORDER BY t.hash",
+    ),
+    "referring": _of_cases(f"{_KEY}, 'journal' AS of, t.firing AS number, t.step AS part, t.value", "journal", _LARGE)
+    + " UNION ALL "
+    + _of_cases(f"{_KEY}, 'message', m.seq, m.conversation_id::text, m.parts", "conversation", _SAID),
 }
+_PAYLOADS = {"token": ("data", "metadata"), "firing": ("request", "awaits")}
+"""What of these rows may refer to artefacts. (Of journals and messages it is looked at only whether it does.)"""
 _HISTORY = _of_cases("t.tenant_id, t.case_id, t.seq, t.kind, t.at, t.body", "history", "ORDER BY 1, 2, 3 LIMIT $3")
 _HISTORY_OF_ONE = """
-SELECT t.seq, t.kind, t.at, t.body FROM circuit.history t
+SELECT t.tenant_id, t.seq, t.kind, t.at, t.body FROM circuit.history t
 WHERE t.tenant_id = $1 AND t.case_id = $2 AND t.seq > $3 ORDER BY t.seq LIMIT $4
 """
 _VERSION = "SELECT document FROM circuit.workflow_version WHERE tenant_id = $1 AND workflow_id = $2 AND hash = $3"
@@ -206,10 +225,11 @@ async def page(conn: Connection, scope: Scope, after: CaseKey) -> Page:
     if keys:
         arrays = ([key.tenant for key in keys], [key.case for key in keys])
         for name, query in _ROWS.items():
-            _group(await conn.fetch(query, *arrays), by_table[name])
+            fetched = await conn.fetch(query, *arrays)
+            _group(await artefacts.read(conn, fetched, *_PAYLOADS.get(name, ())), by_table[name])
         limit = 2 * PAGE_EVENTS
         if sum(row["seq"] for row in found) <= PAGE_EVENTS:
-            history = await conn.fetch(_HISTORY, *arrays, limit)
+            history = await artefacts.read(conn, await conn.fetch(_HISTORY, *arrays, limit), "body")
             if len(history) < limit:
                 events = {key: [] for key in keys}
                 _group(history, events)
@@ -232,7 +252,7 @@ async def history(conn: Connection, read: Page, key: CaseKey) -> AsyncGenerator[
         return
     seq = -(2**31)
     while True:
-        found = await conn.fetch(_HISTORY_OF_ONE, *key, seq, PAGE_EVENTS)
+        found = await artefacts.read(conn, await conn.fetch(_HISTORY_OF_ONE, *key, seq, PAGE_EVENTS), "body")
         for event in found:
             yield event
         if len(found) < PAGE_EVENTS:

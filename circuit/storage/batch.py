@@ -18,7 +18,9 @@ import orjson
 from circuit.events import encode_event
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
+from circuit.storage.payloads import METADATA, PLAIN, REQUEST, STEP, WAIT
 from circuit.storage.records import CaseWrite, FiringState, Holds, JournalRow, LogWrite, Mail, NewCase, StreamRow
+from circuit.storage.shelf import Batch
 from circuit.storage.statements import BY_NAME, CASES, ORDER
 
 LARGEST_STATEMENT = 32 * 1024 * 1024
@@ -30,7 +32,15 @@ WOKEN = "woken"
 """Where the cases stand that other cases have asked something, or opened: no section of its own."""
 
 Row = tuple[Any, ...]
-Rows = dict[str, list[Row]]
+
+
+class Rows(dict[str, list[Row]]):
+    """The rows of each section. `aside` takes what is large in them."""
+
+    def __init__(self, aside: Batch) -> None:
+        super().__init__()
+        self.aside = aside
+
 
 # In an array as in JSON a backslash before a quote or a backslash means that character. But where JSON writes a line
 # feed as \n, an array would read an n.
@@ -41,12 +51,13 @@ class Oversize(ValueError):
     """The writes of several cases that are too much for one statement; each alone may be sent."""
 
 
-def parameters(writes: Iterable[CaseWrite | LogWrite]) -> tuple[tuple[str, ...], list[Any]]:
-    """The sections that `writes` touch, in the statement's order, and the parameters that they bring.
+def parameters(writes: Sequence[CaseWrite | LogWrite], aside: Batch) -> tuple[tuple[str, ...], list[Any]]:
+    """The sections that `writes` touch, in the statement's order, and the parameters that they bring. What is large in
+    them goes through `aside`.
 
     At most one `CaseWrite` a case. Raises `TypeError` (and its like) for a value that is not JSON, and `Oversize`.
     """
-    rows: Rows = {}
+    rows = Rows(aside)
     logged: dict[tuple[int, Any], None] = {}
     for write in writes:
         if isinstance(write, CaseWrite):
@@ -58,6 +69,8 @@ def parameters(writes: Iterable[CaseWrite | LogWrite]) -> tuple[tuple[str, ...],
         _wake(rows, rows.pop(WOKEN))
     if logged:
         rows["logs"] = list(logged)
+    if aside.uses or aside.raises:
+        _aside(rows, writes)
     names = tuple(sorted(rows, key=ORDER.__getitem__))
     given: list[Any] = []
     size = 0
@@ -137,7 +150,8 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         for seq, (at, event) in enumerate(write.events, write.expected_seq + 1):
             transition = getattr(event, "transition", None)
             firing = getattr(event, "firing", None)
-            history.append((tenant, case, seq, event.kind, at, transition, firing, encode_event(event).decode()))
+            body = rows.aside.event(write.key, row.bucket, encode_event(event))
+            history.append((tenant, case, seq, event.kind, at, transition, firing, body))
         if write.outbox:
             _rows(rows, "outbox").extend((tenant, case, seq) for seq in write.outbox)
     if write.tokens_moved:
@@ -146,7 +160,8 @@ def _case(rows: Rows, write: CaseWrite) -> None:
             moved = _rows(rows, "tokens_moved" if token.runs is None else "tokens_running")
             data = metadata = None
             if token.version != move.from_version:
-                data, metadata = _json(token.data), _json(token.metadata)
+                data = rows.aside.text(write.key, row.bucket, token.data)
+                metadata = rows.aside.text(write.key, row.bucket, token.metadata, METADATA)
             moved.append(
                 (
                     tenant,
@@ -166,7 +181,7 @@ def _case(rows: Rows, write: CaseWrite) -> None:
     if write.tokens_put:
         for token, reserved_by in write.tokens_put:
             put = _rows(rows, "tokens_put" if token.runs is None else "tokens_put_running")
-            put.append((*_token(tenant, case, token), reserved_by, *_runs(token)))
+            put.append((*_token(rows, write.key, row.bucket, token), reserved_by, *_runs(token)))
     if write.tokens_taken:
         _rows(rows, "tokens_taken").extend((tenant, case, number, version) for number, version in write.tokens_taken)
     if write.firings_opened or write.firings_changed or write.executions_opened or write.executions_changed:
@@ -185,22 +200,24 @@ def _case(rows: Rows, write: CaseWrite) -> None:
         _asked(rows, write)
     if write.mail is not None:
         _mail(rows, write.key, write.mail)
+    if write.migrated:
+        rows.aside.need(write.key, row.bucket)
     if write.release and write.due_at is not None:
-        _rows(rows, "ready").append((tenant, case, row.bucket, write.due_at))
+        bucket = row.bucket if write.migrated else rows.aside.present(row.bucket)
+        _rows(rows, "ready").append((tenant, case, bucket, write.due_at))
     elif write.release or write.commands_settled:
         _rows(rows, "ready_done").append((tenant, case, len(write.commands_settled)))
 
 
-def _token(tenant: int, case: UUID, token: Token) -> tuple[Any, ...]:
+def _token(rows: Rows, key: CaseKey, bucket: int, token: Token) -> tuple[Any, ...]:
     """A token that is put, as far as the firing that holds it, if one does."""
     return (
-        tenant,
-        case,
+        *key,
         token.number,
         token.version,
         token.place,
-        _json(token.data),
-        _json(token.metadata),
+        rows.aside.text(key, bucket, token.data),
+        rows.aside.text(key, bucket, token.metadata, METADATA),
         token.entered_at,
         token.available_at,
     )
@@ -226,7 +243,7 @@ def _firings(rows: Rows, write: CaseWrite) -> None:
                 row.attempt,
                 row.start,
                 row.crashes,
-                _json(row.request),
+                rows.aside.text(write.key, write.row.bucket, row.request, REQUEST),
                 row.retry_at,
                 _json_or_null(row.error),
                 row.begun_at,
@@ -234,9 +251,8 @@ def _firings(rows: Rows, write: CaseWrite) -> None:
         )
     for row in write.firings_changed:
         if row.state is FiringState.SUSPENDED:
-            _rows(rows, "firings_suspended").append(
-                (tenant, case, row.number, row.state, row.wake_at, _json_or_null(row.awaits))
-            )
+            awaits = None if row.awaits is None else rows.aside.text(write.key, write.row.bucket, row.awaits, WAIT)
+            _rows(rows, "firings_suspended").append((tenant, case, row.number, row.state, row.wake_at, awaits))
             continue
         _rows(rows, "firings_changed").append(
             (
@@ -296,7 +312,7 @@ def _seldom(rows: Rows, write: CaseWrite) -> None:
     for result in write.commands_settled:
         _rows(rows, "commands_settled").append((tenant, case, result.id, result.state, _json(result.result)))
     if write.journal:
-        _journal(rows, tenant, case, write.journal)
+        _journal(rows, write.key, write.row.bucket, write.journal)
 
 
 def _exchanges(rows: Rows, write: CaseWrite) -> None:
@@ -311,7 +327,7 @@ def _exchanges(rows: Rows, write: CaseWrite) -> None:
                 one.conversation,
                 number,
                 said.role,
-                _json(said.parts),
+                rows.aside.text(write.key, write.row.bucket, said.parts),
                 said.agent_id,
                 one.firing,
                 said.covers,
@@ -336,6 +352,12 @@ def _opened(rows: Rows, opened: Iterable[NewCase]) -> None:
         tenant, case = new.key
         row, event = new.row, new.event
         parent = row.parent or (None, None)
+        if new.tokens:
+            put = [(*_token(rows, new.key, row.bucket, token), None) for token in new.tokens]
+            _rows(rows, "tokens_put").extend(put)
+        body = rows.aside.event(new.key, row.bucket, encode_event(event))
+        _rows(rows, "history").append((tenant, case, 1, event.kind, row.started_at, None, None, body))
+        bucket = rows.aside.raises.pop(new.key, row.bucket)
         _rows(rows, "cases_opened").append(
             (
                 tenant,
@@ -349,20 +371,15 @@ def _opened(rows: Rows, opened: Iterable[NewCase]) -> None:
                 row.next_incident,
                 _json(row.parameters),
                 row.started_at,
-                row.bucket,
+                bucket,
                 *parent,
                 row.depth,
                 row.traceparent,
             )
         )
-        if new.tokens:
-            _rows(rows, "tokens_put").extend((*_token(tenant, case, token), None) for token in new.tokens)
-        _rows(rows, "history").append(
-            (tenant, case, 1, event.kind, row.started_at, None, None, encode_event(event).decode())
-        )
         if new.leaving:
             _rows(rows, "outbox").append((tenant, case, 1))
-        _rows(rows, WOKEN).append((tenant, case, row.bucket))
+        _rows(rows, WOKEN).append((tenant, case, bucket))
 
 
 def _asked(rows: Rows, write: CaseWrite) -> None:
@@ -403,16 +420,18 @@ def _frames(rows: Rows, tenant: int, case: Any, frames: Iterable[StreamRow]) -> 
     )
 
 
-def _journal(rows: Rows, tenant: int, case: Any, journal: Iterable[JournalRow]) -> None:
+def _journal(rows: Rows, key: CaseKey, bucket: int | None, journal: Iterable[JournalRow]) -> None:
     _rows(rows, "journal").extend(
-        (tenant, case, row.firing, row.attempt, row.step, _json(row.value)) for row in journal
+        (*key, row.firing, row.attempt, row.step, rows.aside.text(key, bucket, row.value, shape))
+        for row in journal
+        for shape in (STEP if type(row.value) is dict else PLAIN,)
     )
 
 
 def _log(rows: Rows, write: LogWrite) -> None:
     tenant, case = write.key
     if write.journal:
-        _journal(rows, tenant, case, write.journal)
+        _journal(rows, write.key, None, write.journal)
     if write.frames:
         _frames(rows, tenant, case, write.frames)
     if write.settled:
@@ -420,3 +439,38 @@ def _log(rows: Rows, write: LogWrite) -> None:
             (tenant, case, one.firing, one.start, one.number, one.calls, one.tokens, one.microdollars)
             for one in write.settled
         )
+
+
+def _aside(rows: Rows, writes: Sequence[CaseWrite | LogWrite]) -> None:
+    """What was put aside, and the cases that come into other buckets by it."""
+    aside = rows.aside
+    if aside.uses:
+        put = sorted(aside.put.items())
+        rows["artefacts_known"] = [key for key, _ in put]
+        rows["artefacts"] = [(*key, artefact.size, artefact.text) for key, artefact in put]
+        rows["artefacts_used"] = [(*key, name) for key, name in aside.uses]
+    if aside.raises:
+        _raise(rows, {write.key: write for write in writes if isinstance(write, CaseWrite)})
+
+
+def _raise(rows: Rows, steps: Mapping[CaseKey, CaseWrite]) -> None:
+    """The cases that come into other buckets, by their steps or beside them, and what announces them."""
+    raises = rows.aside.raises
+    for key, bucket in raises.items():
+        step = steps.get(key)
+        if step is None:
+            _rows(rows, "cases_raised").append((*key, bucket))
+            continue
+        name = "cases_migrated" if step.migrated else "cases"
+        [row] = [row for row in rows[name] if row[:2] == key]
+        rows[name].remove(row)
+        _rows(rows, "cases_migrated").append((*(row[:-2] if step.migrated else row), step.row.workflow_hash, bucket))
+    moved = [(*row[:2], raises[CaseKey(*row[:2])], row[3]) for row in rows.get("ready", ()) if row[:2] in raises]
+    if moved:
+        rows["ready_moved"] = moved
+        rows["ready"] = [row for row in rows["ready"] if row[:2] not in raises]
+    announced = {row[:2] for row in moved}
+    rows["ready_raised"] = [(*key, bucket) for key, bucket in raises.items() if key not in announced]
+    for name in ("cases", "ready", "ready_raised"):
+        if not rows.get(name, True):
+            del rows[name]

@@ -27,10 +27,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import orjson
-
+from circuit.errors import ArtefactLost
 from circuit.ids import CaseKey
-from circuit.storage import resources, rows
+from circuit.storage import artefacts, resources, rows
 from circuit.storage.driver import Connection, Record
 from circuit.storage.records import AwaitedMessage, CaseState, CommandRow
 from circuit.storage.statements import FENCE
@@ -262,7 +261,7 @@ _JOURNAL = (
     " WHERE f.state IN ('offered', 'running', 'suspended') AND t.attempt IN (0, f.attempt)"
 )
 _RECORDED = """
-SELECT step, value FROM circuit.journal
+SELECT tenant_id, step, value FROM circuit.journal
 WHERE tenant_id = $1 AND case_id = $2 AND firing = $3 AND attempt IN (0, $4)
 """
 
@@ -378,8 +377,11 @@ async def load_page(conn: Connection, keys: Sequence[CaseKey], worker: UUID | No
     if not keys:
         return loaded
 
-    async def read(query: str, of: Sequence[CaseKey], *more: Sequence[Any]) -> Mapping[CaseKey, list[Record]]:
-        return _by_case(await conn.fetch(query, *_arrays(of), *more)) if of else {}
+    async def read(
+        query: str, of: Sequence[CaseKey], *more: Sequence[Any], payloads: Sequence[str] = ()
+    ) -> Mapping[CaseKey, list[Record]]:
+        found = await conn.fetch(query, *_arrays(of), *more) if of else ()
+        return _by_case(await artefacts.read(conn, found, *payloads) if payloads else found)
 
     cases = await read(_CASES, keys)
     # Of a case that was only started there is nothing but its tokens; most claims are of such.
@@ -387,22 +389,22 @@ async def load_page(conn: Connection, keys: Sequence[CaseKey], worker: UUID | No
     # One that came to rest without an event may wait for a message.
     looked_at = [key for key, (case, *_) in cases.items() if case["seq"] > 1 or case["status"] != "running"]
     found = _Rows(
-        tokens=await read(_TOKENS, keys),
-        firings=await read(_FIRINGS, touched),
+        tokens=await read(_TOKENS, keys, payloads=("data", "metadata")),
+        firings=await read(_FIRINGS, touched, payloads=("request", "awaits")),
         executions=await read(_EXECUTIONS, touched),
         incidents=await read(_INCIDENTS, touched),
         fired=await read(_FIRED, touched, [cases[key][0]["fired_seq"] for key in touched]),
-        journal=await read(_JOURNAL, touched),
+        journal=await read(_JOURNAL, touched, payloads=("value",)),
         commands=await read(_COMMANDS, keys),
         awaited=await read(_AWAITED, looked_at),
     )
-    waiting = await _waiting(conn, cases, found.firings)
+    waiting = await resources.waiting_of(conn, cases, found.firings)
     for key in keys:
         if key not in cases or (worker is not None and cases[key][0]["owner"] != worker):
             continue
         try:
             loaded.states.append(_state(key, cases[key][0], found, waiting.get(key, frozenset())))
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, ArtefactLost) as error:
             loaded.unreadable[key] = error
     return loaded
 
@@ -421,27 +423,10 @@ class _Rows:
     awaited: Mapping[CaseKey, list[Record]]
 
 
-async def _waiting(
-    conn: Connection, cases: Mapping[CaseKey, list[Record]], firings: Mapping[CaseKey, list[Record]]
-) -> dict[CaseKey, frozenset[int]]:
-    """The firings that have never started, for they wait for shared places still. Most cases have none such."""
-    asked = [
-        (key, cases[key][0]["workflow_id"], place, row["number"])
-        for key, found in firings.items()
-        for row in found
-        if row["start"] == 0 and key in cases
-        for place in orjson.loads(row["request"]).get("holds", ())
-    ]
-    waiting: dict[CaseKey, frozenset[int]] = {}
-    for key, firing in await resources.still_waiting(conn, asked):
-        waiting[key] = waiting.get(key, frozenset()) | {firing}
-    return waiting
-
-
 def _state(key: CaseKey, case: Record, found: _Rows, waiting: frozenset[int]) -> CaseState:
     journal: dict[int, dict[str, Any]] = {}
     for row in found.journal.get(key, ()):
-        journal.setdefault(row["firing"], {})[row["step"]] = orjson.loads(row["value"])
+        journal.setdefault(row["firing"], {})[row["step"]] = artefacts.value(row)
     fired: dict[str, int] = dict(rows.document(case["fired"]))
     for row in found.fired.get(key, ()):
         fired[row["transition"]] = fired.get(row["transition"], 0) + row["times"]
@@ -465,8 +450,8 @@ def _state(key: CaseKey, case: Record, found: _Rows, waiting: frozenset[int]) ->
 
 async def recorded(conn: Connection, key: CaseKey, number: int, attempt: int) -> dict[str, Any]:
     """What the journal holds of one attempt of a firing, by step: of two answers for a step, the first."""
-    found = await conn.fetch(_RECORDED, key.tenant, key.case, number, attempt)
-    return {row["step"]: orjson.loads(row["value"]) for row in found}
+    found = await artefacts.read(conn, await conn.fetch(_RECORDED, key.tenant, key.case, number, attempt), "value")
+    return {row["step"]: artefacts.value(row) for row in found}
 
 
 async def _answer_late(conn: Connection, worker: UUID, only: Sequence[CaseKey] | None) -> None:

@@ -20,7 +20,8 @@ from circuit.errors import Conflict, NotFound
 from circuit.events import CaseStarted, encode_event
 from circuit.ids import CaseKey
 from circuit.net.marking import Run, Token
-from circuit.storage import rows, tables
+from circuit.storage import artefacts, rows, tables
+from circuit.storage.payloads import EVENT, METADATA, PLAIN
 from circuit.storage.records import CaseRow, CaseStatus, CommandResult, CommandRow
 
 # What begins with a case: one statement, for each costs a round trip, and somebody waits. (The case itself is written
@@ -83,6 +84,8 @@ async def insert_case(
         )
         if first is None:
             return await _started_before(conn, key.tenant, idempotency_key, row.workflow_id)
+    given = [part for token in tokens for part in ((dict(token.data), PLAIN), (dict(token.metadata), METADATA))]
+    placed = await artefacts.placed(conn, row.bucket, [*given, (orjson.loads(encode_event(event)), EVENT)])
     await conn.execute(
         insert(tables.case).values(
             tenant_id=key.tenant,
@@ -96,28 +99,29 @@ async def insert_case(
             next_incident=row.next_incident,
             parameters=dict(row.parameters),
             started_at=row.started_at,
-            bucket=row.bucket,
+            bucket=placed.bucket,
             fired=dict(fired or {}),
             traceparent=row.traceparent,
         )
     )
+    await artefacts.put(conn, key, placed.artefacts)
     await conn.execute(
         _BEGIN_LEAVING if leaving else _BEGIN,
         {
             "tenant": key.tenant,
             "case": key.case,
-            "bucket": row.bucket,
+            "bucket": placed.bucket,
             "numbers": [token.number for token in tokens],
             "versions": [token.version for token in tokens],
             "places": [token.place for token in tokens],
-            "data": [orjson.dumps(dict(token.data)).decode() for token in tokens],
-            "metadata": [orjson.dumps(dict(token.metadata)).decode() for token in tokens],
+            "data": placed.texts[0:-1:2],
+            "metadata": placed.texts[1:-1:2],
             "entered": [token.entered_at for token in tokens],
             "available": [token.available_at for token in tokens],
             "runs": [None if token.runs is None else _runs(token.runs) for token in tokens],
             "kind": event.kind,
             "at": at,
-            "body": encode_event(event).decode(),
+            "body": placed.texts[-1],
         },
     )
     return key

@@ -14,7 +14,7 @@ from sqlalchemy import Uuid, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from circuit.storage import rows
+from circuit.storage import artefacts, rows
 from circuit.storage.tables import conversation, message
 
 SUMMARY = "summary"
@@ -116,7 +116,7 @@ async def messages(
     table = message.c
     query = select(message).where(table.tenant_id == tenant, table.conversation_id == which, table.seq > after)
     found = await conn.execute(query.order_by(table.seq).limit(limit))
-    return [_said(row) for row in found.mappings()]
+    return [_said(row) for row in await artefacts.resolved(conn, tenant, found.mappings())]
 
 
 async def recalled(conn: AsyncConnection, tenant: int, which: UUID, upto: int, most: int) -> list[SaidRow]:
@@ -136,8 +136,11 @@ async def recalled(conn: AsyncConnection, tenant: int, which: UUID, upto: int, m
     first = 0 if summary is None else summary["covers"]
     query = select(message).where(mine, table.seq > first, table.role != SUMMARY)
     found = await conn.execute(query.order_by(table.seq.desc()).limit(most))
-    said = [_said(row) for row in found.mappings()][::-1]
-    return said if summary is None else [_said(summary), *said]
+    said = [_said(row) for row in await artefacts.resolved(conn, tenant, found.mappings())][::-1]
+    if summary is None:
+        return said
+    [covering] = await artefacts.resolved(conn, tenant, [summary])
+    return [_said(covering), *said]
 
 
 async def begin(conn: AsyncConnection, tenant: int, which: UUID, agent_id: str, created_by: str) -> None:
@@ -180,7 +183,8 @@ async def fork(
     case: UUID | None = None,
     token: int | None = None,
 ) -> None:
-    """Copy the first `after` messages of `source` into the new conversation `fork`."""
+    """Copy the first `after` messages of `source` into the new conversation `fork`. It outlives the case of its source,
+    and so do its messages, in which nothing large is put aside."""
     await conn.execute(
         insert(conversation).values(
             tenant_id=tenant,
@@ -196,14 +200,19 @@ async def fork(
     )
     kept = message.c
     copied = ("seq", "role", "parts", "agent_id", "case_id", "firing", "covers", "at")
+    these = (kept.tenant_id == tenant) & (kept.conversation_id == source.id) & (kept.seq <= after)
+    # Parts are a list, and an object where something large was put aside.
+    whole = func.json_typeof(kept.parts) == "array"
     await conn.execute(
         insert(message).from_select(
             ["tenant_id", "conversation_id", *copied],
-            select(kept.tenant_id, literal(fork, Uuid), *(kept[name] for name in copied)).where(
-                kept.tenant_id == tenant, kept.conversation_id == source.id, kept.seq <= after
-            ),
+            select(kept.tenant_id, literal(fork, Uuid), *(kept[name] for name in copied)).where(these, whole),
         )
     )
+    found = await conn.execute(select(kept.tenant_id, *(kept[name] for name in copied)).where(these, ~whole))
+    large = await artefacts.resolved(conn, tenant, found.mappings())
+    if large:
+        await conn.execute(insert(message), [{**row, "conversation_id": fork} for row in large])
 
 
 def _conversation(row: rows.Row) -> ConversationRow:

@@ -15,7 +15,7 @@ from sqlalchemy import ARRAY, BigInteger, Integer, Text, Uuid, bindparam, exists
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.events import CaseEvent, decode_event
-from circuit.storage import rows, tables
+from circuit.storage import artefacts, rows, tables
 
 LONGEST_AGE = 1_000_000_000
 """How many transactions a mark may lie back: numbers of rows come again after twice as many."""
@@ -92,9 +92,16 @@ async def events_since(
             "most": limit,
         },
     )
+    written = await artefacts.resolved(conn, tenant, found.mappings())
     return [
-        Written(case, seq, at, decode_event(kind, rows.document(body)), transaction)
-        for case, seq, at, kind, body, transaction in found
+        Written(
+            row["case_id"],
+            row["seq"],
+            row["at"],
+            decode_event(row["kind"], rows.document(row["body"])),
+            row["transaction"],
+        )
+        for row in written
     ]
 
 

@@ -19,7 +19,7 @@ from circuit.events import (
     decode_event,
 )
 from circuit.ids import CaseKey
-from circuit.storage import rows, tables
+from circuit.storage import artefacts, rows, tables
 from circuit.storage.records import CaseStatus
 
 
@@ -45,13 +45,15 @@ async def follow(
         .order_by(table.c.seq)
         .limit(limit)
     )
-    read = found.all()
+    read = await artefacts.resolved(conn, key.tenant, found.mappings())
     if not read:
         return None
     events = [
-        Recorded(seq, at, decode_event(kind, rows.document(body))) for _, seq, at, kind, body in read if seq is not None
+        Recorded(row["seq"], row["at"], decode_event(row["kind"], rows.document(row["body"])))
+        for row in read
+        if row["seq"] is not None
     ]
-    return CaseStatus(read[0][0]), events
+    return CaseStatus(read[0]["status"]), events
 
 
 async def read_events(conn: AsyncConnection, key: CaseKey, after: int = 0, limit: int = 500) -> list[Recorded]:
@@ -63,7 +65,8 @@ async def read_events(conn: AsyncConnection, key: CaseKey, after: int = 0, limit
         .order_by(table.c.seq)
         .limit(limit)
     )
-    return [Recorded(seq, at, decode_event(kind, rows.document(body))) for seq, at, kind, body in found]
+    told = await artefacts.resolved(conn, key.tenant, found.mappings())
+    return [Recorded(row["seq"], row["at"], decode_event(row["kind"], rows.document(row["body"]))) for row in told]
 
 
 async def waiting(conn: AsyncConnection, key: CaseKey, awaits: str, upto: int) -> dict[int, str]:
@@ -105,7 +108,8 @@ async def journal(conn: AsyncConnection, key: CaseKey, firing: int) -> list[tupl
         .where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.firing == firing)
         .order_by(table.c.attempt, table.c.at, table.c.step)
     )
-    return [(attempt, step, at, rows.document(value)) for attempt, step, at, value in found]
+    kept = await artefacts.resolved(conn, key.tenant, found.mappings())
+    return [(row["attempt"], row["step"], row["at"], row["value"]) for row in kept]
 
 
 async def journals(
@@ -120,7 +124,11 @@ async def journals(
         .where(table.c.tenant_id == tenant)
         .order_by(table.c.case_id, table.c.firing, table.c.attempt, table.c.at, table.c.step)
     )
-    return [(rows.plain(case), *rest, rows.document(value)) for case, *rest, value in found]  # type: ignore[misc]
+    kept = await artefacts.resolved(conn, tenant, found.mappings())
+    return [
+        (rows.plain(row["case_id"]), row["firing"], row["attempt"], row["step"], row["at"], row["value"])
+        for row in kept
+    ]
 
 
 async def fired(conn: AsyncConnection, key: CaseKey) -> dict[str, int]:

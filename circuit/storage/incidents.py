@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
-from circuit.storage import rows, tables
+from circuit.storage import artefacts, rows, tables
 from circuit.storage.records import IncidentRow
 
 
@@ -108,4 +108,5 @@ async def dead_letters(
         where += " AND (t.case_id, t.number) > (:after_case, :after_number)"
         given["after_case"], given["after_number"] = after
     found = await conn.execute(text(_DEAD.format(where=where)), given)
-    return [DeadLetter(rows.key(row), row["workflow_id"], rows.token(row)) for row in found.mappings()]
+    laid = await artefacts.resolved(conn, tenant, found.mappings())
+    return [DeadLetter(rows.key(row), row["workflow_id"], rows.token(row)) for row in laid]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey
-from circuit.storage import history, rows, tables, tokens
+from circuit.storage import artefacts, history, rows, tables, tokens
 from circuit.storage.records import CaseRow, CaseState, CaseStatus, CommandRow, ExecutionRow, FiringRow, IncidentRow
 
 
@@ -170,11 +170,16 @@ async def waiting(
     if after is not None:
         case_id, number = after
         query = query.where((cases.c.case_id < case_id) | ((cases.c.case_id == case_id) & (waits.c.number > number)))
-    found: list[tuple[Listed, FiringRow]] = []
-    for row in (await conn.execute(query)).mappings():
-        named = {name.removeprefix("firing_"): value for name, value in row.items() if name.startswith("firing_")}
-        found.append((Listed(rows.key(row), rows.case_row(row)), rows.firing(named)))
-    return found
+    found = list((await conn.execute(query)).mappings())
+    named = [
+        {name.removeprefix("firing_"): value for name, value in row.items() if name.startswith("firing_")}
+        for row in found
+    ]
+    begun = await artefacts.resolved(conn, tenant, named)
+    return [
+        (Listed(rows.key(row), rows.case_row(row)), rows.firing(firing))
+        for row, firing in zip(found, begun, strict=True)
+    ]
 
 
 async def firing(conn: AsyncConnection, key: CaseKey, number: int) -> FiringRow | None:
@@ -183,8 +188,8 @@ async def firing(conn: AsyncConnection, key: CaseKey, number: int) -> FiringRow 
     found = await conn.execute(
         select(table).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, table.c.number == number)
     )
-    row = found.mappings().one_or_none()
-    return None if row is None else rows.firing(row)
+    begun = await artefacts.resolved(conn, key.tenant, found.mappings())
+    return rows.firing(begun[0]) if begun else None
 
 
 async def signalled(conn: AsyncConnection, key: CaseKey, idempotency_key: str) -> str | None:
@@ -240,8 +245,8 @@ async def pending_commands(conn: AsyncConnection, key: CaseKey) -> list[CommandR
     return [rows.command(row) for row in found.mappings()]
 
 
-async def _of_case(conn: AsyncConnection, table: Table, key: CaseKey, order: str) -> list[rows.Row]:
+async def _of_case(conn: AsyncConnection, table: Table, key: CaseKey, order: str) -> Sequence[Mapping[str, Any]]:
     found = await conn.execute(
         select(table).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case).order_by(table.c[order])
     )
-    return list(found.mappings())
+    return await artefacts.resolved(conn, key.tenant, found.mappings())

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey, parse_case_id
-from circuit.storage import rows, tables
+from circuit.storage import artefacts, rows, tables
 
 TRIM_ROWS = 5_000
 
@@ -89,7 +89,7 @@ async def read(conn: AsyncConnection, tenant: int, after: Mark, limit: int) -> l
             row["at"],
             rows.document(row["body"]),
         )
-        for row in found.mappings()
+        for row in await artefacts.resolved(conn, tenant, found.mappings())
     ]
 
 

@@ -6,7 +6,7 @@ Whoever shows a list of cases with their tokens asks once for all of them: each 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from circuit.events import CaseEvent, decode_event
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
-from circuit.storage import rows, tables
+from circuit.storage import artefacts, rows, tables
 from circuit.storage.listing import Listed
 from circuit.storage.records import ExecutionRow, FiringRow, IncidentRow
 
@@ -189,12 +189,13 @@ async def tokens_in_place(
     if after is not None:
         query = query.where(tuple_(table.c.case_id, table.c.number) > tuple_(literal(after[0]), literal(after[1])))
     found = await conn.execute(query)
-    return [LaidToken(rows.key(row), rows.token(row), row["reserved_by"]) for row in found.mappings()]
+    laid = await artefacts.resolved(conn, tenant, found.mappings())
+    return [LaidToken(rows.key(row), rows.token(row), row["reserved_by"]) for row in laid]
 
 
 async def _page_of_each(
     conn: AsyncConnection, table: Table, order: str, tenant: int, wanted: Sequence[UUID], after: int, limit: int
-) -> list[rows.Row]:
+) -> Sequence[Mapping[str, Any]]:
     of = func.unnest(_ids(wanted)).table_valued(column("wanted_id", Uuid)).render_derived("wanted")
     page = (
         select(table)
@@ -204,7 +205,7 @@ async def _page_of_each(
         .lateral("page")
     )
     query = select(page).select_from(of.join(page, true())).order_by(page.c.case_id, page.c[order])
-    return list((await conn.execute(query)).mappings())
+    return await artefacts.resolved(conn, tenant, (await conn.execute(query)).mappings())
 
 
 async def _with_firings(conn: AsyncConnection, tenant: int, found: Sequence[rows.Row]) -> list[Ran]:
@@ -216,7 +217,8 @@ async def _with_firings(conn: AsyncConnection, tenant: int, found: Sequence[rows
     pairs = rows.pairs([*zip(ids, numbers, strict=True)])
     same = (table.c.case_id == pairs.c.case_id) & (table.c.number == pairs.c.number)
     firings = await conn.execute(select(table).join(pairs, same).where(table.c.tenant_id == tenant))
-    known = {(rows.plain(row["case_id"]), row["number"]): rows.firing(row) for row in firings.mappings()}
+    begun = await artefacts.resolved(conn, tenant, firings.mappings())
+    known = {(rows.plain(row["case_id"]), row["number"]): rows.firing(row) for row in begun}
     named = await conn.execute(
         select(case.c.case_id, case.c.workflow_id, case.c.workflow_hash).where(
             case.c.tenant_id == tenant, case.c.case_id == func.any(_ids(sorted(set(ids))))

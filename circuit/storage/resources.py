@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from circuit.errors import ArtefactLost
 from circuit.ids import CaseKey
 from circuit.storage import rows
 from circuit.storage.driver import Connection, Record
@@ -162,6 +163,32 @@ async def still_waiting(conn: Connection, asked: Sequence[tuple[CaseKey, str, st
         [firing for _, _, _, firing in asked],
     )
     return {(rows.key(row), row["firing"]) for row in found}
+
+
+async def waiting_of(
+    conn: Connection, cases: Mapping[CaseKey, Sequence[Record]], firings: Mapping[CaseKey, Sequence[Record]]
+) -> dict[CaseKey, frozenset[int]]:
+    """Of these firings of these cases, the ones that have never started, for they wait for shared places still. Most
+    cases have none such."""
+    asked = [
+        (key, cases[key][0]["workflow_id"], place, row["number"])
+        for key, found in firings.items()
+        for row in found
+        if row["start"] == 0 and key in cases
+        for place in _asked_for(row)
+    ]
+    waiting: dict[CaseKey, frozenset[int]] = {}
+    for key, firing in await still_waiting(conn, asked):
+        waiting[key] = waiting.get(key, frozenset()) | {firing}
+    return waiting
+
+
+def _asked_for(row: Record) -> Iterable[str]:
+    """The shared places of which a firing asked for something. One that cannot be read is its case's concern."""
+    try:
+        return rows.document(row["request"]).get("holds", ())
+    except ArtefactLost:
+        return ()
 
 
 # What is wrong with holds: nobody's, or more than there ever was room for. (Where a capacity was lowered, what had been

@@ -3,16 +3,16 @@ security)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Table, select
+from sqlalchemy import Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
-from circuit.storage import rows, tables
+from circuit.storage import artefacts, rows, tables
 from circuit.storage.records import CaseRow, CaseStatus, FiringRow, FiringState
 
 _OVER = [status.value for status in CaseStatus if status.terminal]
@@ -74,10 +74,12 @@ async def live_cases(
     ]
 
 
-async def _of_cases(conn: AsyncConnection, table: Table, tenant: int, cases: Sequence[UUID]) -> list[RowMapping]:
+async def _of_cases(
+    conn: AsyncConnection, table: Table, tenant: int, cases: Sequence[UUID]
+) -> Sequence[Mapping[str, Any]]:
     if not cases:
         return []
     found = await conn.execute(
         select(table).where(table.c.tenant_id == tenant, table.c.case_id.in_(cases)).order_by(table.c.number)
     )
-    return list(found.mappings())
+    return await artefacts.resolved(conn, tenant, found.mappings())

@@ -125,10 +125,17 @@ _TOKEN = "number version place data metadata entered_at available_at reserved_by
 _MOVED = "version place entered_at available_at reserved_by"
 _MOVED_DATA = "data = coalesce(i.data, t.data), metadata = coalesce(i.metadata, t.metadata)"
 _AS_KNOWN = "t.number = i.number AND t.version = i.from_version"
+_READY = (
+    f"INSERT INTO {_named(tables.ready)} (tenant_id, case_id, bucket, due_at) SELECT * FROM ("
+    "SELECT tenant_id, case_id, coalesce(bucket, (SELECT t.bucket"
+    f" FROM {_named(tables.case)} t WHERE {_SAME_CASE})) AS bucket, coalesce(due_at, now())"
+    " FROM {rows} WHERE {gate} ORDER BY tenant_id, case_id) r WHERE r.bucket IS NOT NULL"
+    " ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(ready.due_at, excluded.due_at)"
+)
 
 SECTIONS: tuple[Section, ...] = (
     _update("cases", tables.case, _CASE, _CASE_CHANGES, _CASE_GUARD, also=_CASE_ALSO, stage=1),
-    # A case that goes on in another version of its workflow, which few batches hold.
+    # A case that goes on in another version of its workflow, or in another bucket, which few batches hold.
     _update(
         "cases_migrated",
         tables.case,
@@ -136,6 +143,26 @@ SECTIONS: tuple[Section, ...] = (
         f"{_CASE_CHANGES} workflow_hash bucket",
         _CASE_GUARD,
         also=_CASE_ALSO,
+        stage=1,
+    ),
+    _update("cases_raised", tables.case, "bucket", "bucket", _OWNED, stage=1),
+    # What is there already is locked against who collects it (`circuit.storage.artefacts`), in a mode in which any
+    # number of writers may hold it. What somebody else puts at this moment is waited for, and so it goes in one order,
+    # before all that strangers share.
+    Section(
+        "artefacts_known",
+        (("tenant_id", "int4"), ("hash", "text")),
+        f"SELECT t.tenant_id, t.hash FROM {{rows}} JOIN {_named(tables.artefact)} t"
+        " ON t.tenant_id = i.tenant_id AND t.hash = i.hash WHERE {gate} FOR KEY SHARE OF t",
+        stage=1,
+    ),
+    Section(
+        "artefacts",
+        (("tenant_id", "int4"), ("hash", "text"), ("size", "int4"), ("content", "json")),
+        f"INSERT INTO {_named(tables.artefact)} (tenant_id, hash, size, content)"
+        " SELECT i.tenant_id, i.hash, i.size, i.content FROM {rows} WHERE {gate} AND NOT EXISTS ("
+        "SELECT FROM artefacts_known k WHERE k.tenant_id = i.tenant_id AND k.hash = i.hash)"
+        " ORDER BY i.tenant_id, i.hash ON CONFLICT (tenant_id, hash) DO UPDATE SET put_at = now()",
         stage=1,
     ),
     # A log changes no row of its case, so it locks none: who owns the case can change only through a batch of the
@@ -156,6 +183,7 @@ SECTIONS: tuple[Section, ...] = (
         stage=1,
     ),
     _insert("history", tables.history, "seq kind at transition firing body"),
+    _insert("artefacts_used", tables.artefact_use, "hash", "ON CONFLICT DO NOTHING"),
     _insert("tokens_put", tables.token, _TOKEN),
     _insert("tokens_put_running", tables.token, f"{_TOKEN} runs"),
     # A move that is only another reservation brings no data. Any other begins a stay, on which no agent has run.
@@ -259,14 +287,13 @@ SECTIONS: tuple[Section, ...] = (
     _insert("commands_asked", tables.command, "command_id kind payload principal", "ON CONFLICT DO NOTHING"),
     # A command may have made the case due meanwhile: the earlier instant counts. Of a case that is asked something its
     # owner alone knows the bucket, and it is due at once.
+    Section("ready", _columns(tables.ready, "bucket due_at"), _READY),
+    # Of a case that comes into another bucket what announces it does too, whoever wrote it.
+    Section("ready_moved", _columns(tables.ready, "bucket due_at"), f"{_READY}, bucket = excluded.bucket"),
     Section(
-        "ready",
-        _columns(tables.ready, "bucket due_at"),
-        f"INSERT INTO {_named(tables.ready)} (tenant_id, case_id, bucket, due_at) SELECT * FROM ("
-        "SELECT tenant_id, case_id, coalesce(bucket, (SELECT t.bucket"
-        f" FROM {_named(tables.case)} t WHERE {_SAME_CASE})) AS bucket, coalesce(due_at, now())"
-        " FROM {rows} WHERE {gate} ORDER BY tenant_id, case_id) r WHERE r.bucket IS NOT NULL"
-        " ON CONFLICT (tenant_id, case_id) DO UPDATE SET due_at = least(ready.due_at, excluded.due_at)",
+        "ready_raised",
+        _columns(tables.ready, "bucket"),
+        f"UPDATE {_named(tables.ready)} t SET bucket = i.bucket FROM {{rows}} WHERE {{gate}} AND {_SAME_CASE}",
     ),
     # The row that an owner postponed has done its service when no command is pending but those that this step settles
     # (they are pending in the snapshot of this statement). Whoever raises the row sets it to the beginning of his own
@@ -320,7 +347,7 @@ SECTIONS: tuple[Section, ...] = (
 
 CASES = ("cases", "cases_migrated")
 """The sections that change the rows of cases."""
-MEETING = ("ready", "ready_done")
+MEETING = ("ready", "ready_moved", "ready_raised", "ready_done")
 """The sections that touch `ready`, where strangers meet."""
 BY_NAME = {section.name: section for section in SECTIONS}
 ORDER = {section.name: place for place, section in enumerate(SECTIONS)}
@@ -347,13 +374,16 @@ def compose(names: tuple[str, ...]) -> str:
                 f"circuit.require((SELECT count(*) FROM {name}) = ${next(numbers)}::int8,"
                 f" '{GUARD_LOST}', '{name}: not all rows were as their owner knew them')"
             )
+        elif section.stage == 1:
+            checks[1].append(f"(SELECT count(*) FROM {name}) >= 0")
         arrays = ", ".join(f"${next(numbers)}::text::{kind}[]" for _, kind in section.columns)
         columns = ", ".join(column for column, _ in section.columns)
         gate = "(SELECT ok FROM alive)" if section.stage == 1 else "(SELECT ok FROM held)"
         if section.stage == 3:
             gate = " AND ".join([gate, *(f"(SELECT count(*) FROM {name}) >= 0" for name in strangers)])
         sql = section.sql.format(rows=f"unnest({arrays}) AS i({columns})", gate=gate)
-        if (section.guards and not sql.startswith("SELECT")) or name in strangers:
+        counted = section.guards or section.stage == 1
+        if (counted and not sql.startswith("SELECT")) or name in strangers:
             sql += " RETURNING 1"
         stages[section.stage].append(f"{name} AS ({sql})")
     held = f"held AS MATERIALIZED (SELECT {' AND '.join(checks[1])} AS ok)"

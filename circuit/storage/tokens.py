@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
-from circuit.storage import rows, tables
+from circuit.storage import artefacts, rows, tables
 
 
 async def of_case(conn: AsyncConnection, key: CaseKey) -> list[tuple[Token, int | None]]:
@@ -16,4 +16,5 @@ async def of_case(conn: AsyncConnection, key: CaseKey) -> list[tuple[Token, int 
     found = await conn.execute(
         select(table).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case).order_by(table.c.number)
     )
-    return [(rows.token(row), row["reserved_by"]) for row in found.mappings()]
+    laid = await artefacts.resolved(conn, key.tenant, found.mappings())
+    return [(rows.token(row), row["reserved_by"]) for row in laid]

@@ -32,6 +32,7 @@ from circuit.storage.batch import parameters
 from circuit.storage.lane import Lane, Source
 from circuit.storage.readback import Pending
 from circuit.storage.records import CaseWrite, LogWrite
+from circuit.storage.shelf import Shelf
 from circuit.storage.verdict import Verdict, judge, refusal
 
 LANES = 2
@@ -90,6 +91,7 @@ class Writer:
         # Of each lane the last write that was committed and left a trace: if that is not there after a new connection,
         # the server was set back.
         self._traces: dict[Lane, CaseWrite | LogWrite] = {}
+        self._shelf = Shelf(self._loop.time)
         self.statistics = Statistics()
 
     @classmethod
@@ -288,10 +290,17 @@ class Writer:
             self._wake()
 
     async def _send(self, lane: Lane, batch: Sequence[Pending]) -> None:
-        names, given = parameters([item.write for item in batch])
+        writes = [item.write for item in batch]
+        while True:
+            aside = self._shelf.batch()
+            names, given = parameters(writes, aside)
+            if not aside.lacks:
+                break
+            await self._shelf.learn(lane.connection, aside)
         self._fault("before_commit")
         await lane.send(names, given)
         self._fault("after_commit")
+        self._shelf.keep(aside)
         trace = readback.trace(batch)
         if trace is not None:
             self._traces[lane] = trace

@@ -1,4 +1,5 @@
-"""Takes weeks out of the database: closes a week, writes it out, reads it again, and only then lets it go.
+"""Takes weeks out of the database: closes a week, writes it out, reads it again, and only then lets it go, with the
+artefacts that no other case uses.
 
 Each step is committed before the next begins and can be done again, so that whoever finds a week half-way (after a
 crash, on another machine) goes on with it. Nothing here holds a lock that others wait for longer than a fifth of a
@@ -22,10 +23,10 @@ import orjson
 from circuit.engine.archive.folder import WeekWriter, find_case, read_manifest, verify
 from circuit.engine.archive.policy import MOST_STAYING, Policy, WeekPlan, judge
 from circuit.engine.connecting import connected
-from circuit.errors import Conflict, NotFound
+from circuit.errors import ArchiveDamaged, Conflict, NotFound
 from circuit.events import CaseMigrated
 from circuit.ids import CaseKey
-from circuit.storage import archive, audit
+from circuit.storage import archive, artefacts, audit, payloads
 from circuit.storage.archive import ArchiveRow
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
@@ -128,6 +129,10 @@ class Archive:
         told(f"week {row.week}: taking {cases} cases out of the database")
         await _delete(connection, row)
         await _drop(connection, row, PARTITIONED)
+        # Of what nobody uses any more, only here does anything come into being: who is cut off before comes again.
+        gone = await artefacts.collect(connection)
+        if gone.artefacts:
+            told(f"week {row.week}: {gone.artefacts} artefacts ({gone.size} bytes) were used by no other case")
         await archive.settle(connection, row.week, row.round, "dropped", folder=place, manifest=manifest, cases=cases)
         logger.warning("week %s is archived in %s: %d cases", row.week, place, cases)
         return Done(row.week, place, cases, len(row.kept))
@@ -284,4 +289,18 @@ def _add(writer: WeekWriter, page: Sequence[tuple[CaseKey, str]], others: dict[s
 
 
 def _find(place: Path, key: CaseKey) -> dict[str, list[dict[str, Any]]] | None:
-    return find_case(place, read_manifest(place), key)
+    found = find_case(place, read_manifest(place), key)
+    return None if found is None else _whole(place, found)
+
+
+def _whole(place: Path, found: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a case with its artefacts where they belong. Raises `ArchiveDamaged`."""
+    contents = {row["hash"]: row["content"] for row in found.pop("artefact", ())}
+    try:
+        for row in (row for rows in found.values() for row in rows):
+            for name in artefacts.PAYLOADS:
+                if name in row:
+                    row[name] = payloads.filled(row[name], contents.__getitem__)
+    except KeyError as missing:
+        raise ArchiveDamaged(f"{place} lacks the artefact {missing} of a case that it holds") from None
+    return found

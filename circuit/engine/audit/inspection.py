@@ -16,6 +16,7 @@ from uuid import UUID
 from circuit.definition.workflow import Workflow
 from circuit.engine.audit import (
     answers,
+    artefacts,
     budgets,
     counters,
     deployment,
@@ -31,9 +32,11 @@ from circuit.engine.audit.fault import LOST, Fault
 from circuit.engine.audit.replay import Replay
 from circuit.engine.connecting import connected
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
+from circuit.errors import ArtefactLost
 from circuit.events import CaseMigrated, CaseStarted, decode_event
 from circuit.ids import CaseKey
 from circuit.storage import audit, rows, schema
+from circuit.storage.artefacts import hashes
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 
@@ -172,6 +175,8 @@ async def _check(
     """Replay one case and compare. What this release cannot read is said, and spoils no other case."""
     report.cases += 1
     key = stored.key
+    for fault in artefacts.check(stored):
+        report.add(fault)
     try:
         workflow = await _version(conn, stored, stored.row["workflow_hash"], versions, report)
         replay = Replay(key, None, counted_upto=stored.row["fired_seq"])
@@ -179,6 +184,7 @@ async def _check(
         async for row in audit.history(conn, page, key):
             report.events += 1
             event = decode_event(row["kind"], rows.document(row["body"]))
+            found += artefacts.unkept(stored, "history", hashes(row), seq=row["seq"])
             if isinstance(event, CaseStarted | CaseMigrated):
                 of = await _version(conn, stored, event.workflow_hash, versions, report)
                 replay.net = None if of is None else of.net
@@ -188,6 +194,8 @@ async def _check(
             found.append(audited.fault("I2", "history", "the case has no first event", LOST, seq=1))
         for fault in (*found, *_compared(audited)):
             report.add(fault)
+    except ArtefactLost as error:
+        report.unchecked[key] = error.message
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         report.unchecked[key] = f"this release cannot read it: {type(error).__name__}: {error}"
 

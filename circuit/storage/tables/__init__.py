@@ -25,6 +25,8 @@ from __future__ import annotations
 from circuit.storage.tables.agents import cached_answer, conversation, message
 from circuit.storage.tables.budgets import budget, charge
 from circuit.storage.tables.cases import (
+    artefact,
+    artefact_use,
     bucket,
     case,
     case_key,
@@ -98,6 +100,8 @@ __all__ = [
     "agent_version",
     "api_key",
     "archive_week",
+    "artefact",
+    "artefact_use",
     "audit_log",
     "awaited_message",
     "bucket",

@@ -228,3 +228,28 @@ incident = Table(
     Index("incident_open", "tenant_id", "case_id", "number", postgresql_where=text("resolved_at IS NULL")),
     postgresql_partition_by="RANGE (case_id)",
 )
+
+# Large values of a tenant, by the hash of their JSON (`circuit.storage.payloads`). `put_at` is when somebody last wrote
+# one without seeing that it was there.
+artefact = Table(
+    "artefact",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("content", Verbatim, nullable=False),
+    Column("put_at", Instant, nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("tenant_id", "hash"),
+)
+
+# Which cases refer to which artefacts. Nothing that a case ever referred to is forgotten before the case is.
+artefact_use = Table(
+    "artefact_use",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("case_id", Uuid, nullable=False),
+    Column("hash", Text, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "case_id", "hash"),
+    Index("artefact_use_hash", "tenant_id", "hash"),
+    postgresql_partition_by="RANGE (case_id)",
+)
