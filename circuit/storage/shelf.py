@@ -20,7 +20,7 @@ import orjson
 from circuit.ids import CaseKey
 from circuit.storage import payloads
 from circuit.storage.driver import Connection
-from circuit.storage.payloads import PLAIN, Artefact, Shape
+from circuit.storage.payloads import LIMIT, MARK, PLAIN, Artefact, Shape
 
 FEATURE = "artefacts"
 """By what workers say that they know of artefacts, and cases that they need such a one."""
@@ -125,13 +125,14 @@ class Batch:
     def text(self, key: CaseKey, bucket: int | None, value: Any, shape: Shape = PLAIN) -> str:
         """A payload of a case as its row holds it. Without a `bucket` the case's own counts."""
         encoded = orjson.dumps(value)
-        if payloads.plain(value, encoded):
-            return encoded.decode()
-        return self._aside(key, bucket, value, encoded, shape)
+        # As `payloads.plain` has it, without a call: this is the hot path.
+        if len(encoded) > LIMIT or (type(value) is dict and MARK in value):
+            return self._aside(key, bucket, value, encoded, shape)
+        return encoded.decode()
 
     def event(self, key: CaseKey, bucket: int | None, encoded: bytes) -> str:
         """The body of an event."""
-        if len(encoded) <= payloads.LIMIT:
+        if len(encoded) <= LIMIT:
             return encoded.decode()
         return self._aside(key, bucket, orjson.loads(encoded), encoded, payloads.EVENT)
 
