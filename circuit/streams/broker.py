@@ -124,6 +124,8 @@ class Channel:
         if 0 <= index < len(frames):
             frame = frames[index]
             if frame.sequence == sequence + 1 and frame.start == start:
+                if index + 1 == len(frames):
+                    return (frame,)
                 return _of_one_start(frames[index : index + BATCH_FRAMES])
         return ()
 
@@ -151,7 +153,7 @@ class Channel:
             self.forget_alarm()
             self._patience = seconds
             self._alarm = self._loop.call_later(seconds, self._go_off)
-        waiter: Waiter = asyncio.Future(loop=self._loop)
+        waiter: Waiter = self._loop.create_future()
         self._waiters.append(waiter)
         return waiter
 

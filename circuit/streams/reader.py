@@ -81,8 +81,7 @@ class Reader:
 
         A database that cannot be reached is waited for. Raises other `StorageError`s.
         """
-        channel = self._channel
-        until: float | None = None
+        channel, until = self._channel, 0.0
         while not self.over:
             rung = channel.rung
             # Mostly a reader has all that there is when it comes, and finds the next frame where it left off.
@@ -99,11 +98,12 @@ class Reader:
                     return frames
             seconds = self._pause
             if timeout is not None:
-                if until is None:
-                    until = self._loop.time() + timeout
-                elif (timeout := until - self._loop.time()) <= 0:
+                now = self._loop.time()
+                until = until or now + timeout
+                if until <= now:
                     break
-                seconds = min(seconds, timeout)
+                if until - now < seconds:
+                    seconds = until - now
             if not self.over and channel.rung == rung:
                 self._waiter = channel.wait(seconds)
                 if await self._waiter:
