@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 
 MICRO = 1_000_000
+MOST_OF_A_CALL = 2**45
+"""Tokens, or millionths of a dollar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,12 @@ class Limits:
 
 
 UNLIMITED = Limits()
+
+
+def bounded(amount: int) -> int:
+    """What one call may come to, whatever was asked for or told of it: more is meant by nobody, and many such amounts
+    still fit into what a database counts with."""
+    return max(0, min(amount, MOST_OF_A_CALL))
 
 
 def microdollars(dollars: float) -> int:

@@ -23,7 +23,7 @@ from circuit.providers.pricing import FREE, cost_of, most_of
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelRequest
 from circuit.providers.wire import THINKING_BUDGETS
-from circuit.spend import Spend, microdollars
+from circuit.spend import Spend, bounded, microdollars
 
 BYTES_PER_TOKEN = 3
 """Of a prompt. Text has four and more, so that this is on the safe side."""
@@ -68,7 +68,7 @@ class Meter:
             price = most_of(choice.model, prompt, longest, choice.provider, choice.price)
             priced = priced and price is not None
             money += microdollars(price or 0.0)
-        return Spend(1, tokens if known else None, money if priced else None)
+        return Spend(1, bounded(tokens) if known else None, bounded(money) if priced else None)
 
     def cost(self, answer: Answer) -> float | None:
         """What an answer did cost, in US dollars; None where no price is known."""
@@ -92,7 +92,7 @@ class Meter:
             self._journal.settle(charge, Spend(1, None, None))
             return
         cost = self.cost(answer)
-        self._journal.settle(charge, Spend(1, tokens, None if cost is None else microdollars(cost)))
+        self._journal.settle(charge, Spend(1, bounded(tokens), None if cost is None else bounded(microdollars(cost))))
 
     def failed(self, charge: int | None, error: ProviderError) -> None:
         """The call came to nothing. One that was refused before it was answered costs no more than the call."""

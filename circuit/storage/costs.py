@@ -65,8 +65,8 @@ _STEPS = " OR ".join(f"j.step LIKE '{step}'" for step in ANSWER_STEPS)
 _SUMS = f"""
 WITH answered AS (
     SELECT j.case_id, j.firing, j.at, a.model, a.provider, a.agent, a.cost, coalesce(a.cached, false) AS cached,
-        CAST(a.usage ->> 'input_tokens' AS int8) AS input_tokens,
-        CAST(a.usage ->> 'output_tokens' AS int8) AS output_tokens
+        CAST(a.usage ->> 'input_tokens' AS numeric) AS input_tokens,
+        CAST(a.usage ->> 'output_tokens' AS numeric) AS output_tokens
     FROM circuit.journal j
     CROSS JOIN LATERAL json_to_record(j.value)
         AS a(model text, provider text, agent text, cost float8, cached bool, usage json)
@@ -81,8 +81,8 @@ named AS (
 ),
 sums AS (
     SELECT {{columns}}{{whole}} AS whole, count(*) FILTER (WHERE NOT cached) AS calls,
-        count(*) FILTER (WHERE cached) AS cached, coalesce(sum(input_tokens), 0)::int8 AS input_tokens,
-        coalesce(sum(output_tokens), 0)::int8 AS output_tokens, coalesce(sum(cost), 0) AS usd,
+        count(*) FILTER (WHERE cached) AS cached, coalesce(sum(input_tokens), 0) AS input_tokens,
+        coalesce(sum(output_tokens), 0) AS output_tokens, coalesce(sum(cost), 0) AS usd,
         count(*) FILTER (WHERE cost IS NULL AND NOT cached) AS unpriced
     FROM named
     WHERE (CAST(:workflow AS text) IS NULL OR of_workflow = :workflow)
@@ -131,8 +131,8 @@ def _cost(row: Any, by: Sequence[str]) -> Cost:
         {} if row["whole"] else {name: row[f"of_{name}"] for name in by},
         row["calls"],
         row["cached"],
-        row["input_tokens"],
-        row["output_tokens"],
+        int(row["input_tokens"]),
+        int(row["output_tokens"]),
         round(row["usd"], 9),
         row["unpriced"],
     )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,9 @@ from running import REVIEW, WITHOUT_WAY_OUT, engine, publish, start, until
 
 from circuit.actions.agent import AgentAction
 from circuit.actions.subworkflow import SubworkflowAction
+from circuit.agents.answer import Answer
+from circuit.agents.meter import Meter
+from circuit.agents.run import AgentRun, Choice
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.answers import Answers
 from circuit.engine.children import Children
@@ -26,9 +30,10 @@ from circuit.engine.engine import Engine
 from circuit.engine.solvency import judge
 from circuit.engine.versions import Versions
 from circuit.ids import CaseKey
+from circuit.providers.pricing import Price
 from circuit.providers.registry import ProviderRegistry
 from circuit.security.principal import LOCAL
-from circuit.spend import NOTHING, Limits, Spend, dollars, microdollars
+from circuit.spend import MOST_OF_A_CALL, NOTHING, Limits, Spend, dollars, microdollars
 from circuit.storage import budgets, workers
 from circuit.storage.charges import Asked, Budget, BudgetKey, Charge
 from circuit.storage.database import Database
@@ -288,6 +293,33 @@ async def test_an_answer_from_the_cache_costs_nothing_and_is_not_refused(databas
         [incident] = (await until(running, other, "attention")).incidents
         assert incident.code == "budget_exhausted"
     await registry.aclose()
+
+
+async def test_absurd_amounts_harm_nobody_else(database: Database) -> None:
+    """An answer of at most 2**62 tokens, a million dollars for a million of them: no row could hold that."""
+    registry = ProviderRegistry({})
+    absurd = AGENT.replace("max_tokens: 100", f"max_tokens: {2**62}").replace("output: 1000", "output: 1000000")
+    await put(database, TENANT, calls=9)
+    async with engine(database, {"agent": AgentAction(registry)}) as running:
+        keys = [await agents(running, absurd) for _ in range(3)]
+        for key in keys:
+            await until(running, key, "completed")
+        assert (await budget(database, TENANT)).spent.calls == 3
+        poor = await until(running, await agents(running, absurd + "budget: {usd: 100}\n"), "attention")
+        assert poor.incidents[0].code == "budget_exhausted"
+        assert (await budget(database, TENANT)).held == NOTHING
+    await registry.aclose()
+
+
+@given(st.integers(-(2**70), 2**70), st.integers(-(2**70), 2**70))
+def test_what_a_provider_tells_is_kept_within_bounds(asked: int, told: int) -> None:
+    settled: list[Spend] = []
+    journal: Any = SimpleNamespace(settle=lambda charge, spent: settled.append(spent))  # type: ignore[misc]
+    run = AgentRun("m", (), choices=(Choice("custom", "m", Price(1e6, 1e6)),))
+    answer = Answer("", "stop", {"input_tokens": asked, "output_tokens": told}, "m", "")
+    Meter(run, journal).answered(1, answer)
+    [spent] = settled
+    assert all(amount is None or 0 <= amount <= MOST_OF_A_CALL for amount in (spent.tokens, spent.microdollars))
 
 
 amounts = st.integers(0, 30)
