@@ -123,7 +123,7 @@ class Desk:
     def hold(self, workflow: Workflow, state: CaseState) -> None:
         """Take a case that was just read, and do all that can be done."""
         try:
-            held = Held(state.key, Owner(workflow, state))
+            held = Held(state.key, Owner(workflow, state, self.slots.crowded))
         except Exception as error:
             self.reports.lost(state.key, error)
             return

@@ -59,6 +59,13 @@ def _of_resource(memory: Memory, standing: Standing) -> Obstacle:
     free = max(0, standing.capacity - standing.held)
     holders = f", held by {', '.join(standing.holders)}" if standing.holders else ""
     ahead = f"; {standing.ahead} wait before it" if standing.ahead else ""
+    kind, colon, name = standing.place.partition(":")
+    if colon:
+        message = (
+            f"execution {memory.execution_id(standing.firing)} waits for its turn: {kind} {name} runs no more"
+            f" executions at once than it may (`circuit limits`){ahead}"
+        )
+        return Obstacle("turn", standing.place, None, None, message)
     again = f"; more is there at {instant(standing.due_at)}" if standing.due_at is not None else ""
     message = (
         f"execution {memory.execution_id(standing.firing)} waits for {standing.amount} of {standing.place}:"
@@ -121,7 +128,7 @@ def _summary(memory: Memory, transitions: tuple[TransitionWhy, ...]) -> str:
         obstacle.message
         for transition in transitions
         for obstacle in transition.obstacles
-        if obstacle.kind in ("running", "retry", "suspended", "resource", "child")
+        if obstacle.kind in ("running", "retry", "suspended", "resource", "turn", "child")
     ]
     people = [
         f"{transition.transition} {obstacle.message}"

@@ -5,7 +5,7 @@ As the owner is: without IO. Actions to start and to stop wait for the end of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from circuit.engine import suspension
@@ -41,6 +41,16 @@ SAID = ("form", "message")
 NOTHING_SAID: Mapping[str, Any] = {}
 
 
+Crowded = Callable[[int, Mapping[str, Any]], str | None]
+"""Of a tenant and the configuration of an action that is about to begin: the place at which its firing waits for its
+turn, as for a shared place, or None."""
+
+
+def nobody_waits(tenant: int, config: Mapping[str, Any]) -> str | None:
+    """Where nothing is limited."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """An action to start. `reason` says why it is not the first start of its firing, and is None if it is. `alone`:
@@ -56,8 +66,9 @@ class Start:
 class Firings:
     """The firings of one case in memory. `livelock` watches its immediate ones."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, crowded: Crowded = nobody_waits) -> None:
         self.memory = memory
+        self._crowded = crowded
         self.livelock = LivelockWatch(memory.net)
         self._lost = {live.row.number for live in memory.firings.values() if live.running}
         self._starts: list[Start] = []
@@ -158,6 +169,8 @@ class Firings:
         who = performer(memory, transition.name)
         row = FiringRow(number, transition.name, FiringState.RUNNING, 1, 1, request, begun_at=draft.now)
         holds = memory.workflow.actions[transition.name].holds
+        if not holds and (turn := self._crowded(memory.key.tenant, who.config)) is not None:
+            holds = {turn: 1}
         if holds:
             # It starts when somebody has granted it what it asks for; until then it has not had a start.
             request[HOLDS] = dict(holds)

@@ -24,7 +24,7 @@ from circuit.engine.command_rule import answer
 from circuit.engine.deadline import due_interruptions, next_interruption
 from circuit.engine.draft import Draft
 from circuit.engine.failure import give_up, resolve, supersede
-from circuit.engine.firings import Firings, Start
+from circuit.engine.firings import Crowded, Firings, Start, nobody_waits
 from circuit.engine.kinship import tell_parent
 from circuit.engine.memory import Memory
 from circuit.engine.reception import Message
@@ -61,12 +61,13 @@ NOTHING = Step(None)
 
 
 class Owner:
-    """One case in memory. Its methods are the inputs; each returns the step that the input led to."""
+    """One case in memory. Its methods are the inputs; each returns the step that the input led to. `crowded` says of a
+    firing that is about to begin where it waits for its turn."""
 
-    def __init__(self, workflow: Workflow, state: CaseState) -> None:
+    def __init__(self, workflow: Workflow, state: CaseState, crowded: Crowded = nobody_waits) -> None:
         self.memory = Memory(workflow, state)
         self._commands = list(state.commands)
-        self.firings = Firings(self.memory)
+        self.firings = Firings(self.memory, crowded)
 
     # Inputs
 

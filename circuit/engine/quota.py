@@ -12,8 +12,9 @@ from typing import Any
 from circuit.engine.action import ActionCall
 from circuit.storage.shares import Pool
 
-FLOODED = 200
-"""So many executions that wait for a limit of an agent keep the worker from claiming more cases of their tenant."""
+KEPT = 50
+"""So many executions wait here for the limit of an agent, so that one begins as soon as another ends; beyond that,
+firings wait for their turn in the database, and their cases hold nobody up."""
 
 
 class Quota:
@@ -21,6 +22,8 @@ class Quota:
 
     def __init__(self) -> None:
         self._ceilings: dict[Pool, int] = {}
+        self.queued: set[Pool] = set()
+        """The pools in which firings wait for their turn in the database: who comes later waits behind them."""
         self.running: Counter[Pool] = Counter()
         self.waiting: Counter[Pool] = Counter()
 
@@ -44,13 +47,31 @@ class Quota:
 
     def of(self, call: ActionCall) -> tuple[Pool, ...]:
         """The limited pools that an execution counts in."""
+        return self._pools(call.key.tenant, call.config) if self._ceilings else ()
+
+    def crowded(self, tenant: int, config: Mapping[str, Any]) -> str | None:
+        """The place at which a firing that is about to begin with this configuration waits for its turn: in the pool
+        of its agent, or of a provider of its tenant, enough wait already. None where it may begin, or wait here."""
         if not self._ceilings:
-            return ()
-        tenant = call.key.tenant
+            return None
+        for pool in self._pools(tenant, config):
+            if pool.tenant == 0 or pool.kind == "tenant":
+                continue
+            if pool in self.queued or (self.full(pool) and self.waiting[pool] >= KEPT):
+                self.queued.add(pool)
+                return pool.turn
+        return None
+
+    @property
+    def thirsty(self) -> bool:
+        """Whether others should be called in: of a pool that runs here and has a queue, few are left to begin."""
+        return any(self.running[pool] and self.waiting[pool] < KEPT // 2 for pool in self.queued)
+
+    def _pools(self, tenant: int, config: Mapping[str, Any]) -> tuple[Pool, ...]:
         pools = [Pool(tenant, "tenant", "")]
-        agent: Mapping[str, Any] | None = call.config.get("agent")
+        agent: Mapping[str, Any] | None = config.get("agent")
         if agent is not None:
-            provider: Mapping[str, str] = call.config.get("provider") or agent["provider"]
+            provider: Mapping[str, str] = config.get("provider") or agent["provider"]
             kind, model = provider.get("type", ""), provider.get("model", "")
             pools.append(Pool(tenant, "agent", str(agent["id"])))
             pools += [Pool(of, "provider", name) for of in (0, tenant) for name in (kind, f"{kind}:{model}")]
@@ -76,18 +97,15 @@ class Quota:
     @property
     def tenants(self) -> set[int]:
         """The tenants of which it is no use to claim more cases: as much waits here as may run."""
-        return {
-            pool.tenant
-            for pool in self._ceilings
-            if (pool.kind == "tenant" and self._enough(pool))
-            or (pool.kind == "agent" and self.full(pool) and self.waiting[pool] >= FLOODED)
-        }
+        return {pool.tenant for pool in self._ceilings if pool.kind == "tenant" and self._enough(pool)}
 
     @property
     def providers(self) -> set[str]:
         """The types of providers of which it is no use to claim more cases."""
         return {
-            pool.name.partition(":")[0] for pool in self._ceilings if pool.kind == "provider" and self._enough(pool)
+            pool.name.partition(":")[0]
+            for pool in self._ceilings
+            if pool.kind == "provider" and pool.tenant == 0 and self._enough(pool)
         }
 
     def _enough(self, pool: Pool) -> bool:

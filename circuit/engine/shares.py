@@ -14,6 +14,7 @@ from uuid import UUID
 
 from circuit.engine.apportionment import Need, apportion
 from circuit.engine.connecting import connected
+from circuit.engine.quota import KEPT
 from circuit.engine.service import Service
 from circuit.engine.slots import Slots
 from circuit.storage import shares
@@ -29,7 +30,8 @@ WANTING = 4
 
 class Shares(Service):
     """The shares of one incarnation. `deployment` is how many executions all workers may run together (None: any
-    number), `hungry` whether cases are due that this worker has no room for."""
+    number), `hungry` whether cases are due that this worker has no room for. `called` hears that firings were called in
+    whose turn has come."""
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class Shares(Service):
         *,
         every_seconds: float,
         hungry: Callable[[], bool],
+        called: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
     ) -> None:
         super().__init__("circuit-shares")
@@ -49,6 +52,7 @@ class Shares(Service):
         self._deployment = deployment
         self._every_seconds = every_seconds
         self._hungry = hungry
+        self._called = called
         self._rng = rng or random.Random()
         self._limits: dict[Pool, int] = {}
         self._mine: dict[Pool, Share] = {}
@@ -69,7 +73,7 @@ class Shares(Service):
 
     def ended(self) -> None:
         """An execution has ended: others may want its share."""
-        if self._contended:
+        if self._contended or self._slots.quota.thirsty:
             self._woken.set()
 
     async def _run(self) -> None:
@@ -89,6 +93,7 @@ class Shares(Service):
         if limits.keys() != self._limits.keys():
             self._slots.limit([pool for pool in limits if pool != ALL])
         self._limits = limits
+        await self._call_in(connection)
         if not limits:
             return
         standing = await shares.standing(connection, self._worker)
@@ -111,6 +116,19 @@ class Shares(Service):
         self._mine = {pool: less.get(pool, standing.get(pool, nothing).mine) for pool in limits}
         if growing:
             await self._grow(connection, growing)
+
+    async def _call_in(self, connection: Connection) -> None:
+        """Let firings begin that wait for their turn, so many that there is always one for who can run more."""
+        queued = await shares.queued(connection)
+        self._slots.quota.queued = set(queued)
+        called = 0
+        for pool in queued:
+            limit = self._limits.get(pool)
+            if limit is not None and self._slots.quota.waiting[pool] >= KEPT // 2:
+                continue
+            called += await shares.call_in(connection, pool, None if limit is None else limit + KEPT)
+        if called:
+            self._called()
 
     async def _grow(self, connection: Connection, pools: list[Pool]) -> None:
         allowed: dict[Pool, int] = {}

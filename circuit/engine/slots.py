@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -129,6 +129,11 @@ class Slots:
             self._go_on()
         if self.free:
             self._freed()
+
+    def crowded(self, tenant: int, config: Mapping[str, Any]) -> str | None:
+        """The place at which a firing that is about to begin waits for its turn (`Quota.crowded`), if it is to. One of
+        a worker that has only its own cases waits here."""
+        return None if self._alone else self.quota.crowded(tenant, config)
 
     @property
     def demand(self) -> int:

@@ -254,6 +254,7 @@ class Worker(Service):
             self._limits.deployment,
             every_seconds=self._limits.poll_seconds,
             hungry=lambda: claims.starved,
+            called=self._granted(claims),
         )
         desk.slots.wanting, desk.slots.giving = shares.wake, shares.ended
         lease.culprit = desk.slots.culprit

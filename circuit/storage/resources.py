@@ -4,6 +4,10 @@ An owner writes the request of a firing with its begin and deletes it with its e
 Whoever grants locks the resources of the workflow, in the order of their places, so that one grants at a time; then
 the rows of `ready`, and the holds last. A hold that is locked is being given back at that very moment: it is skipped,
 so that who grants never waits while the writer waits for it.
+
+A firing may also wait for its *turn*, where its agent, or a provider of its tenant, has more to do than it may run at
+once (`circuit.storage.shares`): it asks for one of a place that no workflow can have, such as `agent:reviewer`. Nobody
+counts what is free of that. Who runs such executions calls some more in when few are left to begin.
 """
 
 from __future__ import annotations
@@ -49,7 +53,7 @@ WHERE tenant_id = $1 AND workflow_id = $2 ORDER BY place FOR UPDATE
 """
 _WAITING = """
 SELECT tenant_id, case_id, firing, place, amount FROM circuit.hold
-WHERE tenant_id = $1 AND workflow_id = $2 AND granted_at IS NULL
+WHERE tenant_id = $1 AND workflow_id = $2 AND granted_at IS NULL AND place NOT LIKE '%:%'
 ORDER BY asked_at, case_id, firing LIMIT $3
 """
 _HELD = """
@@ -88,14 +92,49 @@ WHERE r.tenant_id = $1 AND r.workflow_id = $2 AND r.place = found.place
     AND h.tenant_id = $1 AND h.workflow_id = $2 AND h.place = found.place
     AND h.case_id = found.case_id AND h.firing = found.firing
 """
+_TURNS = """
+WITH RECURSIVE turns AS (
+    (SELECT tenant_id, place FROM circuit.hold WHERE granted_at IS NULL AND place LIKE '%:%'
+     ORDER BY tenant_id, place LIMIT 1)
+    UNION ALL
+    SELECT n.tenant_id, n.place FROM turns t CROSS JOIN LATERAL (
+        SELECT h.tenant_id, h.place FROM circuit.hold h
+        WHERE h.granted_at IS NULL AND h.place LIKE '%:%' AND (h.tenant_id, h.place) > (t.tenant_id, t.place)
+        ORDER BY h.tenant_id, h.place LIMIT 1
+    ) n
+)
+SELECT tenant_id, place FROM turns
+"""
+_CALLED = """
+SELECT count(*) FROM circuit.hold
+WHERE tenant_id = $1 AND place = $2 AND granted_at IS NOT NULL AND place LIKE '%:%'
+"""
+_NEXT = """
+SELECT case_id, firing FROM circuit.hold
+WHERE tenant_id = $1 AND place = $2 AND granted_at IS NULL AND place LIKE '%:%'
+ORDER BY asked_at, case_id, firing LIMIT $3
+"""
+_CALL = """
+UPDATE circuit.hold h SET granted_at = now()
+FROM (
+    SELECT h.workflow_id, h.case_id, h.firing
+    FROM unnest($3::uuid[], $4::int4[]) AS i(case_id, firing)
+    JOIN circuit.hold h ON h.tenant_id = $1 AND h.place = $2 AND h.case_id = i.case_id AND h.firing = i.firing
+    WHERE h.granted_at IS NULL AND h.place LIKE '%:%'
+    FOR UPDATE OF h SKIP LOCKED
+) found
+WHERE h.tenant_id = $1 AND h.place = $2 AND h.workflow_id = found.workflow_id
+    AND h.case_id = found.case_id AND h.firing = found.firing
+"""
 _QUEUES = """
 WITH RECURSIVE queues AS (
-    (SELECT tenant_id, workflow_id FROM circuit.hold WHERE granted_at IS NULL
+    (SELECT tenant_id, workflow_id FROM circuit.hold WHERE granted_at IS NULL AND place NOT LIKE '%:%'
      ORDER BY tenant_id, workflow_id LIMIT 1)
     UNION ALL
     SELECT n.tenant_id, n.workflow_id FROM queues q CROSS JOIN LATERAL (
         SELECT h.tenant_id, h.workflow_id FROM circuit.hold h
-        WHERE h.granted_at IS NULL AND (h.tenant_id, h.workflow_id) > (q.tenant_id, q.workflow_id)
+        WHERE h.granted_at IS NULL AND h.place NOT LIKE '%:%'
+            AND (h.tenant_id, h.workflow_id) > (q.tenant_id, q.workflow_id)
         ORDER BY h.tenant_id, h.workflow_id LIMIT 1
     ) n
 )
@@ -138,6 +177,26 @@ async def grant(
             await conn.execute(_GRANT, tenant, workflow_id, cases, firings)
         due_at = await conn.fetchval(_DUE, tenant, workflow_id) if len(chosen) < len(waiting) else None
     return Grants(len(chosen), due_at, more and bool(chosen))
+
+
+async def turns(conn: Connection) -> list[tuple[int, str]]:
+    """The tenants, and the places of turns, of which somebody waits."""
+    return [(row["tenant_id"], row["place"]) for row in await conn.fetch(_TURNS)]
+
+
+async def call_in(conn: Connection, tenant: int, place: str, most: int | None) -> int:
+    """Let those begin that have waited longest for their turn, until `most` that were called in have not ended (None:
+    a page of them, whatever runs). Returns how many. Runs in a transaction in which nobody else calls in for `place`.
+    """
+    called = 0 if most is None else await conn.fetchval(_CALLED, tenant, place)
+    room = MOST_LOOKED_AT if most is None else min(MOST_LOOKED_AT, most - called)
+    found = await conn.fetch(_NEXT, tenant, place, room) if room > 0 else []
+    if found:
+        cases, firings = [row["case_id"] for row in found], [row["firing"] for row in found]
+        await conn.execute(_READY, tenant, cases)
+        await conn.execute(_COMMANDS, tenant, cases, firings)
+        await conn.execute(_CALL, tenant, place, cases, firings)
+    return len(found)
 
 
 async def queues(conn: Connection) -> list[tuple[int, str]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
+from circuit.storage import resources
 from circuit.storage.driver import Connection, Record
 
 
@@ -22,6 +23,17 @@ class Pool(NamedTuple):
     tenant: int
     kind: str
     name: str
+
+    @property
+    def turn(self) -> str:
+        """The place at which firings wait for their turn in this pool (`circuit.storage.resources`)."""
+        return f"{self.kind}:{self.name}"
+
+    @classmethod
+    def of_turn(cls, tenant: int, place: str) -> Pool:
+        """The pool of such a place."""
+        kind, _, name = place.partition(":")
+        return cls(tenant, kind, name)
 
 
 ALL = Pool(0, "deployment", "")
@@ -111,6 +123,18 @@ async def grow(
     return granted
 
 
+async def queued(conn: Connection) -> list[Pool]:
+    """The pools in which firings wait for their turn."""
+    return [Pool.of_turn(tenant, place) for tenant, place in await resources.turns(conn)]
+
+
+async def call_in(conn: Connection, pool: Pool, most: int | None) -> int:
+    """Let firings begin that wait for their turn in a pool, as `resources.call_in` does, while nobody else does."""
+    async with conn.transaction(isolation="read_committed"):
+        await conn.execute(_LOCK, f"{pool.tenant} {pool.kind} {pool.name}")
+        return await resources.call_in(conn, pool.tenant, pool.turn, most)
+
+
 async def forget(conn: Connection) -> None:
     """Delete the shares of workers that are over."""
     await conn.execute(_FORGET)
@@ -129,7 +153,11 @@ class LimitRow:
 
 _LISTED = """
 SELECT l.tenant_id, l.kind, l.name, l.executions, l.updated_by, coalesce(s.amount, 0)::int8 AS amount,
-    coalesce(s.wanted, 0)::int8 AS wanted
+    coalesce(s.wanted, 0)::int8 + (
+        SELECT count(*) FROM circuit.hold h
+        WHERE h.tenant_id = l.tenant_id AND h.place = l.kind || ':' || l.name AND h.granted_at IS NULL
+            AND h.place LIKE '%:%'
+    ) AS wanted
 FROM circuit.concurrency_limit l LEFT JOIN LATERAL (
     SELECT sum(s.amount) AS amount, sum(s.wanted) AS wanted
     FROM circuit.worker_share s JOIN circuit.worker w ON w.id = s.worker_id AND NOT w.fenced

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -22,6 +23,7 @@ from circuit.definition import load_workflow
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.apportionment import Need, apportion
 from circuit.engine.engine import Engine
+from circuit.engine.quota import KEPT
 from circuit.ids import CaseKey
 from circuit.security.principal import LOCAL
 from circuit.storage import shares, workers
@@ -161,6 +163,70 @@ async def test_an_agent_and_a_provider_have_limits_of_their_own(database: Databa
         for key in (*first, *second):
             await until(running, key, "completed")
     assert busy.most == 3
+
+
+async def test_who_waits_for_an_agent_at_its_limit_holds_nobody_up(database: Database, plain: Any) -> None:
+    """130 cases want an agent that runs two at once: most wait in the database, each in its turn, claimed no more than
+    that takes, while cases of other agents of the tenant go on."""
+    busy, free = Busy(), REVIEW.replace("workflow: review", "workflow: second").replace("reviewer", "other")
+    free = free.replace("agent_id: other", "agent_id: other, timeout_seconds: 7")
+    agent = Pool(1, "agent", "reviewer")
+    await limit(database, agent, 2)
+
+    async def perform(call: ActionCall, context: ActionContext) -> ActionOutput:
+        quick = call.config["agent_id"] == "other"
+        return await (at_once(call, context) if quick else busy.perform(call, context))
+
+    async def queue() -> int:
+        return await plain.fetchval("SELECT count(*) FROM circuit.hold WHERE granted_at IS NULL")
+
+    async with engine(database, {"agent": SimpleNamespace(perform=perform)}) as running:
+        await publish(running, REVIEW)
+        await publish(running, free)
+
+        def knows() -> bool:
+            tenure = None if running.worker is None else running.worker.tenure
+            return tenure is not None and agent in tenure.desk.slots.quota.pools
+
+        await eventually(knows, what="the worker knows the limit")
+        keys = [await start(running, "review") for _ in range(130)]
+        others = [await start(running, "second") for _ in range(5)]
+        for key in others:
+            await until(running, key, "completed")
+        await eventually(queue, what="the rest waits for its turn")
+        assert busy.count == 2
+
+        async def settled() -> bool:
+            return await plain.fetchval('SELECT count(*) FROM circuit."case" WHERE owner IS NOT NULL') <= 2 + 2 * KEPT
+
+        await eventually(settled, what="the worker holds no more than it may come to soon")
+        [last] = await plain.fetch(
+            "SELECT case_id, firing FROM circuit.hold WHERE granted_at IS NULL ORDER BY asked_at DESC LIMIT 1"
+        )
+        late = CaseKey(1, last["case_id"])
+        why = await running.queries.why(late)
+        assert why is not None and "waits for its turn: agent reviewer" in why.summary
+        [told] = await running.limits.listed(LOCAL)
+        assert told.row.wanted >= await queue() > 0
+        assert (await running.commands.cancel(late, principal=LOCAL)).state == "applied"
+        busy.open.set()
+        for key in keys:
+            await until(running, key, "cancelled" if key == late else "completed", within=60)
+        assert busy.most == 2
+        assert await plain.fetchval("SELECT count(*) FROM circuit.hold") == 0
+        assert await plain.fetchval("SELECT max(start) FROM circuit.firing") == 1, "none was begun and given up"
+        claimed = await plain.fetchval(
+            "SELECT max(n) FROM (SELECT count(*) AS n FROM circuit.command WHERE kind = 'granted' GROUP BY case_id) s"
+        )
+        assert claimed == 1
+        # Where the limit is taken away, nobody waits any more.
+        busy.open.clear()
+        more = [await start(running, "review") for _ in range(60)]
+        await eventually(queue, what="some wait for their turn")
+        await running.limits.remove(LOCAL, agent)
+        busy.open.set()
+        for key in more:
+            await until(running, key, "completed", within=60)
 
 
 class Worker:

@@ -174,6 +174,24 @@ hold = Table(
         "firing",
         postgresql_where=text("granted_at IS NULL"),
     ),
+    # Those who wait for their turn at an agent or a provider, and those who were called in.
+    Index(
+        "hold_turn",
+        "tenant_id",
+        "place",
+        "asked_at",
+        "case_id",
+        "firing",
+        postgresql_where=text("granted_at IS NULL AND place LIKE '%:%'"),
+    ),
+    Index(
+        "hold_called",
+        "tenant_id",
+        "place",
+        "case_id",
+        "firing",
+        postgresql_where=text("granted_at IS NOT NULL AND place LIKE '%:%'"),
+    ),
     Index("hold_paced", "held_until", postgresql_where=text("held_until IS NOT NULL")),
 )
 
