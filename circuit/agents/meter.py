@@ -20,9 +20,8 @@ from circuit.errors import (
 )
 from circuit.providers.messages import ImagePart, Message, message_json
 from circuit.providers.pricing import FREE, cost_of, most_of
-from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelRequest
-from circuit.providers.wire import THINKING_BUDGETS
+from circuit.providers.tariff import longest_answer
 from circuit.spend import Spend, bounded, microdollars
 
 BYTES_PER_TOKEN = 3
@@ -60,7 +59,7 @@ class Meter:
         tokens, money = 0, 0
         known = priced = True
         for choice in self._run.choices:
-            longest = _longest(choice, request)
+            longest = longest_answer(choice.provider, choice.model, request.parameters)
             if longest is None:
                 known = priced = False
                 continue
@@ -114,13 +113,3 @@ def prompt_tokens(request: ModelRequest) -> int:
 def _size(message: Message) -> int:
     shown = Message(message.role, tuple(part for part in message.parts if not isinstance(part, ImagePart)))
     return len(orjson.dumps(message_json(shown)))
-
-
-def _longest(choice: Choice, request: ModelRequest) -> int | None:
-    """The most tokens that the model may answer, reasoning included; None where nobody knows."""
-    limit = request.parameters.get("max_tokens") or profile_of(choice.model).max_output
-    if limit is None:
-        return None
-    effort = request.parameters.get("reasoning_effort")
-    thinking = THINKING_BUDGETS.get(str(effort), THINKING_BUDGETS["medium"]) if effort else 0
-    return int(limit) + (thinking if choice.provider in ("anthropic", "google") else 0)

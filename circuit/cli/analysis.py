@@ -82,8 +82,9 @@ def analyse_file(
     data = read_bytes(file, PNML_LIMIT, "Net")
     if not is_pnml(file, data):
         from circuit.definition.proof import prove
+        from circuit.providers.tariff import PriceTable
 
-        proof = prove(read_workflow(file, published=True, offline=True), limits, only)
+        proof = prove(read_workflow(file, published=True, offline=True), limits, only, PriceTable())
         return proof.analysis, proof.about()
     from circuit.net.analysis.pnml import read_pnml
     from circuit.net.analysis.proofs import analyse as analyse_net

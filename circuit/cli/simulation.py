@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -28,6 +28,7 @@ _BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 _AGENT_SECONDS = 10.0
 _PERSON_SECONDS = 3_600.0
 _ROUTES = 10
+_ASSUMED = "one call a run, four bytes a token, attempts that fail cost nothing"
 _SHAPE = 2.0
 """Of the gamma distribution of times: few are much shorter than the mean, some are much longer."""
 
@@ -67,9 +68,17 @@ def simulate(
     terminal = Terminal(json=as_json)
     workflow = read_workflow(file, published=True, offline=True)
     given = token_parts(token, token_file, assignments or ())
-    run = _Run(workflow, seed, _answers(workflow, answers), _amounts(seconds, "--seconds"), failures, given)
+    run = _Run(
+        workflow,
+        seed,
+        _answers(workflow, answers),
+        _amounts(seconds, "--seconds"),
+        failures,
+        given,
+        _amounts(costs, "--cost"),
+    )
     ended = [run.case(number) for number in range(cases)]
-    result = _summary(workflow, ended, _amounts(costs, "--cost"))
+    result = _summary(run, ended)
     if svg_file is not None:
         from circuit.definition.portrait import picture_of
         from circuit.net.svg import svg
@@ -95,9 +104,14 @@ class _Run:
     means: Mapping[str, float]
     failures: float
     token: TokenParts | None
+    costs: Mapping[str, float]
+    spent: list[float] = field(default_factory=list[float])
+    """What the agents cost, case by case."""
+    unpriced: set[str] = field(default_factory=set[str])
 
     def case(self, number: int) -> Ended:
         """One case; all chance in it comes from the seed and its number."""
+        self.spent.append(0.0)
         from circuit.net.timeline import Timeline
 
         source = Random(f"{self.seed}/{number}")
@@ -112,7 +126,9 @@ class _Run:
                 return self._filled(transition, {"form": said, "message": {}}, source)
             agent = agents[transition.name]
             builtin = {"agent_id": agent, "execution_id": "simulation", "model": "simulation", "usage": {}, "text": ""}
-            given = {**builtin, "timestamp": _BEGUN.isoformat(), **self.answers(agent, source)}
+            answer = self.answers(agent, source)
+            self._pay(transition.name, agent, inputs, answer)
+            given = {**builtin, "timestamp": _BEGUN.isoformat(), **answer}
             return given if agent in self.workflow.agents else self._filled(transition, given, source)
 
         def takes(transition: Transition) -> tuple[float, bool]:
@@ -137,6 +153,20 @@ class _Run:
             parts = self.token or TokenParts(_made_up(self.workflow, first.name, source), {})
             timeline.put(first.name, parts.data, parts.metadata)
         return timeline.run()
+
+    def _pay(self, transition: str, agent: str, inputs: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        """A run costs what was said of its agent, or about what its prompt and its answer do by the price table."""
+        from circuit.definition.tariff import usual_cost
+        from circuit.providers.tariff import PriceTable
+
+        if agent not in self.workflow.agents:
+            return
+        cost = self.costs.get(agent)
+        if cost is None:
+            cost = usual_cost(self.workflow, transition, inputs, answer, PriceTable())
+        if cost is None:
+            self.unpriced.add(agent)
+        self.spent[-1] += cost or 0.0
 
     def _filled(self, transition: Transition, outputs: dict[str, Any], source: Random) -> Mapping[str, Any]:
         """The outputs with what a message or an action that is no agent would have given, made up where the target
@@ -251,17 +281,18 @@ def _amounts(values: Sequence[str] | None, option: str) -> dict[str, float]:
     return found
 
 
-def _summary(workflow: Workflow, ended: Sequence[Ended], costs: Mapping[str, float]) -> dict[str, Any]:
+def _summary(run: _Run, ended: Sequence[Ended]) -> dict[str, Any]:
     from circuit.definition.portrait import agents_of
+    from circuit.providers.tariff import PriceTable
 
+    workflow = run.workflow
     agents = agents_of(workflow)
-    unknown = [name for name in costs if name not in workflow.agents]
+    unknown = [name for name in run.costs if name not in workflow.agents]
     if unknown:
         raise InvalidRequest(f"--cost names {unknown[0]!r}, which is no agent of the workflow.")
     fired = Counter[str]()
     for case in ended:
         fired.update(case.fired)
-    spent = [sum(count * costs.get(agents.get(name, ""), 0.0) for name, count in case.fired.items()) for case in ended]
     runs = [float(sum(count for name, count in case.fired.items() if name in agents)) for case in ended]
     routes = Counter(case.route for case in ended)
     return {
@@ -269,7 +300,9 @@ def _summary(workflow: Workflow, ended: Sequence[Ended], costs: Mapping[str, flo
         "statuses": dict(Counter(case.status for case in ended).most_common()),
         "seconds": _spread([case.seconds for case in ended]),
         "agent_runs": _spread(runs),
-        **({"cost": _spread(spent)} if costs else {}),
+        **({"cost": _spread(run.spent)} if run.costs or any(run.spent) else {}),
+        **({"cost_assumed": f"{_ASSUMED}; {PriceTable().source}"} if any(run.spent) and not run.costs else {}),
+        **({"unpriced": sorted(run.unpriced)} if run.unpriced else {}),
         "routes": [
             {"route": list(route), "cases": count, "share": round(count / len(ended), 4)}
             for route, count in routes.most_common(_ROUTES)
@@ -294,6 +327,13 @@ def _show(terminal: Terminal, file: Path, result: Mapping[str, Any]) -> None:
         [label, *(f"{value:,.6g}" for value in result[key].values())] for key, label in names.items() if key in result
     ]
     terminal.table(["", *result["seconds"]], rows)
+    if "cost_assumed" in result:
+        terminal.line(clean(f"cost in US dollars: {result['cost_assumed']}"))
+    if "unpriced" in result:
+        names = ", ".join(result["unpriced"])
+        terminal.line(
+            clean(f"no price is known of what {names} cost, and none is counted: --cost AGENT=AMOUNT says it")
+        )
     terminal.line()
     more = result["distinct_routes"] - len(result["routes"])
     for route in result["routes"]:

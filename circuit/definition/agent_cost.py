@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from circuit.definition.agent_answers import answered_paths, asked_paths
+from circuit.definition.tariff import Tariff, Worst, spends, worst_of
 from circuit.definition.workflow import Workflow
 from circuit.net.analysis.components import components, without
 from circuit.net.analysis.exploration import Graph, explore
@@ -23,6 +24,7 @@ from circuit.net.analysis.place_net import PlaceNet, arcs
 from circuit.net.analysis.translation import begins, transition_of
 from circuit.net.analysis.verdict import Verdict, proven, unknown, violated
 from circuit.net.guard import Guard
+from circuit.spend import MICRO, dollars
 
 _METHOD = "exploration of all markings, with the bounds that transitions set themselves"
 _BOUND = re.compile(r"case\.fired(?:\.(\w+)|\[['\"]([^'\"]+)['\"]\])\s*(<=?)\s*(\d{1,9})")
@@ -41,17 +43,20 @@ def _on_places(workflow: Workflow) -> str:
 
 
 class AgentCost:
-    """The verdicts on the agent calls of one workflow. `net` is what it was translated to."""
+    """The verdicts on the agent calls of one workflow. `net` is what it was translated to; without a `tariff` nothing
+    is known of models but what the workflow says."""
 
-    def __init__(self, workflow: Workflow, net: PlaceNet, limits: Limits) -> None:
+    def __init__(self, workflow: Workflow, net: PlaceNet, limits: Limits, tariff: Tariff | None = None) -> None:
         self.workflow = workflow
+        self.tariff = tariff
+        self._known: dict[str, Worst] = {}
         self.net = _bounded(workflow, net)
         self.limits = limits
         self.placed = _on_places(workflow)
         self.acting: dict[int, str] = {}
         for number, step in enumerate(net.steps):
             name = transition_of(step.name)
-            if name in workflow.actions and begins(step.name):
+            if name in workflow.actions and begins(step.name) and spends(workflow.actions[name]):
                 self.acting[number] = name
         self.undone = {one.undoes: one.name for one in workflow.net.transitions.values() if one.undoes}
 
@@ -111,29 +116,70 @@ class AgentCost:
 
     def agent_budget(self) -> Verdict:
         """How many tokens the models write at worst in one case."""
-        if self.placed:
-            return unknown(_METHOD, self.placed)
-        if not self.graph.complete:
+        if not self.graph.complete or self.placed:
             return self._undecided()
-        most: dict[str, int] = {}
-        unlimited: list[str] = []
-        for name in dict.fromkeys(self.acting.values()):
-            agent = str(self.workflow.actions[name].config.get("agent_id", ""))
-            limit = self._max_tokens(agent)
-            if limit is None:
-                unlimited.append(agent or name)
-            else:
-                most[name] = limit * self._attempts(name)
-        if unlimited:
-            names = ", ".join(sorted(set(unlimited)))
-            return unknown(_METHOD, f"no max_tokens is set for {names}")
+        names = dict.fromkeys(self.acting.values())
+        most = {
+            name: tokens * self._attempts(name) for name in names if (tokens := self.worst(name).tokens) is not None
+        }
+        if len(most) < len(names):
+            return unknown(_METHOD, self._open(lambda worst: worst.tokens))
         endless = self._cycles(lambda number: number in self.acting, "")
         if endless is not None:
             return endless
         tokens = self._worst(self._with_undoing(most))
         return proven(_METHOD, f"at most {tokens:,} tokens of output in a case", output_tokens=tokens)
 
+    def agent_money(self) -> Verdict:
+        """What the agents cost at worst in one case, or what the workflow's budget lets them cost."""
+        if self.tariff is None:
+            return unknown("none", "no prices are at hand")
+        limit = self.workflow.budget.microdollars
+        found = self._money(self.tariff)
+        usd = found.witness.get("usd")
+        if limit is None or (usd is not None and usd <= limit / MICRO):
+            return found
+        own = f" (by the longest answers: {usd:g} USD)" if usd is not None else ""
+        reason = f"at most {dollars(limit)} USD in a case: its budget lets no call begin that could cost more{own}"
+        return proven(
+            "the workflow's budget", reason, usd=limit / MICRO, assumed=list(found.witness.get("assumed", ()))
+        )
+
+    def _money(self, tariff: Tariff) -> Verdict:
+        if not self.graph.complete or self.placed:
+            return self._undecided()
+        names = dict.fromkeys(self.acting.values())
+        known = {name: self.worst(name).microdollars for name in names}
+        most = {name: money * self._attempts(name) for name, money in known.items() if money is not None}
+        if len(most) < len(names):
+            return unknown(_METHOD, self._open(lambda worst: worst.microdollars))
+        weights = self._with_undoing(most)
+        endless = self._cycles(lambda number: number in weights, ", which asks a model that costs money each time")
+        if endless is not None:
+            return endless
+        usd = self._worst(weights)
+        told = {self.worst(name).assumed: None for name in self.acting.values()}
+        attempts = "each with all of its attempts"
+        assumed = [tariff.source, *told, attempts] if usd else [tariff.source]
+        return proven(
+            _METHOD, f"at most {dollars(usd)} USD in a case ({'; '.join(assumed)})", usd=usd / MICRO, assumed=assumed
+        )
+
+    def worst(self, name: str) -> Worst:
+        """The worst attempt of the agent on transition `name`."""
+        if name not in self._known:
+            self._known[name] = worst_of(self.workflow, name, self.tariff)
+        return self._known[name]
+
+    def _open(self, amount: Callable[[Worst], int | None]) -> str:
+        """Why the worst of some action is not known."""
+        found = (self.worst(name) for name in self.acting.values())
+        reasons = {reason: None for worst in found if amount(worst) is None for reason in worst.open}
+        return "; ".join(reasons)
+
     def _undecided(self) -> Verdict:
+        if self.placed:
+            return unknown(_METHOD, self.placed)
         if self.graph.pump is not None:
             return unknown(_METHOD, "the net has infinitely many markings")
         return unknown(_METHOD, self.graph.stopped)
@@ -151,11 +197,6 @@ class AgentCost:
                 weight = weights.get(one.name, 0) + undo
                 found |= {number: weight} if weight else {}
         return found
-
-    def _max_tokens(self, agent: str) -> int | None:
-        definition = self.workflow.agents.get(agent)
-        limit = definition.parameters.get("max_tokens") if definition is not None else None
-        return limit if isinstance(limit, int) else None
 
     def _worst(self, weights: Mapping[int, int]) -> int:
         """The heaviest run, where no cycle has a weight: components come after all that can be reached from them."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from circuit.definition.agent_answers import agent_answers, agent_failures
 from circuit.definition.agent_cost import AgentCost
+from circuit.definition.tariff import Tariff
 from circuit.definition.workflow import Workflow
 from circuit.errors import Fault, InvalidRequest
 from circuit.net.analysis.failures import with_failures
@@ -24,7 +25,15 @@ DECISIVE = ("boundedness", "deadlock_freedom", "soundness")
 FAULTS = (*DECISIVE, "dead_transitions", "reachable_names")
 """The properties whose violation is a mistake in the net. That the others do not hold says what kind of net it is."""
 
-OF_WORKFLOWS = ("bounded_cycles", "agent_calls", "agent_budget", "agent_answers", "agent_failures", "failure_ways")
+OF_WORKFLOWS = (
+    "bounded_cycles",
+    "agent_calls",
+    "agent_budget",
+    "agent_money",
+    "agent_answers",
+    "agent_failures",
+    "failure_ways",
+)
 WARNINGS = (
     "dead_transitions",
     "reachable_names",
@@ -51,7 +60,7 @@ CARRIES_OVER: Mapping[str, str] = {
 _DEAD = {"soundness": "dead_transitions", "dead_transitions": "transitions"}
 """Where the witness of a verdict names steps that can never fire."""
 
-_COUNTED = ("bounded_cycles", "agent_calls", "agent_budget")
+_COUNTED = ("bounded_cycles", "agent_calls", "agent_budget", "agent_money")
 """The properties that are read off the markings of the analysed net as well."""
 
 
@@ -114,8 +123,8 @@ def tokens_at_start(workflow: Workflow) -> dict[str, int]:
     return tokens
 
 
-def prove(workflow: Workflow, limits: Limits, only: Collection[str] = ()) -> Proof:
-    """The verdicts on `workflow`, on those in `only` if any are named."""
+def prove(workflow: Workflow, limits: Limits, only: Collection[str] = (), tariff: Tariff | None = None) -> Proof:
+    """The verdicts on `workflow`, on those in `only` if any are named; what it costs by `tariff`."""
     strange = [name for name in only if name not in (*EVERY, *OF_WORKFLOWS)]
     if strange:
         raise InvalidRequest(f"There is no property {strange[0]!r}; there are {', '.join((*EVERY, *OF_WORKFLOWS))}.")
@@ -128,11 +137,12 @@ def prove(workflow: Workflow, limits: Limits, only: Collection[str] = ()) -> Pro
         translated, verdicts = _analysed(workflow, translated, limits, of_net)
         verdicts = {name: _as_far_as_known(name, verdict, translated) for name, verdict in verdicts.items()}
     failing = _with_failures(workflow)
-    cost = AgentCost(workflow, failing.net, limits)
+    cost = AgentCost(workflow, failing.net, limits, tariff)
     ways: dict[str, Callable[[], Verdict]] = {
         "bounded_cycles": cost.bounded_cycles,
         "agent_calls": cost.agent_calls,
         "agent_budget": cost.agent_budget,
+        "agent_money": cost.agent_money,
         "agent_answers": lambda: agent_answers(workflow),
         "agent_failures": lambda: agent_failures(workflow),
         "failure_ways": lambda: _failure_ways(workflow, failing, cost.limits),

@@ -73,7 +73,16 @@ def test_times_and_costs_are_those_that_are_given(bare: Command, desk: Path) -> 
     )
     assert 75 < slow.json["seconds"]["mean"] < 125
     dear = bare("simulate", str(desk), "--cases", "20", "--cost", "helper=0.25", "--json").json
-    assert dear["cost"]["mean"] == dear["cost"]["max"] == 0.25
+    assert dear["cost"]["mean"] == dear["cost"]["max"] == 0.25 and "cost_assumed" not in dear
+    priced = desk.read_text().replace("model: script", "model: script, price: {input: 1000, output: 1000}")
+    desk.write_text(priced)
+    found = bare("simulate", desk, "--cases", "5", "--json").json
+    assert 0 < found["cost"]["min"] <= found["cost"]["max"] < 1 and "four bytes a token" in found["cost_assumed"]
+    desk.write_text(
+        priced.replace("{type: scripted", "{type: openai").replace(", price: {input: 1000, output: 1000}", "")
+    )
+    found = bare("simulate", desk, "--cases", "5", "--json").json
+    assert found["unpriced"] == ["helper"] and "cost" not in found, "what is not known is not taken for nothing"
     assert "no agent" in bare("simulate", str(desk), "--cases", "1", "--cost", "nobody=1").err
     assert "NAME=NUMBER" in bare("simulate", str(desk), "--seconds", "helper").err
 

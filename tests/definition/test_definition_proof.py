@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from circuit.agents.strategies.direct import MOST_TURNS
+from circuit.agents.strategies.self_reflection import ROUNDS as MOST_ROUNDS
 from circuit.definition import load_workflow
 from circuit.definition.proof import EVERY, OF_WORKFLOWS, Proof, prove
+from circuit.definition.tariff import ROUNDS, TURNS
 from circuit.errors import InvalidRequest
 from circuit.net.analysis.limits import Limits
 from circuit.net.analysis.translation import EFFECTS, TRIGGERS
+from circuit.net.analysis.verdict import Verdict
 from circuit.net.structure import Mode, Trigger
+from circuit.providers.tariff import PriceTable
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.yaml"))
 
@@ -92,7 +97,7 @@ def test_a_loop_that_its_own_guard_bounds() -> None:
     bound = proof_of(review(again.format(", case.fired.again < 2")), *OF_WORKFLOWS).verdicts
     assert bound["bounded_cycles"].proven
     assert bound["agent_calls"].witness == {"runs": 3, "calls": 9}
-    assert bound["agent_budget"].witness == {"output_tokens": 900}
+    assert bound["agent_budget"].witness == {"output_tokens": 1800}, "each answer may have to be mended"
     assert bound["agent_answers"].unknown, "after two rounds nothing takes a `maybe`"
     assert "once transitions have fired 2 times" in bound["agent_answers"].reason
 
@@ -110,6 +115,68 @@ def test_an_agent_that_fails_for_good() -> None:
     assert stuck.violated
     assert stuck.witness["transitions"] == ["judge"]
     assert proof_of(review(config="{}"), "agent_budget").verdicts["agent_budget"].unknown
+
+
+COSTLY = """
+workflow: costly
+BUDGET
+places: {open: {initial: true}, done: {terminal: true}, counted: {terminal: true}}
+agents:
+  writer:
+    llm_provider: {type: openai, model: MODEL}
+    llm_config: {max_tokens: 500}
+    context_tokens: 10000
+    MORE
+transitions:
+  write:
+    from_places: open
+    to_place: done
+    agent_execution: {agent_id: writer, retry_config: {max_attempts: 2}}
+  count: {from_places: done, to_place: counted, action: {type: function, name: count}}
+"""
+
+
+def money(model: str = "gpt-4.1-mini", more: str = "", budget: str = "") -> Verdict:
+    text = COSTLY.replace("MODEL", model).replace("MORE", more).replace("BUDGET", budget)
+    found = prove(load_workflow(text), Limits(Ticks(), states=20_000), ("agent_money",), PriceTable())
+    return found.verdicts["agent_money"]
+
+
+def test_what_a_case_costs_at_worst() -> None:
+    # 0.40 and 1.60 dollars a million tokens.
+    once = (10_000 * 0.40 + 500 * 1.60) / 1e6
+    plain = money()
+    assert plain.proven and plain.witness["usd"] == pytest.approx(2 * once)
+    assert "genai-prices" in plain.reason and "writer: 1 calls of gpt-4.1-mini a run, prompts of 10,000" in plain.reason
+    mended = money(more="output_schema: {type: object}")
+    assert mended.witness["usd"] == pytest.approx(4 * once)
+    turns = money(more="tools: [fs.list]\n    capabilities: [{react: {max_turns: 3}}, self_reflection]")
+    assert turns.witness["usd"] == pytest.approx(2 * once * 2 * (3 + 1) * 3), "three drafts, judged, with summaries"
+    fallen = money(more="fallback: [{type: openai, model: gpt-4.1-mini}]")
+    assert fallen.witness["usd"] == pytest.approx(4 * once)
+    own = money(budget="budget: {usd: 0.001}")
+    assert own.proven and own.witness["usd"] == 0.001 and own.method == "the workflow's budget"
+    assert money(budget="budget: {usd: 5}").witness["usd"] == pytest.approx(2 * once)
+    strange = money("our-own-model")
+    assert strange.unknown and "no price is known of our-own-model" in strange.reason
+    named = (
+        COSTLY.replace("MODEL", "our-own-model, price: {input: 1, output: 0}").replace("MORE", "").replace("BUDGET", "")
+    )
+    found = prove(load_workflow(named), Limits(Ticks(), states=20_000), ("agent_money",), PriceTable()).verdicts
+    assert found["agent_money"].witness["usd"] == pytest.approx(0.02)
+    helped = COSTLY.replace("MODEL", "m").replace("BUDGET", "").replace("MORE", "tools: [{agent: helper}]")
+    helped = helped.replace(
+        "transitions:", "  helper: {description: d, llm_provider: {type: scripted, responses: [x]}}\ntransitions:"
+    )
+    found = prove(load_workflow(helped), Limits(Ticks(), states=20_000), ("agent_money",), PriceTable()).verdicts
+    assert found["agent_money"].unknown and "lets other agents work" in found["agent_money"].reason
+    free = prove(load_workflow(review()), Limits(Ticks(), states=20_000), ("agent_money",), PriceTable()).verdicts
+    assert free["agent_money"].proven and free["agent_money"].witness["usd"] == 0
+    assert proof_of(review(), "agent_money").verdicts["agent_money"].unknown, "nobody said what models cost"
+
+
+def test_the_turns_that_are_reckoned_with_are_those_that_agents_take() -> None:
+    assert (TURNS, ROUNDS) == (MOST_TURNS, MOST_ROUNDS)
 
 
 def test_dead_letters_are_left_out_and_said() -> None:
