@@ -26,6 +26,7 @@ from circuit.engine.publishing import Publishing
 from circuit.engine.queries import Queries
 from circuit.engine.refusals import Refusals
 from circuit.engine.schedules import Schedules
+from circuit.engine.subjects import Subjects
 from circuit.engine.travel import Travel
 from circuit.observability.metrics import Figure
 from circuit.providers.catalogue import HeldModel, ModelCatalogue
@@ -79,4 +80,5 @@ class Services:
     migrator: Migrator | None = None
     refusals: Refusals | None = None
     tracer: Tracer | None = None
+    subjects: Subjects | None = None
     held_models: Callable[[], Awaitable[Sequence[HeldModel]]] | None = None

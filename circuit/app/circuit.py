@@ -48,6 +48,7 @@ from circuit.engine.modification import Modification
 from circuit.engine.outbox import Outbox
 from circuit.engine.past import Moment
 from circuit.engine.requirement import Capabilities
+from circuit.engine.subjects import Subjects
 from circuit.engine.token_change import TokenChange
 from circuit.engine.versions import Versions
 from circuit.engine.views import CaseStanding, CaseSummary, CaseView, CaseWhy, TaskView
@@ -112,6 +113,7 @@ class Circuit:
         self.budgets = engine.budgets
         self.outbox = Outbox(database, self.principal.tenant)
         self.archive = Archive(database, settings.archive_folder or settings.home / "archive")
+        self.subjects = Subjects(database, engine.commands, self.archive)
         self._only: list[CaseKey] | None = None
 
     @classmethod

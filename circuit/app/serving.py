@@ -88,6 +88,7 @@ async def serve(
         migrator=circuit.migrator,
         refusals=refusals,
         tracer=circuit.tracer,
+        subjects=circuit.subjects,
     )
     if probes:
         application = create_probes(services)

@@ -96,4 +96,5 @@ def _show(found: Report, terminal: Terminal, share: float, seed: int) -> None:
     of = f" (a share of {share:g}, seed {seed})" if share < 1 else ""
     verdict = "no fault" if not found.found else f"{found.found} fault{'' if found.found == 1 else 's'}"
     left = f", {len(found.unchecked)} could not be checked" if found.unchecked else ""
-    terminal.line(f"{found.cases} cases and {found.events} events checked{of}: {verdict}{left}")
+    erased = f" ({found.erased} of them erased: by the hashes of what they held)" if found.erased else ""
+    terminal.line(f"{found.cases} cases{erased} and {found.events} events checked{of}: {verdict}{left}")

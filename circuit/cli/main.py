@@ -33,6 +33,7 @@ from circuit.cli import (
     run,
     serve,
     simulation,
+    subjects,
     tasks,
     top,
     travel,
@@ -103,6 +104,7 @@ app.add_typer(workers.app, name="workers")
 app.command("top")(top.top)
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(ledger.app, name="audit")
+app.add_typer(subjects.app, name="subjects")
 app.add_typer(database.app, name="db")
 
 

@@ -58,6 +58,7 @@ def canonical(document: Document) -> dict[str, Any]:
             "complete_when": document.complete_when,
             "outbox": sorted(set(document.outbox or ())),
             "budget": None if document.budget is None else document.budget.model_dump(exclude_none=True),
+            "subject": [document.subject] if isinstance(document.subject, str) else list(document.subject or ()),
             "place_agents": [_place_agent(entry) for entry in document.place_agents or ()],
         },
         keep=("description", "places", "transitions"),

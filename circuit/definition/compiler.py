@@ -24,6 +24,7 @@ from circuit.definition.workflow import (
     Workflow,
 )
 from circuit.expressions.cel import compile_expression
+from circuit.expressions.path import Path
 from circuit.expressions.schedule import Cron
 from circuit.net.colour import Colour
 from circuit.net.completion import VARIABLES
@@ -134,6 +135,7 @@ def compile_document(document: Mapping[str, Any]) -> Workflow:
         start_message=(plain.get("start") or {}).get("message"),
         resources=resources,
         budget=_budget(plain.get("budget") or {}),
+        subject=tuple(Path.parse(text) for text in plain.get("subject", ())),
     )
 
 

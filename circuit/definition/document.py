@@ -431,6 +431,17 @@ class Document(Part):
         Field(description="The kinds of case events that consumers outside get (`circuit outbox tail`)."),
     ] = None
     budget: Annotated[BudgetEntry | None, Field(description="What each case may spend on calls of models.")] = None
+    subject: Annotated[
+        Annotated[
+            Annotated[Line, Tag("<text>")] | Annotated[list[Line], Field(min_length=1, max_length=10), Tag("<list>")],
+            by_kind("a path, or a list of paths", "text", "list"),
+        ]
+        | None,
+        Field(
+            description="Whom a case is about: the path (or paths) in the tokens that it starts with, such as "
+            "data.customer_id, by which `circuit subjects` finds it."
+        ),
+    ] = None
     place_agents: Annotated[
         list[PlaceAgent] | None,
         Field(description="Agents that run on tokens while they lie in a place, and patch them there."),

@@ -16,6 +16,7 @@ from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema
 from circuit.definition.tree import PathTuple
 from circuit.definition.validation import Report
+from circuit.expressions.path import Path
 from circuit.net.colour import Colour
 
 
@@ -30,6 +31,7 @@ def lint(report: Report, plain: Mapping[str, Any], models: ModelCheck | None = N
     lint_compensation(scene)
     lint_place_agents(scene)
     lint_messages(scene)
+    _subject(scene)
     for name, region in scene.section("regions").items():
         check_region(scene, ("regions", name), region)
 
@@ -112,6 +114,21 @@ def _complete_when(scene: Scene) -> None:
         known = [name for name in scene.places if name not in scene.shared]
         inputs = Inputs(dict.fromkeys(known, 1), 0, scene.report.intact("places"), frozenset(known))
         check_expression(scene, ("complete_when",), source, inputs, condition=True)
+
+
+def _subject(scene: Scene) -> None:
+    """Whom a case is about stands in what it starts with."""
+    paths: list[str] = scene.plain.get("subject") or []
+    listed = scene.report.tree.node(("subject", 0)) is not None
+    for index, text in enumerate(paths):
+        where = ("subject", index) if listed else ("subject",)
+        try:
+            segments = Path.parse(text).segments
+        except ValueError as error:
+            scene.report.add(where, str(error), "write data.NAME or metadata.NAME")
+            continue
+        if segments[0] not in ("data", "metadata") or len(segments) == 1:
+            scene.report.add(where, f"path {text!r} must begin with data. or metadata.", "write data.NAME")
 
 
 def _initial(scene: Scene) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from circuit.expressions.path import Path
 from circuit.net.structure import Net
 from circuit.spend import UNLIMITED, Limits
 
@@ -123,8 +124,8 @@ class Workflow:
 
     `initial_tokens` come in the order of their places' names, then of the file: with a version's content their
     numbers are known. `outbox` are the kinds of events that leave Circuit, `start_message` is the name of the messages
-    that start cases, `budget` is what each case may spend on models, and `derived` keeps what others work out of this
-    version once.
+    that start cases, `budget` is what each case may spend on models, `subject` leads to whom a case is about, and
+    `derived` keeps what others work out of this version once.
     """
 
     id: str
@@ -143,4 +144,5 @@ class Workflow:
     start_message: str | None = None
     resources: Mapping[str, Resource] = field(default_factory=dict[str, Resource])
     budget: Limits = UNLIMITED
+    subject: tuple[Path, ...] = ()
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from circuit.definition.workflow import Workflow
@@ -14,6 +14,8 @@ from circuit.security.principal import Principal
 from circuit.security.rates import Rates
 
 LONGEST_KEY = 200
+LONGEST_SUBJECT = 300
+MOST_SUBJECTS = 20
 
 
 def check_fire(workflow: Workflow, name: str, form: Mapping[str, Any], principal: Principal) -> None:
@@ -73,6 +75,20 @@ def check_idempotency_key(key: str | None) -> None:
     """Raise `InvalidRequest` for a key that cannot be kept."""
     if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
         raise InvalidRequest(f"an idempotency key has 1 to {LONGEST_KEY} printable characters")
+
+
+def check_subjects(subjects: Collection[str]) -> None:
+    """Raise `InvalidRequest` for names of subjects that are none."""
+    if len(subjects) > MOST_SUBJECTS:
+        raise InvalidRequest(f"a case is about {MOST_SUBJECTS} subjects at most, not {len(subjects)}")
+    for subject in subjects:
+        check_subject(subject)
+
+
+def check_subject(subject: str) -> None:
+    """Raise `InvalidRequest` for what is no name of a subject."""
+    if not (0 < len(subject) <= LONGEST_SUBJECT) or not subject.isprintable():
+        raise InvalidRequest(f"a subject is named by 1 to {LONGEST_SUBJECT} printable characters")
 
 
 def meant(name: str, known: Iterable[str]) -> str:

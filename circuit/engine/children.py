@@ -16,7 +16,7 @@ from circuit.engine.requirement import SUBWORKFLOW, of_child
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.errors import InvalidInput, InvalidRequest, PayloadTooLarge, SubworkflowFailed, TokenRefused
 from circuit.ids import CaseKey, IdSource
-from circuit.storage import commands, listing, workflows
+from circuit.storage import commands, listing, subjects, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.records import NewCase, Parent
 from circuit.tracing import current as current_span
@@ -59,6 +59,9 @@ class Children:
         requires = of_child(new.requires)
         async with self._database.transaction(tenant) as connection:
             bucket = await commands.bucket_of(connection, requires)
+            # Written before the case itself: where that is not opened in the end, they name nothing.
+            await subjects.inherit(connection, call.key, key, call.execution_id)
+            await subjects.link(connection, key, new.subjects, call.execution_id)
         row = replace(new.row, bucket=bucket, parent=Parent(call.key.case, call.firing), depth=parent.depth + 1)
         span = current_span()
         return traced(replace(new, row=row, requires=requires), None if span is None else span.context.text)

@@ -9,7 +9,7 @@ without the owner is refused at once; the owner judges again, for the case may h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -23,6 +23,7 @@ from circuit.engine.asking import (
     check_fire,
     check_idempotency_key,
     check_rate,
+    check_subjects,
     meant,
     start_parameters,
     stored_object,
@@ -42,6 +43,7 @@ from circuit.security.rates import Rates
 from circuit.storage import commands, feedback, ledger, listing, streams, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.records import TRACEPARENT, CaseRow, CommandRow, CommandState, NewCase
+from circuit.storage.subjects import link
 from circuit.streams.broker import Broker
 from circuit.streams.relay import Relay
 
@@ -162,11 +164,13 @@ class Commands:
         parameters: Mapping[str, Any] | None = None,
         conversations: Mapping[str, str] | None = None,
         key: str | None = None,
+        subjects: Collection[str] = (),
     ) -> CaseKey:
         """Start a case of the current version of a workflow; with an idempotency `key`, at most once.
 
         `parameters` may hold `models`: `{agent id or "*": {"type", "model", "options"?}}`. `conversations` are those
-        that agents go on with, by agent id: they are forked for the case, whole. Raises `NotFound`,
+        that agents go on with, by agent id: they are forked for the case, whole. `subjects` are those whom it is about,
+        beside those that its workflow finds in its tokens. Raises `NotFound`,
         `Conflict` for a workflow that is retired, `TokenRefused` with every fault of the token, `PayloadTooLarge`,
         `InvalidRequest`, `Forbidden`.
         """
@@ -189,7 +193,13 @@ class Commands:
             )
         workflow = await self._version(VersionKey(principal.tenant, workflow_id, current.hash))
         return await self.begin(
-            workflow, token, principal=principal, parameters=wanted, conversations=conversations, key=key
+            workflow,
+            token,
+            principal=principal,
+            parameters=wanted,
+            conversations=conversations,
+            key=key,
+            subjects=subjects,
         )
 
     async def begin(
@@ -201,16 +211,19 @@ class Commands:
         parameters: Mapping[str, Any],
         conversations: Mapping[str, str] | None = None,
         key: str | None = None,
+        subjects: Collection[str] = (),
     ) -> CaseKey:
         """Start a case of this very version, which is stored, with parameters that were looked at. Raises as
         `start_case` does."""
         principal.require(Permission.RUN)
         check_idempotency_key(key)
         wanted = stored_object(dict(parameters), "the parameters")
+        check_subjects(subjects)
         if self._starts is not None and workflow.agents:
             check_rate(self._starts, principal)
         case = CaseKey(principal.tenant, self._ids.uuid())
-        new = traced(open_case(workflow, token, case, self._now(), principal.subject, wanted), self._hints.caller())
+        new = open_case(workflow, token, case, self._now(), principal.subject, wanted, subjects)
+        new = traced(new, self._hints.caller())
         async with self._database.transaction(principal.tenant) as connection:
             entry = ledger.entry(principal, "case.start", case, workflow=workflow.id)
             # With a key it is not known yet whether this starts anything.
@@ -473,7 +486,7 @@ async def write_case(
     """Write a new case; with an idempotency key, at most once. The statement `beside` goes along without a round trip
     of its own. Returns the key of the case. Raises `Conflict`."""
     row = replace(new.row, bucket=await commands.bucket_of(connection, new.requires, beside))
-    return await commands.insert_case(
+    started = await commands.insert_case(
         connection,
         new.key,
         row,
@@ -483,3 +496,6 @@ async def write_case(
         idempotency_key=idempotency_key,
         leaving=new.leaving,
     )
+    if new.subjects and started == new.key:
+        await link(connection, new.key, new.subjects, new.event.principal)
+    return started

@@ -7,7 +7,7 @@ again, later. What a single request changes of its agent stands in the parameter
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -82,9 +82,16 @@ class Consultations:
         async with self._database.transaction(tenant) as connection:
             return await roster.documents(connection, tenant, ids)
 
-    async def ask(self, wanted: Consultation, *, principal: Principal, key: str | None = None) -> CaseKey:
-        """Start the case of a consultation; with an idempotency `key`, at most once. Raises `NotFound` for an agent
-        that is not published, and what `Commands.start_case` raises."""
+    async def ask(
+        self,
+        wanted: Consultation,
+        *,
+        principal: Principal,
+        key: str | None = None,
+        subjects: Collection[str] = (),
+    ) -> CaseKey:
+        """Start the case of a consultation, which is about `subjects`; with an idempotency `key`, at most once. Raises
+        `NotFound` for an agent that is not published, and what `Commands.start_case` raises."""
         principal.require(Permission.RUN)
         changes = dict(wanted.changes)
         if wanted.template is not None:
@@ -98,7 +105,9 @@ class Consultations:
         if changes:
             parameters["agents"] = {asked: changes}
         token = TokenInput({"messages": list(wanted.messages)}, dict(wanted.metadata))
-        return await self._commands.begin(workflow, token, principal=principal, parameters=parameters, key=key)
+        return await self._commands.begin(
+            workflow, token, principal=principal, parameters=parameters, key=key, subjects=subjects
+        )
 
     async def abandon(self, key: CaseKey, *, principal: Principal) -> None:
         """End a consultation for whose answer nobody waits any more. Raises as `Commands.abandon` does."""

@@ -21,7 +21,7 @@ from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource, Numbered
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.storage import conversations, ledger
+from circuit.storage import conversations, ledger, subjects
 from circuit.storage.conversations import SUMMARY, ConversationRow, SaidRow
 from circuit.storage.database import Database
 
@@ -281,6 +281,8 @@ async def take_along(
             )
         source = present(await conversations.find(connection, case.tenant, named(conversation)), conversation)
         token = FIRST_TOKEN if scope == "token" else None
+        if source.case_id is not None:
+            await subjects.inherit(connection, CaseKey(case.tenant, source.case_id), case, principal.subject)
         await conversations.fork(
             connection,
             case.tenant,

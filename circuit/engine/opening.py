@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -34,14 +34,29 @@ def open_case(
     now: datetime,
     principal: str,
     parameters: Mapping[str, Any] | None = None,
+    subjects: Collection[str] = (),
 ) -> NewCase:
-    """A new case of `workflow`. Raises as `opening_tokens` does."""
+    """A new case of `workflow`, about `subjects` beside those that it finds in its tokens. Raises as `opening_tokens`
+    does."""
     wanted = parameters or {}
     tokens = opening_tokens(workflow, token, now)
     images = tuple(TokenImage(one.number, one.version, one.place, one.data, one.metadata) for one in tokens)
     event = CaseStarted(workflow.id, workflow.hash, images, principal)
     row = CaseRow(workflow.id, workflow.hash, CaseStatus.RUNNING, 1, len(tokens) + 1, 1, 1, now, parameters=wanted)
-    return NewCase(key, row, tokens, event, requirement(workflow, wanted), event.kind in workflow.outbox)
+    needs, leaving = requirement(workflow, wanted), event.kind in workflow.outbox
+    return NewCase(key, row, tokens, event, needs, leaving, (*subjects_of(workflow, tokens), *subjects))
+
+
+def subjects_of(workflow: Workflow, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Whom a case is about that starts with these tokens, each once. Numbers count as their texts; what is neither is
+    nobody."""
+    found: dict[str, None] = {}
+    for path in workflow.subject:
+        for token in tokens:
+            value = path.get({"data": token.data, "metadata": token.metadata})
+            if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+                found[str(value)] = None
+    return tuple(found)
 
 
 def traced(new: NewCase, traceparent: str | None) -> NewCase:

@@ -17,6 +17,7 @@ from circuit.engine.past import Moment, moment
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import requirement
 from circuit.engine.token_change import TokenChange
+from circuit.engine.tombstone import is_erased
 from circuit.engine.versions import VersionKey, VersionUnusable
 from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.events import CaseMigrated, CaseStarted, Origin, TokenImage
@@ -24,7 +25,7 @@ from circuit.ids import CaseKey, IdSource, parse_case_id
 from circuit.net.structure import Net
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.storage import commands, history, ledger, listing, tokens, workflows
+from circuit.storage import commands, history, ledger, listing, subjects, tokens, workflows
 from circuit.storage.database import Database
 from circuit.storage.history import Recorded
 from circuit.storage.records import CaseRow, CaseStatus
@@ -79,6 +80,8 @@ class Travel:
         row = await self._row(key) if key.tenant == principal.tenant else None
         if row is None:
             raise _no_case(key)
+        if is_erased(row.parameters):
+            raise Conflict(f"what case {key} held was erased: nothing can start from it")
         replay, told = await self._replayed(key, row, seq)
         async with self._database.transaction(key.tenant) as connection:
             current = await workflows.current(connection, key.tenant, row.workflow_id)
@@ -138,6 +141,7 @@ class Travel:
             if started == case:
                 ended = [one.number for one in replay.firings.values() if not one.live]
                 await carry_over(connection, key, case, ended, principal)
+                await subjects.inherit(connection, key, case, principal.subject)
             if started == case:
                 await ledger.note(connection, principal, "case.fork", case, source=str(key), seq=told.seq)
         if started != case:

@@ -272,6 +272,17 @@ async def settle(
     )
 
 
+async def moved(conn: Connection, week: str, round_: int, folder: str, manifest: Mapping[str, Any]) -> None:
+    """Say where the files of a week lie now, and what they are."""
+    await conn.execute(
+        "UPDATE circuit.archive_week SET folder = $3, manifest = $4 WHERE week = $1 AND round = $2",
+        week,
+        round_,
+        folder,
+        orjson.dumps(manifest).decode(),
+    )
+
+
 async def tenants(conn: Connection) -> list[int]:
     """Who has cases."""
     found = await conn.fetch(f"{_TENANTS} SELECT tenant_id FROM tenants WHERE tenant_id IS NOT NULL ORDER BY 1")

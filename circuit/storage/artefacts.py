@@ -10,6 +10,7 @@ comes first, an artefact that a committed row refers to is there.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -59,6 +60,8 @@ WHERE (a.tenant_id, a.hash) > ($1, $2) AND NOT EXISTS (
 )
 ORDER BY a.tenant_id, a.hash LIMIT $3 FOR UPDATE OF a SKIP LOCKED
 """
+_LET_GO = "DELETE FROM circuit.artefact_use u WHERE u.tenant_id = $1 AND u.case_id = $2 RETURNING u.hash"
+_LOCK = "SELECT FROM circuit.artefact a WHERE a.tenant_id = $1 AND a.hash = ANY($2::text[]) ORDER BY a.hash FOR UPDATE"
 _COLLECT = """
 DELETE FROM circuit.artefact a USING unnest($1::int4[], $2::text[]) AS i(tenant_id, hash)
 WHERE a.tenant_id = i.tenant_id AND a.hash = i.hash AND NOT EXISTS (
@@ -143,6 +146,27 @@ async def read(conn: Connection, found: Sequence[Record], *columns: str) -> Sequ
         row: Any = found[place]
         rows[place] = _resolved({**dict(row), **values}, list(values), row["tenant_id"], contents)
     return rows
+
+
+async def whole(conn: Connection, tenant: int, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a tenant as JSON has them, with the values of what they refer to. What refers to one that is lost stays
+    as it is."""
+    marked = [(row, name) for row in found for name in PAYLOADS if payloads.marked(row.get(name))]
+    wanted = sorted({one[0] for row, name in marked for one in payloads.references(row[name])})
+    given = await conn.fetch(_CONTENT, [tenant] * len(wanted), wanted) if wanted else []
+    return whole_rows(found, {row["hash"]: orjson.loads(row["content"]) for row in given})
+
+
+def whole_rows(found: Sequence[Mapping[str, Any]], contents: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`whole`, of rows whose artefacts are known by their hashes."""
+    filled: list[dict[str, Any]] = []
+    for row in found:
+        copied = dict(row)
+        for name in PAYLOADS:
+            if payloads.marked(row.get(name)) and all(one[0] in contents for one in payloads.references(row[name])):
+                copied[name] = payloads.filled(copy.deepcopy(row[name]), contents.__getitem__)
+        filled.append(copied)
+    return filled
 
 
 def value(row: Record) -> Any:
@@ -238,6 +262,16 @@ class Collected(NamedTuple):
 
     artefacts: int
     size: int
+
+
+async def let_go(conn: Connection, key: CaseKey) -> int:
+    """Delete what only this case used, which refers to nothing any more (in a transaction, under the engine's role).
+    How many."""
+    names = [row["hash"] for row in await conn.fetch(_LET_GO, *key)]
+    if not names:
+        return 0
+    await conn.execute(_LOCK, key.tenant, names)
+    return len(await conn.fetch(_COLLECT, [key.tenant] * len(names), names))
 
 
 async def collect(conn: Connection) -> Collected:

@@ -95,7 +95,7 @@ class CaseRow:
 @dataclass(frozen=True, slots=True)
 class NewCase:
     """A case that is to be written. `requires` is what it needs of a worker, `leaving` says that its first event goes
-    to the outbox."""
+    to the outbox, `subjects` are those whom it is about."""
 
     key: CaseKey
     row: CaseRow
@@ -103,6 +103,7 @@ class NewCase:
     event: CaseStarted
     requires: Mapping[str, Any]
     leaving: bool
+    subjects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

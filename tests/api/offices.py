@@ -82,6 +82,7 @@ class Office:
         parameters: Mapping[str, Any] | None = None,
         conversations: Mapping[str, str] | None = None,
         key: str | None = None,
+        subjects: Collection[str] = (),
     ) -> CaseKey:
         self.asked.append(("start_case", (workflow_id, token, key)))
         if self.fault is not None:

@@ -56,7 +56,7 @@ def template(postgres_server: Server, migrated_template: str) -> Iterator[str]:
             views = await asyncio.gather(*(circuit.wait(case) for case in ids))
         assert [view.status for view in views] == ["completed", "waiting", "attention"]
         assert (await inspect_at(url)).as_dict() | {"events": 0} == {
-            "clean": True, "cases": 3, "events": 0, "found": 0, "faults": [], "unchecked": [], "notes": []
+            "clean": True, "cases": 3, "events": 0, "erased": 0, "found": 0, "faults": [], "unchecked": [], "notes": []
         }  # fmt: skip
 
     asyncio.run(prepare())

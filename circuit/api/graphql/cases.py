@@ -135,7 +135,8 @@ class CaseMutations:
     @strawberry.mutation(
         description="Start a case of the current version of a workflow. Asked again with the same `idempotencyKey`,"
         " it answers with the case that was started first. `models` puts other models in the place of the workflow's:"
-        " `{agent id or '*': {type, model}}`."
+        " `{agent id or '*': {type, model}}`. `subjects` are people whom the case is about, beside those that its"
+        " workflow finds in its token."
     )
     async def start_case(
         self,
@@ -145,6 +146,7 @@ class CaseMutations:
         models: JSON | None = None,
         idempotency_key: str | None = None,
         conversations: JSON | None = None,
+        subjects: list[str] | None = None,
     ) -> Case:
         context = info.context
         parameters = {} if models is None else {"models": models}
@@ -155,6 +157,7 @@ class CaseMutations:
             parameters=parameters,
             conversations={name: str(id_) for name, id_ in as_object(conversations, "conversations").items()},
             key=idempotency_key,
+            subjects=subjects or (),
         )
         view = await context.loaders.case(key.tenant, key.case)
         if view is None:

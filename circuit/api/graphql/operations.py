@@ -29,6 +29,7 @@ from circuit.api.graphql.providers import ProviderQueries
 from circuit.api.graphql.schedules import ScheduleQueries
 from circuit.api.graphql.server import ServerQueries
 from circuit.api.graphql.streams import StreamMutations, StreamSubscriptions
+from circuit.api.graphql.subjects import SubjectMutations, SubjectQueries
 from circuit.api.graphql.tasks import TaskMutations, TaskQueries
 from circuit.api.graphql.tokens import TokenMutations, TokenQueries
 from circuit.api.graphql.travel import TravelMutations, TravelQueries
@@ -55,6 +56,7 @@ class Query(
     TravelQueries,
     ScheduleQueries,
     AuditQueries,
+    SubjectQueries,
     ModelQueries,
     ServerQueries,
 ):
@@ -78,6 +80,7 @@ class Mutation(
     MigrationMutations,
     TravelMutations,
     MessageMutations,
+    SubjectMutations,
     StreamMutations,
 ):
     pass

@@ -150,6 +150,9 @@ class WorkflowInput:
         default=None, description="CEL over tokens and case: a case is complete when it holds."
     )
     start: JSON | None = strawberry.field(default=None, description="What starts cases: `{message: NAME}`.")
+    subject: list[str] | None = strawberry.field(
+        default=None, description="Paths in the tokens of its start to whom a case is about."
+    )
     place_agents: list[JSON] | None = strawberry.field(
         default=None, description="As in the workflow file: `place_id`, `agent_id`, ..."
     )

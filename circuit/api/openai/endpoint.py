@@ -105,7 +105,10 @@ class ChatEndpoint:
             self._start_workflow(name, wish, principal, key)
             if kind == "workflow"
             else self._consultations.ask(
-                await self._consultation(kind, name, wish, principal), principal=principal, key=key
+                await self._consultation(kind, name, wish, principal),
+                principal=principal,
+                key=key,
+                subjects=wish.subjects,
             )
         )
         functions = [one["name"] for one in wish.changes.get("functions", ())]
@@ -143,7 +146,9 @@ class ChatEndpoint:
             )
         metadata = {"chat": dict(wish.metadata)} if wish.metadata else {}
         token = TokenInput(_token_data(wish.messages), metadata)
-        return await self._services.commands.start_case(name, token, principal=principal, key=key)
+        return await self._services.commands.start_case(
+            name, token, principal=principal, key=key, subjects=wish.subjects
+        )
 
     # -- answering --------------------------------------------------------------------------------------------------
 

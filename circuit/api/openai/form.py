@@ -1,7 +1,7 @@
 """What a request to the endpoint for chat clients may say, and what it asks for.
 
 What a request names and this endpoint cannot do is refused where the answer would be another one without it; what only
-hints (`seed`, `user`, `store`) is taken and has no effect.
+hints (`seed`, `store`) is taken and has no effect.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Sampling(_Part):
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     metadata: dict[str, Any] | None = None
+    user: str | None = None
     template: str | None = None
     capabilities: list[Capability] | None = None
     n: Literal[1] | None = None
@@ -115,7 +116,7 @@ _COMPLETION: TypeAdapter[CompletionForm] = TypeAdapter(CompletionForm)
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a request asks for. `older` says that calls are answered in the form before `tools`; `changes` are those of
-    a consultation."""
+    a consultation, `subjects` are whom it is about."""
 
     model: str
     messages: Sequence[Mapping[str, Any]]
@@ -125,6 +126,7 @@ class Wish:
     template: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    subjects: tuple[str, ...] = ()
 
 
 def chat_wish(body: bytes, default_model: str | None) -> Wish:
@@ -177,6 +179,7 @@ def _wish(
         form.template,
         {name: value for name, value in changes.items() if value not in ({}, None)},
         form.metadata or {},
+        (form.user,) if form.user else (),
     )
 
 

@@ -211,6 +211,18 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
+def lines_of(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The lines of a file, each with the text of its row. Raises `ArchiveDamaged`."""
+    try:
+        with gzip.open(path, "rb") as file:
+            for line in file:
+                read = orjson.loads(line)
+                head = f'{{"table":"{read["table"]}","row":'
+                yield read, line.decode()[len(head) :].rstrip("\n")[:-1]
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise ArchiveDamaged(f"{path} cannot be read: {error}; restore it from a backup") from error
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with gzip.open(path, "rb") as file:
         for line in file:

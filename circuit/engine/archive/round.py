@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import orjson
 
+from circuit.engine.archive.erasure import forget_others, rewrite
 from circuit.engine.archive.folder import WeekWriter, find_case, read_manifest, verify
 from circuit.engine.archive.policy import MOST_STAYING, Policy, WeekPlan, judge
 from circuit.engine.connecting import connected
@@ -52,6 +55,16 @@ class Done:
 
     def as_dict(self) -> dict[str, Any]:
         return {"week": self.week, "place": self.place, "cases": self.cases, "stayed": self.stayed}
+
+
+@dataclass(slots=True)
+class Erased:
+    """What an erasure found in the files: which of the cases, how many rows it changed, and where weeks lie that this
+    machine cannot open."""
+
+    held: set[CaseKey] = field(default_factory=set[CaseKey])
+    changed: Counter[str] = field(default_factory=Counter[str])
+    unreachable: list[str] = field(default_factory=list[str])
 
 
 class Archive:
@@ -97,14 +110,44 @@ class Archive:
     async def show(self, key: CaseKey) -> dict[str, Any]:
         """An archived case: its rows by table. Raises `NotFound`, and `ArchiveDamaged`."""
         for row in await self.weeks():
-            if row.state == "dropped" and row.lower <= key.case < row.upper:
-                for place in (Path(row.folder or ""), self._folder / Path(row.folder or "").name):
-                    if place.is_dir():
-                        found = await asyncio.to_thread(_find, place, key)
-                        if found is not None:
-                            return {"archive": str(place), "case_id": str(key.case), "rows": found}
-                        break
+            place = self._place(row) if row.state == "dropped" and row.lower <= key.case < row.upper else None
+            found = None if place is None else await asyncio.to_thread(_find, place, key)
+            if found is not None:
+                return {"archive": str(place), "case_id": str(key.case), "rows": found}
         raise NotFound(f"the archive holds no case {key}; `circuit archive list` lists what it holds")
+
+    async def erase(self, connection: Connection, cases: Collection[CaseKey], *, dry_run: bool) -> Erased:
+        """Erase cases from the files of their weeks. It takes the lock of the archive, which the connection keeps.
+        Raises `Conflict` where others are at it or a week is half-way, `ArchiveDamaged`."""
+        await _alone(connection)
+        erased = Erased()
+        for row in await archive.known(connection):
+            here = [key for key in cases if row.lower <= key.case < row.upper]
+            if not here or row.state == "streams":
+                continue
+            if row.state != "dropped":
+                raise Conflict(
+                    f"week {row.week} is half archived: run `circuit archive` to its end, and then this again"
+                )
+            place = self._place(row)
+            if place is None:
+                erased.unreachable.append(row.folder or row.week)
+                continue
+            manifest = await asyncio.to_thread(read_manifest, place)
+            done = await asyncio.to_thread(partial(rewrite, place, manifest, here, dry_run=dry_run))
+            erased.held |= done.held
+            erased.changed += done.changed
+            if dry_run:
+                continue
+            if done.place != place:
+                await archive.moved(connection, row.week, row.round, str(done.place), done.manifest)
+            await asyncio.to_thread(forget_others, done.place, done.manifest)
+        return erased
+
+    def _place(self, row: ArchiveRow) -> Path | None:
+        """Where an archived week lies: where it was written to, or, if the folder was moved, in this archive's own."""
+        written = Path(row.folder or "")
+        return next((place for place in (written, self._folder / written.name) if row.folder and place.is_dir()), None)
 
     async def check(self) -> list[str]:
         """Read every archived week again; where each lies. Raises `ArchiveDamaged`."""

@@ -31,6 +31,7 @@ from circuit.engine.audit.case import AuditedCase
 from circuit.engine.audit.fault import LOST, Fault
 from circuit.engine.audit.replay import Replay
 from circuit.engine.connecting import connected
+from circuit.engine.tombstone import is_erased
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.errors import ArtefactLost
 from circuit.events import CaseMigrated, CaseStarted, decode_event
@@ -59,10 +60,12 @@ _CHECKS = (
 
 @dataclass(slots=True)
 class Report:
-    """What an audit found. `unchecked` are cases that this release could not judge, and why."""
+    """What an audit found. Of `erased` cases the hashes of payloads were compared; `unchecked` are cases that this
+    release could not judge, and why."""
 
     cases: int = 0
     events: int = 0
+    erased: int = 0
     found: int = 0
     faults: list[Fault] = field(default_factory=list[Fault])
     unchecked: dict[CaseKey, str] = field(default_factory=dict[CaseKey, str])
@@ -87,6 +90,7 @@ class Report:
             "clean": self.clean,
             "cases": self.cases,
             "events": self.events,
+            "erased": self.erased,
             "found": self.found,
             "faults": [fault.as_dict() for fault in self.faults],
             "unchecked": unchecked,
@@ -174,6 +178,7 @@ async def _check(
 ) -> None:
     """Replay one case and compare. What this release cannot read is said, and spoils no other case."""
     report.cases += 1
+    report.erased += is_erased(rows.document(stored.row["parameters"]))
     key = stored.key
     for fault in artefacts.check(stored):
         report.add(fault)

@@ -78,6 +78,7 @@ from circuit.storage.tables.operation import (
     worker_lease,
     worker_request,
 )
+from circuit.storage.tables.subjects import case_subject
 
 PARTITIONED = tuple(
     table.name for table in metadata.tables.values() if table.dialect_options["postgresql"].get("partition_by")
@@ -109,6 +110,7 @@ __all__ = [
     "cached_answer",
     "case",
     "case_key",
+    "case_subject",
     "charge",
     "command",
     "compatibility",
