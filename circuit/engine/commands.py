@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -41,9 +41,8 @@ from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.security.rates import Rates
 from circuit.storage import commands, feedback, ledger, listing, streams, workflows
-from circuit.storage.database import Database, TenantConnection
-from circuit.storage.records import TRACEPARENT, CaseRow, CommandRow, CommandState, NewCase
-from circuit.storage.subjects import link
+from circuit.storage.database import Database
+from circuit.storage.records import TRACEPARENT, CaseRow, CommandRow, CommandState
 from circuit.streams.broker import Broker
 from circuit.streams.relay import Relay
 
@@ -227,7 +226,7 @@ class Commands:
         async with self._database.transaction(principal.tenant) as connection:
             entry = ledger.entry(principal, "case.start", case, workflow=workflow.id)
             # With a key it is not known yet whether this starts anything.
-            started = await write_case(connection, new, key, entry if key is None else None)
+            started = await commands.write_case(connection, new, key, entry if key is None else None)
             if started == case:
                 await take_along(connection, case, workflow, conversations or {}, principal)
                 if key is not None:
@@ -478,24 +477,3 @@ class Commands:
         return NotFound(
             f"there is no workflow {workflow_id!r}{meant(workflow_id, known)}; publish it with `circuit load`"
         )
-
-
-async def write_case(
-    connection: TenantConnection, new: NewCase, idempotency_key: str | None = None, beside: Any = None
-) -> CaseKey:
-    """Write a new case; with an idempotency key, at most once. The statement `beside` goes along without a round trip
-    of its own. Returns the key of the case. Raises `Conflict`."""
-    row = replace(new.row, bucket=await commands.bucket_of(connection, new.requires, beside))
-    started = await commands.insert_case(
-        connection,
-        new.key,
-        row,
-        new.tokens,
-        new.event,
-        row.started_at,
-        idempotency_key=idempotency_key,
-        leaving=new.leaving,
-    )
-    if new.subjects and started == new.key:
-        await link(connection, new.key, new.subjects, new.event.principal)
-    return started

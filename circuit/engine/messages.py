@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from circuit.engine.asking import check_rate, stored_object
-from circuit.engine.commands import Hints, write_case
+from circuit.engine.commands import Hints
 from circuit.engine.opening import TokenInput, open_case, traced
 from circuit.engine.versions import VersionKey, Versions
 from circuit.engine.views import instant
@@ -24,7 +24,7 @@ from circuit.net.reception import key_parts, message_key
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.security.rates import Rates
-from circuit.storage import ledger, messages, workflows
+from circuit.storage import commands, ledger, messages, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.messages import MessageRow
 from circuit.storage.records import NewCase
@@ -228,7 +228,7 @@ class Messages:
         delivered = replace(row, state="delivered", case_id=new.key.case)
         stored, is_new = await messages.insert_message(connection, principal.tenant, delivered, lifetime)
         if is_new:
-            await write_case(connection, new)
+            await commands.write_case(connection, new)
             await ledger.note(connection, principal, "case.start", new.key, workflow=new.row.workflow_id)
         return stored, is_new
 

@@ -6,6 +6,7 @@ All of it runs in a transaction of a tenant (`Database.transaction`), under row 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,9 +21,9 @@ from circuit.errors import Conflict, NotFound
 from circuit.events import CaseStarted, encode_event
 from circuit.ids import CaseKey
 from circuit.net.marking import Run, Token
-from circuit.storage import artefacts, rows, tables
+from circuit.storage import artefacts, rows, subjects, tables
 from circuit.storage.payloads import EVENT, METADATA, PLAIN
-from circuit.storage.records import CaseRow, CaseStatus, CommandResult, CommandRow
+from circuit.storage.records import CaseRow, CaseStatus, CommandResult, CommandRow, NewCase
 
 # What begins with a case: one statement, for each costs a round trip, and somebody waits. (The case itself is written
 # before it, for row security looks whether it is there.)
@@ -138,6 +139,27 @@ async def started_with(conn: AsyncConnection, tenant: int, idempotency_key: str)
         select(table.c.case_id).where(table.c.tenant_id == tenant, table.c.key == idempotency_key)
     )
     return None if found is None else CaseKey(tenant, rows.plain(found))
+
+
+async def write_case(
+    conn: AsyncConnection, new: NewCase, idempotency_key: str | None = None, beside: Insert | None = None
+) -> CaseKey:
+    """Write a new case; with an idempotency key, at most once. The statement `beside` goes along without a round trip
+    of its own. Returns the key of the case. Raises `Conflict`."""
+    row = replace(new.row, bucket=await bucket_of(conn, new.requires, beside))
+    started = await insert_case(
+        conn,
+        new.key,
+        row,
+        new.tokens,
+        new.event,
+        row.started_at,
+        idempotency_key=idempotency_key,
+        leaving=new.leaving,
+    )
+    if new.subjects and started == new.key:
+        await subjects.link(conn, new.key, new.subjects, new.event.principal)
+    return started
 
 
 async def bucket_of(conn: AsyncConnection, requires: Mapping[str, Any], beside: Insert | None = None) -> int:
