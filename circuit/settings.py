@@ -43,6 +43,7 @@ class Settings:
     many).
     `tracing` is the exporter of traces, None where nothing is traced; `traceparent` the trace in which this process was
     started.
+    `stop_seconds` is what running executions get to end when a worker is told to.
     `archive_after` and `streams_after` are None where nothing is archived or dropped by itself.
 
     `database_url` is None for the embedded server, whose data lies under `home`.
@@ -53,6 +54,7 @@ class Settings:
     lease_seconds: float = 15.0
     max_concurrent_executions: int = 50
     worker_executions: int | None = None
+    stop_seconds: float = 5.0
     pools: tuple[str, ...] = ("default",)
     host: str = "127.0.0.1"
     port: int = 4000
@@ -90,6 +92,7 @@ class Settings:
             lease_seconds=_number(values, "CIRCUIT_LEASE_SECONDS", 15.0, least=0.1, most=3600.0),
             max_concurrent_executions=_whole(values, "MAX_CONCURRENT_EXECUTIONS", 50, least=1, most=100_000),
             worker_executions=_optional_whole(values, "CIRCUIT_WORKER_EXECUTIONS", least=1, most=100_000),
+            stop_seconds=_number(values, "CIRCUIT_STOP_SECONDS", 5.0, least=0.0, most=86_400.0),
             pools=check_pools(values.get("CIRCUIT_POOLS", "").replace(",", " ").split(), "CIRCUIT_POOLS"),
             host=values.get("CIRCUIT_HOST", "").strip() or "127.0.0.1",
             port=_whole(values, "CIRCUIT_PORT", 4000, least=0, most=65_535),

@@ -130,7 +130,7 @@ class Circuit:
         tools: Sequence[Callable[..., Any]] = (),
         interceptors: Sequence[Interceptor] = (),
         tracer_provider: TracerProvider | None = None,
-        stop_seconds: float = 5.0,
+        stop_seconds: float | None = None,
         exit_when_stuck: bool = False,
         progress: Progress | None = None,
         fault: FaultHook | None = None,
@@ -142,7 +142,7 @@ class Circuit:
         the settings. `tools` are functions that agents may name in their `tools`: what they take comes from their
         signatures. `interceptors` stand around each call of a model: they change, refuse or hold back what is said.
         With `tracer_provider`, one of OpenTelemetry's SDK, what is done is traced there, whatever the settings say.
-        At the end of the block, what still runs has `stop_seconds` to end and is handed back then.
+        At the end of the block, what still runs has `stop_seconds` (else the settings') to end and is handed back then.
         `exit_when_stuck` ends the process if something blocks the event loop for ever. An embedded database is brought
         to this release's revision; another one must be at it. `progress` hears what takes a while; `fault` is called at
         the named crash points, for tests. Raises `StorageError`.
@@ -188,7 +188,7 @@ class Circuit:
                     lease_seconds=chosen.lease_seconds,
                     executions=chosen.worker_executions or chosen.max_concurrent_executions,
                     deployment=chosen.max_concurrent_executions,
-                    stop_seconds=stop_seconds,
+                    stop_seconds=chosen.stop_seconds if stop_seconds is None else stop_seconds,
                     exit_when_stuck=exit_when_stuck,
                 ),
                 ring_frames=chosen.stream_buffer_size,

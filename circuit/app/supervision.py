@@ -30,14 +30,16 @@ STEADY_SECONDS = 60.0
 """A process that lived so long was no failed start: another one begins after the first pause."""
 ANSWER_SECONDS = 2.0
 LONGEST_ANSWER = 4 * 1024 * 1024
-END_SECONDS = 15.0
-"""How long a process may take to hand its cases back; then it is killed, and others take over what it held."""
+END_SECONDS = 5.0
+"""How long a process may take to hand its cases back, beside twice what running executions get; then it is killed, and
+others take over what it held."""
 
 
 class Crew:
-    """The worker processes that live now, by their numbers."""
+    """The worker processes that live now, by their numbers. Each has `end_seconds` to end when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, end_seconds: float) -> None:
+        self.end_seconds = end_seconds
         self.living: dict[int, Process] = {}
         self._asking = asyncio.Lock()
         self._asked = 0
@@ -78,13 +80,14 @@ async def answer(circuit: Circuit) -> None:
 
 @asynccontextmanager
 async def worker_processes(
-    count: int, arguments: Sequence[str], environment: Mapping[str, str]
+    count: int, arguments: Sequence[str], environment: Mapping[str, str], stop_seconds: float
 ) -> AsyncGenerator[Crew]:
-    """Keeps `count` processes of `circuit worker` alive while the block runs.
+    """Keeps `count` processes of `circuit worker` alive while the block runs; what runs in them gets `stop_seconds` to
+    end.
 
     Each has the end of a pipe as its input: if this process is lost, the pipe ends, and so do they.
     """
-    crew = Crew()
+    crew = Crew(END_SECONDS + 2 * stop_seconds)
     keeping = [asyncio.create_task(_keep(crew, number, arguments, environment)) for number in range(1, count + 1)]
     try:
         yield crew
@@ -113,7 +116,7 @@ async def _keep(crew: Crew, number: int, arguments: Sequence[str], environment: 
         try:
             code = await process.wait()
         except asyncio.CancelledError:
-            await _end(process)
+            await _end(process, crew.end_seconds)
             raise
         finally:
             del crew.living[number]
@@ -126,15 +129,15 @@ async def _keep(crew: Crew, number: int, arguments: Sequence[str], environment: 
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process, seconds: float) -> None:
     """Have a process hand its cases back and end, in bounded time."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
-        async with asyncio.timeout(END_SECONDS):
+        async with asyncio.timeout(seconds):
             await process.wait()
     except TimeoutError:
-        logger.error("worker process %d did not end within %g s and is killed", process.pid, END_SECONDS)
+        logger.error("worker process %d did not end within %g s and is killed", process.pid, seconds)
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()

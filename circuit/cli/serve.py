@@ -60,7 +60,8 @@ def serve(
         opened = Circuit.open(settings=settings, worker=workers is None, exit_when_stuck=True, progress=terminal.note)
         async with opened as circuit:
             environment = {**settings.environment, "CIRCUIT_DATABASE_URL": circuit.database.address.url}
-            async with worker_processes(workers or 0, _repeated(pools, actions), environment) as crew:
+            arguments = _repeated(pools, actions)
+            async with worker_processes(workers or 0, arguments, environment, settings.stop_seconds) as crew:
                 await circuit.serve(
                     host or settings.host,
                     settings.port if port is None else port,

@@ -16,8 +16,9 @@ import typer
 
 from circuit.settings import Settings
 
-GRACE_SECONDS = 20.0
-"""How long a command may take to end after it was asked to; then the process ends as it is."""
+GRACE_SECONDS = 10.0
+"""How long a command may take to end after it was asked to, beside twice what running executions get; then the process
+ends as it is."""
 
 SIGNALLED = 128
 """Exit codes of commands that a signal ended lie above this one, by the number of the signal."""
@@ -29,8 +30,8 @@ def run_session(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings
     """Run `body` to its end and give its exit code. Raises `typer.Exit` with a shell's code (128 and
     the signal) if a signal ended it.
 
-    The first signal cancels `body`, which closes what it has open; a second one, or `GRACE_SECONDS`, ends the
-    process at once. Nothing committed is lost by that: another process takes over what this one held.
+    The first signal cancels `body`, which closes what it has open; a second one, or too long a time (`GRACE_SECONDS`),
+    ends the process at once. Nothing committed is lost by that: another process takes over what this one held.
     """
     configure_logging(settings)
     caught: list[int] = []
@@ -43,7 +44,7 @@ def run_session(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings
             if caught:
                 os._exit(SIGNALLED + number)
             caught.append(number)
-            timer = threading.Timer(GRACE_SECONDS, os._exit, (SIGNALLED + number,))
+            timer = threading.Timer(GRACE_SECONDS + 2 * settings.stop_seconds, os._exit, (SIGNALLED + number,))
             timer.daemon = True
             timer.start()
             if task is not None:

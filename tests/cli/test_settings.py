@@ -35,6 +35,7 @@ def test_what_the_environment_says_counts(tmp_path: Path) -> None:
             "CIRCUIT_DATABASE_URL": "postgresql://ada:secret@db:5432/circuit",
             "CIRCUIT_HOME": str(tmp_path),
             "CIRCUIT_LEASE_SECONDS": "1.5",
+            "CIRCUIT_STOP_SECONDS": "120",
             "MAX_CONCURRENT_EXECUTIONS": "7",
             "CIRCUIT_HOST": "::1",
             "CIRCUIT_PORT": "0",
@@ -43,7 +44,7 @@ def test_what_the_environment_says_counts(tmp_path: Path) -> None:
     )
     assert settings.database_url == "postgresql://ada:secret@db:5432/circuit"
     assert settings.home == tmp_path
-    assert settings.lease_seconds == 1.5
+    assert (settings.lease_seconds, settings.stop_seconds) == (1.5, 120.0)
     assert settings.max_concurrent_executions == 7
     assert (settings.host, settings.port) == ("::1", 0)
     assert settings.debug
