@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from time import monotonic
@@ -141,23 +140,25 @@ def _of_pnml(data: bytes, file: Path, form: DrawingFormat, trace: tuple[str, ...
 
 
 def _of_workflow(workflow: Workflow, form: DrawingFormat, trace: tuple[str, ...]) -> str:
-    from circuit.definition.portrait import agents_of, picture_of
+    from circuit.definition.portrait import notes_of, picture_of, shared_of, without_undoing
     from circuit.net import drawing
 
     match form:
         case DrawingFormat.SVG:
             from circuit.net.svg import svg
 
-            return svg(replace(picture_of(workflow), trace=trace))
+            return svg(picture_of(workflow, trace=trace))
         case DrawingFormat.PNML:
             from circuit.definition.proof import tokens_at_start
             from circuit.net.analysis.translation import translate
 
             return _as_pnml(translate(workflow.net, tokens_at_start(workflow)).net)
         case DrawingFormat.DOT:
-            return drawing.dot(workflow.net, agents=agents_of(workflow))
+            net = without_undoing(workflow).net
+            return drawing.dot(net, notes=notes_of(workflow), shared=shared_of(workflow))
         case DrawingFormat.MERMAID:
-            return drawing.mermaid(workflow.net, agents=agents_of(workflow))
+            net = without_undoing(workflow).net
+            return drawing.mermaid(net, notes=notes_of(workflow), shared=shared_of(workflow))
 
 
 def _as_pnml(net: PlaceNet) -> str:

@@ -83,7 +83,8 @@ def simulate(
         from circuit.definition.portrait import picture_of
         from circuit.net.svg import svg
 
-        picture = replace(picture_of(workflow), heat=result["fired"])
+        shown = {name: times for name, times in result["fired"].items() if times}
+        picture = replace(picture_of(workflow, fired=shown), heat=result["fired"])
         svg_file.write_text(svg(picture), encoding="utf-8")
     if as_json:
         terminal.result({"file": str(file), "seed": seed, "answers": answers} | result)
@@ -118,13 +119,14 @@ class _Run:
         from circuit.definition.portrait import agents_of
 
         agents = agents_of(self.workflow)
+        doers = {name: agents.get(name, action.kind) for name, action in self.workflow.actions.items()}
 
         def act(transition: Transition, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
             if not transition.acting:
                 form = transition.manual.form if transition.manual is not None else None
                 said = _sampled(form.schema, source, f"the form of {transition.name}") if form is not None else {}
                 return self._filled(transition, {"form": said, "message": {}}, source)
-            agent = agents[transition.name]
+            agent = doers[transition.name]
             builtin = {"agent_id": agent, "execution_id": "simulation", "model": "simulation", "usage": {}, "text": ""}
             answer = self.answers(agent, source)
             self._pay(transition.name, agent, inputs, answer)
@@ -135,7 +137,7 @@ class _Run:
             if not transition.acting:
                 return source.gammavariate(_SHAPE, self._mean(transition.name, "", _PERSON_SECONDS) / _SHAPE), False
             retry = self.workflow.actions[transition.name].retry
-            mean = self._mean(transition.name, agents[transition.name], _AGENT_SECONDS)
+            mean = self._mean(transition.name, doers[transition.name], _AGENT_SECONDS)
             total = 0.0
             for attempt in range(retry.max_attempts):
                 total += source.gammavariate(_SHAPE, mean / _SHAPE)

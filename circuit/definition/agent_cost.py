@@ -108,8 +108,9 @@ class AgentCost:
         endless = self._cycles(lambda number: number in self.acting, ", which runs an agent each time")
         if endless is not None:
             return endless
-        firings = self._worst(self._with_undoing(dict.fromkeys(self.workflow.actions, 1)))
-        calls = self._worst(self._with_undoing({name: self._attempts(name) for name in self.workflow.actions}))
+        agents = [name for name, action in self.workflow.actions.items() if "agent_id" in action.config]
+        firings = self._worst(self._with_undoing(dict.fromkeys(agents, 1)))
+        calls = self._worst(self._with_undoing({name: self._attempts(name) for name in agents}))
         return proven(
             _METHOD, f"at most {firings} agent runs in a case, {calls} with retries", runs=firings, calls=calls
         )

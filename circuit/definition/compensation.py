@@ -51,6 +51,21 @@ def expand(plain: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**plain, "places": places, "transitions": transitions}
 
 
+def hidden(name: str) -> bool:
+    """Whether a place or a transition was made to undo things, and holds more than records."""
+    return "~" in name and name != _DONE
+
+
+def unexpanded(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The canonical document as if nothing in it could be undone."""
+    words = ("compensation", "compensates")
+    transitions = {
+        name: {key: value for key, value in one.items() if key not in words}
+        for name, one in plain["transitions"].items()
+    }
+    return {**plain, "transitions": transitions}
+
+
 def undo_of(step: str) -> str:
     """The transition that undoes a firing of `step`."""
     return f"{step}~undo"

@@ -1,15 +1,16 @@
-"""What a workflow looks like: its net as a case begins, with the agents that act in it."""
+"""What a workflow looks like: its net as a case begins, with what acts in it and what all its cases share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from circuit.definition.compensation import hidden, undo_of, unexpanded
 from circuit.definition.compiler import compile_document
 from circuit.definition.proof import tokens_at_start
-from circuit.definition.workflow import Workflow
-from circuit.net.drawing import mermaid
+from circuit.definition.workflow import ActionSpec, Workflow
+from circuit.net.drawing import SharedPlace, mermaid
 from circuit.net.marking import Marking, Token
 from circuit.net.picture import Picture, picture_of_net
 
@@ -17,19 +18,76 @@ _BEGUN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def picture_of(
-    workflow: Workflow, marking: Mapping[str, int] | None = None, fired: Mapping[str, int] | None = None
+    workflow: Workflow,
+    marking: Mapping[str, int] | None = None,
+    fired: Mapping[str, int] | None = None,
+    trace: Sequence[str] = (),
 ) -> Picture:
     """The picture of a workflow as a case begins; or with so many tokens in its places, and with how often each of its
-    transitions has fired."""
+    transitions has fired. How it undoes things is drawn where it does, or has."""
     lying = tokens_at_start(workflow) if marking is None else marking
-    labels = {name: one.label for name, one in workflow.net.transitions.items()}
+    shown = workflow
+    if not any(hidden(name) for name in (*lying, *(fired or ()), *trace)):
+        shown = without_undoing(workflow)
+    labels = {name: one.label for name, one in shown.net.transitions.items()}
     heat = {name: float(fired[label]) for name, label in labels.items() if label in fired} if fired else {}
-    return picture_of_net(workflow.net, _marking(lying), agents_of(workflow), heat=heat)
+    known = {place: count for place, count in lying.items() if place in shown.net.places}
+    return picture_of_net(
+        shown.net, _marking(known), notes_of(workflow), heat=heat, shared=shared_of(workflow), trace=trace
+    )
+
+
+def without_undoing(workflow: Workflow) -> Workflow:
+    """The workflow as if nothing in it could be undone, for a picture of what it does when all goes well."""
+    if not any(place.record for place in workflow.net.places.values()):
+        return workflow
+    return compile_document(unexpanded(workflow.document))
+
+
+def notes_of(workflow: Workflow) -> dict[str, list[str]]:
+    """What stands on transitions: what acts, what undoes a firing, and what is undone."""
+    notes = {name: [_doer(action)] for name, action in workflow.actions.items()}
+    for name, one in workflow.net.transitions.items():
+        written: Mapping[str, Any] = workflow.document["transitions"].get(one.label) or {}
+        if "compensation" in written:
+            notes.setdefault(name, []).append(f"↩ {_doer(workflow.actions[undo_of(one.label)])}")
+        if "compensates" in written:
+            names = written["compensates"]
+            notes.setdefault(name, []).append(f"↩ undoes {names if isinstance(names, str) else ', '.join(names)}")
+    return notes
+
+
+def _doer(action: ActionSpec) -> str:
+    config = action.config
+    match action.kind:
+        case "http":
+            return f"{config['method']} {config['url']}"
+        case "job":
+            return f"job {' '.join(config['command'])}"
+        case "human":
+            return f"task {config['title']}"
+        case kind:
+            return f"{kind} {config.get('agent_id') or config.get('name') or config.get('workflow') or ''}".rstrip()
+
+
+def shared_of(workflow: Workflow) -> list[SharedPlace]:
+    """The shared places, with what firings hold of them while they run."""
+    return [
+        SharedPlace(
+            name,
+            resource.capacity,
+            resource.interval_seconds,
+            {of: action.holds[name] for of, action in workflow.actions.items() if name in action.holds},
+        )
+        for name, resource in workflow.resources.items()
+    ]
 
 
 def agents_of(workflow: Workflow) -> dict[str, str]:
-    """The agent of each transition that has one, and else the kind of its action."""
-    return {name: str(action.config.get("agent_id", action.kind)) for name, action in workflow.actions.items()}
+    """The agent of each transition that has one."""
+    return {
+        name: str(action.config["agent_id"]) for name, action in workflow.actions.items() if "agent_id" in action.config
+    }
 
 
 def svg_of(document: Mapping[str, Any]) -> str:
@@ -42,7 +100,7 @@ def svg_of(document: Mapping[str, Any]) -> str:
 def mermaid_of(document: Mapping[str, Any]) -> str:
     """A canonical document as a Mermaid flowchart."""
     workflow = compile_document(document)
-    return mermaid(workflow.net, agents=agents_of(workflow))
+    return mermaid(without_undoing(workflow).net, notes=notes_of(workflow), shared=shared_of(workflow))
 
 
 def _marking(tokens: Mapping[str, int]) -> Marking:

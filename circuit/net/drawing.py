@@ -2,17 +2,20 @@
 
 Places are round, transitions are boxes. Terminal places have a double border, acting transitions a coloured box and
 `⚙`, manual ones `✋`. Names come from whoever wrote the workflow, so every label is escaped and no node is called by
-its name.
+its name. Shared places, of which firings hold something while they run, are rounded boxes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from circuit.net.marking import Marking
 from circuit.net.structure import InputArc, Mode, Net, OutputArc, Place, Transition, Trigger
 
 _MERMAID_ESCAPES = {ord(character): f"#{ord(character)};" for character in '"#&<>`\\[]{}()|;'}
+
+_LONGEST = 40
 
 _MERMAID_ARROWS = {
     Mode.CONSUME: "-->",
@@ -32,15 +35,36 @@ _DOT_STYLES: Mapping[Mode, Sequence[str]] = {
 }
 
 
-def mermaid(net: Net, marking: Marking | None = None, agents: Mapping[str, str] | None = None) -> str:
-    """The net as a Mermaid flowchart. `agents` names, for acting transitions, the agent that acts."""
+@dataclass(frozen=True, slots=True)
+class SharedPlace:
+    """What all cases of a workflow share, and how much of it the firings of transitions hold while they run."""
+
+    name: str
+    capacity: int
+    interval: float | None = None
+    held: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def note(self) -> str:
+        """How much of it there is."""
+        return f"{self.capacity} shared" + (f", each for {self.interval:g} s" if self.interval is not None else "")
+
+
+def mermaid(
+    net: Net,
+    marking: Marking | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
+    shared: Sequence[SharedPlace] = (),
+) -> str:
+    """The net as a Mermaid flowchart. `notes` says of transitions what acts, or what they undo."""
     lines = ["flowchart LR"]
-    ids = _identifiers(net)
+    ids = _identifiers(net, shared)
+    lines += [f'  {ids["s", one.name]}(["{_lines([one.name, one.note], "<br/>")}"])' for one in shared]
     for place in net.places.values():
         left, right = ("(((", ")))") if place.terminal else ("((", "))")
         lines.append(f'  {ids["p", place.name]}{left}"{_lines(_place_label(place, marking), "<br/>")}"{right}')
     for transition in net.transitions.values():
-        label = _lines(_transition_label(transition, agents), "<br/>")
+        label = _lines(_transition_label(transition, notes), "<br/>")
         left, right = ("[[", "]]") if transition.acting else ("[", "]")
         lines.append(f'  {ids["t", transition.name]}{left}"{label}"{right}')
     for transition in net.transitions.values():
@@ -50,16 +74,27 @@ def mermaid(net: Net, marking: Marking | None = None, agents: Mapping[str, str] 
             for arc in transition.inputs
         ]
         lines += [f"  {node} -->{_mermaid_label(arc)} {ids['p', arc.place]}" for arc in transition.outputs]
+        for one in shared:
+            if amount := one.held.get(transition.name):
+                lines.append(f"  {ids['s', one.name]} <-.->{f'|{amount}|' if amount > 1 else ''} {node}")
         if transition.on_failure:
             lines.append(f'  {node} -.->|"on failure"| {ids["p", transition.on_failure]}')
     lines += _mermaid_classes(net, marking, ids)
     return "\n".join(lines) + "\n"
 
 
-def dot(net: Net, marking: Marking | None = None, agents: Mapping[str, str] | None = None) -> str:
-    """The net as a Graphviz digraph. `agents` names, for acting transitions, the agent that acts."""
+def dot(
+    net: Net,
+    marking: Marking | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
+    shared: Sequence[SharedPlace] = (),
+) -> str:
+    """The net as a Graphviz digraph. `notes` says of transitions what acts, or what they undo."""
     lines = [f"digraph {_quoted(net.name)} {{", "  rankdir=LR;", '  node [fontname="sans-serif"];']
-    ids = _identifiers(net)
+    ids = _identifiers(net, shared)
+    for one in shared:
+        label = _quoted(f"{one.name}\n{one.note}")
+        lines.append(f'  {ids["s", one.name]} [shape=box, style="rounded,dashed", label={label}];')
     for place in net.places.values():
         shape = "doublecircle" if place.terminal else "circle"
         extra = "" if not (marking and marking.count(place.name)) else ', style=filled, fillcolor="#ffe9a8"'
@@ -69,7 +104,7 @@ def dot(net: Net, marking: Marking | None = None, agents: Mapping[str, str] | No
         lines.append(f"  {ids['p', place.name]} [shape={shape}, label={_quoted(label)}{extra}];")
     for transition in net.transitions.values():
         extra = ', penwidth=2, style=filled, fillcolor="#dbe9ff"' if transition.acting else ""
-        label = "\n".join(_transition_label(transition, agents))
+        label = "\n".join(_transition_label(transition, notes))
         lines.append(f"  {ids['t', transition.name]} [shape=box, label={_quoted(label)}{extra}];")
     for transition in net.transitions.values():
         node = ids["t", transition.name]
@@ -77,14 +112,19 @@ def dot(net: Net, marking: Marking | None = None, agents: Mapping[str, str] | No
             f"  {ids['p', arc.place]} -> {node}{_attributes(_DOT_STYLES[arc.mode], arc)};" for arc in transition.inputs
         ]
         lines += [f"  {node} -> {ids['p', arc.place]}{_attributes((), arc)};" for arc in transition.outputs]
+        for one in shared:
+            if amount := one.held.get(transition.name):
+                weight = f', label="{amount}"' if amount > 1 else ""
+                lines.append(f"  {ids['s', one.name]} -> {node} [dir=both, style=dotted{weight}];")
         if transition.on_failure:
             lines.append(f'  {node} -> {ids["p", transition.on_failure]} [style=dotted, label="on failure"];')
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _identifiers(net: Net) -> dict[tuple[str, str], str]:
+def _identifiers(net: Net, shared: Sequence[SharedPlace]) -> dict[tuple[str, str], str]:
     """What each node is called in the text: `p0`, `t0`, ... A name could be a keyword of the language, or break it."""
     ids = {("p", name): f"p{index}" for index, name in enumerate(net.places)}
+    ids |= {("s", one.name): f"s{index}" for index, one in enumerate(shared)}
     return ids | {("t", name): f"t{index}" for index, name in enumerate(net.transitions)}
 
 
@@ -98,11 +138,12 @@ def _place_label(place: Place, marking: Marking | None) -> list[str]:
     return label
 
 
-def _transition_label(transition: Transition, agents: Mapping[str, str] | None) -> list[str]:
+def _transition_label(transition: Transition, notes: Mapping[str, Sequence[str]] | None) -> list[str]:
     signs = {Trigger.MANUAL: "✋ ", Trigger.TIMER: "⏲ ", Trigger.MESSAGE: "✉ "}
     sign = "⚙ " if transition.acting else signs.get(transition.trigger, "")
-    agent = (agents or {}).get(transition.name)
-    return [sign + transition.name] + ([f"agent {agent}"] if agent else [])
+    label = [sign + transition.name]
+    said = (notes or {}).get(transition.name, ())
+    return label + [note if len(note) <= _LONGEST else f"{note[: _LONGEST - 1]}…" for note in said]
 
 
 def _lines(label: list[str], separator: str) -> str:

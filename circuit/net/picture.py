@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from circuit.net.analysis.place_net import PlaceNet
+from circuit.net.drawing import SharedPlace
 from circuit.net.marking import Marking
 from circuit.net.structure import Net, Transition, Trigger
 
@@ -16,13 +17,14 @@ class EdgeKind(StrEnum):
     READ = "read"
     INHIBIT = "inhibit"
     RESET = "reset"
+    HOLD = "hold"
     FAILURE = "failure"
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A place or a transition. `notes` stand below its name: an agent, a guard. `tokens` is None where no marking is
-    shown; `details` come up when one points at it."""
+    """A place or a transition. `notes` stand below its name: what acts, a guard. `tokens` is None where no marking is
+    shown; `details` come up when one points at it. A `shared` place holds no tokens but an amount of something."""
 
     name: str
     label: str
@@ -32,6 +34,7 @@ class Node:
     final: bool = False
     bad: bool = False
     acting: bool = False
+    shared: bool = False
     sign: str = ""
     notes: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
@@ -65,18 +68,20 @@ _KINDS = {
     "inhibit": EdgeKind.INHIBIT,
     "reset": EdgeKind.RESET,
 }
+_LONGEST = 26
 _SIGNS = {Trigger.MANUAL.value: "✋", "timer": "⏲", "message": "✉"}
 
 
 def picture_of_net(
     net: Net,
     marking: Marking | None = None,
-    agents: Mapping[str, str] | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
     *,
     heat: Mapping[str, float] | None = None,
     trace: Sequence[str] = (),
+    shared: Sequence[SharedPlace] = (),
 ) -> Picture:
-    """The picture of a workflow's net. `agents` names, for acting transitions, the agent that acts."""
+    """The picture of a workflow's net. `notes` says of transitions what acts, or what they undo."""
     nodes = [
         Node(
             place.name,
@@ -90,11 +95,20 @@ def picture_of_net(
         )
         for place in net.places.values()
     ]
+    nodes += [
+        Node(one.name, one.name, True, shared=True, notes=(one.note,), details=("shared by all cases", one.note))
+        for one in shared
+    ]
     number = {place.name: index for index, place in enumerate(nodes)}
     edges: list[Edge] = []
     for transition in net.transitions.values():
         here = len(nodes)
-        nodes.append(_transition(transition, (agents or {}).get(transition.name)))
+        nodes.append(_transition(transition, (notes or {}).get(transition.name, ())))
+        edges += [
+            Edge(number[one.name], here, EdgeKind.HOLD, _count(one.held[transition.name]))
+            for one in shared
+            if transition.name in one.held
+        ]
         edges += [
             Edge(number[arc.place], here, _KINDS.get(arc.mode.value, EdgeKind.PLAIN), arc.note)
             for arc in transition.inputs
@@ -140,7 +154,7 @@ def _count(weight: int) -> str:
     return str(weight) if weight > 1 else ""
 
 
-def _transition(transition: Transition, agent: str | None) -> Node:
+def _transition(transition: Transition, said: Sequence[str]) -> Node:
     guards: list[str] = []
     if transition.guard is not None:
         guards += [str(rule) for rule in transition.guard.rules]
@@ -151,9 +165,9 @@ def _transition(transition: Transition, agent: str | None) -> Node:
         False,
         acting=transition.acting,
         sign="⚙" if transition.acting else _SIGNS.get(transition.trigger.value, ""),
-        notes=tuple(([agent] if agent else []) + guards),
+        notes=(*(one[:_LONGEST] for one in said), *guards),
         details=tuple(
-            ([f"agent {agent}"] if agent else [])
+            [*said]
             + [f"only if {guard}" for guard in guards]
             + [f"cancels {name}" for name in sorted(transition.cancels)]
         ),

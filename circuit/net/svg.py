@@ -20,6 +20,13 @@ _MOST_DOTS = 4
 _NOTES = 3
 _FORBIDDEN = {code: None for code in range(32) if code not in (9, 10, 13)}
 
+_ICONS = {
+    "⚙": '<circle r="2.2"/><circle r="4.2" stroke-width="2" stroke-dasharray="1.65 1.65"/>',
+    "✋": '<circle cy="-2.6" r="2.3"/><path d="M-4.2,4.4 a4.2,4.6 0 0 1 8.4,0 z"/>',
+    "⏲": '<circle r="4.8"/><path d="M0,-3 V0 L2.4,1.4"/>',
+    "✉": '<rect x="-5" y="-3.6" width="10" height="7.2" rx="1"/><path d="M-5,-3.4 L0,0.8 L5,-3.4"/>',
+}
+
 _STYLE = """
 text { font: 11px Helvetica, Arial, sans-serif; fill: #1f2933; text-anchor: middle; }
 .title { font-size: 15px; font-weight: bold; text-anchor: start; }
@@ -27,6 +34,7 @@ text { font: 11px Helvetica, Arial, sans-serif; fill: #1f2933; text-anchor: midd
 .count { font-weight: bold; }
 text.halo { fill: #ffffff; stroke: #ffffff; stroke-width: 3px; stroke-linejoin: round; }
 .place { fill: #ffffff; stroke: #334e68; stroke-width: 1.5; }
+.shared { stroke-dasharray: 4 3; }
 .marked { fill: #ffe9a8; }
 .step { fill: #f5f7fa; stroke: #334e68; stroke-width: 1.5; }
 .acting { fill: #dbe9ff; stroke: #1d4ed8; }
@@ -35,6 +43,8 @@ text.halo { fill: #ffffff; stroke: #ffffff; stroke-width: 3px; stroke-linejoin: 
 .arc { fill: none; stroke: #627d98; stroke-width: 1.3; }
 .read { stroke-dasharray: 5 3; }
 .failure { stroke: #b3261e; stroke-dasharray: 2 3; }
+.hold { stroke: #829ab1; stroke-dasharray: 1 4; stroke-linecap: round; stroke-width: 2.2; }
+.icon { fill: none; stroke: #334e68; stroke-width: 1.2; }
 .badge { fill: #d9480f; }
 .badge-text { fill: #ffffff; font-size: 9px; font-weight: bold; }
 """.strip()
@@ -93,6 +103,15 @@ class _Drawing:
         yield "</g>"
 
     def _place(self, node: Node, x: float, y: float) -> Iterator[str]:
+        if node.shared:
+            label = _short(node.label)
+            yield (
+                f'<rect class="place shared" x="{x - _WIDTH / 2 + 8:g}" y="{y - _RADIUS:g}" width="{_WIDTH - 16}"'
+                f' height="{2 * _RADIUS}" rx="{_RADIUS}"/>'
+            )
+            yield from _lines(label, x, y + 4 - (len(label) - 1) * _LINE / 2)
+            yield from _beside(list(node.notes), x, y + _RADIUS + _LINE, "note")
+            return
         marked = " marked" if node.tokens else ""
         bad = " bad" if node.bad else ""
         yield f'<circle class="place{marked}{bad}" cx="{x:g}" cy="{y:g}" r="{_RADIUS}"/>'
@@ -108,12 +127,13 @@ class _Drawing:
         kind = " acting" if node.acting else ""
         on = " on" if node.name in self.order else ""
         fill = f' style="fill: {_warm(heat / self.most)}"' if heat is not None and self.most else ""
-        label = _short(f"{node.sign} {node.label}".strip())
+        label = _short(node.label)
         yield (
             f'<rect class="step{kind}{on}" x="{x - _WIDTH / 2:g}" y="{y - _HEIGHT / 2:g}" width="{_WIDTH}"'
             f' height="{_HEIGHT}" rx="4"{fill}/>'
         )
         yield from _lines(label, x, y + 4 - (len(label) - 1) * _LINE / 2)
+        yield from _icon(node.sign, x + _WIDTH / 2 - 3, y - _HEIGHT / 2)
         notes = [_cut(note, _WIDE + 6) for note in node.notes[:_NOTES]]
         if len(node.notes) > _NOTES:
             notes[-1] += " …"
@@ -144,10 +164,11 @@ class _Drawing:
         way[-1] = _border(nodes[edge.target], way[-1], way[-2])
         step = nodes[edge.target] if nodes[edge.source].place else nodes[edge.source]
         on = step.name in self.order and edge.kind is EdgeKind.PLAIN
-        kind = {EdgeKind.READ: " read", EdgeKind.FAILURE: " failure"}.get(edge.kind, "")
+        kind = {EdgeKind.READ: " read", EdgeKind.FAILURE: " failure", EdgeKind.HOLD: " hold"}.get(edge.kind, "")
         end = {EdgeKind.INHIBIT: "ring", EdgeKind.RESET: "twice"}.get(edge.kind, "on" if on else "arrow")
         lit = ' style="stroke: #d9480f; stroke-width: 2.4"' if on else ""
-        yield f'<path class="arc{kind}" d="{_curve(way)}" marker-end="url(#{end})"{lit}/>'
+        ends = f'marker-end="url(#{end})"' if edge.kind is not EdgeKind.HOLD else ""
+        yield f'<path class="arc{kind}" d="{_curve(way)}" {ends}{lit}/>'
         if edge.note:
             x, y = _middle(way)
             yield from _beside([_cut(edge.note, _WIDE)], x, y - 4, "count")
@@ -170,7 +191,7 @@ def _middle(way: list[Point]) -> Point:
 
 def _border(node: Node, at: Point, towards: Point) -> Point:
     """Where an edge meets the node: at the side that faces the other end, since edges run level there."""
-    reach = _RADIUS if node.place else _WIDTH / 2
+    reach = _RADIUS if node.place and not node.shared else _WIDTH / 2 - (8 if node.shared else 0)
     return (at[0] + (reach if towards[0] >= at[0] else -reach), at[1])
 
 
@@ -183,6 +204,12 @@ def _tokens(count: int, x: float, y: float) -> Iterator[str]:
     spots = {1: [(0, 0)], 2: [(-5, 0), (5, 0)], 3: [(-5, 4), (5, 4), (0, -5)], 4: [(-5, -5), (5, -5), (-5, 5), (5, 5)]}
     for dx, dy in spots[count]:
         yield f'<circle cx="{x + dx:g}" cy="{y + dy:g}" r="3.4" fill="#1f2933"/>'
+
+
+def _icon(sign: str, x: float, y: float) -> Iterator[str]:
+    """Who fires a transition, drawn: letters for such signs are not in every font."""
+    if shape := _ICONS.get(sign):
+        yield f'<g class="icon" transform="translate({x:g} {y:g})"><circle r="8.5" fill="#ffffff"/>{shape}</g>'
 
 
 def _lines(lines: list[str], x: float, y: float, kind: str = "") -> Iterator[str]:

@@ -242,10 +242,11 @@ def test_a_property_that_there_is_not() -> None:
 
 HANDLED = """
 workflow: handled
+agents: {{a: {{llm_provider: {{type: scripted, model: s}}}}}}
 places: {{in: {{initial: true}}, out: {{terminal: true}}, broken: {{}}, mended: {{}}, given_up: {{terminal: true}}}}
 transitions:
-  work: {{from_places: in, to_place: out, action: f, on_failure: broken}}
-  mend: {{from_places: broken, to_place: mended, action: g}}
+  work: {{from_places: in, to_place: out, agent_execution: a, on_failure: broken}}
+  mend: {{from_places: broken, to_place: mended, agent_execution: a}}
   end: {{from_places: {ends}, to_place: given_up}}
 """
 
@@ -265,13 +266,14 @@ def test_what_only_failures_lead_to_is_not_dead_and_is_looked_at_apart() -> None
 def test_a_loop_of_steps_that_can_be_undone_is_bounded_and_what_undoes_them_counted() -> None:
     text = """
 workflow: again
+agents: {a: {llm_provider: {type: scripted, model: s}}}
 places: {in: {initial: true}, done: {}, out: {terminal: true}}
 transitions:
   work:
     from_places: in
     to_place: done
-    action: f
-    compensation: {action: {type: function, name: g, retry_config: {max_attempts: 3}}}
+    agent_execution: a
+    compensation: {agent_execution: {agent_id: a, retry_config: {max_attempts: 3}}}
   again: {from_places: done, to_place: in, conditions: [case.fired.again < 2]}
   undo: {from_places: done, to_place: out, compensates: all}
 """

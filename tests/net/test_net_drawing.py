@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import token
 
-from circuit.net.drawing import dot, mermaid
+from circuit.net.drawing import SharedPlace, dot, mermaid
 from circuit.net.marking import Marking
+from circuit.net.picture import picture_of_net
 from circuit.net.structure import InputArc, Mode, Net, OutputArc, Place, Transition, Trigger
+from circuit.net.svg import svg
 
 REVIEW = Net.build(
     "review",
@@ -30,7 +32,7 @@ MARKING = Marking([token(1, "submitted"), token(2, "submitted"), *(token(number,
 
 
 def test_mermaid() -> None:
-    assert mermaid(REVIEW, MARKING, agents={"ai_review": "content-reviewer"}) == (
+    assert mermaid(REVIEW, MARKING, notes={"ai_review": ["agent content-reviewer"]}) == (
         "flowchart LR\n"
         '  p0(("submitted<br/>●●"))\n'
         '  p1(("queue<br/>7 of 10"))\n'
@@ -56,7 +58,7 @@ def test_mermaid() -> None:
 
 
 def test_dot() -> None:
-    assert dot(REVIEW, MARKING, agents={"ai_review": "content-reviewer"}) == (
+    assert dot(REVIEW, MARKING, notes={"ai_review": ["agent content-reviewer"]}) == (
         'digraph "review" {\n'
         "  rankdir=LR;\n"
         '  node [fontname="sans-serif"];\n'
@@ -127,3 +129,14 @@ def test_no_name_breaks_out_of_a_dot_string(place: str, transition: str) -> None
     unescaped = [re.sub(r"\\(.)", lambda match: {"n": "\n"}.get(match[1], match[1]), string) for string in strings]
     clean = [name.replace("\r", "").replace("\x00", "") for name in (place, place, place + "2", "⚙ " + transition)]
     assert [unescaped[0], *unescaped[2:5]] == clean
+
+
+def test_what_cases_share_is_drawn_with_what_firings_hold_of_it() -> None:
+    shared = [SharedPlace("gpu", 2, None, {"ai_review": 2}), SharedPlace("rate", 60, 60.0, {})]
+    text = mermaid(REVIEW, shared=shared)
+    assert '  s0(["gpu<br/>2 shared"])' in text and "  s0 <-.->|2| t0" in text
+    assert '  s1(["rate<br/>60 shared, each for 60 s"])' in text and "s1 <" not in text
+    assert '  s0 -> t0 [dir=both, style=dotted, label="2"];' in dot(REVIEW, shared=shared)
+    shown = svg(picture_of_net(REVIEW, notes={"ai_review": ["POST https://example.org"]}, shared=shared))
+    assert 'class="place shared"' in shown and 'class="arc hold"' in shown and "2 shared" in shown
+    assert "POST https://example.org" in shown
