@@ -13,7 +13,11 @@ The keys after `produce` may be left out. So may
     "filters": {(kind, position): a function of a token's data}, "keys": {(kind, position): a field of the data},
 where `kind` is one of consume, drain, read, inhibit and reset: the arc takes or means only tokens that pass, and all
 arcs with a key take tokens with equal ones; an inhibit or reset arc with a key means those with that key. A guard says
-True or False; one that raises says that it has no answer.
+True or False; one that raises says that it has no answer. And so may
+    "newest": the arcs that look at the highest numbers first,
+    "each": {position in produce: a function of the data of the one token that is taken, which gives a list of data},
+    "gather": the label of such a transition, of which the last arc of consume takes a token for each element,
+    "label": the name that choices of one transition share.
 Time is counted in milliseconds. A transition with `after` takes its tokens so long after the last of them came. One
 with `refresh` ({"delay", "interval", "most", "missed"}) runs on the token of its one place and patches it there.
 
@@ -23,6 +27,7 @@ A marking:
      "beheld": {firing: {number: token}},                  what a firing had bound as it began
      "refreshes": {firing: (transition, number, version)},                 the same, of those that hold nothing
      "blocked": {(transition, ((number, version), ...)), ...},             tokens that open incidents are about
+     "marks": {number: {label: (group, its size, index or None)}},         tokens that belong to what a list became
      "clock": 0}
 Each token has `entered`, when it came, and `runs`: {transition: (how often it ran, when the last was due, its firing)}.
 `later` is a token that is not available yet. Where several tokens are consumed their data is merged, the last one
@@ -40,7 +45,7 @@ def marking(tokens=(), start=1):
         number: {"place": place, "version": 1, "data": data, "later": False, "entered": 0, "runs": {}}
         for number, (place, data) in enumerate(tokens, start)
     }
-    empty = {"firings": {}, "beheld": {}, "refreshes": {}, "blocked": set(), "clock": 0}
+    empty = {"firings": {}, "beheld": {}, "refreshes": {}, "blocked": set(), "marks": {}, "clock": 0}
     return {"tokens": lying, "next": start + len(lying), **empty}
 
 
@@ -64,9 +69,8 @@ def next_due(net, now):
 def _possible(net, now, name):
     """All bindings of a transition but for the time, each with the time from which it may fire."""
     transition = net["transitions"][name]
-    if not has_room(net, now, name):
-        return []
     consume, drain, read = (transition.get(kind, []) for kind in ("consume", "drain", "read"))
+    gather = transition.get("gather")
     held = {number for _, consumed, _ in now["firings"].values() for number in consumed}
     pools, arcs = [], []
     for kind, kind_arcs in (("consume", consume), ("drain", drain), ("read", read)):
@@ -80,28 +84,62 @@ def _possible(net, now, name):
                 and number not in held
                 and _passes(transition, arc, token) is True
             )
+            if gather is not None and arc == ("consume", len(consume) - 1):
+                grouped = free
+                continue
+            if arc in transition.get("newest", ()):
+                free.reverse()
+            if len(free) < weight:
+                return []
             arcs.append(arc)
             if kind == "drain":
                 parts = [free]
                 if arc in transition.get("keys", {}):
-                    keys = {_key(transition, arc, now["tokens"][number]) for number in free}
+                    keys = dict.fromkeys(_key(transition, arc, now["tokens"][number]) for number in free)
                     parts = [[n for n in free if _key(transition, arc, now["tokens"][n]) == key] for key in keys]
                 pools.append([tuple(part) for part in parts if len(part) >= weight])
             else:
                 pools.append([tuple(chosen) for chosen in itertools.combinations(free, weight)])
+    if not has_room(net, now, name):
+        return []
     found = []
+    many = len(pools) - len(read)
     for choice in itertools.product(*pools):
-        consumed = tuple(itertools.chain.from_iterable(choice[: len(consume) + len(drain)]))
-        seen = tuple(itertools.chain.from_iterable(choice[len(consume) + len(drain) :]))
-        twice = len(set(consumed + seen)) < len(consumed + seen)
-        if twice or (name, _versions(now, consumed)) in now["blocked"]:
-            continue
-        keys = _keys_of(transition, now, arcs, choice)
-        if len(keys) > 1 or "none" in keys or _barred(transition, now, keys):
-            continue
-        if _guard_holds(transition, now, consumed, seen):
-            found.append(((consumed, seen), _due(transition, name, now, consumed)))
-    return sorted(found, key=lambda possible: possible[0][0] + possible[0][1])
+        taken = tuple(itertools.chain.from_iterable(choice[:many]))
+        seen = tuple(itertools.chain.from_iterable(choice[many:]))
+        for whole in [()] if gather is None else _groups(now, gather, grouped, taken):
+            consumed = taken + whole
+            twice = len(set(consumed + seen)) < len(consumed + seen)
+            if twice or (name, _versions(now, consumed)) in now["blocked"]:
+                continue
+            keys = _keys_of(transition, now, arcs, choice)
+            if len(keys) > 1 or "none" in keys or _barred(transition, now, keys):
+                continue
+            if _guard_holds(transition, now, consumed, seen):
+                found.append(((consumed, seen), _due(transition, name, now, consumed)))
+    return found
+
+
+def _groups(now, label, numbers, beside):
+    """The whole groups among these tokens: the one that a token of `beside` belongs to, or else any."""
+    marks = {number: now["marks"].get(number, {}).get(label) for number in {*numbers, *beside}}
+    wanted = {marks[number][:2] for number in beside if marks[number]}
+    if len(wanted) > 1:
+        return []
+    if not wanted:
+        # Those of which a token is there, in the order of the first one.
+        wanted = dict.fromkeys(
+            marks[number][:2] for number in numbers if marks[number] and marks[number][2] is not None
+        )
+    found = []
+    for group, size in wanted:
+        members = {}
+        for number in numbers:
+            if marks[number] and marks[number][0] == group and marks[number][2] is not None:
+                members.setdefault(marks[number][2], number)
+        if all(index in members for index in range(size)):
+            found.append(tuple(members[index] for index in range(size)))
+    return found
 
 
 def _passes(transition, arc, token):
@@ -156,10 +194,11 @@ def doomed(net, now, name, consumed, seen, bound):
     arcs = [
         (kind, position) for kind in ("consume", "drain", "read") for position in range(len(transition.get(kind, [])))
     ]
-    fixed = {arc: transition[arc[0]][arc[1]][1] for arc in arcs if arc[0] != "drain"}
+    gathering = ("consume", len(transition["consume"]) - 1) if transition.get("gather") is not None else None
+    fixed = {arc: transition[arc[0]][arc[1]][1] for arc in arcs if arc[0] != "drain" and arc != gathering}
     rest = list(consumed) + list(seen)
     choice = []
-    for arc in arcs:  # one drain at most: it has what the others leave
+    for arc in arcs:  # one drain or one that gathers at most: it has what the others leave
         many = fixed.get(arc, len(consumed) + len(seen) - sum(fixed.values()))
         choice.append(rest[:many])
         rest = rest[many:]
@@ -182,6 +221,7 @@ def _clear(net, now, name, consumed, seen, bound):
     after = _copy(now)
     for number in gone:
         del after["tokens"][number]
+        after["marks"].pop(number, None)
     return after
 
 
@@ -221,7 +261,7 @@ def choose(net, now):
     for name, transition in net["transitions"].items():
         if not transition.get("auto", True):
             continue
-        for consumed, seen in bindings(net, now, name):
+        for consumed, seen in bindings(net, now, name)[:1]:
             key = (bool(transition.get("acting")), -transition.get("priority", 0), consumed + seen, name)
             offers.append((key, (name, consumed, seen)))
     return min(offers)[1] if offers else None
@@ -236,16 +276,32 @@ def fire(net, now, name, consumed, seen=()):
 def begin(net, now, name, consumed, seen, firing):
     """Reserve the consumed tokens, and room for what may come of it."""
     _assert_binding(net, now, name, consumed, seen)
-    after = _copy(now)
     if net["transitions"][name].get("refresh"):
-        token = after["tokens"][consumed[0]]
-        due = _due(net["transitions"][name], name, now, consumed)
-        count = token["runs"].get(name, (0, None, None))[0]
-        token["runs"] = {**token["runs"], name: (count + 1, due, firing)}
-        after["refreshes"][firing] = (name, consumed[0], token["version"])
-        return after
+        return _refresh(now, name, consumed[0], _due(net["transitions"][name], name, now, consumed), firing)
+    after = _copy(now)
     after["firings"][firing] = (name, tuple(consumed), tuple(seen))
     after["beheld"][firing] = {number: now["tokens"][number] for number in (*consumed, *seen)}
+    return after
+
+
+def summon(net, now, name, number, firing):
+    """Somebody asks an agent of a place to run on a token now: nobody holds it, and no agent runs on it."""
+    transition = net["transitions"][name]
+    token = now["tokens"][number]
+    assert token["place"] == transition["consume"][0][0]
+    assert not any(number in consumed for _, consumed, _ in now["firings"].values())
+    assert all(run is None for _, _, run in token["runs"].values())
+    assert (name, _versions(now, (number,))) not in now["blocked"]
+    assert _guard_holds(transition, now, (number,), ())
+    return _refresh(now, name, number, now["clock"], firing)
+
+
+def _refresh(now, name, number, due, firing):
+    after = _copy(now)
+    token = after["tokens"][number]
+    count = token["runs"].get(name, (0, None, None))[0]
+    token["runs"] = {**token["runs"], name: (count + 1, due, firing)}
+    after["refreshes"][firing] = (name, number, token["version"])
     return after
 
 
@@ -372,25 +428,52 @@ def _copy(now):
         "refreshes": dict(now["refreshes"]),
         "clock": now["clock"],
         "blocked": set(now["blocked"]),
+        "marks": dict(now["marks"]),
     }
 
 
 def _exchange(net, now, name, consumed, outputs=None):
     after = _copy(now)
-    targets = [place for place, weight in net["transitions"][name]["produce"] for _ in range(weight)]
+    transition = net["transitions"][name]
+    each = transition.get("each", {})
     old = [after["tokens"].pop(number) for number in consumed]
     data = {}
     for token in old:
         data.update(token["data"])
-    data.update(outputs or {})
-    if len(old) == 1 and len(targets) == 1 and not net["transitions"][name].get("drain"):
+    marks = _marks_left(transition, [after["marks"].pop(number, {}) for number in consumed])
+    made = []
+    lists = {position: of(dict(data)) for position, of in each.items()}
+    group = (f"{consumed[0]}.{old[0]['version']}", len(next(iter(lists.values())))) if lists else None
+    label = transition.get("label", name)
+    plain = {**data, **(outputs or {})}
+    for position, (place, weight) in enumerate(transition["produce"]):
+        if position in lists:
+            made += [(place, one, {**marks, label: (*group, index)}) for index, one in enumerate(lists[position])]
+        else:
+            made += [(place, dict(plain), {**marks, label: (*group, None)} if group else marks)] * weight
+    if len(old) == 1 and len(made) == 1 and not {"drain", "gather"} & _kinds(transition) and not each:
         version = old[0]["version"] + 1
-        after["tokens"][consumed[0]] = _token(after, targets[0], version, data)
+        after["tokens"][consumed[0]] = _token(after, made[0][0], version, made[0][1])
+        after["marks"] |= {consumed[0]: marks} if marks else {}
         return after
-    for place in targets:
-        after["tokens"][after["next"]] = _token(after, place, 1, dict(data))
+    for place, own, marked in made:
+        after["tokens"][after["next"]] = _token(after, place, 1, own)
+        after["marks"] |= {after["next"]: marked} if marked else {}
         after["next"] += 1
     return after
+
+
+def _kinds(transition):
+    return {kind for kind in ("drain", "gather") if transition.get(kind)}
+
+
+def _marks_left(transition, marks):
+    """The marks of what comes of these tokens: of several that have some, the last one's. Who gathers takes off those
+    of the groups that it gathers."""
+    if len(marks) == 1 and not _kinds(transition):
+        return marks[0]
+    rest = [{label: mark for label, mark in one.items() if label != transition.get("gather")} for one in marks]
+    return next((one for one in reversed(rest) if one), {})
 
 
 def _token(now, place, version, data):

@@ -97,11 +97,12 @@ def migrate(
         raise Conflict(f"case {memory.key} is on version {memory.row.workflow_hash[:12]}, and not on {old[:12]}")
     if draft.seq != seq:
         raise Conflict(f"case {memory.key} went on to event {draft.seq} since it was judged at {seq}: judge it anew")
-    for live in list(memory.firings.values()):
-        if live.row.number in restart:
-            cancel(live)
-        elif live.running:
+    restarted = [live for live in memory.firings.values() if live.row.number in restart]
+    for live in memory.firings.values():
+        if live.running and live not in restarted:
             raise Conflict(f"case {memory.key}: firing {live.row.number} of {live.row.transition} is running")
+    for live in restarted:
+        cancel(live)
     for number in list(memory.incidents):
         resolve(memory, number, REASON, draft, principal)
     consumed: list[TokenRef] = []

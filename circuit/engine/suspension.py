@@ -60,6 +60,9 @@ def suspend(memory: Memory, live: LiveFiring, wait: Suspended, recorded: Mapping
     row = live.row
     execution = memory.execution_id(row.number)
     draft.record(FiringSuspended(row.transition, row.number, execution, wait.kind, wait.key, wake_at))
+    if wait.opens is not None:
+        # The end of that case is waited for, and no signal counts.
+        return
     for number, kept in _kept(journal):
         sender = Principal.from_json(kept["principal"], memory.key.tenant)
         if kept["key"] in (None, wait.key) and _refusal(awaits, kept["payload"], sender) is None:

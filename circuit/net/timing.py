@@ -94,10 +94,14 @@ class Rhythm:
         return latest
 
     def _following(self, first: datetime, last: datetime | None) -> datetime | None:
+        """The first time after `last`, which need not be one itself: somebody may have asked for a run between two."""
         if self.cron is not None:
-            return self.cron.after(first if last is None else last)
+            return self.cron.after(first if last is None else max(first, last))
         assert self.interval is not None
-        return first if last is None else last + timedelta(seconds=self.interval)
+        if last is None or last < first:
+            return first
+        step = timedelta(seconds=self.interval)
+        return first + ((last - first) // step + 1) * step
 
     def _latest(self, first: datetime, due: datetime, now: datetime) -> datetime:
         """The last time that is not after `now`; `due` is one."""

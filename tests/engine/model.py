@@ -16,6 +16,7 @@ from circuit.events import CaseEvent, CaseStarted, Frame, TokenImage, decode_eve
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
 from circuit.storage.records import (
+    AwaitedMessage,
     CaseRow,
     CaseState,
     CaseStatus,
@@ -58,6 +59,12 @@ class ModelCase:
     fired_seq: int = 0
     holds: dict[tuple[int, str], int] = field(default_factory=dict)
     granted: set[int] = field(default_factory=set)
+    awaited: set[AwaitedMessage] = field(default_factory=set)
+    children: dict[CaseKey, int] = field(default_factory=dict)
+    dismissed: set[CaseKey] = field(default_factory=set)
+    told: set[CaseKey] = field(default_factory=set)
+    """The cases that it has opened, each with the firing that did; those that it has told that nobody waits for them
+    any more; those that have told it of their end."""
 
     @classmethod
     def start(cls, key: CaseKey, workflow_id: str, tokens: list[Token], now: datetime) -> ModelCase:
@@ -95,6 +102,15 @@ class ModelCase:
             for row in write.holds.asked:
                 assert (row.firing, row.place) not in self.holds, "a firing asked twice"
                 self.holds[row.firing, row.place] = row.amount
+        if write.mail is not None:
+            assert self.awaited.isdisjoint(write.mail.put) and self.awaited.issuperset(write.mail.taken)
+            self.awaited = self.awaited.difference(write.mail.taken) | set(write.mail.put)
+        for new in write.opened:
+            assert new.key not in self.children, "a case was opened twice"
+            assert new.row.parent is not None
+            self.children[new.key] = new.row.parent.firing
+        for asked in write.asked:
+            self.dismissed.add(CaseKey(self.key.tenant, asked.case))
         for stored in write.frames:
             self.frames.setdefault(stored.firing, []).append(stored.frame)
         for result in write.commands_settled:
@@ -197,12 +213,14 @@ class ModelCase:
             journal,
             self.fired_seq,
             frozenset(self.asking()),
+            frozenset(self.awaited),
         )
 
     def fired(self) -> dict[str, int]:
-        """How often each transition fired."""
+        """How often each transition fired; the choices of one are counted together."""
         fired: dict[str, int] = {}
         for _, _, event in self.history:
             if event.kind == "transition_fired":
-                fired[event.transition] = fired.get(event.transition, 0) + 1
+                name = event.transition.partition("@")[0]
+                fired[name] = fired.get(name, 0) + 1
         return fired

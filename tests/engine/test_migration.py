@@ -269,6 +269,15 @@ def test_an_owner_moves_only_what_it_was_judged_for() -> None:
     assert start.call.firing == 1
 
 
+def test_what_is_refused_has_cancelled_nothing() -> None:
+    stage = Stage(review_net(), [("draft", {}), ("draft", {})], review=acting())
+    stage.wake()
+    wanted = {"from": "hash", "to": "new", "seq": 3, "bucket": 3, "places": {}, "restart": [1]}
+    result = stage.ask("migrate", **wanted)
+    assert result.state is CommandState.REFUSED and "firing 2 of review is running" in result.result["error"]["message"]
+    assert [row.state for row in stage.case.firings.values()] == [FiringState.RUNNING] * 2
+
+
 @pytest.mark.parametrize(
     ("marking", "answer"),
     [

@@ -17,10 +17,11 @@ from circuit.definition.workflow import RetryPolicy
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput, Suspended, Woken
 from circuit.engine.owner import Step
 from circuit.errors import ProviderUnavailable
+from circuit.events import CaseStarted
 from circuit.ids import CaseKey, Numbered
 from circuit.security.principal import LOCAL
 from circuit.storage.database import Database
-from circuit.storage.records import CaseStatus, CommandRow, CommandState, FiringState
+from circuit.storage.records import CaseRow, CaseStatus, CommandRow, CommandState, FiringState, NewCase, Parent
 from tests.engine.test_owner import NOW, Stage, acting, review_net
 
 APPROVAL = {"type": "object", "required": ["approved"], "properties": {"approved": {"type": "boolean"}}}
@@ -122,6 +123,15 @@ def test_a_signal_sent_before_the_firing_waits_is_kept(key: str | None) -> None:
     # It is used up: the next wait is not ended by it.
     again = stage.suspend(Suspended("person", "more"), step.starts[0])
     assert not again.starts and stage.case.firings[1].state is FiringState.SUSPENDED
+
+
+def test_a_signal_that_was_kept_does_not_end_the_wait_for_a_case() -> None:
+    stage = Waiting()
+    assert stage.signal("early").result["delivered"] is False
+    row = CaseRow("child", "hash", CaseStatus.RUNNING, 1, 1, 1, 1, NOW, parent=Parent(stage.case.key.case, 1))
+    child = NewCase(CaseKey(1, UUID(int=7)), row, [], CaseStarted("child", "hash", (), "test"), {}, False)
+    step = stage.suspend(Suspended("case", "case:1", opens=child))
+    assert not step.starts and stage.case.firings[1].state is FiringState.SUSPENDED
 
 
 def test_a_signal_for_another_wait_is_kept_until_that_one() -> None:

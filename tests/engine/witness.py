@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from circuit.events import (
@@ -19,18 +20,18 @@ from circuit.net.marking import Token
 from circuit.storage.records import CaseStatus, ExecutionStatus, FiringState
 from tests import reference_net as oracle
 from tests.engine.model import ModelCase
-from tests.engine.shapes import Shape, single
+from tests.engine.shapes import Shape, elements, single
 
 
 def oracle_net(shape: Shape) -> dict[str, Any]:
     """The net of a shape in the oracle's words."""
     return {
         "places": {name: place["capacity"] for name, place in shape["places"].items()},
-        "transitions": {name: _oracle_transition(part) for name, part in shape["transitions"].items()},
+        "transitions": {name: _oracle_transition(name, part) for name, part in shape["transitions"].items()},
     }
 
 
-def _oracle_transition(part: Shape) -> dict[str, Any]:
+def _oracle_transition(name: str, part: Shape) -> dict[str, Any]:
     above = part["above"]
     guard = (lambda consumed, read: consumed[0]["data"]["n"] > above) if above is not None and single(part) else None
     return {
@@ -40,12 +41,22 @@ def _oracle_transition(part: Shape) -> dict[str, Any]:
         "produce": part["produce"],
         "priority": part["priority"],
         "acting": part["acting"],
-        "auto": not part["manual"] and not part.get("called"),
+        "auto": not part["manual"] and not part.get("called") and not part.get("message"),
         "after": _milliseconds(part.get("after")),
         "refresh": _oracle_rhythm(part["refresh"]) if "refresh" in part else None,
         "on_failure": part["on_failure"],
         "guard": guard,
+        "filters": {arc: partial(_over, least) for arc, least in part.get("where", {}).items()},
+        "keys": dict.fromkeys(part.get("keys", ()), "k"),
+        "newest": part.get("newest", ()),
+        "each": {part["each"]: elements} if "each" in part else {},
+        "gather": part.get("gather"),
+        "label": part.get("label", name),
     }
+
+
+def _over(least: int, data: Any) -> bool:
+    return data["n"] > least
 
 
 def _oracle_rhythm(rhythm: Shape) -> dict[str, Any]:
@@ -95,6 +106,8 @@ class Witness:
         self.compare()
         # Who migrates a case gives it up as it is, for somebody else to go on with at once.
         moved = isinstance(self.case.history[-1][2], CaseMigrated) and self.case.due_at is not None
+        if not moved:
+            self.compare_mail()
         if not again and not moved and not self.case.row.status.terminal:
             if decided_at is not None:
                 self.marking["clock"] = self.clock(decided_at)
@@ -122,6 +135,10 @@ class Witness:
             self.marking = oracle.fire(self.net, self.marking, event.transition, *consumed)
         elif isinstance(event, FiringBegun):
             refresh = self.net["transitions"][event.transition]["refresh"]
+            if refresh and event.principal is not None:
+                [token] = event.read
+                self.marking = oracle.summon(self.net, self.marking, event.transition, token.number, event.firing)
+                return
             tokens = (event.read, ()) if refresh else (event.reserved, event.read)
             consumed = self.chosen(event.transition, *tokens, event.principal, called)
             self.marking = oracle.begin(self.net, self.marking, event.transition, *consumed, event.firing)
@@ -202,6 +219,14 @@ class Witness:
         elif principal is None:
             assert oracle.choose(self.net, self.marking) == (transition, *tokens)
         else:
+            if self.shape["transitions"][transition].get("message"):
+                # Which of its tokens, the key of the message says.
+                assert tokens in oracle.bindings(self.net, self.marking, transition)
+                return tokens
+            label = self.net["transitions"][transition]["label"]
+            choices = [name for name, one in self.net["transitions"].items() if one["label"] == label]
+            firsts = [(oracle.bindings(self.net, self.marking, name)[:1], name) for name in choices]
+            assert min((found[0][0] + found[0][1], name) for found, name in firsts if found)[1] == transition
             assert oracle.bindings(self.net, self.marking, transition)[0] == tokens
         return tokens
 
@@ -229,6 +254,7 @@ class Witness:
         known = set(self.marking["firings"]) | set(self.marking["refreshes"])
         assert live == known, "a live firing holds nothing, or a dead one does"
         self.compare_holds(live)
+        self.compare_children()
         for number, execution in self.case.executions.items():
             assert (execution.status is ExecutionStatus.RUNNING) == (number in live)
         for number, frames in self.case.frames.items():
@@ -248,6 +274,31 @@ class Witness:
             if rows[number].start > 0 and needs[number]:
                 assert number in self.case.granted, "it started before it had what it needs"
 
+    def compare_mail(self) -> None:
+        """What the case waits for is what would fire something: by its name, and by the key of the token."""
+        if self.case.row.status.terminal:
+            assert not self.case.awaited, "a case that is over waits for a message"
+            return
+        receiving = [name for name, part in self.shape["transitions"].items() if part.get("message")]
+        assert {(one.transition, one.name, one.key) for one in self.case.awaited} == {
+            (name, name, f'["{self.marking["tokens"][number]["data"]["k"]}"]')
+            for name in receiving
+            for (number,), _ in oracle.bindings(self.net, self.marking, name)
+        }
+
+    def compare_children(self) -> None:
+        """Each case that was opened is waited for, or has been told to end, or has ended."""
+        waiting = [
+            row.awaits["case"]
+            for row in self.case.firings.values()
+            if row.state is FiringState.SUSPENDED and row.awaits is not None and "case" in row.awaits
+        ]
+        assert len(waiting) == len(set(waiting))
+        for child in self.case.children:
+            assert child in self.case.dismissed or child in self.case.told or str(child) in waiting, (
+                "a child is forgotten"
+            )
+
     def runs_of(self, token: Token) -> dict[str, tuple[int, int, int | None]]:
         return {name: (run.count, self.clock(run.due), run.firing) for name, run in (token.runs or {}).items()}
 
@@ -262,7 +313,7 @@ class Witness:
         assert oracle.next_due(self.net, self.marking) is None, "a timer is still to come"
         places = self.shape["places"]
         lying = [places[token["place"]] for token in self.marking["tokens"].values()]
-        manual = [name for name, part in self.shape["transitions"].items() if part["manual"]]
+        manual = [name for name, part in self.shape["transitions"].items() if part["manual"] or part.get("message")]
         awaited = any(oracle.bindings(self.net, self.marking, name) for name in manual)
         offered = any(
             firing.state in (FiringState.OFFERED, FiringState.SUSPENDED) for firing in self.case.firings.values()

@@ -5,14 +5,15 @@ on with what it remembers, beside the next owner, until the fence refuses what i
 next is drawn from one seeded source, so that a seed names a whole history. After each commit the committed rows are
 compared with what `tests/reference_net.py` says, which shares no code with the engine.
 
-What a new capability adds: what may happen (a method, and a line in `possible`), what somebody may ask (`ASKED`), what
-the model of the tables holds (`tests/engine/model.py`), and what the witness follows (`tests/engine/witness.py`).
+What a new capability adds: what may happen (a method, and a line in `possible`), what somebody may ask
+(`tests/engine/questions.py`), what the model of the tables holds (`tests/engine/model.py`), and what the witness
+follows (`tests/engine/witness.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
@@ -25,11 +26,13 @@ from circuit.engine.firings import Start
 from circuit.engine.owner import Owner, Step
 from circuit.engine.suspension import SIGNAL, WAIT
 from circuit.errors import ActionFailed, ProviderUnavailable
+from circuit.events import CaseStarted
 from circuit.ids import CaseKey
 from circuit.net.marking import Token
-from circuit.storage.records import CommandRow, FiringState
+from circuit.storage.records import CaseRow, CaseStatus, CommandRow, FiringState, NewCase, Parent
 from circuit.storage.resources import Wanted
 from tests.engine.model import ModelCase, RefusedWrite
+from tests.engine.questions import ASKED, WAIT_KEY
 from tests.engine.shapes import Shape, build, random_shape
 from tests.engine.witness import Witness
 
@@ -43,67 +46,9 @@ SHARED = {"desk": 2, "press": 1}
 """The shared places of every workflow, and how much there is of each."""
 NOBODY = 0
 """No incarnation has this number."""
-WAIT_KEY = "k"
-"""The one wait that each firing may come to."""
 PERSON = {"subject": "test", "roles": ["*"]}
 
 Happening = Callable[[], None]
-
-
-def _asked_to_fire(world: World) -> dict[str, Any]:
-    return {"transition": world.random.choice(world.transitions), "form": {}}
-
-
-def _asked_to_signal(world: World) -> dict[str, Any]:
-    """A signal to a firing that waits, or that does not yet, or that has ended, or that never was."""
-    waiting = world.suspended()
-    firing = world.random.choice([*waiting, *waiting, *range(1, world.case.row.next_firing + 1)])
-    return {"firing": firing, "key": world.random.choice([WAIT_KEY, None]), "payload": world.commands}
-
-
-def _asked_to_modify(world: World) -> dict[str, Any]:
-    """Tokens put, taken, moved or changed by hand, held or not, there or not."""
-    draw = world.random
-    number = draw.choice([*world.case.tokens, world.case.row.next_token])
-    place = draw.choice(sorted(world.shape["places"]))
-    changes: dict[str, list[Any]] = {"put": [], "take": [], "move": [], "set": []}
-    kind = draw.choice(["put", "take", "move", "move", "set"])
-    changes[kind] = {
-        "put": [{"place": place, "data": {"n": draw.randint(0, 9)}, "metadata": {}}],
-        "take": [number],
-        "move": [{"token": number, "place": place}],
-        "set": [{"path": "data.n", "value": draw.randint(0, 9), "token": number, "place": None}],
-    }[kind]
-    return {**changes, "reason": "simulated", "cancel_firings": draw.random() < 0.5}
-
-
-def _asked_to_migrate(world: World) -> dict[str, Any]:
-    """To another version that says the same, as the case stands now or stood before. What restarts may run or wait."""
-    row, draw = world.case.row, world.random
-    live = [number for number, firing in world.case.firings.items() if firing.state.live]
-    return {
-        "from": row.workflow_hash,
-        "to": f"hash {row.seq}",
-        "seq": row.seq - draw.choice([0, 0, 0, 1]),
-        "bucket": 0,
-        "places": {},
-        "restart": [number for number in live if draw.random() < 0.6],
-    }
-
-
-def _asked_for_nothing_more(world: World) -> dict[str, Any]:
-    return {}
-
-
-ASKED: dict[str, tuple[float, Callable[[World], dict[str, Any]]]] = {
-    "fire": (6, _asked_to_fire),
-    "signal": (5, _asked_to_signal),
-    "retry": (3, _asked_for_nothing_more),
-    "modify": (2, _asked_to_modify),
-    "migrate": (3, _asked_to_migrate),
-    "cancel": (0.3, _asked_for_nothing_more),
-}
-"""The kinds of commands: how often each is asked, beside the others, and with what."""
 
 
 @dataclass(eq=False)
@@ -136,7 +81,7 @@ class World:
         self.now = BEGAN_AT
         key = CaseKey(1, UUID(int=seed + 1))
         tokens = [
-            Token(number, 1, "p0", {"n": self.random.randint(0, 9)}, {}, self.now)
+            Token(number, 1, "p0", {"n": self.random.randint(0, 9), "k": self.random.randint(0, 1)}, {}, self.now)
             for number in range(1, self.random.randint(2, 5))
         ]
         self.case = ModelCase.start(key, "simulated", tokens, self.now)
@@ -145,6 +90,7 @@ class World:
         self.workers = [self.new_worker() for _ in range(WORKERS)]
         self.asked: dict[tuple[int, int, str], int] = {}
         self.commands = 0
+        self.opened = 0
         # What cases other than this one hold of every shared place.
         self.elsewhere = 0
 
@@ -212,9 +158,24 @@ class World:
     def answer(self) -> bool:
         """Whoever is waited for answers in the end; False if nobody is."""
         waiting = self.suspended()
-        if waiting:
+        children = self.living_children()
+        if children:
+            self.end_child(children[0])
+        elif waiting:
             self.send("signal", {"firing": waiting[0], "payload": "in the end"})
-        return bool(waiting)
+        return bool(waiting or children)
+
+    def living_children(self) -> list[CaseKey]:
+        """The cases that were opened and have told nothing yet."""
+        return sorted(self.case.children.keys() - self.case.told)
+
+    def end_child(self, child: CaseKey) -> None:
+        """A case that a firing opened ends, by itself or because it was told to; it says so once, as the database has
+        it."""
+        self.case.told.add(child)
+        firing = self.case.children[child]
+        result = {"status": self.random.choice(["completed", "cancelled"]), "reason": "", "tokens": []}
+        self.send("child_ended", {"firing": firing, "case": str(child), "result": result})
 
     def too_large(self) -> bool:
         """Some nets never end; the simulation does."""
@@ -232,6 +193,7 @@ class World:
         options: list[Happening] = [self.tick, self.ask, self.others_take]
         if self.grantable():
             options += [self.grant] * 3
+        options += [partial(self.end_child, child) for child in self.living_children()]
         for worker in self.workers:
             options += self.possible_to(worker)
         return options
@@ -266,6 +228,8 @@ class World:
 
     def grantable(self) -> list[Wanted]:
         """The firings that would be granted what they ask for now."""
+        if not self.case.holds:
+            return []
         waiting = [Wanted(self.case.key, firing, amounts) for firing, amounts in self.case.asking().items()]
         return allocate(self.free(), waiting)
 
@@ -324,11 +288,14 @@ class World:
             worker.running.append(Running(start, worker.incarnation, dict(start.call.recorded)))
         if step.write.release:
             worker.owner = None
-            if self.pending():
-                # A command that came too late for the write that gave the case up makes it due.
-                self.case.due_at = self.now
+            self.told_too_late()
         elif step.again and worker.owner is not None:
             self.submit(worker, worker.owner.wake(self.now))
+
+    def told_too_late(self) -> None:
+        """A command that came too late for the write that gave the case up makes it due."""
+        if self.pending():
+            self.case.due_at = self.now
 
     def check_recorded(self, start: Start) -> None:
         """A start knows what its attempt has journalled. (Signals that are kept are for the owner to give.)"""
@@ -365,6 +332,8 @@ class World:
             assert worker.step.write is not None
             self.case.apply(worker.step.write, worker.incarnation)
             self.witness.committed(worker.step.again, worker.decided_at)
+            if worker.step.write.release:
+                self.told_too_late()
         worker.alive = False
         worker.step = None
         worker.owner = None
@@ -415,10 +384,20 @@ class World:
         if running in worker.running:
             worker.running.remove(running)
         call = running.start.call
-        wait = Suspended("person", WAIT_KEY, {"asked": call.firing}, self.random.choice([None, 0.5, 3.0]))
+        opens = self.new_child(call.firing) if self.random.random() < 0.3 else None
+        seconds = self.random.choice([None, 0.5, 3.0])
+        wait = Suspended("person", WAIT_KEY, {"asked": call.firing}, seconds, opens=opens)
         step = worker.owner.suspended(call.firing, call.start, wait, running.recorded, 0, self.now)
         self.check_counted(worker, running, step)
         self.submit(worker, step)
+
+    def new_child(self, firing: int) -> NewCase:
+        """A case that a firing opens."""
+        self.opened += 1
+        key = CaseKey(1, UUID(int=10_000_000 + self.opened))
+        row = CaseRow("child", "hash", CaseStatus.RUNNING, 1, 1, 1, 1, self.now)
+        row = replace(row, parent=Parent(self.case.key.case, firing))
+        return NewCase(key, row, [], CaseStarted("child", "hash", (), "test"), {}, False)
 
     def check_counted(self, worker: Worker, running: Running, step: Step) -> None:
         """Only what the start that lives says may count."""
@@ -435,7 +414,9 @@ class World:
         there = [worker for worker in self.workers if worker.owner is not None and worker.step is None]
         own = [worker for worker in there if running in worker.running]
         if there:
-            self.finish(self.random.choice(own * 5 + there), running, late=self.random.random() < 0.1)
+            worker = self.random.choice(own * 5 + there)
+            # Who has not started it hears of it beside the one who has.
+            self.finish(worker, running, late=worker not in own or self.random.random() < 0.1)
 
     def finish(self, worker: Worker, running: Running, *, late: bool) -> None:
         """The result of an action reaches `worker`; `late` says that it will come once more."""

@@ -65,6 +65,14 @@ def test_runs_are_counted_by_the_stay() -> None:
 
 
 @pytest.mark.parametrize(
+    ("last", "following"), [(-3, 0), (0, 10), (4, 10), (9.999, 10), (10, 20), (27, 30)], ids=lambda value: str(value)
+)
+def test_a_run_that_somebody_asked_for_leaves_the_times_as_they_are(last: float, following: float) -> None:
+    rhythm = Rhythm("a", interval=10.0, missed=Missed.ALL)
+    assert rhythm.due((token(runs={"a": Run(1, after(last))}),), (), {}, after(100)) == after(following)
+
+
+@pytest.mark.parametrize(
     ("missed", "now", "due"),
     [
         (Missed.ALL, 35, 10),
