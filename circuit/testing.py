@@ -347,7 +347,7 @@ async def running(
     registry = ProviderRegistry(environment or {})
     kinds: dict[str, Action] = {
         AGENT: AgentAction(registry),
-        FUNCTION: FunctionAction(collect(actions), _THREADS),
+        FUNCTION: FunctionAction(collect(actions), _THREADS, registry),
         HUMAN: HumanAction(),
     }
     clock = StoppedClock(at)

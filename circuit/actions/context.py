@@ -10,10 +10,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from circuit.actions.result import as_json
+from circuit.actions.retrieval import Model, Retrieval
 from circuit.engine.action import LONGEST_KEY, ActionCall, ActionContext, Woken, lasting_step
 from circuit.errors import ActionFailed, Cancelled
 from circuit.events import StreamDelta
 from circuit.ids import idempotency_key
+from circuit.providers.retrieval import Ranked
 
 LONGEST_STEP_NAME = 200
 
@@ -27,7 +29,14 @@ class Context:
     firing, and another one for every other: hand it to whatever must do a thing once.
     """
 
-    def __init__(self, call: ActionCall, context: ActionContext, name: str, beat: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        call: ActionCall,
+        context: ActionContext,
+        name: str,
+        beat: Callable[[], None],
+        retrieval: Retrieval | None = None,
+    ) -> None:
         self.case_id = str(call.key)
         self.execution_id = call.execution_id
         self.workflow_id = call.workflow_id
@@ -39,6 +48,7 @@ class Context:
         self._call = call
         self._context = context
         self._beat = beat
+        self._retrieval = retrieval
         self._asked: set[str] = set()
         self._awaited: set[str] = set()
         self._over = False
@@ -59,14 +69,7 @@ class Context:
 
     async def recall(self, name: str) -> tuple[bool, Any]:
         """Whether the result of the step `name` is kept, and the result."""
-        self._go_on()
-        if not 0 < len(name) <= LONGEST_STEP_NAME or not name.isprintable():
-            raise ActionFailed(f"{self._name}: the name of a step has 1 to {LONGEST_STEP_NAME} printable characters")
-        if name in self._asked:
-            raise ActionFailed(
-                f"{self._name}: the step {name!r} was asked for twice in one run; give each step a name of its own"
-            )
-        self._asked.add(name)
+        self._begin(name)
         step = lasting_step(name)
         return step in self._call.recorded, self._call.recorded.get(step)
 
@@ -76,6 +79,43 @@ class Context:
         kept = await self._context.record(lasting_step(name), as_json(f"the step {name} of {self._name}", value))
         self._go_on()
         return kept
+
+    async def embed(
+        self, name: str, model: Model, texts: Sequence[str], *, dimensions: int | None = None
+    ) -> list[list[float]]:
+        """One vector for each text, by a model that makes such (`openai:text-embedding-3-small`, or a mapping like
+        `llm_provider` of a workflow). It is held in the budgets and charged as a call of an agent is, and what comes
+        of it is kept under `name`, as the result of a step. Raises `ProviderError`, `BudgetExhausted`,
+        `BudgetUnbounded`."""
+        self._begin(name)
+        vectors = await self._reaching().embed(name, model, texts, dimensions)
+        self._go_on()
+        return vectors
+
+    async def rerank(
+        self, name: str, model: Model, query: str, texts: Sequence[str], *, top: int | None = None
+    ) -> list[Ranked]:
+        """The texts by how well they answer `query` (`index`, `score`), the best first; charged and kept as vectors
+        are. Raises as `embed` does."""
+        self._begin(name)
+        order = await self._reaching().rerank(name, model, query, texts, top)
+        self._go_on()
+        return order
+
+    def _begin(self, name: str) -> None:
+        self._go_on()
+        if not 0 < len(name) <= LONGEST_STEP_NAME or not name.isprintable():
+            raise ActionFailed(f"{self._name}: the name of a step has 1 to {LONGEST_STEP_NAME} printable characters")
+        if name in self._asked:
+            raise ActionFailed(
+                f"{self._name}: the step {name!r} was asked for twice in one run; give each step a name of its own"
+            )
+        self._asked.add(name)
+
+    def _reaching(self) -> Retrieval:
+        if self._retrieval is None:
+            raise ActionFailed(f"{self._name}: this process reaches no models for functions")
+        return self._retrieval
 
     async def suspend(
         self,
@@ -147,6 +187,18 @@ class BlockingContext:
         """Do `function` once, as `Context.step` does."""
         found, kept = self._wait(self._context.recall(name))
         return kept if found else self._wait(self._context.keep(name, function()))
+
+    def embed(
+        self, name: str, model: Model, texts: Sequence[str], *, dimensions: int | None = None
+    ) -> list[list[float]]:
+        """One vector for each text, as `Context.embed` gives them."""
+        return self._wait(self._context.embed(name, model, texts, dimensions=dimensions))
+
+    def rerank(
+        self, name: str, model: Model, query: str, texts: Sequence[str], *, top: int | None = None
+    ) -> list[Ranked]:
+        """The texts by how well they answer `query`, as `Context.rerank` gives them."""
+        return self._wait(self._context.rerank(name, model, query, texts, top=top))
 
     def suspend(
         self,

@@ -14,9 +14,11 @@ from typing import Any, cast
 from circuit.actions.context import BlockingContext, Context
 from circuit.actions.functions import Function
 from circuit.actions.result import as_json
+from circuit.actions.retrieval import Retrieval
 from circuit.actions.threads import Threads
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput, Suspended
 from circuit.errors import ActionFailed, CircuitError, ExecutionTimeout
+from circuit.providers.registry import ProviderRegistry
 from circuit.security.redaction import excerpt, redact
 
 KIND = "function"
@@ -25,10 +27,14 @@ _LONGEST_MESSAGE = 500
 
 
 class FunctionAction:
-    """Calls functions: asynchronous ones on the event loop, the others in at most `threads` threads."""
+    """Calls functions: asynchronous ones on the event loop, the others in at most `threads` threads. What they ask of
+    models goes through `registry`."""
 
-    def __init__(self, functions: Mapping[str, Function], threads: int) -> None:
+    def __init__(
+        self, functions: Mapping[str, Function], threads: int, registry: ProviderRegistry | None = None
+    ) -> None:
         self._functions = functions
+        self._registry = registry
         self._threads = Threads(threads)
 
     async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
@@ -61,7 +67,8 @@ class FunctionAction:
             if silence is not None and not pulse.expired():
                 pulse.reschedule(loop.time() + silence)
 
-        own = Context(call, context, function.name, beat)
+        retrieval = None if self._registry is None else Retrieval(self._registry, call.recorded, context)
+        own = Context(call, context, function.name, beat, retrieval)
         try:
             async with pulse:
                 if function.asynchronous:

@@ -94,9 +94,15 @@ class Meter:
         self._journal.settle(charge, Spend(1, bounded(tokens), None if cost is None else bounded(microdollars(cost))))
 
     def failed(self, charge: int | None, error: ProviderError) -> None:
-        """The call came to nothing. One that was refused before it was answered costs no more than the call."""
+        """The call came to nothing."""
         if charge is not None:
-            self._journal.settle(charge, Spend(1) if isinstance(error, _UNANSWERED) else Spend(1, None, None))
+            self._journal.settle(charge, refused(error))
+
+
+def refused(error: ProviderError) -> Spend:
+    """What a call came to that has no answer. One that was refused before it was answered costs no more than the call;
+    of others nobody knows."""
+    return Spend(1) if isinstance(error, _UNANSWERED) else Spend(1, None, None)
 
 
 def prompt_tokens(request: ModelRequest) -> int:

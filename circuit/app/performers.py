@@ -72,7 +72,7 @@ def performers(
     performing: dict[str, Action] = {
         AGENT: agents,
         CONSULTATION: ConsultationAction(agents),
-        FUNCTION: FunctionAction(functions, settings.worker_executions or settings.max_concurrent_executions),
+        FUNCTION: FunctionAction(functions, settings.worker_executions or settings.max_concurrent_executions, registry),
         HUMAN: HumanAction(),
         SUBWORKFLOW: SubworkflowAction(children),
         HTTP: HttpAction(Egress(settings.http_hosts, private=settings.http_private), http, settings.environment),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 from circuit.events import StreamDelta
@@ -22,12 +22,18 @@ from circuit.value import dataclass
 LONGEST_WAIT_SECONDS = 10 * 366 * 86_400.0
 LONGEST_KEY = 200
 
-_LASTING = ("step:", "tool:")
+_CHARGED = ("embedding", "ranking")
+_LASTING = ("step:", "tool:", *(f"{kind}:" for kind in _CHARGED))
 
 
 def lasting_step(name: str) -> str:
     """The journal's name for the step `name` of an action, whose result outlives a retry."""
     return f"step:{name}"
+
+
+def charged_step(kind: Literal["embedding", "ranking"], name: str) -> str:
+    """The journal's name for what a model gave that an action asked under `name`; its result outlives a retry too."""
+    return f"{kind}:{name}"
 
 
 def lasting(step: str) -> bool:

@@ -19,6 +19,9 @@ from parts import SystemClock, SystemIds
 from running import REVIEW, WITHOUT_WAY_OUT, engine, publish, start, until
 
 from circuit.actions.agent import AgentAction
+from circuit.actions.context import Context
+from circuit.actions.function import FunctionAction
+from circuit.actions.functions import action, collect
 from circuit.actions.subworkflow import SubworkflowAction
 from circuit.agents.answer import Answer
 from circuit.agents.meter import Meter
@@ -26,9 +29,11 @@ from circuit.agents.run import AgentRun, Choice
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.answers import Answers
 from circuit.engine.children import Children
+from circuit.engine.costs import CostFilter
 from circuit.engine.engine import Engine
 from circuit.engine.solvency import judge
 from circuit.engine.versions import Versions
+from circuit.errors import InvalidOutput
 from circuit.ids import CaseKey
 from circuit.providers.pricing import Price
 from circuit.providers.registry import ProviderRegistry
@@ -275,6 +280,52 @@ async def test_an_agent_draws_on_the_budgets_and_shows_its_cost(database: Databa
         endless = AGENT.replace("    llm_config: {max_tokens: 100}\n", "") + "budget: {tokens: 10000}\n"
         case = await until(running, await agents(running, endless), "attention")
         assert case.incidents[0].code == "budget_unbounded" and "max_tokens" in case.incidents[0].message
+    await registry.aclose()
+
+
+FUNCTION = """
+workflow: embedding
+places: {open: {initial: true}, done: {terminal: true}}
+transitions:
+  embed:
+    from_places: open
+    to_place: done
+    action: {type: function, name: find, retry_config: {max_attempts: 2, backoff_seconds: 0.05}}
+"""
+VECTORS = {"type": "scripted", "model": "vectors", "price": {"input": 1000, "output": 0}}
+
+
+async def test_vectors_and_orders_are_charged_once_and_refused_like_answers(database: Database, plain: Any) -> None:
+    tries: list[int] = []
+
+    @action
+    async def find(*, ctx: Context) -> dict[str, Any]:
+        vectors = await ctx.embed("texts", VECTORS, ["red", "green blue"], dimensions=8)
+        order = await ctx.rerank("order", {**VECTORS, "model": "order"}, "blue", ["red", "green blue"], top=1)
+        tries.append(order[0].index)
+        if len(tries) == 1:
+            raise InvalidOutput("once more")
+        assert [len(vector) for vector in vectors] == [8, 8]
+        return {"best": (await ctx.rerank("order 2", "scripted:free", "red", ["red"]))[0].index}
+
+    await put(database, TENANT, calls=3, tokens=1_000, microdollars=microdollars(5.0))
+    registry = ProviderRegistry({})
+    functions = {"function": FunctionAction(collect([find]), 1, registry)}
+    async with engine(database, functions) as running:
+        await publish(running, FUNCTION)
+        key = await start(running, "embedding")
+        await until(running, key, "completed")
+        spent = (await budget(database, TENANT)).spent
+        # Nobody tells what these took, so they count at the most; the second attempt paid for nothing again.
+        assert (spent.calls, tries) == (3, [1, 1]) and 0 < (spent.tokens or 0) < 100 and spent.microdollars
+        told = await running.costs.page(LOCAL, CostFilter(case_id=str(key.case)), ("model",))
+        assert {one.names["model"]: (one.calls, one.unpriced) for one in told.entries} == {
+            "vectors": (1, 1), "order": (1, 1), "free": (1, 0)
+        }, "of what was priced nobody told the usage"  # fmt: skip
+        poor = await until(running, await start(running, "embedding"), "attention")
+        assert poor.incidents[0].code == "budget_exhausted"
+        kept = await plain.fetchval("SELECT count(*) FROM circuit.journal WHERE attempt = 0 AND case_id = $1", key.case)
+        assert kept == 3
     await registry.aclose()
 
 
