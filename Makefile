@@ -7,7 +7,7 @@ JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
 .PHONY: help demo install install-dev test clients test-vllm check format bench bench-growth bench-load bench-streams bench-analysis \
-	bench-vllm simulate fuzz chaos tags clean
+	bench-vllm simulate fuzz chaos explorer tags clean
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -64,6 +64,14 @@ fuzz: $(VENV)/.installed-dev ## Look for new counterexamples with fresh random s
 
 chaos: $(VENV)/.installed-dev ## Break everything at random for HOURS=1 and check the invariants after each fault
 	PYTHONPATH=tests $(BIN)/python -m tests.chaos.programme --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED)) $(if $(SKIP),--skip $(SKIP))
+
+explorer: ## Fetch the scripts of the GraphQL explorer anew from npm: they must be what SHA256SUMS says
+	@made=$$(mktemp -d) && for package in graphiql@3.9.0 react@18.3.1 react-dom@18.3.1; do \
+		name=$${package%@*}; npm pack --silent --pack-destination $$made $$package >/dev/null && \
+		mkdir $$made/$$name && tar xzf $$made/$$name-*.tgz -C $$made/$$name --strip-components=1 && rm $$made/$$name-*.tgz || exit 1; done && \
+	cp $$made/graphiql/graphiql.min.js $$made/graphiql/graphiql.min.css $$made/react/umd/react.production.min.js \
+		$$made/react-dom/umd/react-dom.production.min.js circuit/api/explorer/assets && \
+	cd circuit/api/explorer/assets && sha256sum --check --quiet SHA256SUMS; status=$$?; rm -rf $$made; exit $$status
 
 tags: ## Give the commits that RELEASES names their tags, where they lack them
 	@while read -r tag commit; do case "$$tag" in ''|\#*) ;; *) git rev-parse -q --verify "refs/tags/$$tag" >/dev/null \

@@ -71,6 +71,8 @@ def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
         assert f"circuit/{name}" in names, name
     for file in (ROOT / "migrations" / "versions").glob("*.py"):
         assert f"circuit/migrations/versions/{file.name}" in names
+    for file in (ROOT / "circuit" / "api" / "explorer" / "assets").iterdir():
+        assert f"circuit/api/explorer/assets/{file.name}" in names
     for file in (ROOT / "workflows" / "documents").iterdir():
         assert f"circuit/workflows/documents/{file.name}" in names
     assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]

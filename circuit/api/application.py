@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import circuit
 from circuit.api.authentication import Authenticated
+from circuit.api.explorer.page import PATH as EXPLORER_PATH
+from circuit.api.explorer.page import ExplorerPage
 from circuit.api.exposure import Exposure
 from circuit.api.graphql.endpoint import GraphQLEndpoint
 from circuit.api.health import HealthEndpoint
@@ -85,7 +87,8 @@ def create_application(
     problems = Problems(services.clock, services.refusals)
     origins = Origins(allowed_origins)
     kept: dict[str, Rates] = {}
-    graphql = GraphQLEndpoint(services, readers, problems, exposure, origins)
+    explorer = ExplorerPage(exposure)
+    graphql = GraphQLEndpoint(services, readers, problems, explorer, origins)
 
     async def index(request: Request) -> Response:
         return JSONAnswer(
@@ -127,6 +130,8 @@ def create_application(
             Route("/openapi.json", described),
             Route("/graphql", graphql),
             WebSocketRoute("/graphql", graphql),
+            Route(EXPLORER_PATH, explorer.page),
+            Route(f"{EXPLORER_PATH}/{{name}}", explorer.file),
         ],
         exception_handlers={
             CircuitError: problems.on_circuit_error,

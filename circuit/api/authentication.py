@@ -22,6 +22,7 @@ import jwt
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from circuit.api.explorer.page import PATHS as EXPLORER_PATHS
 from circuit.api.problems import Problems
 from circuit.clock import Clock
 from circuit.errors import CircuitError, TooManyRequests, Unauthenticated
@@ -34,7 +35,7 @@ from circuit.surface import surface
 
 PRINCIPAL = "circuit.principal"
 """Where a scope holds who asks: a `Principal`, or None on a GraphQL connection that has yet to say it."""
-OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json"})
+OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json"}) | EXPLORER_PATHS
 LATER_PATHS = frozenset({"/graphql", "/stream"})
 """WebSockets that may bring their credential in their first message."""
 STREAM_PATHS = ("/agent-stream/", "/stream")

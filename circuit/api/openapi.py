@@ -72,6 +72,8 @@ def _paths() -> dict[str, Any]:
         "200": _answer("Requests can be served.", _OBJECT),
         "503": _answer("They cannot, and why.", _OBJECT),
     }
+    page = {"200": {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}}
+    file = {"200": {"description": "The file."}, "404": {"$ref": "#/components/responses/Problem"}}
     query = {
         "type": "object",
         "required": ["query"],
@@ -100,6 +102,11 @@ def _paths() -> dict[str, Any]:
                 **_operation("graphql", "Queries and mutations.", {"200": _answer("The data, and errors.", _OBJECT)}),
                 "requestBody": _body(query),
             }
+        },
+        "/explorer": {"get": {**_operation("explorer", "A page that explores GraphQL.", page), "security": []}},
+        "/explorer/{name}": {
+            "parameters": [_parameter("name", "path", "A file of that page.")],
+            "get": {**_operation("explorerFile", "What the page needs.", file), "security": []},
         },
         "/agent-stream/{execution_id}": {
             "parameters": [execution, after, last, token],

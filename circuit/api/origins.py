@@ -30,7 +30,6 @@ _ALWAYS = {
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",
 }
-_PAGE_POLICY = "frame-ancestors 'none'; base-uri 'none'"
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -131,8 +130,7 @@ def _dressed(send: Send, told: dict[str, str]) -> Send:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers.update(told)
-            page = headers.get("content-type", "").startswith("text/html")
-            headers.setdefault("content-security-policy", _PAGE_POLICY if page else _DATA_POLICY)
+            headers.setdefault("content-security-policy", _DATA_POLICY)
         await send(message)
 
     return dressed

@@ -20,7 +20,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import Bas
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message
 
 from circuit.api.authentication import PRINCIPAL, bearer, introduced
-from circuit.api.exposure import Exposure
+from circuit.api.explorer.page import ExplorerPage
 from circuit.api.graphql.coding import coded
 from circuit.api.graphql.context import Context
 from circuit.api.graphql.plain import Asked, PlainSelections, attributes_of
@@ -107,7 +107,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         services: Services,
         readers: Readers,
         problems: Problems,
-        exposure: Exposure,
+        explorer: ExplorerPage,
         origins: Origins,
     ) -> None:
         super().__init__(
@@ -121,12 +121,12 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         self._services = services
         self._readers = readers
         self._problems = problems
-        self._exposure = exposure
+        self._explorer = explorer
         self._origins = origins
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         scope = request.scope
-        explorable = self._exposure.explorable
+        explorable = self._explorer.shown
         return Context(self._services, self._readers, self._problems, explorable, scope, scope.get(PRINCIPAL))
 
     async def on_ws_connect(self, context: Context) -> Any:
@@ -140,8 +140,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
                 raise ConnectionRejectionError({"code": error.code}) from None
         return await super().on_ws_connect(context)
 
+    async def render_graphql_ide(self, request: Request) -> Response:
+        return await self._explorer.page(request)
+
     def should_render_graphql_ide(self, request: Any) -> bool:
-        return self._exposure.explorable and super().should_render_graphql_ide(request)
+        return self._explorer.shown and super().should_render_graphql_ide(request)
 
     def encode_json(self, data: object) -> str:
         """JSON as text: bytes would go out as a binary WebSocket message."""
