@@ -8,17 +8,18 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from conftest import OPTIONS, spec_of
-from tiny_model import make_model
+from tiny_model import make_model, quantised
 
 from circuit.errors import ModelNotFound, ModelOptionsRefused, ModelOutOfMemory, ModelUnsupported, ProviderError
 from circuit.providers.messages import Message, Role
-from circuit.providers.provider import ModelRequest
+from circuit.providers.provider import ModelRequest, TextChunk
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.retrieval import EmbeddingRequest, RerankRequest
 
@@ -70,9 +71,10 @@ async def fails(environment: dict[str, str], spec: dict[str, Any]) -> ProviderEr
 
 async def test_a_load_that_cannot_be_says_why(tiny: Path, environment: dict[str, str]) -> None:
     """All at once: most of the time goes into importing vLLM."""
-    option, hub, memory = await asyncio.gather(
+    option, hub, quantised_so, memory = await asyncio.gather(
         fails(environment, spec_of(tiny, {"max_model_length": 9})),
         fails(environment, spec_of("nobody/no-such-model")),
+        fails(environment, spec_of(tiny, {"quantization": "gptq"})),
         # More room for keys and values than any machine of a test has.
         fails({**environment, "VLLM_CPU_KVCACHE_SPACE": "4000"}, spec_of(tiny)),
     )
@@ -80,6 +82,8 @@ async def test_a_load_that_cannot_be_says_why(tiny: Path, environment: dict[str,
     assert "no engine argument 'max_model_length' (did you mean max_model_len?)" in str(option)
     assert isinstance(hub, ModelNotFound), hub
     assert "nobody/no-such-model" in str(hub)
+    assert isinstance(quantised_so, ModelOptionsRefused), quantised_so
+    assert "gptq" in str(quantised_so)
     assert isinstance(memory, ModelOutOfMemory), memory
     assert "gpu_memory_utilization" in str(memory)
 
@@ -101,6 +105,37 @@ async def test_a_model_for_vectors_gives_vectors_and_order_and_no_answers(
         with pytest.raises(ModelUnsupported, match="does not converse"):
             async for _ in registry.provider(spec).stream(ASKED):
                 pass
+    finally:
+        await registry.aclose()
+
+
+async def test_models_of_other_kinds_are_loaded_as_their_options_say(
+    tiny: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A cross-encoder, and a model of quantised weights, side by side."""
+    judge = spec_of(make_model(tmp_path / "judge", num_labels=1))
+    small = spec_of(quantised(tmp_path / "small", tiny), {"quantization": "compressed-tensors"})
+    registry = ProviderRegistry(environment)
+    query, texts = "which one?", ("this one", "that other one", "this one", "none")
+
+    async def ranked() -> dict[int, float]:
+        found = await registry.reranker(judge).rerank(RerankRequest("judge", query, texts))
+        assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+        return {one.index: one.score for one in found}
+
+    async def said() -> str:
+        asked = replace(ASKED, parameters={"max_tokens": 20, "temperature": 0.0})
+        pieces = [piece async for piece in registry.provider(small).stream(asked)]
+        return "".join(piece.text for piece in pieces if isinstance(piece, TextChunk))
+
+    try:
+        scores, text = await asyncio.gather(ranked(), said())
+        assert scores.keys() == {0, 1, 2, 3}
+        assert scores[0] == pytest.approx(scores[2], abs=1e-3) and len({round(one, 6) for one in scores.values()}) == 3
+        assert all(0 < one < 1 for one in scores.values())
+        assert text
+        with pytest.raises(ModelUnsupported, match="makes no vectors"):
+            await registry.embedder(judge).embed(EmbeddingRequest("judge", texts))
     finally:
         await registry.aclose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def make_model(
     """A Llama of `layers` layers of the width `hidden`, written to `folder`. A prompt is read character by character;
     the model says `words` more tokens, which are words that nobody writes. `more` goes into its configuration."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
     make_tokenizer(folder, words)
     torch.manual_seed(seed)
@@ -36,7 +37,41 @@ def make_model(
         "max_position_embeddings": length,
     }
     config = LlamaConfig(**{**shape, **more}, pad_token_id=0, bos_token_id=1, eos_token_id=2)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    kind = LlamaForSequenceClassification if "num_labels" in more else LlamaForCausalLM
+    kind(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def quantised(folder: Path, base: Path) -> Path:
+    """The model in `base` with weights of eight bits, in the format of compressed-tensors."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(base, folder)
+    kept: dict[str, Any] = {}
+    for name, weight in load_file(base / "model.safetensors").items():
+        if name.endswith("_proj.weight"):
+            scale = weight.float().abs().amax(dim=1, keepdim=True) / 127
+            kept[name] = (weight.float() / scale).round().to(torch.int8)
+            kept[f"{name}_scale"] = scale.to(torch.float32)
+        else:
+            kept[name] = weight
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    eight = {"num_bits": 8, "type": "int", "symmetric": True}
+    scheme = {
+        "targets": ["Linear"],
+        "weights": {**eight, "strategy": "channel", "dynamic": False},
+        "input_activations": {**eight, "strategy": "token", "dynamic": True},
+    }
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": scheme},
+        "ignore": ["lm_head"],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

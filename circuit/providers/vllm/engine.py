@@ -10,6 +10,7 @@ what vLLM keeps stable, so its versions are pinned in `pyproject.toml`.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import difflib
 import re
@@ -24,10 +25,13 @@ from pydantic import ValidationError
 from vllm import PoolingParams, SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.pooling.scoring.io_processor import CrossEncoderIOProcessor
+from vllm.entrypoints.pooling.typing import ScoringRenderParams
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 from vllm.exceptions import GenerationError, GracefulHTTPError, VLLMClientError, VLLMNotFoundError
 from vllm.lora.request import LoRARequest
+from vllm.renderers.chat_utils import ChatTemplateConfig
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -53,8 +57,12 @@ for vectors break on it.)"""
 class VllmEngine:
     """A model that is loaded."""
 
-    def __init__(self, engine: AsyncLLM, renderer: OnlineRenderer | None, tasks: Sequence[str]) -> None:
+    def __init__(
+        self, engine: AsyncLLM, renderer: OnlineRenderer | None, tasks: Sequence[str], template: str | None
+    ) -> None:
         self._engine = engine
+        self._template = template
+        self._pairs: CrossEncoderIOProcessor | None = None
         self._renderer = renderer
         self._tasks = tasks
         self._config: Any = engine.model_config
@@ -65,7 +73,7 @@ class VllmEngine:
     @classmethod
     async def open(cls, load: Mapping[str, Any]) -> VllmEngine:
         """The model that `load` says. Raises `EngineFault`."""
-        arguments = _arguments(load)
+        arguments, template = _arguments(load), _template(load["chat_template"])
         try:
             engine = AsyncLLM.from_engine_args(arguments)
         except _ABOUT_OPTIONS as error:
@@ -81,7 +89,7 @@ class VllmEngine:
                     engine.model_config,
                     engine.renderer,
                     request_logger=None,
-                    chat_template=_template(load["chat_template"]),
+                    chat_template=template,
                     chat_template_content_format="auto",
                     enable_auto_tools=bool(load["tool_parser"]),
                     tool_parser=load["tool_parser"] or None,
@@ -90,7 +98,7 @@ class VllmEngine:
             except _ABOUT_OPTIONS as error:
                 engine.shutdown()
                 raise EngineFault("model_options", _shown(error)) from error
-        return cls(engine, renderer, tasks)
+        return cls(engine, renderer, tasks, template)
 
     def about(self) -> Mapping[str, Any]:
         return {"context": self._config.max_model_len, "tasks": list(self._tasks), "version": vllm.__version__}
@@ -218,20 +226,56 @@ class VllmEngine:
     async def _embed(self, request_id: str, order: Mapping[str, Any]) -> Mapping[str, Any]:
         if "embed" not in self._tasks:
             raise EngineFault("model_unsupported", f"this model makes no vectors; it does {', '.join(self._tasks)}")
-        vectors: list[list[float]] = []
-        tokens = 0
-        for index, text in enumerate(order["texts"]):
-            parameters = PoolingParams(task="embed", dimensions=order.get("dimensions"))
-            async for output in self._engine.encode({"prompt": text}, parameters, f"{request_id}-{index}"):
-                vectors.append(output.outputs.data.float().tolist())
-                tokens += len(output.prompt_token_ids)
-        return {"vectors": vectors, "usage": {"prompt_tokens": tokens}}
+        parameters = PoolingParams(task="embed", dimensions=order.get("dimensions"))
+        outputs = await self._pooled(request_id, [({"prompt": text}, parameters) for text in order["texts"]])
+        vectors = [output.outputs.data.float().tolist() for output in outputs]
+        return {"vectors": vectors, "usage": {"prompt_tokens": sum(len(one.prompt_token_ids) for one in outputs)}}
 
     async def _rerank(self, request_id: str, order: Mapping[str, Any]) -> Mapping[str, Any]:
-        """How close each text is to the question: the cosine of their vectors."""
+        """How well each text answers the question: as a cross-encoder judges the two together, or by the cosine of
+        their vectors."""
+        if "embed" not in self._tasks and "classify" in self._tasks:
+            return {"scores": await self._judged(request_id, order["query"], order["texts"])}
         asked = await self._embed(request_id, {"texts": [order["query"], *order["texts"]]})
         question, *vectors = asked["vectors"]
         return {"scores": [_cosine(question, vector) for vector in vectors]}
+
+    async def _judged(self, request_id: str, query: str, texts: Sequence[str]) -> list[float]:
+        labels = self._config.hf_config.num_labels
+        if labels != 1:
+            raise EngineFault("model_unsupported", f"this model tells {labels} classes apart and gives no one score")
+        if self._pairs is None:
+            template = ChatTemplateConfig(chat_template=self._template)
+            self._pairs = CrossEncoderIOProcessor(self._engine.vllm_config, self._engine.renderer, template)
+        pairs = self._pairs
+        parameters = PoolingParams(task="classify")
+        pair = ScoringRenderParams(
+            data_1=query,
+            data_2="",
+            chat_template=pairs.chat_template,
+            max_tokens_per_query=0,
+            max_tokens_per_doc=0,
+            tok_params=self._engine.renderer.default_cmpl_tok_params,
+            prompt_extras=None,
+            skip_mm_cache=False,
+            params=parameters,
+            lora_requests=None,
+            priorities=0,
+        )
+        read = await asyncio.gather(*(pairs.render_async({**pair, "data_2": text}) for text in texts))
+        outputs = await self._pooled(request_id, [(one["prompts"], one["params"]) for one in read])
+        return [float(output.outputs.data.squeeze().item()) for output in outputs]
+
+    async def _pooled(self, request_id: str, inputs: Sequence[tuple[Any, PoolingParams]]) -> list[Any]:
+        """What the model makes of each of these, all at once."""
+
+        async def one(index: int, prompt: Any, parameters: PoolingParams) -> Any:
+            last: Any = None
+            async for output in self._engine.encode(prompt, parameters, f"{request_id}-{index}"):
+                last = output
+            return last
+
+        return await asyncio.gather(*(one(index, *given) for index, given in enumerate(inputs)))
 
 
 def _arguments(load: Mapping[str, Any]) -> AsyncEngineArgs:
