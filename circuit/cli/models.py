@@ -159,7 +159,7 @@ def try_model(
     as_json: JsonOption = False,
 ) -> int:
     """Ask a model something, in this process and without a database: is the key right, does the model load, how fast
-    is it. A model inside is loaded for this, and unloaded after it.
+    is it. The answer is shown as it comes. A model inside is loaded for this, and unloaded after it.
 
     \b
     Examples:
@@ -199,12 +199,17 @@ async def _try(settings: Settings, spec: Mapping[str, Any], prompt: str, tokens:
             first = first or time.monotonic() - began
             if isinstance(chunk, TextChunk):
                 said.append(chunk.text)
+                if not terminal.json:
+                    terminal.piece(chunk.text)
             elif isinstance(chunk, ReasoningChunk):
                 thought.append(chunk.text)
+                if not terminal.json and len(thought) == 1:
+                    terminal.note("it thinks ...")
             elif isinstance(chunk, Finished):
                 end = chunk
         took = time.monotonic() - began
     finally:
+        terminal.end()
         await registry.aclose()
     assert end is not None
     figures = {
@@ -216,7 +221,6 @@ async def _try(settings: Settings, spec: Mapping[str, Any], prompt: str, tokens:
         told = {"text": "".join(said), "reasoning": "".join(thought), "finish": end.reason, "model": end.model}
         terminal.result({**told, "usage": dict(end.usage), **figures})
     else:
-        terminal.line("".join(said))
         count = end.usage.get("output_tokens")
         rate = f", {count} tokens, {count / took:.1f} a second" if count and took else ""
         load_time = f"loaded in {loaded:.1f} s; " if loaded is not None else ""

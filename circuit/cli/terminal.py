@@ -63,6 +63,7 @@ class Terminal:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
+        self._open = False
         for stream in (sys.stdout, sys.stderr):
             # A terminal that cannot show a character shows its escape: no command fails over an encoding.
             if hasattr(stream, "reconfigure"):
@@ -95,11 +96,26 @@ class Terminal:
 
     def line(self, text: str = "") -> None:
         """One line for people, written at once. `text` is taken as it is: pass what others wrote through `clean`."""
+        self.end()
         _write(self._text, text)
 
     def note(self, text: str) -> None:
         """One line on standard error."""
+        self.end()
         _write(sys.stderr, text)
+
+    def piece(self, text: str) -> None:
+        """Text for people as it comes, which others wrote; what comes next goes on behind it."""
+        text = clean(text)
+        self._text.write(text)
+        self._text.flush()
+        self._open = not text.endswith("\n") if text else self._open
+
+    def end(self) -> None:
+        """End a line of pieces, if there is one."""
+        if self._open:
+            self._open = False
+            _write(self._text, "")
 
     def result(self, value: Any) -> None:
         """The JSON value that the command gives."""

@@ -17,7 +17,7 @@ import typer
 
 from circuit.cli.agents import AgentArgument, Chosen, SourceArgument, agents_app, chosen
 from circuit.cli.session import run_session
-from circuit.cli.terminal import Terminal, clean, compact, one_line
+from circuit.cli.terminal import Terminal, compact, one_line
 from circuit.cli.token import parse_object
 from circuit.cli.workflows import JsonOption
 from circuit.errors import InvalidRequest, ToolDenied
@@ -237,12 +237,11 @@ class _Reader:
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self._steps: dict[str, Any] = {}
-        self._open = False
 
     async def emit(self, delta: StreamDelta) -> None:
         fields = delta.fields
         if delta.type is StreamType.CONTENT_CHUNK:
-            self._write(clean(str(fields["content"])))
+            self._terminal.piece(str(fields["content"]))
         elif delta.type is StreamType.TOOL_CALL:
             self._line(f"> {fields['toolName']} {compact(fields['arguments'], _WIDTH)}")
         elif delta.type is StreamType.TOOL_RESULT:
@@ -271,19 +270,10 @@ class _Reader:
         return datetime.now(UTC)
 
     def end(self) -> None:
-        if self._open:
-            self._write("\n")
-            self._open = False
+        self._terminal.end()
 
     def _line(self, text: str) -> None:
-        self.end()
         self._terminal.line(one_line(text, _WIDTH))
-
-    def _write(self, text: str) -> None:
-        stream = sys.stderr if self._terminal.json else sys.stdout
-        stream.write(text)
-        stream.flush()
-        self._open = not text.endswith("\n")
 
 
 def read_line(prompt: str = "you> ") -> str:

@@ -25,6 +25,7 @@ class Endpoint(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.words = ["A ", "real ", "answer."]
         self.status = 200
+        self.broken = False
         self.requests: list[tuple[str, str | None, dict[str, Any]]] = []
 
     @property
@@ -48,6 +49,8 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         for word in self.server.words:
             self._send({"model": "real-1", "choices": [{"index": 0, "delta": {"content": word}}]})
+        if self.server.broken:
+            return
         self._send({"model": "real-1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         self.wfile.write(b"data: [DONE]\n\n")
 
@@ -85,6 +88,19 @@ def test_a_real_model_takes_the_place_of_the_script(circuit: Command, endpoint: 
     assert key == f"Bearer {KEY}"
     assert (request["model"], request["stream"]) == ("gpt-4.1-mini", True)
     assert KEY not in outcome.out + outcome.err
+
+
+def test_a_model_that_is_tried_is_heard_while_it_speaks(bare: Command, endpoint: Endpoint) -> None:
+    where = {"OPENAI_BASE_URL": endpoint.url, "OPENAI_API_KEY": KEY}
+    endpoint.words = ["One\x1b[2J ", "two."]
+    tried = bare("models", "try", "openai:gpt-4.1-mini", "count", **where)
+    assert (tried.code, "first piece after" in tried.err) == (0, True)
+    assert tried.out.endswith("two.\n") and "\x1b" not in tried.out
+    # What came before the end of a stream that breaks off was shown.
+    endpoint.broken = True
+    broken = bare("models", "try", "openai:gpt-4.1-mini", "count", **where)
+    assert (broken.code, broken.out) == (1, tried.out)
+    assert "stream" in broken.err
 
 
 def test_a_refused_key_is_named_and_not_shown(circuit: Command, endpoint: Endpoint, tmp_path: Path) -> None:
