@@ -244,10 +244,11 @@ class VllmEngine:
         labels = self._config.hf_config.num_labels
         if labels != 1:
             raise EngineFault("model_unsupported", f"this model tells {labels} classes apart and gives no one score")
-        if self._pairs is None:
-            template = ChatTemplateConfig(chat_template=self._template)
-            self._pairs = CrossEncoderIOProcessor(self._engine.vllm_config, self._engine.renderer, template)
         pairs = self._pairs
+        if pairs is None:
+            template = ChatTemplateConfig(chat_template=self._template)
+            pairs = CrossEncoderIOProcessor(self._engine.vllm_config, self._engine.renderer, template)
+            self._pairs = pairs
         parameters = PoolingParams(task="classify")
         pair = ScoringRenderParams(
             data_1=query,
