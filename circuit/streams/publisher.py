@@ -1,13 +1,15 @@
 """What executions say, on its way out: coalesced, encoded once, to live readers at once and to the log in batches.
 
 The first piece of text goes out at once; what follows within `COALESCE_SECONDS` waits and becomes one frame. Events
-of other types push out what waits and then go at once. The log gets what is new at most every `STORE_SECONDS`, in
-order and with at most one write of an outlet in flight, so that what is stored of a start is always its beginning.
+of other types push out what waits and then go at once. The log gets what is new at most every `STORE_SECONDS`, that of
+all outlets at the same moments, in order and with at most one write of an outlet in flight, so that what is stored of a
+start is always its beginning.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -190,8 +192,12 @@ class Outlet:
     def _plan_store(self) -> None:
         if self._write is not None or self._storing is not None or not self._unstored or self._over:
             return
-        wait = max(0.0, self._stored_at + STORE_SECONDS - self._loop.time())
-        self._storing = self._loop.call_later(wait, self._store)
+        due = self._loop.time()
+        if self._stored_at > float("-inf"):
+            # All outlets at the same moments, so that one commit holds what a process says.
+            moments = max(due, self._stored_at + STORE_SECONDS) / STORE_SECONDS
+            due = math.ceil(moments - 1e-6) * STORE_SECONDS
+        self._storing = self._loop.call_at(due, self._store)
 
     def _store(self) -> None:
         if self._storing is not None:

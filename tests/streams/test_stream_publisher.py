@@ -161,6 +161,20 @@ async def test_the_log_is_written_in_batches_of_a_tenth_of_a_second() -> None:
 
 
 @in_virtual_time
+async def test_all_that_speak_are_written_to_the_log_at_the_same_moments() -> None:
+    benches = [Bench() for _ in range(5)]
+    outlets = [bench.open() for bench in benches]
+    for _ in range(60):
+        for outlet in outlets:
+            await outlet.emit(StreamDelta.content("x"))
+            await pass_time(0.0071)
+    written = [{round(at, 6) for at, _ in bench.written[1:]} for bench in benches]
+    assert len(set.union(*written)) <= max(map(len, written)) + 1
+    for outlet in outlets:
+        await outlet.close()
+
+
+@in_virtual_time
 async def test_only_one_write_is_in_flight_and_frames_reach_the_log_in_order() -> None:
     bench = Bench(seconds_per_write=0.5)
     outlet = bench.open()
