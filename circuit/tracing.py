@@ -116,9 +116,9 @@ class Tracer(Protocol):
         kind: Kind = Kind.INTERNAL,
         links: Sequence[Context] = (),
         at: datetime | None = None,
-    ) -> Span | None:
-        """A span below `parent` (None: at the root of a trace of its own) that begins now, or `at`; None where the
-        trace is not kept."""
+    ) -> Span:
+        """A span below `parent` (None: at the root of a trace of its own) that begins now, or `at`. Where the trace is
+        not kept it says nothing, but that to whoever is told of it."""
         ...
 
     def note(

@@ -36,9 +36,6 @@ class Traced:
         told = next((value for name, value in scope["headers"] if name == HEADER), b"")
         parent = Context.parse(told.decode("latin-1"))
         span = self._tracer.begin(f"{method} {route}" if route else method, attributes, parent=parent, kind=Kind.SERVER)
-        if span is None:
-            await self._app(scope, receive, send)
-            return
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -232,9 +232,9 @@ class Context:
 async def execute(start: Start, around: Surroundings, cutoff: Cutoff | None = None) -> Ended:
     """Perform one start to its end. Raises only `asyncio.CancelledError`, when the engine cancels it."""
     trace = around.trace
-    span = None if trace is None else trace.begun(start)
-    if trace is None or span is None:
+    if trace is None:
         return await _execute(start, around, cutoff or Cutoff())
+    span = trace.begun(start)
     with entered(span):
         ended = await _execute(start, around, cutoff or Cutoff())
         trace.ended(span, ended)

@@ -34,8 +34,8 @@ class CaseTrace:
         self._tracer = tracer
         self._worker = str(worker)
 
-    def begun(self, start: Start) -> Span | None:
-        """An action starts; None where its case is not traced."""
+    def begun(self, start: Start) -> Span:
+        """An action starts."""
         call = start.call
         attributes = self._named(call.key, call.workflow_id, call.transition)
         attributes |= {

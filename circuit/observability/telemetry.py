@@ -72,7 +72,7 @@ class TracedSpan:
 
     @property
     def content(self) -> bool:
-        return self._telemetry.content
+        return self._telemetry.content and self._span.is_recording()
 
     def child(self, name: str, attributes: Attributes, kind: Kind = Kind.INTERNAL) -> TracedSpan:
         return self._telemetry.started(name, attributes, trace.set_span_in_context(self._span), kind)
@@ -161,10 +161,12 @@ class Telemetry:
         kind: Kind = Kind.INTERNAL,
         links: Sequence[Context] = (),
         at: datetime | None = None,
-    ) -> TracedSpan | None:
+    ) -> TracedSpan:
         above = self._above(parent)
         if above is None:
-            return None
+            assert parent is not None
+            dropped = SpanContext(parent.trace, parent.span, is_remote=True, trace_flags=TraceFlags(0))
+            return TracedSpan(self, NonRecordingSpan(dropped))
         return self.started(name, attributes, above, kind, links, at)
 
     def note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from opentelemetry.trace import StatusCode
 
 from circuit import Circuit, action
 from circuit.http import Http
+from circuit.observability.logs import AboutFilter, JSONFormatter
 from circuit.observability.telemetry import Telemetry
 from circuit.settings import Settings
 from circuit.tracing import Context, context_of, entered
@@ -296,23 +298,31 @@ def test_every_worker_decides_the_same_of_a_case(case: UUID, ratio: float) -> No
     telemetry = Telemetry(traces.provider)
     context, now = context_of(case, None), datetime.now(UTC)
     span = telemetry.begin("fire x", {}, parent=context)
-    if span is not None:
-        span.end()
+    span.child("invoke_agent x", {}).end()
+    span.end()
     telemetry.note("invoke_workflow x", {}, parent=None, began=now, ended=now, own=context)
     kept = [span.name for span in traces.spans]
-    assert kept in ([], ["fire x", "invoke_workflow x"])
+    assert kept in ([], ["invoke_agent x", "fire x", "invoke_workflow x"])
+    assert span.context.sampled is bool(kept) and span.context.trace == context.trace
     if kept:
-        below, whole = traces.spans
+        _, below, whole = traces.spans
         assert below.parent is not None and below.parent.span_id == whole.context.span_id == context.span
 
 
-async def test_who_is_not_sampled_is_not_traced(database_url: str) -> None:
+async def test_who_is_not_sampled_is_not_traced_nor_are_the_cases_that_his_opens(database_url: str) -> None:
     traces = Traces()
     settings = Settings.from_environment({"TRACEPARENT": f"00-{1:032x}-{2:016x}-00"})
-    async with Circuit.open(database_url, tracer_provider=traces.provider, settings=settings) as circuit:
-        await circuit.load(CHILD)
-        await circuit.wait(await circuit.start("credit"))
+    await run(database_url, traces, settings=settings)
     assert not traces.spans
+
+
+def test_logs_name_the_trace() -> None:
+    span = Telemetry(Traces().provider).begin("fire x", {}, parent=None)
+    record = logging.LogRecord("circuit", logging.INFO, "file", 1, "said", (), None)
+    with entered(span):
+        AboutFilter().filter(record)
+    line = orjson.loads(JSONFormatter().format(record))
+    assert (int(line["trace_id"], 16), int(line["span_id"], 16)) == span.context[:2]
 
 
 @pytest.mark.parametrize(
@@ -355,7 +365,6 @@ async def test_only_named_servers_hear_in_which_trace_they_are_asked() -> None:
     try:
         for hosts in ((), ("127.0.0.1",), (f"127.0.0.1:{port}",), ("127.0.0.1:1", "*.example.com"), ("*",)):
             span = Telemetry(Traces().provider, hosts=hosts).begin("fire x", {}, parent=None)
-            assert span is not None
             with entered(span):
                 await http.fetch("GET", f"http://127.0.0.1:{port}/", address="127.0.0.1", limit=10)
             told = f"traceparent: {span.context.text}".encode() in heard[-1].lower()
