@@ -70,6 +70,11 @@ def context_of(case: UUID, caller: Context | None) -> Context:
     return Context(trace, span, None)
 
 
+def trace_id_of(case: UUID, traceparent: str | None) -> str:
+    """The trace in which a case is that was started in `traceparent`, as backends write it."""
+    return f"{context_of(case, Context.parse(traceparent)).trace:032x}"
+
+
 class Span(Protocol):
     """A piece of work in a trace."""
 

@@ -78,7 +78,14 @@ class Pages:
             found = await pages.cases(connection, tenant, list(wanted))
         return {
             key.case: CaseSummary(
-                key, row.status, row.workflow_id, row.workflow_hash, row.started_at, row.finished_at, seq=row.seq
+                key,
+                row.status,
+                row.workflow_id,
+                row.workflow_hash,
+                row.started_at,
+                row.finished_at,
+                seq=row.seq,
+                traceparent=row.traceparent,
             )
             for key, row in found
         }
@@ -137,7 +144,15 @@ class Pages:
         for key, row in found:
             if row.parent is not None:
                 children.setdefault(row.parent.case, []).append(
-                    CaseSummary(key, row.status, row.workflow_id, row.workflow_hash, row.started_at, row.finished_at)
+                    CaseSummary(
+                        key,
+                        row.status,
+                        row.workflow_id,
+                        row.workflow_hash,
+                        row.started_at,
+                        row.finished_at,
+                        traceparent=row.traceparent,
+                    )
                 )
         named = {case: str(Numbered(*parent)) for case, parent in parents.items()}
         return {case: (named.get(case), children.get(case, [])) for case in wanted}

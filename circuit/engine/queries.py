@@ -197,6 +197,7 @@ class Queries:
             owned,
             None if row.parent is None else str(Numbered(row.parent.case, row.parent.firing)),
             [_summary(child, of, {}) for child, of in opened],
+            row.traceparent,
         )
 
     async def standing(self, key: CaseKey) -> CaseStanding | None:
@@ -325,4 +326,13 @@ def _wants_worker(row: CaseRow) -> bool:
 
 def _summary(key: CaseKey, row: CaseRow, lacks: Mapping[int, Mapping[str, Any]]) -> CaseSummary:
     lack = needs(lacks[row.bucket]) if row.bucket in lacks and _wants_worker(row) else None
-    return CaseSummary(key, row.status, row.workflow_id, row.workflow_hash, row.started_at, row.finished_at, lack)
+    return CaseSummary(
+        key,
+        row.status,
+        row.workflow_id,
+        row.workflow_hash,
+        row.started_at,
+        row.finished_at,
+        lack,
+        traceparent=row.traceparent,
+    )

@@ -10,6 +10,7 @@ from typing import Any
 from circuit.events import CaseEvent, Origin, TokenImage, TokenRef
 from circuit.ids import CaseKey, Numbered
 from circuit.storage.records import CaseStatus
+from circuit.tracing import trace_id_of
 
 
 def instant(at: datetime) -> str:
@@ -54,6 +55,12 @@ class CaseSummary:
     finished_at: datetime | None = None
     lacks: str | None = None
     seq: int = 0
+    traceparent: str | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace in which the case is, where its work is traced."""
+        return trace_id_of(self.key.case, self.traceparent)
 
     def as_dict(self) -> dict[str, Any]:
         shown = {
@@ -289,6 +296,7 @@ class CaseView:
     owned: bool = False
     parent: str | None = None
     children: Sequence[CaseSummary] = ()
+    traceparent: str | None = None
 
     @property
     def case_id(self) -> str:
@@ -316,6 +324,7 @@ class CaseView:
             "workflow_hash": self.workflow_hash,
             "started_at": instant(self.started_at),
             "finished_at": instant(self.finished_at) if self.finished_at else None,
+            "trace_id": trace_id_of(self.key.case, self.traceparent),
         }
         if self.due_at is not None:
             shown["due_at"] = instant(self.due_at)

@@ -46,6 +46,7 @@ async def test_a_case_is_shown_as_the_doors_promise(database: Database) -> None:
         "workflow_hash",
         "started_at",
         "finished_at",
+        "trace_id",
         "marking",
         "tokens",
         "history",

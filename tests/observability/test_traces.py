@@ -69,7 +69,9 @@ async def run(database_url: str, traces: Traces, **options: Any) -> str:
         await circuit.load(CHILD)
         await circuit.load(PARENT)
         case = await circuit.start("order", {"word": "prompt-words"})
-        assert (await circuit.wait(case)).status == "completed"
+        view = await circuit.wait(case)
+        assert view.status == "completed"
+        assert {f"{span.context.trace_id:032x}" for span in traces.spans} <= {view.as_dict()["trace_id"]}
     return case
 
 
@@ -275,7 +277,9 @@ async def test_a_case_is_in_the_trace_of_who_starts_it_and_linked_to_who_asks_mo
             await circuit.fire(case, "ask")
         with own.start_as_current_span("sender"):
             await circuit.send("word")
-        assert (await circuit.wait(case)).status == "completed"
+        view = await circuit.wait(case)
+        assert view.status == "completed"
+    assert view.as_dict()["trace_id"] == f"{traces.named('starter')[0].context.trace_id:032x}"
     assert (
         traces.tree()
         == """\

@@ -48,6 +48,10 @@ class Case:
             no_worker_for=view.lacks,
         )
 
+    @strawberry.field(description="The trace in which the case is, where its work is traced (OpenTelemetry).")
+    def trace_id(self) -> str:
+        return self.view.trace_id
+
     @strawberry.field(description="How many tokens lie in each place that is not empty: `{place: count}`.")
     async def marking(self, info: Resolving) -> JSON:
         return as_json(await info.context.loaders.marking(info.context.tenant, self.view.key.case))
