@@ -22,6 +22,7 @@ from circuit.app.home import Progress
 from circuit.definition import load_workflow
 from circuit.definition.admission import admit
 from circuit.definition.adoption import Catalogue
+from circuit.definition.inclusion import Reader
 from circuit.definition.workflow import Workflow
 from circuit.engine.refusals import Refusals
 from circuit.errors import CircuitError, DatabaseUnreachable, InvalidRequest, Unauthenticated
@@ -41,9 +42,12 @@ _KEY_SET_SECONDS = 10.0
 _LARGEST_KEY_SET = 1024 * 1024
 
 
-def _loaded(text: str, source: str, *, agents: Catalogue | None = None, unsound: bool = False) -> Workflow:
-    """The workflow in a text, as `circuit load` takes it. `agents` are published ones."""
-    workflow = load_workflow(text, source, misfits, agents)
+def _loaded(
+    text: str, source: str, *, agents: Catalogue | None = None, unsound: bool = False, read: Reader | None = None
+) -> Workflow:
+    """The workflow in a text, as `circuit load` takes it. `agents` are published ones; `read` gives what it
+    includes."""
+    workflow = load_workflow(text, source, misfits, agents, read)
     admit(workflow, source, time.monotonic, unsound=unsound)
     return workflow
 

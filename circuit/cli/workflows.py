@@ -221,13 +221,18 @@ def _retired(workflow: str, retired: bool, as_json: bool) -> int:
     return run_session(body, settings)
 
 
-def schema() -> int:
-    """Print the JSON Schema of workflow files, for editors.
+def schema(
+    fragment: Annotated[
+        bool, typer.Option("--fragment", help="That of fragments, which workflow files include.")
+    ] = False,
+) -> int:
+    """Print the JSON Schema of workflow files, or of fragments, for editors.
 
     \b
     Example: circuit schema > workflow.schema.json
+    Example: circuit schema --fragment > fragment.schema.json
     """
-    from circuit.definition import json_schema
+    from circuit.definition import fragment_schema, json_schema
 
-    Terminal().result(json_schema())
+    Terminal().result(fragment_schema() if fragment else json_schema())
     return 0

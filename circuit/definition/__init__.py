@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from circuit.definition.compiler import compile_document
     from circuit.definition.loading import Loaded, load, load_workflow
     from circuit.definition.model_choice import model_overrides, parse_model_override
-    from circuit.definition.schema import json_schema
+    from circuit.definition.schema import fragment_schema, json_schema
     from circuit.definition.versions import content_hash
 
 __all__ = [
     "Loaded",
     "compile_document",
     "content_hash",
+    "fragment_schema",
     "json_schema",
     "load",
     "load_workflow",
@@ -31,6 +32,7 @@ _HOMES = {
     "Loaded": "loading",
     "compile_document": "compiler",
     "content_hash": "versions",
+    "fragment_schema": "schema",
     "json_schema": "schema",
     "load": "loading",
     "load_workflow": "loading",

@@ -10,14 +10,14 @@ from __future__ import annotations
 import posixpath
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from circuit.definition.fault_text import suggestion
 from circuit.definition.loader import MAX_BYTES, parse
 from circuit.definition.tree import Node, PathTuple, Tree, path_text
-from circuit.errors import DefinitionError, Fault
+from circuit.errors import DefinitionError, Fault, InvalidRequest
 from circuit.expressions.value import is_list, is_object
 
 Reader = Callable[[str], str]
@@ -30,6 +30,24 @@ _KEYS = ("fragment", "description", "parameters", "include", *SECTIONS, "place_a
 _MOST = 100
 _PARAMETER = re.compile(r"\$\(([^)\n]*)\)")
 _HINT = "write include: [{file: PATH, with: {NAME: VALUE}}]"
+
+
+def given(files: Iterable[tuple[str, str]]) -> Reader:
+    """What reads these texts by their paths, as if they were files beside the one that includes them. Raises
+    `InvalidRequest` where two have one path."""
+    texts: dict[str, str] = {}
+    for path, text in files:
+        name = posixpath.normpath(path)
+        if name in texts:
+            raise InvalidRequest(f"Two files have the path {path[:200]!r}; give each once.")
+        texts[name] = text
+
+    def read(path: str) -> str:
+        if path not in texts:
+            raise ValueError("is not among the files that were given")
+        return texts[path]
+
+    return read
 
 
 @dataclass(slots=True)

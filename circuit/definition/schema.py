@@ -1,4 +1,4 @@
-"""The JSON Schema of the format, from which editors complete and explain workflow files."""
+"""The JSON Schemas of the format, from which editors complete and explain workflow files and fragments."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from pydantic_core import core_schema
 
 from circuit.definition.document import RULE_KINDS, Document
 from circuit.definition.field import Part
+from circuit.definition.inclusion import SECTIONS
 
 SCHEMA_FILE = "docs/reference/workflow.schema.json"
+FRAGMENT_SCHEMA_FILE = "docs/reference/fragment.schema.json"
+
+_PARAMETER = r"\$\([^)]*\)"
 
 
 class _Generator(GenerateJsonSchema):
@@ -40,6 +44,65 @@ def json_schema() -> dict[str, Any]:
         **schema,
         "title": "Circuit workflow",
     }
+
+
+def fragment_schema() -> dict[str, Any]:
+    """The JSON Schema of fragments: what they add as workflow files have it, and `$(NAME)` wherever a value stands."""
+    workflow = json_schema()
+    sections = {name: workflow["properties"][name] for name in (*SECTIONS, "include", "place_agents")}
+    # A fragment adds places under their names: the short form, a list, says which of them is initial.
+    sections["places"] = {**sections["places"], "type": "object"}
+    defined: dict[str, Any] = _with_parameters(workflow["$defs"])
+    return {
+        "$schema": workflow["$schema"],
+        "$defs": defined,
+        "title": "Circuit fragment",
+        "description": "A part of workflows, which their files include. $(NAME) in its text is the parameter NAME.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["fragment"],
+        "properties": {
+            "fragment": {"type": "string", "title": "Fragment", "description": "Its name."},
+            "description": workflow["properties"]["description"],
+            "parameters": {
+                "type": "object",
+                "title": "Parameters",
+                "description": "Names with their defaults: texts of one line, numbers, booleans; null where a value is "
+                "needed.",
+                "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+            },
+            **_with_parameters(sections),
+        },
+    }
+
+
+def _with_parameters(schema: Any) -> Any:
+    """The schema, where a parameter may stand for each value, and for a part of each name."""
+    if isinstance(schema, list):
+        return [_with_parameters(part) for part in schema]  # type: ignore[reportUnknownVariableType]
+    if not isinstance(schema, dict):
+        return schema
+    found: dict[str, Any] = {}
+    for key, value in schema.items():  # type: ignore[reportUnknownVariableType]
+        if key == "oneOf" and not all("required" in part for part in value):  # type: ignore[reportUnknownVariableType]
+            # A parameter fits more than one kind of value.
+            found["anyOf"] = _with_parameters(value)
+        elif key == "patternProperties":
+            found[key] = {_or_parameter(name): _with_parameters(part) for name, part in value.items()}  # type: ignore[reportUnknownVariableType]
+        elif key == "pattern":
+            found[key] = _or_parameter(value)  # type: ignore[reportUnknownArgumentType]
+        elif key in ("const", "discriminator", "required"):
+            found.update({key: value} if key != "discriminator" else {})
+        else:
+            found[str(key)] = _with_parameters(value)  # type: ignore[reportUnknownArgumentType]
+    if found.get("type") in ("integer", "number", "boolean") or ("enum" in found and "const" not in found):
+        words = {key: found.pop(key) for key in ("title", "description") if key in found}
+        return {**words, "anyOf": [found, {"type": "string", "pattern": _PARAMETER}]}
+    return found
+
+
+def _or_parameter(pattern: str) -> str:
+    return f"(?:{pattern})|{_PARAMETER}"
 
 
 def parts(model: type[Part] = Part) -> Iterator[type[Part]]:

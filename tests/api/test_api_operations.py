@@ -77,6 +77,22 @@ async def server(database_url: str) -> AsyncIterator[Server]:
         yield running
 
 
+async def test_a_workflow_comes_with_the_fragments_that_it_includes(server: Server) -> None:
+    query = """mutation ($files: [WorkflowFileInput!]) { loadWorkflow(yaml: %s, files: $files) { id document } }"""
+    text = "workflow: parted\ninclude: [{file: parts/end.yaml, with: {name: gone}}]\nplaces: {here: {initial: true}}\n"
+    query = query % json.dumps(text + "transitions: {go: {from_places: here, to_place: gone}}\n")
+    end = {
+        "path": "./parts/end.yaml",
+        "text": "fragment: end\nparameters: {name: null}\nplaces: {$(name): {terminal: true}}",
+    }
+    loaded = await server.ok(query, files=[end])
+    assert loaded["document"]["places"]["gone"] == {"terminal": True}
+    for files, message in (([], "is not among the files that were given"), ([end, end], "Two files have the path")):
+        [refused] = (await server.post(query, files=files))["errors"]
+        told = [fault["message"] for fault in refused["extensions"].get("faults", ())]
+        assert message in " ".join([refused["message"], *told])
+
+
 async def test_a_workflow_of_input_objects_runs_to_its_end(server: Server) -> None:
     created = await server.ok(CREATE, workflow=WORKFLOW)
     assert (created["id"], created["name"]) == ("letters", "Letters")

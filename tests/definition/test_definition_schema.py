@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,25 @@ import pytest
 import yaml
 from faulty import workflow
 
-from circuit.definition import json_schema, load_workflow
-from circuit.definition.schema import SCHEMA_FILE
+from circuit.definition import fragment_schema, json_schema, load_workflow
+from circuit.definition.schema import FRAGMENT_SCHEMA_FILE, SCHEMA_FILE
 
 REPOSITORY = Path(__file__).parent.parent.parent
 SHIPPED = sorted((REPOSITORY / "workflows").glob("*.yaml"))
+FRAGMENT = """
+fragment: everywhere
+parameters: {name: null, most: 3, kind: manual, again: false, model: gpt}
+include: [other.yaml, {file: more.yaml, with: {x: 1}}]
+places: {$(name)_in: {capacity: $(most), terminal: $(again)}, $(name): null}
+agents: {$(name)-agent: {llm_provider: {type: openai, model: $(model)}, llm_config: {temperature: $(most)}}}
+transitions:
+  $(name)_go:
+    from_places: [{place: $(name)_in, weight: $(most), mode: $(kind)}]
+    to_place: $(name)
+    priority: $(most)
+    trigger: {type: $(kind), after: $(most)}
+    agent_execution: {agent_id: $(name)-agent, timeout_seconds: $(most), retry_config: {max_attempts: $(most)}}
+"""
 SCHEMA = json_schema()
 VALIDATOR: Any = jsonschema_rs.validator_for(SCHEMA)
 
@@ -28,6 +43,26 @@ def fits(text: str) -> bool:
 def test_the_committed_schema_is_the_one_of_the_code() -> None:
     committed = json.loads((REPOSITORY / SCHEMA_FILE).read_text())
     assert committed == SCHEMA, f"write the new one: circuit schema > {SCHEMA_FILE}"
+
+
+def test_the_schema_of_fragments_is_committed_and_takes_what_the_loader_takes() -> None:
+    schema = fragment_schema()
+    committed = json.loads((REPOSITORY / FRAGMENT_SCHEMA_FILE).read_text())
+    assert committed == schema, f"write the new one: circuit schema --fragment > {FRAGMENT_SCHEMA_FILE}"
+    assert jsonschema_rs.meta.is_valid(schema)
+    fits: Any = jsonschema_rs.validator_for(schema)
+    page = (REPOSITORY / "docs" / "reference" / "workflow-file.md").read_text()
+    shown = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.S) if "\nfragment: " in f"\n{text}"]
+    assert shown
+    for text in (*shown, FRAGMENT):
+        assert [error.message for error in fits.iter_errors(yaml.safe_load(text))] == []
+    for wrong in (
+        "workflow: x",
+        "placess: {}",
+        "places: {a: {capacity: many}}",
+        "transitions: {t: {trigger: {type: now}}}",
+    ):
+        assert not fits.is_valid(yaml.safe_load(f"fragment: f\n{wrong}\n")), wrong
 
 
 def test_it_is_a_schema_of_draft_2020_12() -> None:

@@ -15,6 +15,7 @@ from circuit.api.graphql.scalars import as_json
 from circuit.api.graphql.workflow_input import WorkflowInput, document
 from circuit.definition import portrait
 from circuit.definition.adoption import borrowed
+from circuit.definition.inclusion import Reader, given
 from circuit.definition.written import as_lines, written
 from circuit.engine.commands import Published
 from circuit.engine.views import WorkflowView
@@ -95,6 +96,12 @@ Unsound = Annotated[
 ]
 
 
+@strawberry.input(description="A file beside a workflow file, which that includes.")
+class WorkflowFileInput:
+    path: str = strawberry.field(description="Its path, from the directory of the workflow file.")
+    text: str
+
+
 @strawberry.type
 class WorkflowMutations:
     @strawberry.mutation(
@@ -108,9 +115,13 @@ class WorkflowMutations:
         source: Annotated[str, strawberry.argument(description="What faults call the text.")] = DEFAULT_SOURCE,
         idempotency_key: str | None = None,
         allow_unsound: Unsound = False,
+        files: Annotated[
+            list[WorkflowFileInput] | None, strawberry.argument(description="The fragments that it includes.")
+        ] = None,
     ) -> Workflow:
         name = "".join(letter if letter.isprintable() else "?" for letter in source[:LONGEST_SOURCE])
-        return await _publish(info, yaml, name or DEFAULT_SOURCE, idempotency_key, unsound=allow_unsound)
+        read = None if files is None else given((file.path, file.text) for file in files)
+        return await _publish(info, yaml, name or DEFAULT_SOURCE, idempotency_key, unsound=allow_unsound, read=read)
 
     @strawberry.mutation(
         description="Publish a workflow that is given as input objects. It goes the same way as a file, and its faults"
@@ -148,14 +159,16 @@ class WorkflowMutations:
         return True
 
 
-async def _publish(info: Resolving, text: str, source: str, key: str | None, *, unsound: bool) -> Workflow:
+async def _publish(
+    info: Resolving, text: str, source: str, key: str | None, *, unsound: bool, read: Reader | None = None
+) -> Workflow:
     """Publish the workflow in a YAML or JSON text. Raises `DefinitionError`, `Forbidden`."""
     services = info.context.services
     # Compiling a large file takes a while, which the streams of others should not feel.
-    asked, names = services.consultations, borrowed(text)
+    asked, names = services.consultations, borrowed(text, source, read)
     agents = await asked.documents(info.context.principal.tenant, names) if asked is not None and names else {}
-    given = {"agents": agents} if agents else {}
-    workflow = await asyncio.to_thread(services.load, text, source, unsound=unsound, **given)
+    more = ({"agents": agents} if agents else {}) | ({"read": read} if read is not None else {})
+    workflow = await asyncio.to_thread(services.load, text, source, unsound=unsound, **more)
     published = await services.publishing.publish(workflow, principal=info.context.principal, key=key)
     return await published_workflow(info, published)
 
