@@ -14,7 +14,7 @@ from circuit.errors import StreamCut
 from circuit.events import StreamDelta
 from circuit.providers.messages import Part, ReasoningPart, TextPart, ToolCallPart, calls_of, part_from, part_json
 from circuit.providers.provider import Finished, ModelChunk, ReasoningChunk, Restarted, ToolCallChunk
-from circuit.value import dataclass
+from circuit.value import dataclass, replace
 
 REPLAY_PIECE = 16 * 1024
 """How many characters of a journalled answer go into one stream event."""
@@ -47,6 +47,11 @@ class Answer:
     @property
     def calls(self) -> tuple[ToolCallPart, ...]:
         return calls_of(self.parts)
+
+    @property
+    def account(self) -> dict[str, Any]:
+        """What it took, as JSON, without anything that it said."""
+        return replace(self, text="", parts=(), detail="", note={}).as_dict()
 
     def as_dict(self) -> dict[str, Any]:
         """The answer as JSON; what the text alone says is not said twice."""

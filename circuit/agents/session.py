@@ -25,7 +25,7 @@ from circuit.agents.run import AgentRun, HandOver, Recap
 from circuit.agents.template import text_of
 from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
 from circuit.agents.window import Past, fit, transcript
-from circuit.errors import ProviderError, ToolDenied, ToolError, ToolLoop, ToolUnknown
+from circuit.errors import CircuitError, ProviderError, ToolDenied, ToolError, ToolLoop, ToolUnknown
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.genai import clean
 from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart
@@ -200,19 +200,25 @@ class Session:
             self._meter.failed(charge, error)
             raise
         self._meter.answered(charge, answer)
-        answer = await passed(self._interceptors, asked, answer)
-        if held:
-            await voice.again(answer.text)
-        if answer.cached:
-            await self.journal.emit(StreamDelta.thinking(CACHED))
         asked_of = self._meter.choice(answer)
-        return replace(
+        answer = replace(
             answer,
             cost=self._meter.cost(answer),
             agent=self.run.agent_id,
             provider=asked_of.provider,
             asked=asked_of.model,
         )
+        try:
+            answer = await passed(self._interceptors, asked, answer)
+        except CircuitError:
+            # What was held back is kept by nobody, but it was paid for.
+            await self.journal.record(f"held:{request.turn}", answer.account)
+            raise
+        if held:
+            await voice.again(answer.text)
+        if answer.cached:
+            await self.journal.emit(StreamDelta.thinking(CACHED))
+        return answer
 
     async def _fitted(self) -> tuple[Message, ...]:
         """The conversation as far as the model can hold it; what had to go is summarised once."""

@@ -29,7 +29,7 @@ DIMENSIONS: Mapping[str, str] = {
 }
 """What answers are told apart by. The day is that of the answer, in UTC."""
 
-ANSWER_STEPS = ("answer:%", "summary:%", "embedding:%", "ranking:%")
+ANSWER_STEPS = ("answer:%", "summary:%", "held:%", "embedding:%", "ranking:%")
 """The names of steps that are answers of models."""
 
 
@@ -61,9 +61,10 @@ class Cost:
 
 
 _STEPS = " OR ".join(f"j.step LIKE '{step}'" for step in ANSWER_STEPS)
-# A case that was born after the period has no answers in it, so that its week is not looked at.
+# A case that was born after the period has no answers in it, so that its week is not looked at. The answers come first,
+# by their index on time: to go through all executions and look for theirs would take longer the more there are.
 _SUMS = f"""
-WITH answered AS (
+WITH answered AS MATERIALIZED (
     SELECT j.case_id, j.firing, j.at, a.model, a.provider, a.agent, a.cost, coalesce(a.cached, false) AS cached,
         CAST(a.usage ->> 'input_tokens' AS numeric) AS input_tokens,
         CAST(a.usage ->> 'output_tokens' AS numeric) AS output_tokens

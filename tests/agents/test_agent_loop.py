@@ -385,7 +385,9 @@ async def test_an_interceptor_sees_an_answer_before_anybody_does() -> None:
     book = Book()
     with pytest.raises(OutputHeld):
         await work(Dialogue("Ada did it."), Bench(), book=book, interceptors=[Guard(refuse=True)])
-    assert (book.steps, book.deltas) == ({}, [])
+    [(step, kept)] = book.steps.items()
+    assert step == "held:0" and kept["text"] == "" and "usage" in kept and "Ada" not in json.dumps(kept)
+    assert book.deltas == [], "it was paid for, and nobody heard it"
 
 
 async def test_a_conversation_that_grows_too_long_is_summarised_once() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import asyncpg
 import pytest
 
 from circuit.app import Circuit
+from circuit.definition import load_workflow
+from circuit.engine.calls import action_config, descriptor
 from circuit.engine.provenance import ExecutionRecord, FeedbackView, execution_key, found_record
 from circuit.errors import InvalidRequest, NotFound
 from circuit.ids import DEFAULT_TENANT, CaseKey
@@ -95,6 +99,15 @@ async def test_an_execution_keeps_what_it_used_and_what_was_said_of_it(database_
         await connection.execute("UPDATE circuit.feedback SET score = 5")
     assert refused.value.sqlstate == "CT001"
     await connection.close()
+
+
+def test_what_a_case_changes_of_an_agent_is_named() -> None:
+    """The hashes are those of the definition: without the names, they would tell of prompts that were not asked."""
+    workflow = load_workflow(WORKFLOW, "judged.yaml")
+    changes = {"llm_config": {"temperature": 0.0}, "cache": {"ttl": 60}}
+    row: Any = SimpleNamespace(parameters={"agents": {"judge": changes}})
+    told = descriptor(action_config(workflow, workflow.actions["judge"], row))
+    assert told["changed"] == ["cache", "llm_config"] and told["parameters"] == {"temperature": 0.0}
 
 
 def test_the_command_shows_and_rates(circuit: Command, database_url: str) -> None:

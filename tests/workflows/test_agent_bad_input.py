@@ -154,3 +154,4 @@ async def test_what_an_interceptor_holds_back_is_nowhere(database_url: str, tmp_
     assert any("*** did it." in row for row in stored)
     assert not any("Ada" in row or "Bob" in row for row in stored)
     assert any("output_held" in row for row in stored)
+    assert any("held:0" in row and "input_tokens" in row for row in stored), "it was paid for all the same"
