@@ -22,6 +22,9 @@ def costs(
     since: SinceOption = None,
     until: UntilOption = None,
     case: Annotated[str | None, typer.Option("--case", metavar="CASE", help="Only of this case.")] = None,
+    opened: Annotated[
+        bool, typer.Option("--opened", help="Beside --case also the cases that it opened, and those that they did.")
+    ] = False,
     workflow: Annotated[str | None, typer.Option("--workflow", metavar="ID", help="Only of this workflow.")] = None,
     agent: Annotated[str | None, typer.Option("--agent", metavar="ID", help="Only of this agent.")] = None,
     provider: Annotated[str | None, typer.Option("--provider", metavar="TYPE", help="Only of this provider.")] = None,
@@ -50,7 +53,7 @@ def costs(
         from circuit.engine.costs import CostFilter
 
         chosen = CostFilter(
-            instant_of(since, "--since"), instant_of(until, "--until"), case, workflow, agent, provider, model
+            instant_of(since, "--since"), instant_of(until, "--until"), case, opened, workflow, agent, provider, model
         )
         async with Circuit.open(worker=False, progress=terminal.note) as circuit:
             page = await circuit.engine.costs.page(circuit.principal, chosen, names, limit=limit, after=after)

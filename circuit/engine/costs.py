@@ -26,11 +26,13 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class CostFilter:
-    """Which answers count; what is None does not choose. Without `since` it is those of the last 30 days."""
+    """Which answers count; what is None does not choose. Without `since` it is those of the last 30 days, or all of the
+    case. `opened`: also of the cases that it opened, and so on."""
 
     since: datetime | None = None
     until: datetime | None = None
     case_id: str | None = None
+    opened: bool = False
     workflow_id: str | None = None
     agent_id: str | None = None
     provider: str | None = None
@@ -115,7 +117,9 @@ class Costs:
         case = None if given.case_id is None else parse_case_id(given.case_id)
         if given.case_id is not None and case is None:
             raise NotFound(f"there is no case {given.case_id!r}; an id of a case is a UUID")
-        named = Chosen(since, until, case, given.workflow_id, given.agent_id, given.provider, given.model)
+        if given.opened and case is None:
+            raise InvalidRequest("name the case whose opened cases count too")
+        named = Chosen(since, until, case, given.opened, given.workflow_id, given.agent_id, given.provider, given.model)
         # Of one case all of it counts, unless somebody wants a part.
         return replace(named, since=_EARLIEST) if case is not None and given.since is None else named
 

@@ -35,11 +35,13 @@ ANSWER_STEPS = ("answer:%", "summary:%", "held:%", "embedding:%", "ranking:%")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which answers count: those from `since` up to, and without, `until`, and what is named of the rest."""
+    """Which answers count: those from `since` up to, and without, `until`, and what is named of the rest. `opened`:
+    beside the case also those that it opened, and those that they did."""
 
     since: datetime
     until: datetime
     case: UUID | None = None
+    opened: bool = False
     workflow_id: str | None = None
     agent_id: str | None = None
     provider: str | None = None
@@ -64,7 +66,13 @@ _STEPS = " OR ".join(f"j.step LIKE '{step}'" for step in ANSWER_STEPS)
 # A case that was born after the period has no answers in it, so that its week is not looked at. The answers come first,
 # by their index on time: to go through all executions and look for theirs would take longer the more there are.
 _SUMS = f"""
-WITH answered AS MATERIALIZED (
+WITH RECURSIVE kin AS (
+    SELECT CAST(:case AS uuid) AS case_id
+    UNION ALL
+    SELECT c.case_id FROM kin k JOIN circuit."case" c ON c.tenant_id = :tenant AND c.parent_case = k.case_id
+    WHERE :opened
+),
+answered AS MATERIALIZED (
     SELECT j.case_id, j.firing, j.at, a.model, a.provider, a.agent, a.cost, coalesce(a.cached, false) AS cached,
         CAST(a.usage ->> 'input_tokens' AS numeric) AS input_tokens,
         CAST(a.usage ->> 'output_tokens' AS numeric) AS output_tokens
@@ -72,7 +80,7 @@ WITH answered AS MATERIALIZED (
     CROSS JOIN LATERAL json_to_record(j.value)
         AS a(model text, provider text, agent text, cost float8, cached bool, usage json)
     WHERE j.tenant_id = :tenant AND j.at >= :since AND j.at < :until AND j.case_id < :born AND ({_STEPS})
-        AND (CAST(:case AS uuid) IS NULL OR j.case_id = :case)
+        AND (CAST(:case AS uuid) IS NULL OR j.case_id IN (SELECT k.case_id FROM kin k))
 ),
 named AS (
     SELECT a.*, {", ".join(f"{told} AS of_{name}" for name, told in DIMENSIONS.items())}
@@ -116,6 +124,7 @@ async def sums(
         "until": chosen.until,
         "born": first_uuid7_at(chosen.until),
         "case": chosen.case,
+        "opened": chosen.opened,
         "workflow": chosen.workflow_id,
         "agent": chosen.agent_id,
         "provider": chosen.provider,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -222,6 +223,9 @@ async def test_a_case_that_another_one_opened_draws_on_the_budget_of_that_one(da
             return await plain.fetchval("SELECT message FROM circuit.incident")
 
         message = await eventually(refused, what="the child has spent what its parent had")
+        family = await running.costs.page(LOCAL, CostFilter(case_id=str(rich.case), opened=True), ("workflow",))
+        assert [(one.names["workflow"], one.calls, one.unpriced) for one in family.entries] == [("review", 2, 2)]
+        assert (await running.costs.page(LOCAL, CostFilter(case_id=str(rich.case)), ())).total.calls == 0
         assert message is not None and f"--case {poor.case} --calls" in message
         assert (await budget(database, BudgetKey.of_case(poor))).spent == Spend(1, 4, 0)
         # One that has its own draws on that, and on no other.
@@ -280,6 +284,11 @@ async def test_an_agent_draws_on_the_budgets_and_shows_its_cost(database: Databa
         endless = AGENT.replace("    llm_config: {max_tokens: 100}\n", "") + "budget: {tokens: 10000}\n"
         case = await until(running, await agents(running, endless), "attention")
         assert case.incidents[0].code == "budget_unbounded" and "max_tokens" in case.incidents[0].message
+        # Nor where money counts and no price is known: what is not known is not taken for nothing.
+        served = '{type: custom, model: our-own, base_url: "http://127.0.0.1:9"}'
+        unknown = re.sub(r"llm_provider: .*", f"llm_provider: {served}", AGENT)
+        case = await until(running, await agents(running, unknown + "budget: {usd: 5}\n"), "attention")
+        assert case.incidents[0].code == "budget_unbounded" and "llm_provider.price" in case.incidents[0].message
     await registry.aclose()
 
 

@@ -90,7 +90,7 @@ class CostQueries:
     @strawberry.field(
         description="What the answers of models cost, all that was recorded: also those of attempts that failed, and of"
         " agents that agents asked. Without `since` those of the last 30 days, or all of the case. The newest days come"
-        " first, and the dearest of each."
+        " first, and the dearest of each. `opened`: beside the case also those that it opened, and those that they did."
     )
     async def costs(
         self,
@@ -99,6 +99,7 @@ class CostQueries:
         since: datetime | None = None,
         until: datetime | None = None,
         case_id: str | None = None,
+        opened: bool = False,
         workflow_id: str | None = None,
         agent_id: str | None = None,
         provider: str | None = None,
@@ -110,6 +111,6 @@ class CostQueries:
         if costs is None:
             raise Conflict("this server shows no costs")
         names = [one.value for one in (_BY_WORKFLOW if by is None else by)]
-        chosen = CostFilter(since, until, case_id, workflow_id, agent_id, provider, model)
+        chosen = CostFilter(since, until, case_id, opened, workflow_id, agent_id, provider, model)
         found = await costs.page(info.context.principal, chosen, names, limit=page(first), after=after)
         return CostReport.of(found)
