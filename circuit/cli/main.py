@@ -31,6 +31,7 @@ from circuit.cli import (
     outbox,
     repair,
     run,
+    schedules,
     serve,
     simulation,
     subjects,
@@ -38,6 +39,7 @@ from circuit.cli import (
     top,
     travel,
     trial,
+    versions,
     workers,
     workflows,
 )
@@ -64,6 +66,7 @@ app.command("validate")(workflows.validate)
 app.command("load")(workflows.load)
 app.command("retire")(workflows.retire)
 app.command("unretire")(workflows.unretire)
+app.add_typer(versions.app, name="workflows")
 app.command("migrate")(migration.migrate)
 app.command("analyse")(analysis.analyse)
 app.command("draw")(drawing.draw)
@@ -78,6 +81,8 @@ app.command("fire")(cases.fire)
 app.command("signal")(cases.signal)
 app.command("send")(messages.send)
 app.command("messages")(messages.messages)
+app.command("schedules")(schedules.schedules)
+app.command("trigger")(schedules.trigger)
 app.command("tasks")(tasks.tasks)
 app.command("complete")(tasks.complete)
 app.command("retry")(cases.retry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from circuit.engine.asking import stored_object
 from circuit.engine.memory import Memory
 from circuit.errors import Conflict, InvalidRequest
 from circuit.net.binding import Binding, is_blocked
@@ -13,6 +14,13 @@ from circuit.net.structure import Transition
 
 KIND = "summon"
 MOST_RUNS = 100
+
+
+def wanted(place: str, agent: str | None, token: int | None) -> Mapping[str, Any]:
+    """The command: the agents of this place, or one of them, on all of its tokens, or on one. Raises
+    `InvalidRequest`."""
+    # What is stored is text that the database takes; the case says what it does not have.
+    return stored_object({"place": place, "agent": agent, "token": token}, "the command")
 
 
 def summon(memory: Memory, payload: Mapping[str, Any], run: Callable[[Binding], int | None]) -> dict[str, Any]:
@@ -25,8 +33,8 @@ def summon(memory: Memory, payload: Mapping[str, Any], run: Callable[[Binding], 
     if not isinstance(place, str) or place not in memory.net.places:
         raise InvalidRequest(f"workflow {memory.row.workflow_id} has no place {place!r}")
     agents = [one for one in memory.net.transitions.values() if one.refresh and one.inputs[0].place == place]
-    wanted = [one for one in agents if agent in (None, memory.workflow.actions[one.name].config.get("agent_id"))]
-    if not wanted:
+    chosen = [one for one in agents if agent in (None, memory.workflow.actions[one.name].config.get("agent_id"))]
+    if not chosen:
         raise InvalidRequest(f"no agent{'' if agent is None else f' {agent!r}'} runs on the tokens of {place}")
     reasons: list[str] = []
     begun: list[str] = []
@@ -36,7 +44,7 @@ def summon(memory: Memory, payload: Mapping[str, Any], run: Callable[[Binding], 
         if (why := _busy(memory, token)) is not None:
             reasons.append(why)
             continue
-        for transition in wanted:
+        for transition in chosen:
             binding = Binding(transition.name, (token,))
             if (why := _refusal(memory, transition, binding)) is not None:
                 reasons.append(why)

@@ -120,7 +120,7 @@ class WorkflowFollower:
         """Begin behind `after`, or where it is now. Raises `NotFound`, `InvalidCursor` and `StorageError`."""
         async with self._database.transaction(self.tenant) as connection:
             if not await following.known(connection, self.tenant, self._workflow_id):
-                raise NotFound(f"there is no workflow {self._workflow_id[:100]!r}; `circuit workflows` lists them")
+                raise NotFound(f"there is no workflow {self._workflow_id[:100]!r}; `circuit workflows list` has them")
             low = await following.mark(connection)
         if after is not None and not 0 <= low - after.number <= following.LONGEST_AGE:
             raise InvalidCursor(f"the mark {after} is none of this database, or too old: follow without one")

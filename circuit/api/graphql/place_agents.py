@@ -16,10 +16,9 @@ from circuit.api.graphql.paging import DEFAULT_PAGE, behind_name, page
 from circuit.api.graphql.scalars import as_json
 from circuit.api.graphql.workflow_input import PlaceAgentConfigInput, entry
 from circuit.api.graphql.workflows import Workflow, published_workflow
-from circuit.engine.asking import stored_object
 from circuit.engine.commands import DEFAULT_WAIT_SECONDS
 from circuit.engine.pages import PlaceAgentView
-from circuit.engine.summons import KIND
+from circuit.engine.summons import KIND, wanted
 from circuit.errors import InvalidRequest
 
 
@@ -129,16 +128,13 @@ class PlaceAgentMutations:
         token_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> CommandOutcome:
-        key = asked_case(info, case_id)
-        payload: dict[str, Any] = {"place": place_id, "agent": agent_id, "token": None}
+        key, token = asked_case(info, case_id), None
         if token_id is not None:
-            of, payload["token"] = numbered(info, token_id, "token")
+            of, token = numbered(info, token_id, "token")
             if of != key:
                 raise InvalidRequest("the token is of another case")
-        # What is stored is text that the database takes; a command says what its case does not have.
-        sent = stored_object(payload, "the command")
         outcome = await info.context.services.commands.ask(
-            key, KIND, sent, info.context.principal, idempotency_key, DEFAULT_WAIT_SECONDS
+            key, KIND, wanted(place_id, agent_id, token), info.context.principal, idempotency_key, DEFAULT_WAIT_SECONDS
         )
         return CommandOutcome.of(outcome)
 
