@@ -64,8 +64,10 @@ def _places(scene: Scene) -> None:
             report.add((*path, "ends_case"), message, "add terminal: true", key=True)
         tokens: list[Any] = place.get("tokens", [])
         _shared(scene, path, place)
-        if "capacity" in place and len(tokens) > place["capacity"]:
-            message = f"the place holds {place['capacity']} tokens at most, but {len(tokens)} lie in it from the start"
+        lying = len(tokens) + bool(place.get("initial"))
+        if "capacity" in place and lying > place["capacity"]:
+            own = ", with the one that the case is started with" if place.get("initial") else ""
+            message = f"the place holds {place['capacity']} tokens at most, but {lying} lie in it from the start{own}"
             report.add((*path, "capacity"), message, "raise capacity, or remove tokens")
         _tokens(scene, name, place, tokens)
     written: Any = report.tree.root.value.get("places")

@@ -134,8 +134,8 @@ def _definition(workflow: Workflow, transition: str) -> Any:
     """All that a version says of a transition and its action, or None where it says nothing of it."""
     document = workflow.document
     place_agents = dict(zip(names(document.get("place_agents") or ()), document.get("place_agents") or (), strict=True))
-    # A transition from any of several places stands for variants, `label@place`.
-    named = [transition, transition.partition("@")[0]]
+    # A transition from any of several places stands for variants, `label@place`; what undoes it is `label~undo`.
+    named = [transition, transition.partition("@")[0], transition.partition("~")[0]]
     said = place_agents.get(transition)
     for name in named:
         said = said if said is not None else document.get("transitions", {}).get(name)

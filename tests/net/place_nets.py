@@ -11,11 +11,11 @@ from circuit.net.analysis.place_net import PlaceNet, Step, arcs
 class Ticks:
     """Seconds that pass with each look."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, tick: float = 1e-6) -> None:
+        self.seconds, self.tick = 0.0, tick
 
     def __call__(self) -> float:
-        self.seconds += 1e-6
+        self.seconds += self.tick
         return self.seconds
 
 

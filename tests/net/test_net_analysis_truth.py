@@ -6,14 +6,16 @@ import pytest
 import reference_place_net as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from place_nets import any_nets, limits, process_nets
+from place_nets import Ticks, any_nets, limits, process_nets
 
 from circuit.net.analysis.exploration import explore
+from circuit.net.analysis.limits import Limits
 from circuit.net.analysis.place_net import PlaceNet, Step
 from circuit.net.analysis.proofs import BEHAVIOURAL, analyse
 from circuit.net.analysis.rank_theorem import sound_by_rank
 from circuit.net.analysis.reduction import reduce_net
 from circuit.net.analysis.verdict import Answer, Verdict
+from circuit.net.analysis.walk import walk_firing, walk_to_dead
 
 MANY = settings(max_examples=200, deadline=None, database=None)
 SOME = settings(max_examples=100, deadline=None, database=None)
@@ -143,3 +145,14 @@ def test_a_limit_makes_verdicts_unknown_with_the_reason(states: int) -> None:
     for verdict in found.values():
         assert verdict.unknown
         assert "limit" in verdict.reason
+
+
+def test_no_walk_goes_on_beyond_the_time_that_is_given() -> None:
+    steps = (Step("go", ((0, 1),), ((1, 1),)), Step("back", ((1, 1),), ((0, 1),)))
+    net = PlaceNet("cycle", ("p", "q"), steps, (1, 0))
+    over, left = Limits(Ticks(), seconds=0.0), Limits(Ticks(0.1), seconds=1.0)
+    assert walk_firing(net, over.meter()) == set()
+    assert walk_firing(net, left.meter()) == {0, 1}
+    clock = Ticks(0.1)
+    assert walk_to_dead(net, lambda _: True, Limits(clock, seconds=1.0).meter()) is None
+    assert clock.seconds < 10.0, "each step looks at the clock; without it there would be 90,000 of them"

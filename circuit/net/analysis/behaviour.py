@@ -122,7 +122,7 @@ class Behaviour:
         graph = self.graph
         fired, method = set(graph.labels), _EXPLORED
         if not graph.complete and len(fired) < len(self.net.steps):
-            fired |= walk_firing(self.net)
+            fired |= walk_firing(self.net, self.limits.meter(seconds=self.limits.seconds / 8))
         if not graph.complete and len(fired) < len(self.net.steps):
             cover = self.cover
             if cover is not None:

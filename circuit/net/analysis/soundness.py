@@ -33,7 +33,8 @@ def soundness(net: PlaceNet, limits: Limits) -> Verdict:
     if not graph.complete and graph.pump is None:
         if sound_by_rank(net):
             return proven("rank theorem of free-choice nets")
-        met = walk_to_dead(reduced.net, lambda marking: not reduced.net.is_final(marking))
+        meter = limits.meter(seconds=limits.seconds / 8)
+        met = walk_to_dead(reduced.net, lambda marking: not reduced.net.is_final(marking), meter)
         if met is not None:
             return _lost(net, reduced.lift(met), "structural reduction and random walks")
         stuck = dead_markings(
