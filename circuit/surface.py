@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from circuit.errors import (
+    AgentNotAllowed,
     Conflict,
     DatabaseMisconfigured,
     DatabaseUnreachable,
@@ -45,6 +46,7 @@ _SURFACES: dict[str, Surface] = {
     Conflict.code: Surface(409, 4409, 2),
     Unauthenticated.code: Surface(401, 4401, 2),
     Forbidden.code: Surface(403, 4403, 2),
+    AgentNotAllowed.code: Surface(403, 4403, 2),
     TooManyRequests.code: Surface(429, 4429, 1),
     TokenRefused.code: Surface(422, 4422, 2),
     PayloadTooLarge.code: Surface(413, 1009, 2),

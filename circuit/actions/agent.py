@@ -7,9 +7,10 @@ and `occurrence`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, cast
@@ -35,6 +36,9 @@ from circuit.spend import Spend
 from circuit.value import dataclass
 
 KIND = "agent"
+
+Permit = Callable[[int, str, str], Awaitable[None]]
+"""Raises where, in a tenant, the workflow may not use the agent."""
 
 
 class CallJournal:
@@ -79,8 +83,8 @@ class CallJournal:
 
 class AgentAction:
     """Runs agents. `answers` gives what the agents of a tenant share of earlier answers, `memories` what their
-    conversations remember. `fault` is called at `before_answer`, `after_answer`, `after_journal` and `after_tool`, for
-    crash tests."""
+    conversations remember; `permit` says whether a workflow may use an agent. `fault` is called at `before_answer`,
+    `after_answer`, `after_journal` and `after_tool`, for crash tests."""
 
     def __init__(
         self,
@@ -90,6 +94,7 @@ class AgentAction:
         interceptors: Sequence[Interceptor] = (),
         answers: Callable[[int], AnswerStore] | None = None,
         memories: Memories | None = None,
+        permit: Permit | None = None,
         fault: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._registry = registry
@@ -97,6 +102,7 @@ class AgentAction:
         self._interceptors = interceptors
         self._answers = answers
         self._memories = memories
+        self._permit = permit
         self._fault = fault
 
     async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
@@ -145,7 +151,10 @@ class AgentAction:
 
     async def run(self, run: AgentRun, call: ActionCall, journal: CallJournal) -> AgentResult:
         """Perform `run`, which is of the agent of `call`."""
-        return await self.work(run, call.config, journal, str(call.key.case), self._store(call.key.tenant))
+        tenant, permit = call.key.tenant, None
+        if self._permit is not None:
+            permit = partial(self._permit, tenant, call.workflow_id)
+        return await self.work(run, call.config, journal, str(call.key.case), self._store(tenant), permit)
 
     async def work(
         self,
@@ -154,11 +163,13 @@ class AgentAction:
         journal: Journal,
         case: str,
         answers: AnswerStore | None = None,
+        permit: Callable[[str], Awaitable[None]] | None = None,
     ) -> AgentResult:
-        """Perform `run`, which is of the agent of this configuration, as if in `case`."""
+        """Perform `run`, which is of the agent of this configuration, as if in `case`. `permit` is asked before each
+        agent begins, and raises where it may not."""
         agent: Mapping[str, Any] = config["agent"]
         spec: Mapping[str, Any] = config.get("provider") or agent["provider"]
-        scene = _Scene(case, config.get("colleagues") or {}, answers)
+        scene = _Scene(case, config.get("colleagues") or {}, answers, permit)
         return await self._run(run, agent, spec, journal, scene, ())
 
     async def _run(
@@ -199,6 +210,8 @@ class AgentAction:
         askers: tuple[str, ...],
     ) -> AgentResult:
         """The part of a run that `agent` does itself."""
+        if scene.permit is not None:
+            await scene.permit(str(agent["id"]))
         tools = await self._toolbox.tools(agent, scene.case)
         asking = (*askers, str(agent["id"]))
 
@@ -235,11 +248,13 @@ class AgentAction:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What all agents of one execution have in common: their case, each other, and the tenant's earlier answers."""
+    """What all agents of one execution have in common: their case, each other, the tenant's earlier answers, and who
+    says whether their workflow may use them."""
 
     case: str
     colleagues: Mapping[str, Any]
     answers: AnswerStore | None
+    permit: Callable[[str], Awaitable[None]] | None = None
 
 
 def prompt_texts(agent: Mapping[str, Any]) -> PromptTexts:

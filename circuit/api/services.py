@@ -16,6 +16,7 @@ from circuit.engine.conversations import Conversations
 from circuit.engine.costs import Costs
 from circuit.engine.feedback import FeedbackLog
 from circuit.engine.fleet import Fleet
+from circuit.engine.grants import Grants
 from circuit.engine.inbox import Inbox
 from circuit.engine.ledger import Ledger
 from circuit.engine.limits import ExecutionLimits
@@ -81,4 +82,5 @@ class Services:
     refusals: Refusals | None = None
     tracer: Tracer | None = None
     subjects: Subjects | None = None
+    grants: Grants | None = None
     held_models: Callable[[], Awaitable[Sequence[HeldModel]]] | None = None

@@ -172,7 +172,7 @@ class Circuit:
             ids, versions = SystemIds(clock), Versions()
             children = Children(database, versions, ids)
             performing = performers(
-                chosen, registry, functions, tools, database, children, fault or no_fault, interceptors, stack
+                chosen, registry, functions, tools, database, clock, children, fault or no_fault, interceptors, stack
             )
             engine = Engine(
                 database,

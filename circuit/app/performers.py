@@ -25,12 +25,14 @@ from circuit.actions.subworkflow import KIND as SUBWORKFLOW
 from circuit.actions.subworkflow import SubworkflowAction
 from circuit.actions.tools import Toolbox
 from circuit.agents.interceptor import Interceptor
+from circuit.clock import Clock
 from circuit.egress import Egress
 from circuit.engine.action import Action
 from circuit.engine.answers import Answers
 from circuit.engine.children import Children
 from circuit.engine.conversations import Memory
 from circuit.engine.execution import FaultHook
+from circuit.engine.grants import Permits
 from circuit.http import Http, Timeouts
 from circuit.providers.registry import ProviderRegistry
 from circuit.settings import Settings
@@ -49,6 +51,7 @@ def performers(
     functions: Mapping[str, Function],
     tools: Sequence[Callable[..., Any]],
     database: Database,
+    clock: Clock,
     children: Children,
     fault: FaultHook,
     interceptors: Sequence[Interceptor],
@@ -66,6 +69,7 @@ def performers(
         toolbox=toolbox,
         answers=partial(Answers, database),
         memories=partial(Memory, database),
+        permit=Permits(database, clock.monotonic).check,
         fault=fault,
         interceptors=interceptors,
     )

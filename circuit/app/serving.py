@@ -93,6 +93,7 @@ async def serve(
         refusals=refusals,
         tracer=circuit.tracer,
         subjects=circuit.subjects,
+        grants=circuit.engine.grants,
     )
     if probes:
         application = create_probes(services)

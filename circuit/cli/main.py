@@ -9,7 +9,6 @@ import typer
 
 from circuit.cli import (
     access,
-    agents,
     analysis,
     archive,
     audit,
@@ -22,6 +21,7 @@ from circuit.cli import (
     drawing,
     executions,
     feedback,
+    grants,
     incidents,
     ledger,
     limits,
@@ -92,7 +92,7 @@ app.command("fsck")(audit.fsck)
 app.command("serve")(serve.serve)
 app.command("worker")(serve.worker)
 app.command("chat")(chat.chat)
-app.add_typer(agents.agents_app, name="agents")
+app.add_typer(grants.agents_app, name="agents")
 app.add_typer(trial.tools_app, name="tools")
 app.add_typer(models.app, name="models")
 app.add_typer(incidents.app, name="incidents")

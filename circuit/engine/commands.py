@@ -30,6 +30,7 @@ from circuit.engine.asking import (
 )
 from circuit.engine.children import check_calls
 from circuit.engine.conversations import take_along
+from circuit.engine.grants import check_agents
 from circuit.engine.modification import Modification
 from circuit.engine.opening import TokenInput as TokenInput
 from circuit.engine.opening import open_case, traced
@@ -137,6 +138,7 @@ class Commands:
         principal.require(Permission.EDIT)
         async with self._database.transaction(principal.tenant) as connection:
             await check_calls(connection, principal.tenant, workflow)
+            await check_agents(connection, principal.tenant, workflow)
             new = await workflows.publish(connection, principal.tenant, workflow, principal.subject)
             await ledger.note(connection, principal, "workflow.publish", workflow.id, hash=workflow.hash)
         return Published(workflow.id, workflow.hash, new)

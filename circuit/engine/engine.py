@@ -24,6 +24,7 @@ from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.feedback import FeedbackLog
 from circuit.engine.figures import figures, worker_figures
 from circuit.engine.fleet import Fleet
+from circuit.engine.grants import Grants
 from circuit.engine.inbox import Inbox
 from circuit.engine.keys import Keys
 from circuit.engine.ledger import Ledger
@@ -111,6 +112,7 @@ class Engine:
         self.costs = Costs(database, self.now)
         self.feedback = FeedbackLog(database)
         self.limits = ExecutionLimits(database)
+        self.grants = Grants(database)
         # Who stays looks after the database too; a command that works on its own cases does not.
         self.keeper = None if only is not None else Keeper(database, self.now, policy or Policy(), archive)
         self.worker: Worker | None = None

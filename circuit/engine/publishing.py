@@ -16,6 +16,7 @@ from circuit.definition.workflow import AgentDefinition, Workflow
 from circuit.definition.written import as_lines, written
 from circuit.engine import roster
 from circuit.engine.commands import Published, check_idempotency_key
+from circuit.engine.grants import check_agents
 from circuit.errors import Conflict, NotFound
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
 from circuit.security.permissions import Permission
@@ -56,6 +57,7 @@ class Publishing:
         # As if its file were loaded: what its agents and its places say counts again too.
         workflow = await asyncio.to_thread(compile_document, wanted.document)
         async with self._database.transaction(principal.tenant) as connection:
+            await check_agents(connection, principal.tenant, workflow)
             await workflows.publish(connection, principal.tenant, workflow, principal.subject)
             await ledger.note(connection, principal, "workflow.publish", workflow.id, hash=workflow.hash)
         return True
@@ -147,6 +149,7 @@ class Publishing:
                 return Published(before.id, before.hash, False)
             if current is not None and await publications.lock(connection, tenant, workflow.id) != current:
                 raise Conflict(f"workflow {workflow.id} was published anew meanwhile: ask again")
+            await check_agents(connection, tenant, workflow)
             new = await workflows.publish(connection, tenant, workflow, principal.subject)
             await ledger.note(connection, principal, "workflow.publish", workflow.id, hash=workflow.hash)
             await self._keep(connection, tenant, key, Publication(request, workflow.id, workflow.hash))

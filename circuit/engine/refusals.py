@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from circuit.errors import CircuitError, Forbidden, StorageError, TooManyRequests, Unauthenticated
+from circuit.errors import AgentNotAllowed, CircuitError, Forbidden, StorageError, TooManyRequests, Unauthenticated
 from circuit.ids import DEPLOYMENT
 from circuit.security.origin import coming_from
 from circuit.security.principal import Principal
@@ -60,7 +60,7 @@ class Refusals:
 
     async def note(self, error: CircuitError, principal: Principal | None, target: str, address: str) -> None:
         """Write down that `target` was refused with `error`, if it is an error of who may do what."""
-        if not isinstance(error, Forbidden | TooManyRequests | Unauthenticated):
+        if not isinstance(error, AgentNotAllowed | Forbidden | TooManyRequests | Unauthenticated):
             return
         await self.settle()
         login = principal is None and not isinstance(error, Forbidden)

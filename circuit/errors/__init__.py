@@ -29,6 +29,7 @@
     │   ├── UnexpectedStatus       unexpected_status
     │   ├── BudgetExhausted        budget_exhausted
     │   ├── BudgetUnbounded        budget_unbounded
+    │   ├── AgentNotAllowed        agent_not_allowed
     │   └── ActionFailed           action_failed
     ├── ProviderError              a model provider, or its set-up
     │   ├── ProviderMisconfigured  provider_misconfigured
@@ -80,6 +81,7 @@ A message says what is wrong, with which thing, and what to do. No message holds
 
 from circuit.errors.firings import (
     ActionFailed,
+    AgentNotAllowed,
     BudgetExhausted,
     BudgetUnbounded,
     Cancelled,
@@ -164,6 +166,7 @@ from circuit.errors.stores import (
 __all__ = [
     "ActionFailed",
     "AgentError",
+    "AgentNotAllowed",
     "ArchiveDamaged",
     "ArtefactLost",
     "AuthenticationRefused",

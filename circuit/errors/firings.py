@@ -112,6 +112,12 @@ class BudgetUnbounded(FiringError):
     code = "budget_unbounded"
 
 
+class AgentNotAllowed(FiringError):
+    """A workflow may not use an agent, by the rules that its administrators have set."""
+
+    code = "agent_not_allowed"
+
+
 class ActionFailed(FiringError):
     """An action raised something that is not one of these errors."""
 

@@ -204,7 +204,7 @@ def _names(case: str, number: str, workflow: str, version: str) -> list[dict[str
     named = {
         "caseId": case, "workflowId": workflow, "tokenId": number, "executionId": number, "taskId": number,
         "agentId": "clerk", "placeId": "asked", "transition": "check", "hash": version, "yaml": "x: [",
-        "source": "s", "status": "", "search": case,
+        "source": "s", "status": "", "search": case, "completeWhen": "true",
     }  # fmt: skip
     return [{**named, "": one} for one in (case, number, workflow)]
 

@@ -17,6 +17,7 @@ from circuit.api.graphql.conversations import ConversationMutations, Conversatio
 from circuit.api.graphql.costs import CostQueries
 from circuit.api.graphql.executions import ExecutionMutations, ExecutionQueries
 from circuit.api.graphql.following import FollowingSubscriptions
+from circuit.api.graphql.grants import GrantMutations, GrantQueries
 from circuit.api.graphql.history import HistorySubscriptions
 from circuit.api.graphql.incidents import IncidentMutations, IncidentQueries
 from circuit.api.graphql.limits import LimitMutations, LimitQueries
@@ -40,6 +41,7 @@ from circuit.api.graphql.workflows import WorkflowMutations, WorkflowQueries
 class Query(
     WorkflowQueries,
     AgentQueries,
+    GrantQueries,
     ProviderQueries,
     PlaceAgentQueries,
     CaseQueries,
@@ -67,6 +69,7 @@ class Query(
 class Mutation(
     WorkflowMutations,
     AgentMutations,
+    GrantMutations,
     PlaceAgentMutations,
     CaseMutations,
     TokenMutations,

@@ -22,7 +22,7 @@ and their pages are half filled, so that updates stay heap-only. All else is ins
 
 from __future__ import annotations
 
-from circuit.storage.tables.agents import cached_answer, conversation, message
+from circuit.storage.tables.agents import agent_grant, cached_answer, conversation, message
 from circuit.storage.tables.budgets import budget, charge
 from circuit.storage.tables.cases import (
     artefact,
@@ -98,6 +98,7 @@ __all__ = [
     "Instant",
     "Verbatim",
     "agent",
+    "agent_grant",
     "agent_version",
     "api_key",
     "archive_week",

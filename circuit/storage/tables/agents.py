@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, Integer, LargeBinary, PrimaryKeyConstraint, Table, Text, Uuid, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
 
 from circuit.storage.tables.names import Instant, Verbatim, metadata
 
@@ -17,6 +28,20 @@ cached_answer = Table(
     Column("expires_at", Instant, nullable=False),
     PrimaryKeyConstraint("tenant_id", "digest"),
     Index("cached_answer_expired", "expires_at"),
+)
+
+# Which workflows may use an agent: `effect` is `allow` or `deny`.
+agent_grant = Table(
+    "agent_grant",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("pattern", Text, nullable=False),
+    Column("effect", Text, nullable=False),
+    Column("set_at", Instant, nullable=False, server_default=text("now()")),
+    Column("set_by", Text, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "agent_id", "pattern"),
+    CheckConstraint("effect IN ('allow', 'deny')", name="agent_grant_effect"),
 )
 
 # What an agent and those whom it answers said to one another. Of a case and perhaps of one of its tokens, or a fork
