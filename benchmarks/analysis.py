@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
-from benchmarks.firings import Row
+from benchmarks.results import Row
 from circuit.net.analysis import compiled
 from circuit.net.analysis.exploration import explore
 from circuit.net.analysis.limits import Limits

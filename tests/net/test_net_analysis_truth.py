@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from place_nets import Ticks, any_nets, limits, process_nets
 
+from benchmarks.analysis import process_net
 from circuit.net.analysis.exploration import explore
 from circuit.net.analysis.limits import Limits
 from circuit.net.analysis.place_net import PlaceNet, Step
@@ -156,3 +157,9 @@ def test_no_walk_goes_on_beyond_the_time_that_is_given() -> None:
     clock = Ticks(0.1)
     assert walk_to_dead(net, lambda _: True, Limits(clock, seconds=1.0).meter()) is None
     assert clock.seconds < 10.0, "each step looks at the clock; without it there would be 90,000 of them"
+
+
+def test_the_nets_that_the_benchmark_times_are_decided() -> None:
+    for seed in range(20):
+        assert analyse(process_net(seed, spoilt=False), limits(), ["soundness"]).verdicts["soundness"].proven
+        assert not analyse(process_net(seed, spoilt=True), limits(), ["soundness"]).verdicts["soundness"].unknown
