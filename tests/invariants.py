@@ -223,6 +223,40 @@ async def i3_no_loss(connection: Connection) -> list[str]:
     return faults
 
 
+async def i3_artefacts(connection: Connection) -> list[str]:
+    """Every reference resolves, to what its hash says, and what it refers to is kept for its case."""
+    payloads = " UNION ALL ".join(
+        f"SELECT tenant_id, case_id, '{table}.{column}' AS source, {column}::json AS payload FROM circuit.{table}"
+        f" WHERE {column}::text LIKE '%$artefacts%'"
+        for table, column in (
+            ("token", "data"), ("token", "metadata"), ("history", "body"), ("firing", "request"), ("firing", "awaits"),
+            ("journal", "value"),
+        )
+    )  # fmt: skip
+    faults = await _found(
+        connection,
+        "I3: {source} of case {case_id} refers to the artefact {hash}, which is not there or not kept for it",
+        f"""
+        SELECT p.case_id, p.source, r.entry->>0 AS hash
+        FROM ({payloads}) p CROSS JOIN LATERAL json_array_elements(
+            CASE json_typeof(p.payload->'$artefacts')
+                WHEN 'array' THEN p.payload->'$artefacts' WHEN 'object' THEN p.payload->'$artefacts'->'in' ELSE '[]'
+            END
+        ) AS r(entry)
+        WHERE NOT EXISTS (
+            SELECT FROM circuit.artefact a JOIN circuit.artefact_use u ON u.tenant_id = a.tenant_id AND u.hash = a.hash
+            WHERE a.tenant_id = p.tenant_id AND u.case_id = p.case_id AND a.hash = r.entry->>0
+        )
+        """,
+    )
+    faults += await _found(
+        connection,
+        "I3: the artefact {hash} is not what its hash says",
+        "SELECT hash FROM circuit.artefact WHERE hash <> encode(sha256(convert_to(content::text, 'UTF8')), 'hex')",
+    )
+    return faults
+
+
 async def i5_streams(connection: Connection) -> list[str]:
     """Per execution and start the stored frames are 1..n; an ended execution has one terminal frame, the last one."""
     faults = await _found(
@@ -303,6 +337,7 @@ CHECKS: tuple[Check, ...] = (
     i2_single_commit,
     figures.i2_fenced,
     i3_no_loss,
+    i3_artefacts,
     i5_streams,
     i6_terminality,
     figures.i7_counters,

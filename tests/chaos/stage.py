@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
+from zlib import crc32
 
 import asyncpg
 import psutil
@@ -55,6 +56,9 @@ FAULTS_OF_PROVIDERS = {
     "doubled_chunk": 0.02,
     "slow_first_chunk": 0.002,
 }
+
+LARGE = {"document": "A document that many cases have. " * 400}
+"""What some of the cases carry, by their keys: an artefact."""
 
 T = TypeVar("T")
 
@@ -151,7 +155,7 @@ class Stage:
         """Start a case, again and again until it is certain that it started. The key makes it one case."""
 
         async def start() -> str:
-            token = TokenInput({"key": key})
+            token = TokenInput({"key": key, **(LARGE if crc32(key.encode()) % 3 == 0 else {})})
             return str(await self.client.commands.start_case(workflow, token, principal=LOCAL, key=key))
 
         case = await self.insisting(start)

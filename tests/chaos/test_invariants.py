@@ -29,13 +29,15 @@ transitions:
   leave: {from_places: waiting, to_place: end, trigger: {type: manual}}
 """
 
+LARGE = "a word or two " * 1_000
+
 
 @pytest.fixture
 async def plain(database_url: str, tmp_path: Path) -> AsyncIterator[Any]:
     """A connection past all triggers, to a database with one case that has ended and one that waits."""
     async with Circuit.open(database_url) as circuit:
         workflow = await circuit.load(WORKFLOW)
-        ids = [await circuit.start(workflow.id, data) for data in ({}, {"stay": True})]
+        ids = [await circuit.start(workflow.id, data) for data in ({}, {"stay": True, "document": LARGE})]
         views = await asyncio.gather(*(circuit.wait(case) for case in ids))
         assert [view.status for view in views] == ["completed", "waiting"]
     await invariants.check(database_url)
@@ -112,6 +114,13 @@ async def plain(database_url: str, tmp_path: Path) -> AsyncIterator[Any]:
             " FROM circuit.\"case\" WHERE status = 'waiting'",
             "I4: the command",
             id="asked and not answered",
+        ),
+        pytest.param("DELETE FROM circuit.artefact", "I3: token.data", id="a large value is gone"),
+        pytest.param("DELETE FROM circuit.artefact_use", "I3: history.body", id="a large value that nobody keeps"),
+        pytest.param(
+            "UPDATE circuit.artefact SET content = to_json(content #>> '{}' || '!')",
+            "I3: the artefact",
+            id="a large value that is another",
         ),
         pytest.param('UPDATE circuit."case" SET next_firing = 1', "I7: case", id="a number that would come again"),
         pytest.param("UPDATE circuit.firing SET start = 5", "I7: firing", id="starts that nobody saw"),

@@ -283,6 +283,18 @@ async def test_a_journal_alone_raises_its_case(
     await writer.write(LogWrite(key, [JournalRow(1, 1, "text", LARGE)]))
     assert await needs(conn, key) == {"features": ["artefacts"]}
     assert list((await stored(conn)).values()) == [LARGE]
+    # Beside a step of its case, in one batch, whichever of them is large; and what had announced the case goes along.
+    for before, after in ((LARGE, 1), (1, LARGE)):
+        key = await owned(database, conn, able)
+        async with database.transaction(key.tenant) as tenant:
+            await commands.make_ready(tenant, key)
+        log = writer.write(LogWrite(key, [JournalRow(1, 1, "value", before)]))
+        await asyncio.gather(log, writer.write(moved(key, {"value": after})))
+        query = "SELECT bucket FROM circuit.ready WHERE case_id = $1"
+        assert await conn.fetchval(query, key.case) == await bucket(conn, key) != 0
+        [state] = await cases.load(conn, [key])
+        assert state.tokens[0][0].data == {"value": after}
+        assert await cases.recorded(conn, key, 1, 1) == {"value": before}
 
 
 async def test_nothing_is_put_aside_while_a_worker_lives_that_takes_every_case(

@@ -182,6 +182,6 @@ async def test_every_table_has_row_security_and_both_policies(owner: asyncpg.Con
     for row in rows:
         closed = row["relname"].startswith("worker") or row["relname"] == "bucket"
         expected = ["engine"] if closed else ["engine", "tenant"]
-        if row["relname"] in ("case", "token", "history", "command", "ready"):
+        if row["relname"] in ("case", "token", "history", "command", "ready", "artefact", "artefact_use"):
             expected.append("tenant_insert")
         assert row["relrowsecurity"] and row["policies"] == expected, row["relname"]
