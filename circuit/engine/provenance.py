@@ -12,11 +12,10 @@ from typing import Any, cast
 from circuit.engine.views import ExecutionView, instant
 from circuit.errors import InvalidRequest, NotFound
 from circuit.ids import CaseKey, parse_numbered
-from circuit.storage.costs import ANSWER_STEPS
 from circuit.storage.feedback import FeedbackRow
+from circuit.storage.records import ANSWERS
 
 LONGEST_COMMENT = 10_000
-ANSWERS = tuple(step.removesuffix("%") for step in ANSWER_STEPS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from circuit.net.selection import FAN_OUT
+from circuit.storage.records import ANSWERS
 
 ERASED = "$erased"
 """The only key of what stands for an erased value."""
@@ -23,6 +24,8 @@ _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _TEXT = re.compile(r"\[erased sha256:[0-9a-f]{64}\]")
 _ENVELOPE = ("executionId", "eventType", "attempt", "sequence", "timestamp", "cursor")
 """What of a frame is no payload."""
+_ACCOUNT = ("agent", "provider", "asked", "model", "cost", "cached", "finish", "at")
+"""What of an answer says who was asked, and what that cost."""
 _MARKS = frozenset({"id", "size", "index"})
 _GROUP = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
@@ -87,7 +90,17 @@ def _firing(row: Row) -> dict[str, Any]:
 
 
 def _journal(row: Row) -> dict[str, Any]:
-    return {"value": tombstone(row["value"])}
+    value = row["value"]
+    if not row.get("step", "").startswith(ANSWERS) or not isinstance(value, dict):
+        return {"value": tombstone(value)}
+    answer = cast("dict[str, Any]", value)
+    if is_erased({ERASED: answer.get(ERASED)}):
+        return {}
+    # What it cost is still counted.
+    kept = {name: answer[name] for name in _ACCOUNT if isinstance(answer.get(name), str | int | float)}
+    usage: Any = answer.get("usage")
+    counts = {name: count for name, count in usage.items() if isinstance(count, int)} if isinstance(usage, dict) else {}
+    return {"value": {**kept, "usage": counts, **tombstone(answer)}}
 
 
 def _execution(row: Row) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import first_uuid7_at
+from circuit.storage.records import ANSWERS
 
 DIMENSIONS: Mapping[str, str] = {
     "day": "to_char(a.at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
@@ -28,9 +29,6 @@ DIMENSIONS: Mapping[str, str] = {
     "model": "coalesce(a.model, '')",
 }
 """What answers are told apart by. The day is that of the answer, in UTC."""
-
-ANSWER_STEPS = ("answer:%", "summary:%", "held:%", "embedding:%", "ranking:%")
-"""The names of steps that are answers of models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class Cost:
     unpriced: int
 
 
-_STEPS = " OR ".join(f"j.step LIKE '{step}'" for step in ANSWER_STEPS)
+_STEPS = " OR ".join(f"j.step LIKE '{begin}%'" for begin in ANSWERS)
 # A case that was born after the period has no answers in it, so that its week is not looked at. The answers come first,
 # by their index on time: to go through all executions and look for theirs would take longer the more there are.
 _SUMS = f"""

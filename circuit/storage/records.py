@@ -143,6 +143,8 @@ class ExecutionRow:
     error: Mapping[str, Any] | None = None
 
 
+ANSWERS = ("answer:", "summary:", "held:", "embedding:", "ranking:")
+"""How the names of journalled steps begin that are answers of models."""
 ALL_ATTEMPTS = 0
 """The attempt of the journal's rows that count in every attempt of their firing."""
 

@@ -336,7 +336,10 @@ def test_no_row_shows_what_was_erased_and_twice_is_once(data: st.DataObject) -> 
             | st.builds(lambda why: {"kind": "case_ended", "body": {"status": "cancelled", "reason": why}}, TEXT)
         ),
         "firing": {"request": draw(OBJECT), "error": draw(error), "awaits": draw(st.none() | OBJECT)},
-        "journal": {"value": draw(JSON)},
+        "journal": {
+            "step": draw(st.sampled_from(["answer:0", "tool:answer:0"])),
+            "value": draw(JSON | st.fixed_dictionaries({"text": TEXT, "usage": JSON, "cost": st.just(0.5)})),
+        },
         "execution": {"error": draw(error)},
         "stream_event": {"frame": json.dumps({"executionId": "e", **draw(OBJECT)})},
         "command": {"payload": draw(OBJECT), "result": draw(st.none() | OBJECT)},
@@ -350,6 +353,18 @@ def test_no_row_shows_what_was_erased_and_twice_is_once(data: st.DataObject) -> 
         left = {**row, **erased_row(table, row)}
         assert SECRET not in json.dumps(left), table
         assert erased_row(table, left) == {}, table
+
+
+def test_what_an_erased_answer_cost_is_still_counted() -> None:
+    answer = {
+        "text": SECRET,
+        "model": "m",
+        "usage": {"input_tokens": 3, "note": SECRET},
+        "cost": 0.5,
+        "parts": [SECRET],
+    }
+    left = erased_row("journal", {"step": "answer:0", "value": answer})["value"]
+    assert left == {"model": "m", "cost": 0.5, "usage": {"input_tokens": 3}, **tombstone(answer)}
 
 
 @given(JSON.filter(lambda value: not is_erased(value)))
