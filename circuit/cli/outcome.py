@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from circuit.cli.terminal import Terminal, clean, compact, one_line
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
-    from circuit.engine.views import CaseView, CaseWhy
+    from circuit.engine.views import CaseView, CaseWhy, TokenView
 
 _STATUS_CODES = {"completed": 0, "failed": 1, "cancelled": 1, "attention": 1, "stuck": 3, "waiting": 3, "running": 3}
 _TOKEN_WIDTH = 160
+_MOST_SHOWN = 100
 
 
 def run_status(status: str) -> int:
@@ -45,17 +47,29 @@ def marking_text(view: CaseView) -> str:
 
 
 def print_tokens(view: CaseView, terminal: Terminal, *, width: int = 0) -> None:
-    """The tokens of a case as a table, their data cut to `width` characters, or to what fits on a line."""
+    """The tokens of a case as a table, their data cut to `width` characters, or to what fits on a line; of very many
+    the first ones of each place."""
     if not view.tokens:
         return
     width = width or max(40, min(_TOKEN_WIDTH, terminal.width - 40))
+    seen: Counter[str] = Counter()
+    shown: list[TokenView] = []
+    for token in view.tokens:
+        seen[token.place] += 1
+        if seen[token.place] <= _MOST_SHOWN:
+            shown.append(token)
     terminal.table(
         ("place", "token", "data", "metadata"),
         [
             (token.place, token.id.rpartition(".")[2], compact(token.data, width), compact(token.metadata, width // 2))
-            for token in view.tokens
+            for token in shown
         ],
     )
+    for place, times in seen.items():
+        if times > _MOST_SHOWN:
+            terminal.line(
+                one_line(f"{times - _MOST_SHOWN:,} tokens more in {place}: circuit show {view.case_id} --json")
+            )
 
 
 def print_why(why: CaseWhy, terminal: Terminal) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # Direction overrides make a line read as something that it is not.
+_WIDEST = 200
+"""A column of plain text is not filled up beyond this."""
 _DIRECTION = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
@@ -151,6 +153,7 @@ class Terminal:
                 table.add_row(*(Text(cell, overflow="fold") for cell in row))
             self.console().print(table)
             return
-        widths = [max(len(row[index]) for row in [list(head), *cells]) for index in range(len(head))]
+        # One long cell must not make every row as long.
+        widths = [min(_WIDEST, max(len(row[index]) for row in [head, *cells])) for index in range(len(head))]
         for row in [list(head), *cells]:
             self.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

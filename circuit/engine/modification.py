@@ -54,7 +54,9 @@ class Modification:
         if not count:
             raise InvalidRequest("nothing is to change: put, take, move or set at least one token")
         if count > MOST_CHANGES:
-            raise InvalidRequest(f"a case is modified by {MOST_CHANGES:,} changes at a time, not by {count:,}")
+            raise InvalidRequest(
+                f"a case is modified by {MOST_CHANGES:,} changes at a time, not by {count:,}: ask for them in parts"
+            )
         if not self.reason.strip() or len(self.reason) > LONGEST_REASON:
             raise InvalidRequest(f"a modification needs a reason, of {LONGEST_REASON:,} characters at most")
         twice = {n for n in self.take if list(self.take).count(n) > 1 or any(n == move.token for move in self.move)}

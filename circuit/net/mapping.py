@@ -292,7 +292,10 @@ def _elements(transition: Transition, arc: OutputArc, scope: Mapping[str, Any]) 
         raise MappingError(f"{transition.label}: each: {arc.each.source} gives {kind(found)}, not a list")
     most = MOST_ELEMENTS if arc.most is None else arc.most
     if len(found) > most:
-        raise MappingError(f"{transition.label}: each: {arc.each.source} has {len(found)} elements; at most {most}")
+        raise MappingError(
+            f"{transition.label}: each: {arc.each.source} has {len(found)} elements; at most {most}"
+            + (" (`most` says so)" if most < MOST_ELEMENTS else ": make several lists of it")
+        )
     return found
 
 
