@@ -77,7 +77,7 @@ def migrate(
         if as_json:
             terminal.result(report.as_dict())
         else:
-            _print(report, terminal)
+            print_report(report, terminal)
         return 1 if report.left or report.pending else 0
 
     return run_session(session, settings)
@@ -131,7 +131,8 @@ async def _taking(circuit: Circuit, wanted: Wanted) -> Take:
     return lambda key: circuit.taken(str(key))
 
 
-def _print(report: MigrationReport, terminal: Terminal) -> None:
+def print_report(report: MigrationReport, terminal: Terminal) -> None:
+    """What went and what stays, and why, for people."""
     what = "would go" if report.dry_run else "went"
     terminal.line(f"{report.cases} live cases of {report.workflow_id}, to version {report.version[:12]}")
     if report.markings:
@@ -147,3 +148,5 @@ def _print(report: MigrationReport, terminal: Terminal) -> None:
         cases = [str(key) for key, told in report.stay.items() if told == reason]
         more = f" and {count - 1} more" if count > 1 else ""
         terminal.line(one_line(f"  {cases[0]}{more}: {reason}", 400))
+    if not report.dry_run and (report.left or report.pending):
+        terminal.line("the same command again, when they rest or are put right, moves those that did not go")

@@ -13,12 +13,15 @@ import pytest
 from eventually import eventually
 
 from circuit.app import Circuit
+from circuit.cli.migration import print_report
+from circuit.cli.terminal import Terminal
 from circuit.definition import load_workflow
 from circuit.engine.audit.inspection import inspect_at
 from circuit.engine.migration import Passage
 from circuit.engine.migrator import MigrationReport, Wanted
 from circuit.engine.modification import Modification, Move
 from circuit.errors import Forbidden, InvalidRequest, NotFound
+from circuit.ids import CaseKey
 from circuit.net.analysis.completion import completion
 from circuit.net.analysis.limits import Limits
 from circuit.net.analysis.translation import translate
@@ -247,6 +250,16 @@ def test_the_command(circuit: Command, tmp_path: Path) -> None:
     ):
         outcome = circuit("migrate", *words)
         assert outcome.code == 2 and said in outcome.err, outcome
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_who_moves_cases_is_told_how_the_rest_goes(dry_run: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    report = MigrationReport("papers", "0" * 64, dry_run)
+    report.leave(CaseKey(1, UUID(int=1)), "firing 1 of review is running")
+    print_report(report, Terminal())
+    out = capsys.readouterr().out
+    assert "firing 1 of review is running" in out
+    assert ("the same command again" in out) is not dry_run
 
 
 def test_an_owner_moves_only_what_it_was_judged_for() -> None:
