@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import literal, select, tuple_
+from sqlalchemy import exists, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.events import Frame, StreamType
@@ -40,3 +40,9 @@ async def read_frames(
         .limit(limit)
     )
     return [Frame(start, seq, StreamType(kind), at, body.encode()) for start, seq, kind, at, body in found]
+
+
+async def stored(conn: AsyncConnection, key: CaseKey, firing: int) -> bool:
+    """Whether any frame of an execution is stored."""
+    one = exists().where(_FRAME.c.tenant_id == key.tenant, _FRAME.c.case_id == key.case, _FRAME.c.firing == firing)
+    return bool(await conn.scalar(select(literal(True)).where(one)))

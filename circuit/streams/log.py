@@ -15,7 +15,7 @@ from circuit.ids import CaseKey
 from circuit.storage import history, streams
 from circuit.storage.database import Database
 from circuit.storage.records import ExecutionStatus
-from circuit.streams.cursor import BEGINNING, Cursor
+from circuit.streams.cursor import Cursor
 
 PAGE_FRAMES = 500
 PAGE_EVENTS = 500
@@ -62,9 +62,10 @@ class Log:
             if execution is None:
                 return None
             frames = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)
-        # Whoever completes or fails leaves a last frame.
-        told = execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
-        retired = told and not frames and after == BEGINNING
+            # Whoever completes or fails leaves a last frame, and behind that one there is nothing. Where no frame is there
+            # any more, nobody can say what the cursor has seen.
+            told = execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
+            retired = told and not frames and not await streams.stored(connection, key, firing)
         return FramePage(frames, execution.status is not ExecutionStatus.RUNNING, retired)
 
     async def events(self, key: CaseKey, after: int) -> EventPage | None:

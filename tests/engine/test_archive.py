@@ -347,10 +347,10 @@ async def test_old_streams_go_before_their_cases(
     assert f"stream_event_{LONG_AGO.suffix}" not in await tables(plain)
     assert f"history_{LONG_AGO.suffix}" in await tables(plain)
     async with engine(database, {}) as running:
-        with pytest.raises(StreamRetired):
-            await anext(aiter(running.streams.subscribe(Numbered(key.case, 1), key.tenant)))
-        after = Cursor(frames[-1].start, frames[-1].sequence)
-        assert [frame async for frame in running.streams.subscribe(Numbered(key.case, 1), key.tenant, after)] == []
+        # Whatever its cursor: that a reader has the end already is known of stored frames only.
+        for after in (None, Cursor(frames[0].start, frames[0].sequence), Cursor(frames[-1].start, frames[-1].sequence)):
+            with pytest.raises(StreamRetired):
+                await anext(aiter(running.streams.subscribe(Numbered(key.case, 1), key.tenant, after)))
     report = await inspect_at(database_url)
     assert report.clean and report.cases == 1, report.as_dict()
     [done] = await shelf.run(OLD, NOW)
