@@ -62,8 +62,8 @@ class Log:
             if execution is None:
                 return None
             frames = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)
-            # Whoever completes or fails leaves a last frame, and behind that one there is nothing. Where no frame is there
-            # any more, nobody can say what the cursor has seen.
+            # Whoever completes or fails leaves a last frame, and behind that one there is nothing. Where no frame is
+            # there any more, nobody can say what the cursor has seen.
             told = execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
             retired = told and not frames and not await streams.stored(connection, key, firing)
         return FramePage(frames, execution.status is not ExecutionStatus.RUNNING, retired)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import subprocess
@@ -57,6 +59,32 @@ def test_the_readme_shows_python_that_runs(tmp_path_factory: pytest.TempPathFact
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "completed {'said': 1}"
+
+
+def test_the_readme_shows_a_way_from_nothing_to_a_subscription(
+    tmp_path: Path, database_url: str, unused_tcp_port: int
+) -> None:
+    [script] = blocks("sh", README)
+    served = f"localhost:{unused_tcp_port}"
+    script = script.replace("localhost:4000", served).replace(
+        "circuit serve", f"circuit serve --port {unused_tcp_port}"
+    )
+    script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", f"trap 'kill %1; wait' EXIT\n{script}"],
+        cwd=ROOT,
+        env={**os.environ, "CIRCUIT_HOME": str(tmp_path), "CIRCUIT_DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line.removeprefix("data: ")) for line in done.stdout.splitlines() if line.startswith("data: ")]
+    assert events[-1]["eventType"] == "completed"
+    told = [ast.literal_eval(line) for line in done.stdout.splitlines() if line.startswith("{'cursor'")]
+    assert [one["cursor"] for one in told] == [one["cursor"] for one in events]
+    assert [one["content"] for one in told] == [one.get("content") for one in events]
 
 
 def test_the_readme_names_commands_that_exist() -> None:
