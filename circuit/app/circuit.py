@@ -469,18 +469,13 @@ class Circuit:
 
         await serve(self, host, port, ready=ready, probes=probes, crew=crew)
 
-    def _holds(self, key: CaseKey) -> bool:
-        """Whether the worker of this process has the case in memory."""
-        worker = self.engine.worker
-        return worker is not None and worker.tenure is not None and key in worker.tenure.desk
-
     def _happenings(
         self, case_id: str, silent: Collection[str] | None, missing: Progress | None
     ) -> AsyncGenerator[Happening]:
         key = self.key(case_id)
 
         async def look() -> CaseStanding:
-            if self._holds(key):
+            if self.engine.holds(key):
                 # What the database would say too; readers of many cases ask often.
                 return CaseStanding(CaseStatus.RUNNING, 0, owned=True)
             found = await self.queries.standing(key)

@@ -90,7 +90,7 @@ class Engine:
         self._broker = Broker(ring_frames)
         self._relay = Relay(self._broker, listening=lambda: self._listener.listening)
         self.versions = versions or Versions()
-        self.streams = Streams(database, self._broker, self._relay, clock)
+        self.streams = Streams(database, self._broker, self._relay, clock, self.holds)
         hints = Hints(self._broker, self._relay, self._work, _untraced if tracer is None else tracer.caller)
         limited = None if starts is None else Rates(starts, clock.monotonic)
         self.commands = Commands(database, self.versions, ids, self.now, hints, limited)
@@ -142,6 +142,11 @@ class Engine:
     def process_figures(self) -> Sequence[Figure]:
         """What this process does, in figures."""
         return () if self.worker is None else worker_figures(self.worker)
+
+    def holds(self, key: CaseKey) -> bool:
+        """Whether the worker of this process has the case in memory: nobody else adds to its history then."""
+        tenure = None if self.worker is None else self.worker.tenure
+        return tenure is not None and key in tenure.desk
 
     def now(self) -> datetime:
         """The database's time where this process has a worker, else this machine's."""

@@ -5,7 +5,7 @@ Also long after the end, and from another process than the one that writes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 
 from circuit.clock import Clock
@@ -26,13 +26,21 @@ _NEVER = 2**31 - 1
 
 
 class Streams:
-    """Every stream that a process can read."""
+    """Every stream that a process can read. `held` knows the cases whose history only this process adds to."""
 
-    def __init__(self, database: Database, broker: Broker, relay: Relay, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        relay: Relay,
+        clock: Clock,
+        held: Callable[[CaseKey], bool] = lambda _: False,
+    ) -> None:
         self._database = database
         self._log = Log(database)
         self._broker = broker
         self._relay = relay
+        self._held = held
         self.clock = clock
 
     async def open(self, execution: Numbered, tenant: int, after: Cursor | None = None) -> Reader:
@@ -114,6 +122,6 @@ class Streams:
                     continue
                 if page.ended:
                     return
-                await channel.changed(rung, self._relay.pause(fed=False))
+                await channel.changed(rung, self._relay.pause(fed=self._held(key)))
         finally:
             self._broker.release(channel)
