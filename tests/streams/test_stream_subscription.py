@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from uuid import UUID
 
 import pytest
@@ -17,6 +18,8 @@ from circuit.storage import cases, workers
 from circuit.storage.records import LogWrite
 from circuit.streams.broker import place
 from circuit.streams.cursor import Cursor
+from circuit.streams.relay import Relay
+from circuit.streams.subscription import Streams
 
 SECONDS = 30.0
 
@@ -236,6 +239,24 @@ async def test_the_events_of_a_case_are_followed_live_and_replayed(here: Stage, 
     with pytest.raises(NotFound):
         await anext(aiter(here.streams.follow(CaseKey(1, UUID(int=5)))))
     assert len(here.broker) == 0
+
+
+async def test_the_events_of_a_case_that_is_written_here_are_looked_up_rarely(here: Stage) -> None:
+    told = await here.execution()
+    waits: asyncio.Queue[bool] = asyncio.Queue()
+
+    class Counted(Relay):
+        def pause(self, *, fed: bool) -> float:
+            waits.put_nowait(fed)
+            return super().pause(fed=fed)
+
+    for held in (True, False):
+        streams = Streams(here.database, here.broker, Counted(here.broker), here.clock, lambda _, held=held: held)
+        async with aclosing(streams.follow(told.key, 2)) as events:
+            following = asyncio.ensure_future(anext(events))
+            assert await waits.get() is held
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_many_readers_elsewhere_cost_few_looks(here: Stage, elsewhere: Stage) -> None:
