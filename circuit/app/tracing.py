@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import TYPE_CHECKING
 
 import circuit
@@ -31,5 +29,4 @@ def tracing(settings: Settings, provider: TracerProvider | None = None) -> Trace
     version = circuit.__version__
     if provider is not None:
         return Telemetry(provider, version=version, content=content, hosts=hosts, caller=caller)
-    instance = f"{socket.gethostname()}:{os.getpid()}"
-    return Telemetry.open(settings.tracing or "otlp", instance, version, content=content, hosts=hosts, caller=caller)
+    return Telemetry.open(settings.tracing or "otlp", version, content=content, hosts=hosts, caller=caller)

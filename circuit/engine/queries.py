@@ -213,6 +213,11 @@ class Queries:
             firings = await listing.firings(connection, key)
             opened = await kinship.children(connection, key.tenant, [key.case])
             busy = bool(opened) and await kinship.busy(connection, key)
+            if opened and not busy:
+                # A child ends in the commit in which its parent comes up: so this is asked once more, after the child.
+                busy, ready_at = await listing.attended(connection, key)
+                again = await listing.find_case(connection, key)
+                busy = busy or again is None or again.seq != row.seq
         retrying = any(firing.state.live and firing.retry_at is not None for firing in firings)
         return CaseStanding(row.status, row.seq, busy, retrying, _due_at(row, firings, ready_at))
 

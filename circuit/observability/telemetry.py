@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import sys
 import threading
 from collections.abc import Collection, Generator, Sequence
@@ -20,7 +22,7 @@ from typing import Any
 from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import HOST_NAME, PROCESS_PID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator
@@ -132,14 +134,19 @@ class Telemetry:
             self._tracer.id_generator = Ids(self._tracer.id_generator)
 
     @classmethod
-    def open(cls, exporter: str, instance: str, version: str, **options: Any) -> Telemetry:
+    def open(cls, exporter: str, version: str, **options: Any) -> Telemetry:
         """Spans go where those of this program go already, if it has a provider of the SDK. Else it gets one, which
         sends them (`otlp`, as OpenTelemetry's variables say) or prints them (`console`)."""
         found = trace.get_tracer_provider()
         if isinstance(found, TracerProvider):
             return cls(found, version=version, **options)
         # The variables of OpenTelemetry count before these.
-        names = {SERVICE_NAME: "circuit", SERVICE_VERSION: version, SERVICE_INSTANCE_ID: instance}
+        names: dict[str, str | int] = {
+            SERVICE_NAME: "circuit",
+            SERVICE_VERSION: version,
+            HOST_NAME: socket.gethostname(),
+            PROCESS_PID: os.getpid(),
+        }
         resource = Resource(names).merge(Resource.create({}))
         if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: "circuit"}))

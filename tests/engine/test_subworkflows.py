@@ -28,7 +28,7 @@ from circuit.engine.versions import Versions
 from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey
 from circuit.security.principal import LOCAL
-from circuit.storage import workers
+from circuit.storage import kinship, workers
 from circuit.storage.database import Database
 
 PARENT = """
@@ -124,6 +124,33 @@ async def child_of(running: Engine, plain: Any, parent: CaseKey) -> CaseKey:
         return await plain.fetchval('SELECT case_id FROM circuit."case" WHERE parent_case = $1', parent.case)
 
     return CaseKey(1, await eventually(look, within=10, what="a child"))
+
+
+async def test_a_case_does_not_rest_when_its_child_ends_while_one_looks(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = asyncio.Event()
+
+    async def scored(call: ActionCall, context: ActionContext) -> ActionOutput:
+        await ending.wait()
+        return ActionOutput({"answer": "yes"})
+
+    async with family(database, Doing(scored)) as running:
+        await publish(running, CHILD)
+        await publish(running, PARENT)
+        key = await start(running, "order", {"customer": "Ada"})
+        await until(running, key, "waiting")
+        looked = kinship.busy
+
+        async def meanwhile(connection: Any, of: CaseKey) -> bool:
+            monkeypatch.setattr(kinship, "busy", looked)
+            ending.set()
+            await until(running, key, "completed")
+            return await looked(connection, of)
+
+        monkeypatch.setattr(kinship, "busy", meanwhile)
+        standing = await running.queries.standing(key)
+    assert standing is not None and standing.owned
 
 
 async def test_a_child_runs_and_its_parent_goes_on_with_what_it_ends_with(

@@ -54,7 +54,7 @@ class Collector:
     def take(self, request: ExportTraceServiceRequest, headers: dict[str, str]) -> None:
         self.headers.append(headers)
         for resource in request.resource_spans:
-            about = {one.key: one.value.string_value for one in resource.resource.attributes}
+            about = {one.key: one.value.string_value or one.value.int_value for one in resource.resource.attributes}
             for scope in resource.scope_spans:
                 for span in scope.spans:
                     self.spans.append(
@@ -63,7 +63,7 @@ class Collector:
                             span.trace_id.hex(),
                             span.span_id.hex(),
                             span.parent_span_id.hex(),
-                            f"{about['service.name']} {about['service.instance.id']}",
+                            f"{about['service.name']} {about['host.name']} {about['process.pid']}",
                             {
                                 one.key: one.value.string_value or one.value.int_value or one.value.bool_value
                                 for one in span.attributes

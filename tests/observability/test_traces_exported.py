@@ -13,6 +13,7 @@ import httpx
 import orjson
 import pytest
 
+from circuit.app.tracing import tracing
 from circuit.errors import InvalidRequest
 from circuit.settings import Settings
 from tests.cli.commanding import Command, environment, scripted_workflow
@@ -108,6 +109,12 @@ def test_nothing_of_it_is_imported_where_it_is_not_asked_for() -> None:
         [sys.executable, "-c", loads], env=environment({}), capture_output=True, text=True, check=True, timeout=SECONDS
     )
     assert done.stdout.strip() == "False"
+
+
+def test_who_lacks_the_library_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "circuit.observability.telemetry", None)
+    with pytest.raises(InvalidRequest, match=r"pip install 'circuit-engine\[otel\]'"):
+        tracing(Settings.from_environment({"CIRCUIT_TRACING": "true"}))
 
 
 @pytest.mark.parametrize(
