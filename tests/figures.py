@@ -151,6 +151,20 @@ async def i7_counters(connection: Connection) -> list[str]:
     return faults
 
 
+async def i8_schedules(connection: Connection) -> list[str]:
+    """Each time of each stay of a token has one run of each agent of its place."""
+    return await found(
+        connection,
+        "I8: {transition} has run {times} times on token {token} of case {case_id} for {due}",
+        """
+        SELECT case_id, transition, request->'refreshed'->0->>'number' AS token, request->>'due' AS due,
+            count(*) AS times
+        FROM circuit.firing WHERE request->>'due' IS NOT NULL
+        GROUP BY tenant_id, case_id, transition, 3, request->'refreshed'->0->>'entered_at', 4 HAVING count(*) > 1
+        """,
+    )
+
+
 async def i9_cost(connection: Connection) -> list[str]:
     """Each (attempt, step) has at most one recorded answer, of an attempt that there was."""
     return await found(

@@ -212,6 +212,11 @@ async def i3_no_loss(connection: Connection) -> list[str]:
                     SELECT 1 FROM circuit.firing f
                     WHERE f.tenant_id = t.tenant_id AND f.case_id = t.case_id
                         AND (f.state IN ('offered', 'running') OR f.state = 'suspended' AND f.wake_at IS NOT NULL)
+                        -- Who waits for something that cases share is looked at when it is granted.
+                        AND NOT EXISTS (
+                            SELECT 1 FROM circuit.hold h WHERE h.tenant_id = f.tenant_id AND h.case_id = f.case_id
+                                AND h.firing = f.number AND h.granted_at IS NULL
+                        )
                 )
                 OR EXISTS (
                     SELECT 1 FROM circuit.command k
@@ -341,6 +346,7 @@ CHECKS: tuple[Check, ...] = (
     i5_streams,
     i6_terminality,
     figures.i7_counters,
+    figures.i8_schedules,
     figures.i9_cost,
 )
 """What holds at every moment."""

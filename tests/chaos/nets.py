@@ -22,7 +22,7 @@ EXECUTION_SECONDS = 2
 
 def documents(url: str) -> dict[str, Document]:
     """All workflows, by their ids; their agents ask the server at `url`."""
-    nets = [chain(4), choice(), loop(3), *(fork_join(width) for width in (2, 3, 5, 8))]
+    nets = [chain(4), choice(), loop(3), *(fork_join(width) for width in (2, 3, 5, 8)), shared(), watched(), *family()]
     return {net["workflow"]: _complete(net, url) for net in nets}
 
 
@@ -98,6 +98,59 @@ def loop(times: int) -> Document:
     }
 
 
+def shared() -> Document:
+    """Agents that hold what all cases share: a counted resource, and one that is there again after a while."""
+    places = {"desk": {"shared": True, "capacity": 2}, "line": {"shared": True, "capacity": 3, "interval": "200ms"}}
+    write, call = _asks("write", "begin", "written"), _asks("call", "written", "done")
+    return {
+        "workflow": "shared",
+        "places": {**places, "begin": {"initial": True}, "written": {}, "done": {"terminal": True}},
+        "transitions": {
+            "write": write | {"from_places": ["begin", "desk"]},
+            "call": call | {"from_places": ["written", "desk", "line"]},
+        },
+    }
+
+
+def watched() -> Document:
+    """An agent runs on a token again and again while it lies, until time takes it."""
+    return {
+        "workflow": "watched",
+        "places": {"lying": {"initial": True}, "done": {"terminal": True}},
+        "transitions": {
+            "take": {"from_places": "lying", "to_place": "done", "trigger": {"type": "timer", "after": 1.2}}
+        },
+        "place_agents": [
+            {
+                "place_id": "lying",
+                "agent_id": "watch",
+                "output_mapping": {"data.watch": "text"},
+                "schedule": {"interval_seconds": 1, "max_executions": 2, "missed": "all"},
+                "retry_config": RETRY,
+            }
+        ],
+    }
+
+
+def family() -> list[Document]:
+    """A case that opens another one and goes on with what that ends with; the one that is opened comes first."""
+    called = chain(2) | {"workflow": "called"}
+    calls = {
+        "workflow": "calls",
+        "places": {"begin": {"initial": True}, "told": {}, "done": {"terminal": True}},
+        "transitions": {
+            "open": {
+                "from_places": "begin",
+                "to_place": "told",
+                "action": {"type": "subworkflow", "workflow": "called", "output_mapping": {"data.place": "place"}},
+                "on_failure": GONE,
+            },
+            "close": _asks("close", "told", "done"),
+        },
+    }
+    return [called, calls]
+
+
 def poisoned(url: str) -> Document:
     """One agent, once: whatever its token does to it."""
     net = {
@@ -126,6 +179,8 @@ def _asks(name: str, source: str, target: str) -> Document:
 
 def _complete(net: Document, url: str) -> Document:
     """The net with its agents, and the place where failures go. A question names the firing that asks it."""
+    asking = [name for name, transition in net["transitions"].items() if "agent_execution" in transition]
+    asking += [one["agent_id"] for one in net.get("place_agents", ())]
     agents = {
         name: {
             "name": name,
@@ -133,7 +188,6 @@ def _complete(net: Document, url: str) -> Document:
             "llm_provider": {"type": "custom", "base_url": url, "model": "loopback"},
             "prompts": {"user_template": f"{name} {{token_id}} {{history_count}}"},
         }
-        for name, transition in net["transitions"].items()
-        if "agent_execution" in transition
+        for name in asking
     }
     return net | {"places": net["places"] | {GONE: {"terminal": True}}, "agents": agents}

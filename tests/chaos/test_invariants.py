@@ -125,6 +125,13 @@ async def plain(database_url: str, tmp_path: Path) -> AsyncIterator[Any]:
         pytest.param('UPDATE circuit."case" SET next_firing = 1', "I7: case", id="a number that would come again"),
         pytest.param("UPDATE circuit.firing SET start = 5", "I7: firing", id="starts that nobody saw"),
         pytest.param(
+            'UPDATE circuit.firing SET request = \'{"consumed": [], "refreshed": [{"number": 1}], "due": "noon"}\';'
+            "INSERT INTO circuit.firing SELECT (jsonb_populate_record(f, jsonb_build_object('number', 100))).*"
+            " FROM circuit.firing f",
+            "I8",
+            id="a time with two runs",
+        ),
+        pytest.param(
             "INSERT INTO circuit.journal SELECT tenant_id, case_id, firing, 7, step, value, at FROM circuit.journal",
             "I9",
             id="the answer of an attempt that never was",
