@@ -16,14 +16,16 @@ from typing import Any
 from uuid import UUID
 
 from circuit.definition.workflow import Workflow
+from circuit.engine.asking import check_idempotency_key
 from circuit.engine.views import instant
 from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource, Numbered
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.storage import conversations, ledger, subjects
+from circuit.storage import conversations, ledger, publications, subjects
 from circuit.storage.conversations import SUMMARY, ConversationRow, SaidRow
 from circuit.storage.database import Database
+from circuit.storage.publications import Publication
 
 MOST_LISTED = 1_000
 MOST_CONVERSATIONS = 1_000
@@ -219,13 +221,29 @@ class Conversations:
                 raise Conflict(f"somebody else went on with conversation {conversation}; continue it anew, or fork it")
 
     async def fork(
-        self, principal: Principal, conversation: str, after: int | None = None, *, agent_id: str | None = None
+        self,
+        principal: Principal,
+        conversation: str,
+        after: int | None = None,
+        *,
+        agent_id: str | None = None,
+        key: str | None = None,
     ) -> ConversationView:
         """Make a conversation of the messages up to `after` (all of them, without it) of another one, for its agent or
-        this one. It belongs to no case; a case may start from it. Raises `NotFound`, `InvalidRequest`, `Forbidden`."""
+        this one. It belongs to no case; a case may start from it. Asked again with the same `key`, it answers with what
+        was made first. Raises `NotFound`, `InvalidRequest`, `Forbidden`, `Conflict` for a key of another request."""
         principal.require(Permission.RUN)
+        check_idempotency_key(key)
         which, fork = named(conversation), self._ids.uuid()
+        request = f"conversation:{which}:{'' if after is None else after}:{agent_id or ''}"
         async with self._database.transaction(principal.tenant) as connection:
+            kept = Publication(request, str(fork), "")
+            if key is not None and not await publications.keep(connection, principal.tenant, key, kept):
+                before = await publications.find(connection, principal.tenant, key)
+                if before is None or before.request != request:
+                    raise Conflict("this idempotency key came with another request before; use a new key")
+                made = await conversations.find(connection, principal.tenant, UUID(before.id))
+                return ConversationView.of(present(made, before.id))
             source = present(await conversations.find(connection, principal.tenant, which), conversation)
             copied = check_after(source, after)
             await conversations.fork(

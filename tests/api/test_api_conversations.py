@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from driven import driven
 from eventually import eventually
 
@@ -23,9 +25,8 @@ START = """mutation ($said: String!, $more: JSON) {
   startCase(workflowId: "talker", token: {data: {said: $said}}, conversations: $more) { caseId } }"""
 LIST = """query ($case: String) { conversations(agentId: "talker", caseId: $case) {
   conversationId caseId messageCount forkedFrom forkedAfter messages(first: 1) { number role parts executionId } } }"""
-FORK = (
-    "mutation ($id: String!, $after: Int) { forkConversation(id: $id, after: $after) { conversationId messageCount } }"
-)
+FORK = """mutation ($id: String!, $after: Int, $key: String) {
+  forkConversation(id: $id, after: $after, idempotencyKey: $key) { conversationId messageCount } }"""
 
 
 async def test_conversations_are_read_and_forked(database_url: str) -> None:
@@ -57,8 +58,11 @@ async def test_conversations_are_read_and_forked(database_url: str) -> None:
         one = "query ($id: String!) { conversation(id: $id) { messages(after: 1) { role } } }"
         assert await server.ok(one, id=kept["conversationId"]) == {"messages": [{"role": "assistant"}]}
         assert await server.ok(one, id="nobody") is None
-        fork = await server.ok(FORK, id=kept["conversationId"], after=1)
-        assert fork["messageCount"] == 1
+        asked = {"id": kept["conversationId"], "after": 1, "key": "mine"}
+        fork, again = await asyncio.gather(*(server.ok(FORK, **asked) for _ in range(2)))
+        assert (fork["messageCount"], again) == (1, fork), "asked twice at once, it is one"
+        assert await server.code(FORK, **{**asked, "after": None}) == "conflict"
+        assert await server.code(FORK, **{**asked, "key": ""}) == "invalid_request"
         second = await said(said="And now?", more={"talker": fork["conversationId"]})
         (grown,) = await server.ok(LIST, case=second)
         assert (grown["messageCount"], grown["forkedAfter"]) == (3, 1)

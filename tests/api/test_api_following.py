@@ -33,6 +33,8 @@ EVENTS = """subscription ($after: String, $kinds: [String!]) {
   workflowEvents(workflowId: "office", after: $after, kinds: $kinds) { cursor caseId event { seq kind } } }"""
 COSTS = """subscription ($case: String) { costUpdates(caseId: $case, agentId: "clerk") {
   executionId status agentId usage costUsd } }"""
+SAID = """subscription ($id: String!, $types: [String!]) {
+  agentExecutionStream(executionId: $id, types: $types) { eventType } }"""
 KINDS = 'subscription ($case: String!) { caseEvents(caseId: $case, kinds: ["odd"]) { seq } }'
 REFUSE = "mutation ($id: String!) { refuseToolCall(executionId: $id) { state } }"
 FIRE = 'mutation ($id: String!) { fireTransition(caseId: $id, transition: "file") { state } }'
@@ -78,6 +80,9 @@ async def test_a_case_is_followed_in_all_its_respects(server: Server) -> None:
         [cost] = [one["costUpdates"] async for one in updates]
     assert (cost["executionId"], cost["status"], cost["agentId"]) == (waiting["executionId"], "completed", "clerk")
     assert cost["usage"]["output_tokens"] > 0
+    async with server.subscribed(SAID, id=waiting["executionId"], types=["tool_call", "completed"]) as said:
+        kinds = [one["agentExecutionStream"]["eventType"] async for one in said]
+    assert set(kinds) == {"tool_call", "completed"} and kinds[-1] == "completed"
 
     # Behind the first event's cursor all that follows comes, and perhaps that one again.
     async with server.subscribed(EVENTS, after=first["cursor"]) as events:
@@ -150,6 +155,7 @@ async def test_what_cannot_be_followed_is_refused_with_a_code(server: Server) ->
         (TASKS, {"workflow": "office", "after": "+"}, "invalid_cursor"),
         (TASKS, {"workflow": "office", "types": ["odd"]}, "invalid_request"),
         (KINDS, {"case": nobody}, "invalid_request"),
+        (SAID, {"id": f"{nobody}.1", "types": ["odd"]}, "invalid_request"),
     ):
         async with server.subscribed(query, **variables) as values:
             [error] = (await anext(values))["errors"]

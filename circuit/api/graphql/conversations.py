@@ -109,6 +109,12 @@ class ConversationQueries:
 @strawberry.type
 class ConversationMutations:
     @strawberry.mutation(description="Copy a conversation, or its messages up to `after`.")
-    async def fork_conversation(self, info: Resolving, id: str, after: int | None = None) -> Conversation:  # noqa: A002
-        made = await info.context.services.conversations.fork(info.context.principal, id, after)
+    async def fork_conversation(
+        self,
+        info: Resolving,
+        id: str,  # noqa: A002
+        after: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Conversation:
+        made = await info.context.services.conversations.fork(info.context.principal, id, after, key=idempotency_key)
         return Conversation.of(made)

@@ -96,6 +96,8 @@ class PlainSelections:
             arguments = get_argument_values(field, plain.node, values)
         except GraphQLError:
             return None
+        if arguments.get("types") is not None:
+            return None
         return Asked(arguments["executionId"], arguments.get("after"), plain.projection)
 
     def _recognise(self, query: str, name: str | None) -> Plain | None:

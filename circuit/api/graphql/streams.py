@@ -11,10 +11,11 @@ import orjson
 import strawberry
 from strawberry.scalars import JSON
 
+from circuit.api.graphql.addressing import checked
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.scalars import as_json
 from circuit.errors import Conflict, NotFound
-from circuit.events import Frame
+from circuit.events import Frame, StreamType
 from circuit.ids import parse_numbered
 from circuit.security.credentials import stream_token
 from circuit.security.permissions import Permission
@@ -70,16 +71,19 @@ class StreamMutations:
 class StreamSubscriptions:
     @strawberry.subscription(
         description="The stream of an execution: from its start, or behind the cursor `after`; then live, to its end."
+        " `types` chooses by `eventType`."
     )
     async def agent_execution_stream(
-        self, info: Resolving, execution_id: str, after: str | None = None
+        self, info: Resolving, execution_id: str, after: str | None = None, types: list[str] | None = None
     ) -> AsyncGenerator[AgentStreamEvent, None]:
+        checked(types, [kind.value for kind in StreamType], "types")
         readers = info.context.readers
         reader = await readers.open(execution_id, after, info.context.principal)
         try:
             while not reader.over:
                 for frame in await reader.read():
-                    yield stream_event(frame)
+                    if types is None or frame.type.value in types:
+                        yield stream_event(frame)
         finally:
             readers.close(reader)
 
