@@ -8,10 +8,9 @@ from typing import Any
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
-from circuit.errors import InvalidRequest, PayloadTooLarge, TooManyRequests
+from circuit.errors import InvalidRequest, PayloadTooLarge
 from circuit.net.structure import Transition, Trigger
 from circuit.security.principal import Principal
-from circuit.security.rates import Rates
 
 LONGEST_KEY = 200
 LONGEST_SUBJECT = 300
@@ -95,13 +94,3 @@ def meant(name: str, known: Iterable[str]) -> str:
     """What somebody may have meant, to be put behind the name that is not known."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def check_rate(starts: Rates, principal: Principal) -> None:
-    """Raise `TooManyRequests` where the principal starts agents more often than it may."""
-    wait = starts.take(f"{principal.tenant}/{principal.subject}")
-    if wait:
-        raise TooManyRequests(
-            f"{principal.subject} starts agents more often than RATE_LIMIT_PER_MINUTE says: try again in {wait:.1f} s",
-            retry_after=wait,
-        )

@@ -22,7 +22,6 @@ from circuit.engine.asking import (
     LONGEST_KEY,
     check_fire,
     check_idempotency_key,
-    check_rate,
     check_subjects,
     meant,
     start_parameters,
@@ -35,12 +34,12 @@ from circuit.engine.modification import Modification
 from circuit.engine.opening import TokenInput as TokenInput
 from circuit.engine.opening import open_case, traced
 from circuit.engine.provenance import FeedbackView, check_feedback
+from circuit.engine.rates import StartRates
 from circuit.engine.versions import VersionKey, Versions
 from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.security.rates import Rates
 from circuit.storage import commands, feedback, ledger, listing, streams, workflows
 from circuit.storage.database import Database
 from circuit.storage.records import TRACEPARENT, CaseRow, CommandRow, CommandState
@@ -121,7 +120,7 @@ class Commands:
         ids: IdSource,
         now: Callable[[], datetime],
         hints: Hints,
-        starts: Rates | None = None,
+        starts: StartRates | None = None,
     ) -> None:
         self._database = database
         self._versions = versions
@@ -221,7 +220,7 @@ class Commands:
         wanted = stored_object(dict(parameters), "the parameters")
         check_subjects(subjects)
         if self._starts is not None and workflow.agents:
-            check_rate(self._starts, principal)
+            await self._starts.check(principal)
         case = CaseKey(principal.tenant, self._ids.uuid())
         new = open_case(workflow, token, case, self._now(), principal.subject, wanted, subjects)
         new = traced(new, self._hints.caller())

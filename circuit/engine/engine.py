@@ -35,6 +35,7 @@ from circuit.engine.overview import Overview
 from circuit.engine.pages import Pages
 from circuit.engine.publishing import Publishing
 from circuit.engine.queries import Queries
+from circuit.engine.rates import StartRates
 from circuit.engine.requirement import Capabilities
 from circuit.engine.schedules import Schedules
 from circuit.engine.travel import Travel
@@ -42,7 +43,7 @@ from circuit.engine.versions import Versions
 from circuit.engine.worker import Worker, WorkerLimits
 from circuit.ids import CaseKey, IdSource
 from circuit.observability.metrics import Figure
-from circuit.security.rates import Rate, Rates
+from circuit.security.rates import Rate
 from circuit.storage.database import Database
 from circuit.storage.notifications import Listener, Notifier
 from circuit.streams.broker import RING_FRAMES, Broker
@@ -92,7 +93,7 @@ class Engine:
         self.versions = versions or Versions()
         self.streams = Streams(database, self._broker, self._relay, clock, self.holds)
         hints = Hints(self._broker, self._relay, self._work, _untraced if tracer is None else tracer.caller)
-        limited = None if starts is None else Rates(starts, clock.monotonic)
+        limited = None if starts is None else StartRates(database, starts, clock.monotonic)
         self.commands = Commands(database, self.versions, ids, self.now, hints, limited)
         self.consultations = Consultations(database, self.commands, self.versions)
         self.messages = Messages(database, self.versions, ids, self.now, hints, limited)

@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from circuit.engine.asking import check_rate, stored_object
+from circuit.engine.asking import stored_object
 from circuit.engine.commands import Hints
 from circuit.engine.opening import TokenInput, open_case, traced
+from circuit.engine.rates import StartRates
 from circuit.engine.versions import VersionKey, Versions
 from circuit.engine.views import instant
 from circuit.errors import Conflict, InvalidRequest, NotFound
@@ -23,7 +24,6 @@ from circuit.ids import CaseKey, IdSource
 from circuit.net.reception import key_parts, message_key
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
-from circuit.security.rates import Rates
 from circuit.storage import commands, ledger, messages, workflows
 from circuit.storage.database import Database, TenantConnection
 from circuit.storage.messages import MessageRow
@@ -110,7 +110,7 @@ class Messages:
         ids: IdSource,
         now: Callable[[], datetime],
         hints: Hints,
-        starts: Rates | None = None,
+        starts: StartRates | None = None,
     ) -> None:
         self._starts = starts
         self._database = database
@@ -245,7 +245,7 @@ class Messages:
         if workflow.start_message != row.name:
             return None
         if self._starts is not None and workflow.agents:
-            check_rate(self._starts, principal)
+            await self._starts.check(principal, connection)
         metadata = {"message": {"id": str(row.message_id), "name": row.name, "delivery_id": row.delivery_id}}
         case = CaseKey(tenant, self._ids.uuid())
         new = open_case(workflow, TokenInput(row.data, metadata), case, self._now(), principal.subject)

@@ -50,7 +50,7 @@ from circuit.storage.tables.definitions import (
     workflow,
     workflow_version,
 )
-from circuit.storage.tables.limits import concurrency_limit, worker_share
+from circuit.storage.tables.limits import concurrency_limit, start_rate, worker_share
 from circuit.storage.tables.messages import awaited_message, sent_message
 from circuit.storage.tables.names import (
     ENGINE_ROLE,
@@ -133,6 +133,7 @@ __all__ = [
     "ready",
     "resource",
     "sent_message",
+    "start_rate",
     "stream_event",
     "tenant",
     "token",

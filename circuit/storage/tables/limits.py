@@ -33,3 +33,13 @@ worker_share = Table(
     Column("wanted", Integer, nullable=False),
     PrimaryKeyConstraint("worker_id", "tenant_id", "kind", "name"),
 )
+
+# One bucket for each principal: it is full at `full_at`, and who draws from it moves that on.
+start_rate = Table(
+    "start_rate",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("full_at", Instant, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "subject"),
+)

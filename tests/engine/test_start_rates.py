@@ -1,0 +1,62 @@
+"""Starts of agents are limited over all processes of a database."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from circuit.engine.rates import DRAWN_SECONDS, StartRates
+from circuit.errors import TooManyRequests
+from circuit.security.principal import Principal
+from circuit.security.rates import Rate
+from circuit.storage.database import Database
+
+ADA, EVE = Principal("ada"), Principal("eve")
+
+
+async def granted(rates: StartRates, principal: Principal, times: int) -> int:
+    outcomes = await asyncio.gather(*(rates.check(principal) for _ in range(times)), return_exceptions=True)
+    refused = [one for one in outcomes if one is not None]
+    assert all(isinstance(one, TooManyRequests) and 0 < (one.retry_after or 0) <= 61 for one in refused), refused
+    return times - len(refused)
+
+
+async def test_two_processes_start_no_more_than_one_may(database: Database) -> None:
+    now = 0.0
+    # One a minute: nothing comes while the test runs. What is drawn at once is a quarter of the burst, or one.
+    first, second = (StartRates(database, Rate(1, 8), lambda: now) for _ in range(2))
+    assert await granted(first, ADA, 5) + await granted(second, ADA, 5) == 8
+    # Another principal, and one of the same name in another tenant, have buckets of their own.
+    assert await granted(second, EVE, 1) == 1
+    assert await granted(first, Principal("ada", 2), 10) == 8
+    with pytest.raises(TooManyRequests, match="RATE_LIMIT_PER_MINUTE"):
+        await first.check(ADA)
+
+
+async def test_a_busy_principal_is_asked_for_in_the_database_once_a_second(database: Database) -> None:
+    now, drawn = 0.0, 0
+    rates = StartRates(database, Rate(6_000, 400), lambda: now)
+    draw = rates._draw
+
+    async def counted(*arguments: object) -> tuple[int, float]:
+        nonlocal drawn
+        drawn += 1
+        return await draw(*arguments)  # type: ignore[arg-type]
+
+    rates._draw = counted  # type: ignore[method-assign]
+    assert await granted(rates, ADA, 250) == 250
+    assert drawn == 3
+    # What was not used in time lapses: it is less that is started, and never more.
+    now = DRAWN_SECONDS + 1
+    await rates.check(ADA)
+    assert drawn == 4
+    # Within a transaction that comes to nothing, nothing was drawn.
+    now += DRAWN_SECONDS + 1
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction(1) as connection:
+            await rates.check(EVE, connection)
+            raise ZeroDivisionError
+    async with database.transaction(1) as connection:
+        await rates.check(EVE, connection)
+    assert drawn == 6
