@@ -34,7 +34,7 @@ from circuit.engine.views import (
 from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey, Numbered
 from circuit.storage import feedback, history, incidents, kinship, listing, resources, streams, tokens, workflows
-from circuit.storage.database import Database
+from circuit.storage.database import Database, TenantConnection
 from circuit.storage.kinship import Untaken
 from circuit.storage.records import CaseRow, CaseStatus, FiringRow
 
@@ -173,8 +173,8 @@ class Queries:
             firings = await listing.firings(connection, key)
             executions = await listing.executions(connection, key)
             raised = await listing.incidents(connection, key)
-            opened = await kinship.children(connection, key.tenant, [key.case])
-            owned = owned or (bool(opened) and await kinship.busy(connection, key))
+            opened, busy, ready_at = await _opened(connection, key, row, ready_at)
+            owned = owned or busy
             events: list[EventView] = []
             while True:
                 page = await history.read_events(connection, key, len(events), PAGE_EVENTS)
@@ -211,13 +211,7 @@ class Queries:
             if owned or row.status.terminal or row.status is CaseStatus.RUNNING:
                 return CaseStanding(row.status, row.seq, owned)
             firings = await listing.firings(connection, key)
-            opened = await kinship.children(connection, key.tenant, [key.case])
-            busy = bool(opened) and await kinship.busy(connection, key)
-            if opened and not busy:
-                # A child ends in the commit in which its parent comes up: so this is asked once more, after the child.
-                busy, ready_at = await listing.attended(connection, key)
-                again = await listing.find_case(connection, key)
-                busy = busy or again is None or again.seq != row.seq
+            _, busy, ready_at = await _opened(connection, key, row, ready_at)
         retrying = any(firing.state.live and firing.retry_at is not None for firing in firings)
         return CaseStanding(row.status, row.seq, busy, retrying, _due_at(row, firings, ready_at))
 
@@ -327,6 +321,20 @@ def _shortfall(key: CaseKey, untaken: Sequence[Untaken]) -> str:
 def _wants_worker(row: CaseRow) -> bool:
     """Whether a worker has work to do in the case at once."""
     return row.status is CaseStatus.RUNNING and row.bucket != 0
+
+
+async def _opened(
+    connection: TenantConnection, key: CaseKey, row: CaseRow, ready_at: datetime | None
+) -> tuple[list[tuple[CaseKey, CaseRow]], bool, datetime | None]:
+    """The cases that a case opened, whether somebody has one of them or the case itself went on meanwhile, and when it
+    comes up next by itself."""
+    opened = await kinship.children(connection, key.tenant, [key.case])
+    if not opened or await kinship.busy(connection, key):
+        return opened, bool(opened), ready_at
+    # A child ends in the commit in which its parent comes up: so that is asked once more, after the child.
+    owned, ready_at = await listing.attended(connection, key)
+    again = await listing.find_case(connection, key)
+    return opened, owned or again is None or again.seq != row.seq, ready_at
 
 
 def _summary(key: CaseKey, row: CaseRow, lacks: Mapping[int, Mapping[str, Any]]) -> CaseSummary:
