@@ -66,7 +66,7 @@ class Refusals:
         login = principal is None and not isinstance(error, Forbidden)
         action = "login.refuse" if login else "request.refuse"
         key = error.key if isinstance(error, Unauthenticated) else None
-        kind = Refused(_bare(principal or NOBODY), action, target[:LONGEST_TARGET], address, error.code, key)
+        kind = Refused(_bare(principal or NOBODY), action, _shown(target), address, error.code, key)
         if kind not in self._counted and len(self._counted) >= MOST_KINDS:
             kind = Refused(NOBODY, "request.refuse", EVERYTHING_ELSE, "", error.code)
         counted = self._counted.get(kind)
@@ -114,6 +114,11 @@ class Refusals:
                     )
         except StorageError as error:
             logger.error("a refusal could not be written to the audit log: %s", error)
+
+
+def _shown(target: str) -> str:
+    """A path as somebody spelt it, without what no column and no log takes: else a NUL would leave no entry."""
+    return "".join(sign if sign.isprintable() else "?" for sign in target[:LONGEST_TARGET])
 
 
 def _bare(principal: Principal) -> Principal:

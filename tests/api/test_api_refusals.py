@@ -118,6 +118,11 @@ async def test_a_flood_of_refusals_leaves_few_entries(database_url: str, monkeyp
         await log.note(Forbidden("no"), who, "field0", "192.0.2.1")
         rows = await fetch(database_url, "SELECT (details->>'times')::int4 AS times FROM circuit.audit_log")
         assert sum(row["times"] or 1 for row in rows) == 202, "every one is counted, once"
+        # What no column takes leaves an entry all the same.
+        now *= 2
+        await log.note(Forbidden("no"), who, "/v1/\x00\ud800\nroot did it", "192.0.2.1")
+        rows = await fetch(database_url, "SELECT target FROM circuit.audit_log ORDER BY entry_id DESC LIMIT 1")
+        assert [row["target"] for row in rows] == ["/v1/???root did it"]
         await log.stop()
         await log.stop()
     finally:
