@@ -17,6 +17,7 @@ from typing import Any
 
 from circuit.definition.workflow import Workflow
 from circuit.net.binding import Binding, first_binding, first_enabled
+from circuit.net.completion import is_complete
 from circuit.net.firing import abort, begin, complete, fire
 from circuit.net.mapping import produce
 from circuit.net.marking import Marking, Token
@@ -50,7 +51,9 @@ class State:
     def over(self) -> bool:
         if any(self.marking.count(name) for name in self.net.ending):
             return True
-        return not self.running and all(self.net.places[name].terminal for name in self.marking.places())
+        if self.running and self.net.complete_when is None:
+            return False
+        return is_complete(self.net, self.marking, self.case)
 
     def settle(self) -> None:
         """Fire and begin all that does so by itself."""
