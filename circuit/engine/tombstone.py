@@ -26,6 +26,8 @@ _ENVELOPE = ("executionId", "eventType", "attempt", "sequence", "timestamp", "cu
 """What of a frame is no payload."""
 _ACCOUNT = ("agent", "provider", "asked", "model", "cost", "cached", "finish", "at")
 """What of an answer says who was asked, and what that cost."""
+_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+"""What of a usage is counted; under other names a provider may have said anything."""
 _MARKS = frozenset({"id", "size", "index"})
 _GROUP = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
 
@@ -99,7 +101,8 @@ def _journal(row: Row) -> dict[str, Any]:
     # What it cost is still counted.
     kept = {name: answer[name] for name in _ACCOUNT if isinstance(answer.get(name), str | int | float)}
     usage: Any = answer.get("usage")
-    counts = {name: count for name, count in usage.items() if isinstance(count, int)} if isinstance(usage, dict) else {}
+    told = cast("dict[str, Any]", usage) if isinstance(usage, dict) else {}
+    counts = {name: told[name] for name in _COUNTS if isinstance(told.get(name), int)}
     return {"value": {**kept, "usage": counts, **tombstone(answer)}}
 
 

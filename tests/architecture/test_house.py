@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,3 +97,8 @@ def test_each_migration_has_a_number_of_its_own() -> None:
     ]
     numbers = [number for numbers in found for number in numbers]
     assert len(numbers) == len(found) == len(set(numbers)), f"{sorted(numbers)} for {len(found)} migrations"
+
+
+def test_each_file_of_tests_has_a_name_of_its_own() -> None:
+    counts = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py") if "node_modules" not in path.parts)
+    assert [name for name, count in counts.items() if count > 1] == [], "pytest collects one of each name"

@@ -359,7 +359,7 @@ def test_what_an_erased_answer_cost_is_still_counted() -> None:
     answer = {
         "text": SECRET,
         "model": "m",
-        "usage": {"input_tokens": 3, "note": SECRET},
+        "usage": {"input_tokens": 3, "note": SECRET, SECRET: 1},
         "cost": 0.5,
         "parts": [SECRET],
     }
