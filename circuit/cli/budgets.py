@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuit.cli.session import run_session
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, one_line
 from circuit.errors import InvalidRequest, NotFound
-from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
@@ -54,7 +53,7 @@ def budgets(
             _table(found, terminal)
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("show")
@@ -77,7 +76,7 @@ def show(case: CaseOption = None, workflow: WorkflowOption = None, as_json: Json
             _show(found, terminal)
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("set")
@@ -127,7 +126,7 @@ def set_budget(
             _show(found, terminal)
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("remove")
@@ -147,7 +146,7 @@ def remove(workflow: WorkflowOption = None, as_json: JsonOption = False) -> int:
             terminal.line(one_line(f"the budget of {_whose(None, workflow)} {told}"))
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 def _target(case: str | None, workflow: str | None) -> Target:
@@ -198,16 +197,3 @@ def _show(view: BudgetView, terminal: Terminal) -> None:
     terminal.line(one_line(f"budget of {whose} since {shown['since']}{period}"))
     rows = [(unit, *(_told(unit, shown[kind][unit]) for kind in ("limits", "spent", "held"))) for unit in _UNITS]
     terminal.table(("unit", "limit", "spent", "held"), rows)
-
-
-def _with_circuit(body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool) -> int:
-    terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
-
-    async def session() -> int:
-        from circuit.app import Circuit
-
-        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
-            return await body(circuit, terminal)
-
-    return run_session(session, settings)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,12 +11,11 @@ import typer
 from circuit.cli.failure import report
 from circuit.cli.narration import Narrator
 from circuit.cli.outcome import marking_text, print_tokens, print_why, standing
-from circuit.cli.session import run_session
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, compact, one_line
 from circuit.cli.token import parse_object, parse_value
 from circuit.cli.travel import print_moment
 from circuit.errors import Conflict, InvalidRequest
-from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
@@ -191,24 +190,6 @@ def _answer(result: Mapping[str, Any]) -> str:
         return f": {error.get('message', '')}"
     said = {name: value for name, value in result.items() if value is not None and name != "transition"}
     return f" {compact(said, 300)}" if said else ""
-
-
-def with_circuit(
-    body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool, only: Sequence[str] | None = None
-) -> int:
-    """Run `body` on an open Circuit, with a worker for the cases in `only`, or without one."""
-    terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
-
-    async def session() -> int:
-        from circuit.app import Circuit
-
-        async with Circuit.open(
-            settings=settings, worker=only is not None, only=only, progress=terminal.note
-        ) as circuit:
-            return await body(circuit, terminal)
-
-    return run_session(session, settings)
 
 
 def _print_case(view: CaseView, terminal: Terminal) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuit.cli.session import run_session
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, compact, one_line
-from circuit.settings import Settings
 from circuit.spend import dollars, microdollars
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ def show(execution_id: ExecutionArgument, as_json: JsonOption = False) -> int:
             _print(found, terminal)
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("rate")
@@ -81,7 +79,7 @@ def rate(
             terminal.line(one_line(f"feedback {added.id} by {added.subject}"))
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 def _print(found: ExecutionRecord, terminal: Terminal) -> None:
@@ -112,16 +110,3 @@ def _print(found: ExecutionRecord, terminal: Terminal) -> None:
     for one in shown["feedback"]:
         score = "-" if one["score"] is None else f"{one['score']:g}"
         terminal.line(one_line(f"feedback {score}  {one['at']}  {one['by']}: {one['comment']}"))
-
-
-def _with_circuit(body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool) -> int:
-    terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
-
-    async def session() -> int:
-        from circuit.app import Circuit
-
-        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
-            return await body(circuit, terminal)
-
-    return run_session(session, settings)

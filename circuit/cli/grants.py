@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from circuit.cli.agents import agents_app
-from circuit.cli.session import run_session
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, one_line
 from circuit.cli.workflows import JsonOption
 from circuit.security.grants import Effect
-from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
@@ -76,7 +74,7 @@ def permissions(
             terminal.table(("agent", "rule", "workflows", "by"), cells)
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 def _change(agent: str, workflows: list[str], effect: Effect, *, remove: bool) -> int:
@@ -91,17 +89,4 @@ def _change(agent: str, workflows: list[str], effect: Effect, *, remove: bool) -
             terminal.line(one_line(f"{', '.join(workflows)} {may} use {agent}"))
         return 0
 
-    return _with_circuit(body, as_json=False)
-
-
-def _with_circuit(body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool) -> int:
-    terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
-
-    async def session() -> int:
-        from circuit.app import Circuit
-
-        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
-            return await body(circuit, terminal)
-
-    return run_session(session, settings)
+    return with_circuit(body, as_json=False)

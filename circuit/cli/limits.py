@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuit.cli.session import run_session
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, one_line
-from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
@@ -63,7 +61,7 @@ def limits(context: typer.Context, as_json: JsonOption = False) -> int:
             terminal.table(("limit of", "executions", "held", "waiting"), rows, whole="limit of")
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("set")
@@ -92,7 +90,7 @@ def set_limit(
             terminal.line(one_line(f"at most {executions} executions of {_whose(agent, provider)} run at once"))
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("remove")
@@ -117,7 +115,7 @@ def remove(
             terminal.line(one_line(f"the limit of {_whose(agent, provider)} {told}"))
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 def _pool(circuit: Circuit, agent: str | None, provider: str | None, tenant_only: bool) -> Pool:
@@ -133,16 +131,3 @@ def _named(of: Pool) -> str:
 
 def _whose(agent: str | None, provider: str | None) -> str:
     return f"agent {agent}" if agent is not None else "the tenant" if provider is None else f"provider {provider}"
-
-
-def _with_circuit(body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool) -> int:
-    terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
-
-    async def session() -> int:
-        from circuit.app import Circuit
-
-        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
-            return await body(circuit, terminal)
-
-    return run_session(session, settings)

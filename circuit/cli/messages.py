@@ -8,8 +8,9 @@ from uuid import UUID
 
 import typer
 
-from circuit.cli.cases import JsonOption, with_circuit
+from circuit.cli.cases import JsonOption
 from circuit.cli.outcome import marking_text, standing
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, compact, one_line
 from circuit.cli.token import parse_object, put_together
 from circuit.errors import InvalidRequest

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuit.cli.session import run_session
+from circuit.cli.session import run_session, with_circuit
 from circuit.cli.terminal import Terminal, one_line
 from circuit.cli.workflows import JsonOption
 from circuit.errors import InvalidRequest
@@ -60,7 +60,7 @@ def list_models(
     if provider is not None:
         if worker is not None:
             raise InvalidRequest("--worker is for the models inside, and --provider for those of others.")
-        return _with_circuit(lambda circuit, terminal: _offered(circuit, terminal, provider), as_json=as_json)
+        return with_circuit(lambda circuit, terminal: _offered(circuit, terminal, provider), as_json=as_json)
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
         held = await circuit.models.held(worker=worker)
@@ -73,7 +73,7 @@ def list_models(
             _show(held, absent, terminal)
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("load")
@@ -115,7 +115,7 @@ def load(
             return 1
         return _ACCEPTED if going else 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("unload")
@@ -277,7 +277,7 @@ def _change(do: str, model: str, worker: str | None, as_json: bool) -> int:
         _tell(found, terminal, as_json)
         return 1 if found and len(refused) == len(found) else 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 async def _offered(circuit: Circuit, terminal: Terminal, kind: str) -> int:
@@ -347,16 +347,3 @@ def _show(held: Sequence[HeldModel], absent: Sequence[str], terminal: Terminal) 
         terminal.line("no models inside; agents ask for them by `llm_provider: {type: vllm, model: ...}`")
         return
     terminal.table(("model", "id", "state", "worker", "host", "running", "crashes", "detail"), rows, whole="model")
-
-
-def _with_circuit(body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool) -> int:
-    terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
-
-    async def session() -> int:
-        from circuit.app import Circuit
-
-        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
-            return await body(circuit, terminal)
-
-    return run_session(session, settings)

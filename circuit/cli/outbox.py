@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuit.cli.session import run_session
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, compact, one_line
-from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
@@ -83,7 +81,7 @@ def tail(
                     )
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("consumers")
@@ -105,7 +103,7 @@ def consumers(as_json: JsonOption = False) -> int:
             terminal.table(("consumer", "mark", "moved"), rows)
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("forget")
@@ -124,17 +122,4 @@ def forget(consumer: Annotated[str, typer.Argument(metavar="CONSUMER")], as_json
             terminal.line(one_line(f"consumer {consumer} is forgotten"))
         return 0
 
-    return _with_circuit(body, as_json=as_json)
-
-
-def _with_circuit(body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool) -> int:
-    terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
-
-    async def session() -> int:
-        from circuit.app import Circuit
-
-        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
-            return await body(circuit, terminal)
-
-    return run_session(session, settings)
+    return with_circuit(body, as_json=as_json)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuit.cli.cases import CaseArgument, ask, with_circuit
+from circuit.cli.cases import CaseArgument, ask
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal
 from circuit.cli.workflows import JsonOption
 

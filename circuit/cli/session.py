@@ -9,12 +9,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from circuit.cli.terminal import Terminal
 from circuit.settings import Settings
+
+if TYPE_CHECKING:
+    from circuit.app import Circuit
 
 GRACE_SECONDS = 10.0
 """How long a command may take to end after it was asked to, beside twice what running executions get; then the process
@@ -62,6 +66,24 @@ def run_session(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings
         if caught:
             raise typer.Exit(SIGNALLED + caught[0]) from None
         raise
+
+
+def with_circuit(
+    body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool, only: Sequence[str] | None = None
+) -> int:
+    """Run `body` on an open Circuit, with a worker for the cases in `only`, or without one."""
+    terminal = Terminal(json=as_json)
+    settings = Settings.from_environment()
+
+    async def session() -> int:
+        from circuit.app import Circuit
+
+        async with Circuit.open(
+            settings=settings, worker=only is not None, only=only, progress=terminal.note
+        ) as circuit:
+            return await body(circuit, terminal)
+
+    return run_session(session, settings)
 
 
 def configure_logging(settings: Settings) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuit.cli.session import run_session
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, compact, one_line
 from circuit.errors import InvalidRequest
-from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
@@ -48,7 +46,7 @@ def add(
         )
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("cases")
@@ -74,7 +72,7 @@ def cases_of(subject: SubjectArgument, as_json: JsonOption = False) -> int:
             terminal.table(("case", "workflow", "status", "erased"), rows, whole="case")
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("export")
@@ -103,7 +101,7 @@ def export(
         terminal.result(told) if as_json else terminal.line(one_line(f"{counted} rows are in {out}"))
         return 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("erase")
@@ -132,7 +130,7 @@ def erase(
         terminal.result(done.as_dict()) if as_json else _tell(done, terminal)
         return 0 if done.whole else _LEFT
 
-    return _with_circuit(body, as_json=as_json, only=[] if cancel and not dry_run else None)
+    return with_circuit(body, as_json=as_json, only=[] if cancel and not dry_run else None)
 
 
 def _tell(done: Erasure, terminal: Terminal) -> None:
@@ -144,20 +142,3 @@ def _tell(done: Erasure, terminal: Terminal) -> None:
         terminal.line(f"forgotten: {done.cached_answers} cached answers, {done.messages} messages that nobody took")
     for place in done.unreachable:
         terminal.line(one_line(f"not erased: the week in {place}, which is not on this machine; run this where it is"))
-
-
-def _with_circuit(
-    body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool, only: Sequence[str] | None = None
-) -> int:
-    terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
-
-    async def session() -> int:
-        from circuit.app import Circuit
-
-        async with Circuit.open(
-            settings=settings, worker=only is not None, only=only, progress=terminal.note
-        ) as circuit:
-            return await body(circuit, terminal)
-
-    return run_session(session, settings)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuit.cli.cases import JsonOption, ask, with_circuit
+from circuit.cli.cases import JsonOption, ask
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, one_line
 from circuit.cli.token import parse_object, put_together
 from circuit.errors import InvalidRequest

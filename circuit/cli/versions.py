@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuit.cli.cases import with_circuit
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, one_line
 from circuit.cli.workflows import JsonOption, WorkflowArgument
 from circuit.errors import InvalidRequest, NotFound

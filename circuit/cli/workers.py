@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuit.cli.session import run_session
+from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, one_line
 from circuit.errors import InvalidRequest
-from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from circuit.app import Circuit
@@ -59,7 +58,7 @@ def workers(
             terminal.line()
             await asyncio.sleep(watch)
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("drain")
@@ -87,7 +86,7 @@ def drain(
             terminal.line(f"worker {found.id} {told}")
         return 0 if over else _ACCEPTED
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 @app.command("release")
@@ -125,7 +124,7 @@ def release(
             terminal.line(one_line(f"worker {answer['worker_id']} gave up {len(cases)} cases"))
         return _ACCEPTED if answer is None else 0
 
-    return _with_circuit(body, as_json=as_json)
+    return with_circuit(body, as_json=as_json)
 
 
 def _show(found: Sequence[WorkerView], terminal: Terminal) -> None:
@@ -156,16 +155,3 @@ def _span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name}"
     return f"{max(seconds, 0):.0f} s"
-
-
-def _with_circuit(body: Callable[[Circuit, Terminal], Awaitable[int]], *, as_json: bool) -> int:
-    terminal = Terminal(json=as_json)
-    settings = Settings.from_environment()
-
-    async def session() -> int:
-        from circuit.app import Circuit
-
-        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
-            return await body(circuit, terminal)
-
-    return run_session(session, settings)
