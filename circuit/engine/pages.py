@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from circuit.engine.provenance import AnswerView, FeedbackView, answer_view
-from circuit.engine.viewing import execution_view, incident_view, token_view, workflow_view
+from circuit.engine.viewing import execution_view, incident_view, summary_view, token_view, workflow_view
 from circuit.engine.views import (
     CaseSummary,
     EventView,
@@ -76,19 +76,7 @@ class Pages:
         """These cases."""
         async with self._database.transaction(tenant) as connection:
             found = await pages.cases(connection, tenant, list(wanted))
-        return {
-            key.case: CaseSummary(
-                key,
-                row.status,
-                row.workflow_id,
-                row.workflow_hash,
-                row.started_at,
-                row.finished_at,
-                seq=row.seq,
-                traceparent=row.traceparent,
-            )
-            for key, row in found
-        }
+        return {key.case: summary_view(key, row) for key, row in found}
 
     async def tokens(
         self, tenant: int, wanted: Collection[UUID], after: int, limit: int
@@ -143,17 +131,7 @@ class Pages:
         children: dict[UUID, list[CaseSummary]] = {}
         for key, row in found:
             if row.parent is not None:
-                children.setdefault(row.parent.case, []).append(
-                    CaseSummary(
-                        key,
-                        row.status,
-                        row.workflow_id,
-                        row.workflow_hash,
-                        row.started_at,
-                        row.finished_at,
-                        traceparent=row.traceparent,
-                    )
-                )
+                children.setdefault(row.parent.case, []).append(summary_view(key, row))
         named = {case: str(Numbered(*parent)) for case, parent in parents.items()}
         return {case: (named.get(case), children.get(case, [])) for case in wanted}
 

@@ -18,7 +18,7 @@ from circuit.engine.provenance import ExecutionRecord, FeedbackView, answer_view
 from circuit.engine.requirement import needs, shortfall
 from circuit.engine.ruling import TransitionRuling, concerned, rulings
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
-from circuit.engine.viewing import execution_view, incident_view, task_view, token_view, workflow_view
+from circuit.engine.viewing import execution_view, incident_view, summary_view, task_view, token_view, workflow_view
 from circuit.engine.views import (
     CaseStanding,
     CaseSummary,
@@ -339,13 +339,4 @@ async def _opened(
 
 def _summary(key: CaseKey, row: CaseRow, lacks: Mapping[int, Mapping[str, Any]]) -> CaseSummary:
     lack = needs(lacks[row.bucket]) if row.bucket in lacks and _wants_worker(row) else None
-    return CaseSummary(
-        key,
-        row.status,
-        row.workflow_id,
-        row.workflow_hash,
-        row.started_at,
-        row.finished_at,
-        lack,
-        traceparent=row.traceparent,
-    )
+    return summary_view(key, row, lack)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from circuit.engine.views import ExecutionView, IncidentView, TaskView, TokenView, WorkflowView
+from circuit.engine.views import CaseSummary, ExecutionView, IncidentView, TaskView, TokenView, WorkflowView
 from circuit.ids import CaseKey, Numbered
 from circuit.net.marking import Token
 from circuit.storage import workflows
@@ -28,6 +28,21 @@ def workflow_view(found: workflows.Version) -> WorkflowView:
         found.published_by,
         document,
         found.retired_at,
+    )
+
+
+def summary_view(key: CaseKey, row: CaseRow, lacks: str | None = None) -> CaseSummary:
+    """A case in a list; `lacks` is what it needs of a worker and no running one has."""
+    return CaseSummary(
+        key,
+        row.status,
+        row.workflow_id,
+        row.workflow_hash,
+        row.started_at,
+        row.finished_at,
+        lacks,
+        row.seq,
+        row.traceparent,
     )
 
 

@@ -45,7 +45,7 @@ class WorkflowView:
 @dataclass(frozen=True, slots=True)
 class CaseSummary:
     """A case in a list. `lacks` says what it needs of a worker where no running worker has it, `seq` how many
-    events it has had (0 where a list does not say)."""
+    events it has had."""
 
     key: CaseKey
     status: CaseStatus
