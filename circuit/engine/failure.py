@@ -81,8 +81,7 @@ def give_up(memory: Memory, binding: Binding, error: CircuitError, draft: Draft)
 
 def resolve(memory: Memory, number: int, reason: str, draft: Draft, principal: str | None = None) -> None:
     """Close an incident: what it blocked may be tried again."""
-    incident = memory.incidents.pop(number)
-    memory.block()
+    incident = memory.unblock(number)
     memory.agenda.everything()
     draft.change_incident(replace(incident, resolved_at=draft.now, resolved_by=principal or "circuit"))
     draft.record(IncidentResolved(number, incident.transition, reason, principal))
@@ -109,8 +108,7 @@ def _raise_incident(
         binding.blocks,
         draft.now,
     )
-    memory.incidents[number] = incident
-    memory.block()
+    memory.block(incident)
     draft.open_incident(incident)
     _record(memory, binding, error, draft, live=live, incident=number)
 

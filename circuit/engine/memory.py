@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,7 @@ from circuit.engine.agenda import Agenda
 from circuit.engine.draft import Draft
 from circuit.events import StreamDelta
 from circuit.net import firing as rule
-from circuit.net.binding import Binding, Blocked
+from circuit.net.binding import Binding
 from circuit.net.marking import Marking, Run, Token
 from circuit.storage.records import (
     CaseState,
@@ -56,7 +57,7 @@ class Memory:
         self.row = state.row
         self.marking = Marking()
         self.firings: dict[int, LiveFiring] = {}
-        self.incidents: dict[int, IncidentRow] = {row.number: row for row in state.incidents}
+        self.incidents: dict[int, IncidentRow] = {}
         # By label: the history knows which choice of a transition fired, guards count them together.
         self.fired: dict[str, int] = {
             label: sum(state.fired.get(name, 0) for name in {label, *names}) for label, names in self.net.labels.items()
@@ -65,7 +66,8 @@ class Memory:
         self.fired_seq = state.fired_seq
         self.journal = {number: dict(steps) for number, steps in state.journal.items()}
         self.agenda = Agenda(self.net)
-        self.blocked: Blocked = frozenset()
+        # How many open incidents are about each binding that must not be tried.
+        self.blocked: Counter[tuple[str, frozenset[tuple[int, int]]]] = Counter()
         # Set when the case goes on in another version: what is here then is of no use for it any more.
         self.migrated = False
         # Firings that have not been granted yet what they ask of shared places.
@@ -77,7 +79,8 @@ class Memory:
             "started_at": self.row.started_at.isoformat(),
             "fired": self.fired,
         }
-        self.block()
+        for row in state.incidents:
+            self.block(row)
         for token, _ in state.tokens:
             self.marking.put(token)
         executions = {row.firing: row for row in state.executions}
@@ -115,9 +118,19 @@ class Memory:
         self.firings_ended += 1
         self.agenda.counted()
 
-    def block(self) -> None:
-        """Work out anew which bindings open incidents keep from being tried."""
-        self.blocked = frozenset((row.transition, frozenset(row.blocks)) for row in self.incidents.values())
+    def block(self, incident: IncidentRow) -> None:
+        """Keep an open incident, and what it is about from being tried."""
+        self.incidents[incident.number] = incident
+        self.blocked[_blocking(incident)] += 1
+
+    def unblock(self, number: int) -> IncidentRow:
+        """Let go of an incident, and of what it was about unless another one is about the same."""
+        incident = self.incidents.pop(number)
+        blocking = _blocking(incident)
+        self.blocked[blocking] -= 1
+        if not self.blocked[blocking]:
+            del self.blocked[blocking]
+        return incident
 
     def settle(self, transition: str, effect: rule.Effect, draft: Draft) -> None:
         """Take what a firing moved into the draft, and look again at what it may have enabled."""
@@ -196,3 +209,7 @@ def _token(image: Mapping[str, Any]) -> Token:
         image["metadata"],
         datetime.fromisoformat(image["entered_at"]),
     )
+
+
+def _blocking(incident: IncidentRow) -> tuple[str, frozenset[tuple[int, int]]]:
+    return incident.transition, frozenset(incident.blocks)

@@ -112,6 +112,9 @@ def bindings(
         if blocked and is_blocked(binding, blocked):
             if look is not None:
                 look.blocked += 1
+            if not read:
+                # An incident is about one set: however many are open, the next set is found by going on.
+                examined -= 1
             continue
         if guard is not None:
             verdict = guard.judge(scope_of(consumed, read, case, guard.needs, what.lists))

@@ -170,6 +170,14 @@ def test_a_blocked_binding_is_skipped_at_the_versions_that_were_blocked_only() -
     assert stale is not None and stale.numbers == (1,)
 
 
+def test_however_many_bindings_are_blocked_the_next_one_fires() -> None:
+    found, count = net(move("t")), MAX_BINDINGS + 1
+    marking = Marking([token(number, "a") for number in range(1, count + 1)])
+    blocked = {("t", ((number, 1),)) for number in range(1, count)}
+    binding = first_binding(found, marking, "t", CASE, NOW, blocked)
+    assert binding is not None and binding.numbers == (count,)
+
+
 class Counting(dict):
     """Counts how many tokens a search looks at."""
 
