@@ -20,6 +20,7 @@ from circuit.cli import (
     database,
     drawing,
     executions,
+    explanation,
     feedback,
     grants,
     incidents,
@@ -69,6 +70,7 @@ app.command("unretire")(workflows.unretire)
 app.add_typer(versions.app, name="workflows")
 app.command("migrate")(migration.migrate)
 app.command("analyse")(analysis.analyse)
+app.command("explain")(explanation.explain)
 app.command("draw")(drawing.draw)
 app.command("simulate")(simulation.simulate)
 app.command("schema")(workflows.schema)

@@ -46,18 +46,19 @@ def without_undoing(workflow: Workflow) -> Workflow:
 
 def notes_of(workflow: Workflow) -> dict[str, list[str]]:
     """What stands on transitions: what acts, what undoes a firing, and what is undone."""
-    notes = {name: [_doer(action)] for name, action in workflow.actions.items()}
+    notes = {name: [doer(action)] for name, action in workflow.actions.items()}
     for name, one in workflow.net.transitions.items():
         written: Mapping[str, Any] = workflow.document["transitions"].get(one.label) or {}
         if "compensation" in written:
-            notes.setdefault(name, []).append(f"↩ {_doer(workflow.actions[undo_of(one.label)])}")
+            notes.setdefault(name, []).append(f"↩ {doer(workflow.actions[undo_of(one.label)])}")
         if "compensates" in written:
             names = written["compensates"]
             notes.setdefault(name, []).append(f"↩ undoes {names if isinstance(names, str) else ', '.join(names)}")
     return notes
 
 
-def _doer(action: ActionSpec) -> str:
+def doer(action: ActionSpec) -> str:
+    """Who or what acts, in a few words."""
     config = action.config
     match action.kind:
         case "http":

@@ -14,6 +14,7 @@ COMMANDS = [
     ["validate"],
     ["load"],
     ["analyse"],
+    ["explain"],
     ["draw"],
     ["simulate"],
     ["schema"],
