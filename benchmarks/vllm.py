@@ -5,9 +5,9 @@ prompts at once as tokens that were made before; Circuit by as many cases, each 
 stored in Postgres. There are several times as many prompts as fit into a batch, so that it is full but for the end.
 The rate is tokens generated a second, of the best round of each side; beside it is the median of the rounds' ratios.
 
-Without `--model` Llamas of random weights are made, in the shapes of `SIZES`: a toy, whose step costs an engine about
-as much as a call of a Python function, and what small models cost. A real model, on a GPU: `--model /models/Qwen3-8B
---option gpu_memory_utilization=0.4 --batch 256` (both sides are loaded at once).
+Without `--model` Llamas of random weights are made, in the shapes of `benchmarks.shapes`. On a GPU: `--sizes 1.5B,8B
+--batch 512 --tokens 128` makes up the weights in the engine (`--dummy`, the rule there, so that nothing large is
+written); a real model: `--model /models/Qwen3-8B`. Both sides are loaded at once, each with a share of the device.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import psutil
 import yaml
 from rich.console import Console
 
-from benchmarks import results
+from benchmarks import results, shapes
 from benchmarks.gauge import Gauge
 from benchmarks.results import Row, rate
 from circuit.app import Circuit
@@ -43,23 +43,9 @@ from circuit.settings import Settings
 from circuit.storage import embedded, schema
 
 WORDS = ("a", "agent", "case", "clear", "draft", "fires", "its", "net", "of", "paper", "place", "reads", "the", "token")
-SIZES: Mapping[str, Mapping[str, Any]] = {
-    "toy": {},
-    "135M": {
-        "hidden": 576, "layers": 30, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3,
-        "words": 49_035, "tie_word_embeddings": True,
-    },
-    "0.5B": {
-        "hidden": 896, "layers": 24, "intermediate_size": 4864, "num_attention_heads": 14, "num_key_value_heads": 2,
-        "words": 151_819, "tie_word_embeddings": True,
-    },
-}  # fmt: skip
-"""The shapes of the models that are made: the latter two are those of SmolLM2-135M and Qwen2.5-0.5B."""
 ON_CPU: Mapping[str, Any] = {"enforce_eager": True, "distributed_executor_backend": "uni", "max_model_len": 1024}
+ON_GPU: Mapping[str, Any] = {"gpu_memory_utilization": 0.4, "max_model_len": 1024, "max_num_batched_tokens": 8192}
 SMALL = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1"}
-
-STARTS = 8
-"""How many cases are being started at once; a case that is started costs more than a token."""
 
 console = Console(width=200)
 
@@ -190,29 +176,37 @@ def workflow(options: argparse.Namespace) -> str:
 
 
 class Inside:
-    """The same through Circuit: a case for each prompt, and a reader of each case."""
+    """The same through Circuit: a case for each prompt and a reader of each case; `starts` of them are being started
+    at once. The clock stops when every reader has heard the end of its case; what the answers came to is read back from
+    the database after that."""
 
-    def __init__(self, circuit: Circuit, gauge: Gauge, model: HostedModel) -> None:
+    def __init__(self, circuit: Circuit, gauge: Gauge, model: HostedModel, starts: int) -> None:
         self._circuit = circuit
         self._gauge = gauge
         self._model = model
-        self._starting = asyncio.Semaphore(STARTS)
+        self._starting = asyncio.Semaphore(starts)
+        self._reading = asyncio.Semaphore(4)
 
     async def round(self, texts: Sequence[str]) -> Round:
         before, stepped = self._spent(), await self._steps()
         began = time.perf_counter()
-        counts = await asyncio.gather(*map(self._one, texts))
+        cases = await asyncio.gather(*map(self._one, texts))
         took = time.perf_counter() - began
         cpu = {part: seconds - before[part] for part, seconds in self._spent().items()}
-        return Round(sum(counts), await self._steps() - stepped, took, cpu)
+        steps = await self._steps() - stepped
+        return Round(sum(await asyncio.gather(*map(self._tokens, cases))), steps, took, cpu)
 
-    async def _one(self, text: str) -> int:
+    async def _one(self, text: str) -> str:
         async with self._starting:
             case = await self._circuit.start("throughput", {"text": text})
         async with aclosing(self._circuit.stream(case)) as happenings:
             async for _ in happenings:
                 pass
-        view = await self._circuit.case(case)
+        return case
+
+    async def _tokens(self, case: str) -> int:
+        async with self._reading:
+            view = await self._circuit.case(case)
         return int(view.executions[0].usage["output_tokens"])
 
     async def _steps(self) -> int:
@@ -241,8 +235,11 @@ async def measure(options: argparse.Namespace, name: str, gauge: Gauge, home: Pa
             spec = {"type": provider.type, "model": provider.model, "options": provider.options}
             console.print(f"{name}: loading both sides ...")
             model = circuit.registry.models.model(ModelSpec.of(spec))
-            await asyncio.gather(model.loaded(), other.start())
-            sides: dict[str, Offline | Inside] = {"vllm": other, "circuit": Inside(circuit, gauge, model)}
+            # One after the other: each measures how much memory of the device is left to it.
+            await model.loaded()
+            await other.start()
+            inside = Inside(circuit, gauge, model, options.starts)
+            sides: dict[str, Offline | Inside] = {"vllm": other, "circuit": inside}
             for number in range(options.rounds + 1):
                 # Round 0 warms both up; then each goes first in turn.
                 for side in sorted(sides, reverse=number % 2 == 0):
@@ -260,6 +257,7 @@ async def measure(options: argparse.Namespace, name: str, gauge: Gauge, home: Pa
         "requests": options.requests,
         "prompt_words": options.words,
         "output_tokens": options.tokens,
+        "starts_at_once": options.starts,
         "median_of_ratios": round(median(ratios), 3),
         "rounds": {side: [one.told() for one in done] for side, done in rounds.items()},
     }
@@ -281,10 +279,8 @@ async def _measure_all(options: argparse.Namespace, folder: Path, url: str) -> l
             if options.model:
                 chosen.about = options.model
             else:
-                from tests.vllm.tiny_model import make_model
-
                 chosen.about = f"random Llama, {name}"
-                chosen.model = str(await asyncio.to_thread(make_model, folder / name, **SIZES[name]))
+                chosen.model = await asyncio.to_thread(shapes.make, folder / name, name, weights=not options.dummy)
             rows.append(await measure(chosen, name, gauge, folder / "home"))
     finally:
         await gauge.close()
@@ -317,12 +313,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.vllm", description=__doc__)
     parser.add_argument("--model", default="", help="a folder, or a name on the hub (default: one of random weights)")
     parser.add_argument("--option", action="append", default=[], type=_option, help="an engine argument, NAME=VALUE")
-    parser.add_argument("--sizes", default=",".join(SIZES), help="which models are made (default: all of SIZES)")
-    parser.add_argument("--batch", type=int, default=32, help="requests in one batch (default 32)")
+    parser.add_argument("--sizes", help=f"which models are made, of {','.join(shapes.SIZES)}")
+    parser.add_argument(
+        "--dummy",
+        action=argparse.BooleanOptionalAction,
+        help="models that are made have no weights on disk (default: on a GPU)",
+    )
+    parser.add_argument("--batch", type=int, help="requests in one batch (default 32, on a GPU 256)")
     parser.add_argument("--requests", type=int, help="prompts a round (default: four batches)")
     parser.add_argument("--words", type=int, default=10, help="words a prompt (default 10)")
     parser.add_argument("--tokens", type=int, default=96, help="tokens of each answer (default 96)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each side (default 3)")
+    parser.add_argument("--starts", type=int, default=32, help="cases that are being started at once (default 32)")
     parser.add_argument("--output", type=Path, default=results.LATEST, help="where the results go")
     parser.add_argument("--offline", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -332,8 +334,13 @@ def main() -> None:
     options.cpu = _installed("vllm-cpu")
     if options.cpu:
         os.environ.update({name: os.environ.get(name, value) for name, value in SMALL.items()})
+    options.sizes = options.sizes or ",".join(shapes.ON_CPU if options.cpu else shapes.ON_GPU)
+    options.dummy = not options.model and (not options.cpu if options.dummy is None else options.dummy)
+    options.batch = options.batch or (32 if options.cpu else 256)
     options.requests = options.requests or 4 * options.batch
-    options.engine = {**(ON_CPU if options.cpu else {}), "max_num_seqs": options.batch, **dict(options.option)}
+    weights = {"load_format": "dummy"} if options.dummy else {}
+    engine = {**(ON_CPU if options.cpu else ON_GPU), **weights, "max_num_seqs": options.batch}
+    options.engine = {**engine, **dict(options.option)}
     with tempfile.TemporaryDirectory(prefix="circuit-bench-", dir="/tmp") as directory:
         folder = Path(directory)
         folder.chmod(0o755)

@@ -18,10 +18,19 @@ TEMPLATE = (
 
 
 def make_model(
-    folder: Path, *, hidden: int = 64, layers: int = 2, words: int = 0, length: int = 2048, seed: int = 0, **more: Any
+    folder: Path,
+    *,
+    hidden: int = 64,
+    layers: int = 2,
+    words: int = 0,
+    length: int = 2048,
+    seed: int = 0,
+    weights: bool = True,
+    **more: Any,
 ) -> Path:
     """A Llama of `layers` layers of the width `hidden`, written to `folder`. A prompt is read character by character;
-    the model says `words` more tokens, which are words that nobody writes. `more` goes into its configuration."""
+    the model says `words` more tokens, which are words that nobody writes. `more` goes into its configuration. Without
+    `weights` only its shape is written, for an engine that makes them up (`load_format=dummy`)."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
@@ -38,6 +47,10 @@ def make_model(
     }
     config = LlamaConfig(**{**shape, **more}, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     kind = LlamaForSequenceClassification if "num_labels" in more else LlamaForCausalLM
+    if not weights:
+        config.architectures, config.dtype = [kind.__name__], torch.bfloat16
+        config.save_pretrained(folder)
+        return folder
     kind(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
 

@@ -33,6 +33,7 @@ from vllm.exceptions import GenerationError, GracefulHTTPError, VLLMClientError,
 from vllm.lora.request import LoRARequest
 from vllm.renderers.chat_utils import ChatTemplateConfig
 from vllm.renderers.online_renderer import OnlineRenderer
+from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -75,7 +76,8 @@ class VllmEngine:
         """The model that `load` says. Raises `EngineFault`."""
         arguments, template = _arguments(load), _template(load["chat_template"])
         try:
-            engine = AsyncLLM.from_engine_args(arguments)
+            # Batches as large as those of vLLM's own server, where the options do not say: else they are small ones.
+            engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
         except _ABOUT_OPTIONS as error:
             raise _load_fault(load, error) from error
         except Exception as error:
