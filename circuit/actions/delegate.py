@@ -46,10 +46,15 @@ class InnerJournal(PlacedJournal):
             await super().emit(StreamDelta(delta.type, named))
 
 
+def agent_spec(agent: Mapping[str, Any]) -> ToolSpec:
+    """`agent` (its definition as JSON) as a model sees it that may ask it."""
+    about = str(agent.get("description") or agent.get("name") or agent["id"])
+    return ToolSpec(f"{PREFIX}{agent['id']}", f"Ask another agent: {about}", _ASKED)
+
+
 def agent_tool(agent: Mapping[str, Any], journal: Journal, ask: Ask) -> Tool:
     """`agent` (its definition as JSON) as a tool of the one whose journal this is."""
     name = str(agent["id"])
-    about = str(agent.get("description") or agent.get("name") or name)
 
     async def call(arguments: Mapping[str, Any], around: ToolContext) -> Any:
         place = around.key.rpartition("/")[2]
@@ -57,4 +62,4 @@ def agent_tool(agent: Mapping[str, Any], journal: Journal, ask: Ask) -> Tool:
         result = await ask(name, (Message.text(Role.USER, str(arguments["task"])),), inner, f"{around.key}>{name}")
         return result.answer.text if result.output is None else result.output
 
-    return Tool(ToolSpec(PREFIX + name, f"Ask another agent: {about}", _ASKED), call, SECONDS)
+    return Tool(agent_spec(agent), call, SECONDS)

@@ -73,8 +73,9 @@ class Policies:
         return None
 
     def _forbidden(self, name: str) -> str | None:
-        if any("deny" in rule and matches(rule["deny"], name) for rule in self.rules):
-            return f"a policy denies {name}"
+        for number, rule in enumerate(self.rules, 1):
+            if "deny" in rule and matches(rule["deny"], name):
+                return f"a policy denies {name} (the agent's policy {number})"
         allowing = [rule["allow"] for rule in self.rules if "allow" in rule]
         if allowing and not any(matches(patterns, name) for patterns in allowing):
             return f"no policy allows {name}"

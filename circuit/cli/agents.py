@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,10 +31,22 @@ _FILES = (".yaml", ".yml", ".json")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An agent, and the workflow in which it is, or in which it would be asked."""
+    """An agent, and the workflow in which it is, or in which it would be asked. `lines` says where in its file its
+    policies stand, as far as they stand there, by their number from 1."""
 
     workflow: Workflow
     agent: AgentDefinition
+    lines: Mapping[int, int] = field(default_factory=dict[int, int])
+
+    def access(self, tool: str, doubt: str = "") -> dict[str, Any]:
+        """How the agent's policies let it use `tool`, as JSON."""
+        from circuit.agents.access import access_to
+
+        found = access_to(self.agent.document.get("policies") or (), tool, doubt).as_dict()
+        for ground in found["policies"]:
+            if line := self.lines.get(ground["policy"]):
+                ground["line"] = line
+        return found
 
 
 @agents_app.command("list")
@@ -69,14 +81,18 @@ def list_agents(
 
 @agents_app.command("show")
 def show_agent(source: SourceArgument, agent: AgentArgument = None) -> int:
-    """Print the definition of an agent, of a file or published, as JSON.
+    """Print the definition of an agent, of a file or published, as JSON, with what its policies say of its tools.
 
     \b
     Example: circuit agents show workflows/document_review.yaml content-reviewer
     """
     terminal = Terminal(json=True)
-    found = chosen(source, agent, terminal).agent
-    terminal.result({**found.document, "hash": found.hash, "prompt_hash": found.prompt_hash})
+    found = chosen(source, agent, terminal)
+    from circuit.agents.access import named_tools
+
+    known = found.agent
+    access = [found.access(tool) for tool in named_tools(known.document.get("tools") or ())]
+    terminal.result({**known.document, "access": access, "hash": known.hash, "prompt_hash": known.prompt_hash})
     return 0
 
 
@@ -172,7 +188,8 @@ def chosen(source: str, agent: str | None, terminal: Terminal) -> Chosen:
     path = Path(source)
     if agent is not None or path.suffix in _FILES or path.is_file():
         workflow = read_workflow(path, published=True)
-        return Chosen(workflow, _of_file(workflow, agent))
+        found = _of_file(workflow, agent)
+        return Chosen(workflow, found, _policy_lines(path, found.id))
     return _published(source, published_agents([source], terminal))
 
 
@@ -191,6 +208,16 @@ def _published(agent: str, documents: dict[str, Any]) -> Chosen:
             pending += colleagues(documents[name])
     workflow = compile_document(consultation(agent, wanted))
     return Chosen(workflow, workflow.agents[agent])
+
+
+def _policy_lines(file: Path, agent: str) -> dict[int, int]:
+    """The lines of an agent's policies in a file, by their number; none of those that it takes from elsewhere."""
+    from circuit.definition.document import ALIASES
+    from circuit.definition.loader import parse
+
+    tree, _ = parse(read_text(file, WORKFLOW_LIMIT, "Workflow file"), str(file), ALIASES)
+    node = tree.node(("agents", agent, "policies"))
+    return {number: tree.position(item.start)[0] for number, item in enumerate(node.items if node else (), 1)}
 
 
 def _of_file(workflow: Workflow, name: str | None) -> AgentDefinition:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from circuit.actions.agent import AgentAction
     from circuit.agents.prompt import PromptTexts
     from circuit.agents.run import AgentResult
-    from circuit.agents.tools import Tool
+    from circuit.agents.tools import Tool, ToolContext
     from circuit.providers.messages import Message
 
 tools_app = typer.Typer(no_args_is_help=True, help="Look at the tools of an agent, and call them.")
@@ -96,10 +96,11 @@ def list_tools(
     actions: ActionsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """List the tools of an agent, with what each takes.
+    """List the tools of an agent: what each takes, and whether the agent's policies let it be called.
 
     \b
     Example: circuit tools list clerk.yaml clerk
+    Example: circuit tools list clerk.yaml clerk --json
     """
     terminal = Terminal(json=as_json)
     settings = with_actions(Settings.from_environment(), actions)
@@ -107,18 +108,28 @@ def list_tools(
 
     async def body() -> int:
         async with staged(settings, found, None, terminal) as stage:
-            tools = list(stage.tools.values())
+            tools = [(tool.spec, found.access(tool.name, tool.doubt)) for tool in stage.listed]
         if as_json:
-            specs = [tool.spec for tool in tools]
             terminal.result(
-                [{"name": one.name, "description": one.description, "parameters": one.parameters} for one in specs]
+                [
+                    {
+                        "name": spec.name,
+                        "description": spec.description,
+                        "parameters": spec.parameters,
+                        "access": access["access"],
+                        "policies": access["policies"],
+                    }
+                    for spec, access in tools
+                ]
             )
+        elif not tools:
+            terminal.line(one_line(f"agent {found.agent.id} has no tools"))
         else:
             rows = [
-                (tool.name, ", ".join(tool.spec.parameters.get("properties", {})), tool.spec.description)
-                for tool in tools
+                (spec.name, _standing(access), ", ".join(spec.parameters.get("properties", {})), spec.description)
+                for spec, access in tools
             ]
-            terminal.table(("tool", "takes", "what it does"), rows)
+            terminal.table(("tool", "access", "takes", "what it does"), rows)
         return 0
 
     return run_session(body, settings)
@@ -148,8 +159,10 @@ def call_one_tool(
 
         async with staged(settings, found, None, terminal) as stage:
             called = stage.tools.get(tool)
+            if called is None and (colleague := stage.colleague(tool)):
+                raise InvalidRequest(f"{tool} is another agent: `circuit agents test {source} {colleague}` asks it")
             if called is None:
-                known = ", ".join(stage.tools) or "none"
+                known = ", ".join(one.name for one in stage.listed) or "none"
                 raise InvalidRequest(f"agent {found.agent.id} has no tool {tool!r}; it has: {known}")
             policies = Policies(tuple(found.agent.document.get("policies") or ()))
             policies.check(tool, Record())
@@ -173,6 +186,27 @@ class Stage:
         self._action = action
         self._terminal = terminal
         self._runs = 0
+
+    @property
+    def listed(self) -> list[Tool]:
+        """Its tools, other agents among them, as a model would see them without policies."""
+        from circuit.actions.delegate import agent_spec
+        from circuit.actions.hand_over import hand_over_tool
+        from circuit.agents.tools import Tool
+
+        found = list(self.tools.values())
+        for entry in self._config["agent"].get("tools") or ():
+            if entry["kind"] in ("agent", "hand_over"):
+                other = self._config["colleagues"][entry["name"]]
+                asked = entry["kind"] == "agent"
+                found.append(Tool(agent_spec(other), _nothing) if asked else hand_over_tool(other))
+        return found
+
+    def colleague(self, tool: str) -> str:
+        """The agent that `tool` asks or hands over to, if it does."""
+        kind, _, name = tool.partition(".")
+        entries = self._config["agent"].get("tools") or ()
+        return name if any((one["kind"], one.get("name")) == (kind, name) for one in entries) else ""
 
     @property
     def texts(self) -> PromptTexts:
@@ -229,6 +263,20 @@ async def staged(settings: Settings, found: Chosen, model: str | None, terminal:
     finally:
         await toolbox.aclose()
         await registry.aclose()
+
+
+async def _nothing(arguments: Mapping[str, Any], around: ToolContext) -> None:
+    """A tool that is shown and not called."""
+
+
+def _standing(access: Mapping[str, Any]) -> str:
+    """Whether a tool may be called, and which policies say so, on one line."""
+    grounds: list[str] = []
+    for ground in access["policies"]:
+        line = f" (line {ground['line']})" if "line" in ground else ""
+        grounds.append(f"policy {ground['policy']}{line} {ground['says']}" if ground["policy"] else ground["says"])
+    standing = str(access["access"]).replace("_", " ")
+    return f"{standing}: {'; '.join(grounds)}" if grounds else standing
 
 
 class _Reader:

@@ -9,6 +9,7 @@
     │   ├── Unauthenticated        unauthenticated
     │   ├── Forbidden              forbidden
     │   ├── TooManyRequests        too_many_requests (retryable)
+    │   ├── NoWorker               no_worker         (retryable)
     │   ├── TokenRefused           token_refused
     │   └── PayloadTooLarge        payload_too_large
     ├── NetError                   whoever wrote the code that calls the net     net_misuse
@@ -140,6 +141,7 @@ from circuit.errors.requests import (
     Forbidden,
     InvalidRequest,
     NotFound,
+    NoWorker,
     PayloadTooLarge,
     RequestError,
     TokenRefused,
@@ -209,6 +211,7 @@ __all__ = [
     "ModelRequestRefused",
     "ModelUnsupported",
     "NetError",
+    "NoWorker",
     "NotFound",
     "OutputHeld",
     "OutputTruncated",

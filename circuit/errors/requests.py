@@ -51,6 +51,13 @@ class TooManyRequests(RequestError):
     retryable = True
 
 
+class NoWorker(RequestError):
+    """No worker that is running can do what is asked for; one that is started may."""
+
+    code = "no_worker"
+    retryable = True
+
+
 class TokenRefused(RequestError):
     """A token from outside that its place does not take."""
 

@@ -17,6 +17,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from whole import whole
 
+from circuit.api.openai import endpoint
 from circuit.app import Circuit
 from circuit.security.principal import LOCAL
 
@@ -315,3 +316,45 @@ async def test_who_goes_away_ends_what_he_asked_unless_he_may_come_back(desk: De
     bodies = {"model": "agent:clerk", "messages": asked("hello")}
     first, second = [await desk.post(bodies, **{"idempotency-key": "one"}) for _ in range(2)]
     assert first.json() == second.json() | {"created": first.json()["created"]}
+
+
+POOLED = """
+workflow: pooled
+pool: elsewhere
+places: {asked: {initial: true}, done: {terminal: true}}
+agents: {clerk: {llm_provider: {type: scripted, responses: [Never.]}, prompts: {system: You are a clerk.}}}
+transitions: {work: {from_places: asked, to_place: done, agent_execution: clerk}}
+"""
+
+
+async def test_a_client_is_told_that_no_worker_can_take_what_it_asks(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "PATIENCE_SECONDS", 0.1)
+    await desk.circuit.load(POOLED)
+    for model, named in (
+        ("workflow:pooled", "circuit worker --pool elsewhere"),
+        ("vllm:nobody/has-this", "Install circuit-engine[vllm]"),
+    ):
+        for stream in (False, True):
+            answer = await desk.post({"model": model, "messages": asked("hello"), "stream": stream})
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "no_worker"
+            assert named in answer.json()["error"]["message"]
+            assert (answer.headers["x-should-retry"], answer.headers["retry-after"]) == ("true", "5")
+    # What nobody would hear is not begun by a worker that comes later; the workflow is.
+    raw = await desk.circuit.database.raw()
+    cancelled = await raw.fetch(
+        """SELECT c.workflow_id FROM circuit.command k JOIN circuit."case" c USING (tenant_id, case_id)
+        WHERE k.kind = 'cancel'"""
+    )
+    await raw.close()
+    assert [row[0] for row in cancelled] == ["model:", "model:"]
+    # The client's own SDK knows what to make of it; another one joins the case that waits.
+    with pytest.raises(openai.InternalServerError, match="vllm"):
+        await desk.client.chat.completions.create(
+            model="vllm:nobody/has-this", messages=asked("hello"), extra_headers={"Idempotency-Key": "once"}
+        )
+    body = {"model": "vllm:nobody/has-this", "messages": asked("hello")}
+    first, again = [await desk.post(body, **{"Idempotency-Key": "once"}) for _ in range(2)]
+    assert first.headers["x-circuit-case-id"] == again.headers["x-circuit-case-id"]

@@ -121,6 +121,10 @@ async def test_a_task_is_completed_once_by_one_of_two(server: Server) -> None:
     [approval] = await answers(server, APPROVALS)
     assert (approval["agentId"], approval["toolName"]) == ("clerk", "fs.write_file")
     assert approval["arguments"] == {"path": "a.txt", "content": "yes"}
+    [clerk] = await server.ok("{ agents { toolAccess { tool access policies { policy says } } } }")
+    access = {one["tool"]: (one["access"], one["policies"]) for one in clerk["toolAccess"]}
+    assert access["fs.write_file"] == ("needs_approval", [{"policy": 1, "says": "asks for approval of fs.write_file"}])
+    assert access["fs.read_file"] == ("allowed", [])
     refuse = """mutation ($id: String!) { refuseToolCall(executionId: $id, reason: "not today") { state } }"""
     assert (await server.ok(refuse, id=approval["executionId"]))["state"] == "applied"
     assert await server.ok(APPROVALS) == []

@@ -22,7 +22,11 @@ agents:
     prompts: {system: "You are a clerk.", user_template: "Write for {name}."}
     capabilities: [react]
     tools: [fs.*]
-    policies: [{deny: fs.edit_file}]
+    policies:
+      - deny: fs.edit_file
+      - {require_approval: fs.wc, roles: [editor]}
+      - {require: fs.stat, before: fs.head}
+      - {limit: "fs.h*", to: 2}
 transitions:
   work: {from_places: asked, to_place: answered, agent_execution: {agent_id: clerk, input_mapping: {name: data.name}}}
 """
@@ -77,7 +81,22 @@ def test_tools_are_listed_and_called(file: Path, capsys: pytest.CaptureFixture[s
     assert main(["tools", "list", str(file)]) == 0
     assert "fs.read_file" in capsys.readouterr().out
     assert main(["tools", "list", str(file), "--json"]) == 0
-    assert {tool["name"] for tool in json.loads(capsys.readouterr().out)} > {"fs.grep", "fs.csv_query"}
+    listed = {tool["name"]: tool for tool in json.loads(capsys.readouterr().out)}
+    assert listed.keys() > {"fs.grep", "fs.csv_query"}
+    line = CLERK.splitlines().index("      - deny: fs.edit_file") + 1
+    limit = {"policy": 4, "says": "allows 2 calls of fs.h* in a run", "line": line + 3}
+    for name, access, *policies in (
+        ("fs.grep", "allowed"),
+        ("fs.edit_file", "denied", {"policy": 1, "says": "denies fs.edit_file", "line": line}),
+        ("fs.wc", "needs_approval", {"policy": 2, "says": "asks for approval of fs.wc by editor", "line": line + 1}),
+        ("fs.head", "allowed", {"policy": 3, "says": "asks for fs.stat before fs.head", "line": line + 2}, limit),
+    ):
+        assert (listed[name]["access"], listed[name]["policies"]) == (access, policies)
+    assert main(["tools", "list", str(file)]) == 0
+    assert f"denied: policy 1 (line {line}) denies fs.edit_file" in capsys.readouterr().out
+    assert main(["agents", "show", str(file)]) == 0
+    shown = {one["tool"]: one for one in json.loads(capsys.readouterr().out)["access"]}
+    assert shown["fs.wc"] == {"tool": "fs.wc", **{key: listed["fs.wc"][key] for key in ("access", "policies")}}
     written = json.dumps({"path": "b.txt", "content": "x"})
     assert main(["tools", "call", str(file), "fs.write_file", "--arguments", written]) == 0
     assert json.loads(capsys.readouterr().out) == "wrote 1 bytes to b.txt"

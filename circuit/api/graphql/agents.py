@@ -11,6 +11,7 @@ from uuid import UUID
 import strawberry
 from strawberry.scalars import JSON
 
+from circuit.agents.access import access_to, named_tools
 from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.executions import Execution
@@ -44,6 +45,19 @@ class Prompts:
         )
 
 
+@strawberry.type(description="What one policy of an agent says of a tool.")
+class ToolGround:
+    policy: int = strawberry.field(description="Which of the agent's policies it is, counted from 1.")
+    says: str
+
+
+@strawberry.type(description="Whether the policies of an agent let it call a tool.")
+class ToolAccess:
+    tool: str = strawberry.field(description="Its name; of the tools of a server there is the pattern that means them.")
+    access: str = strawberry.field(description="`allowed`, `needs_approval` or `denied`.")
+    policies: list[ToolGround]
+
+
 @strawberry.type(description="An agent of a workflow's current version.")
 class Agent:
     cursor: str = strawberry.field(description="Give it as `after` to go on behind this agent.")
@@ -56,6 +70,7 @@ class Agent:
     prompts: Prompts
     capabilities: list[str]
     tools: list[str]
+    tool_access: list[ToolAccess] = strawberry.field(description="What its policies say of each of its tools.")
     output_schema: JSON | None
     document: JSON = strawberry.field(description="The agent as JSON, with all that its file says.")
 
@@ -73,6 +88,7 @@ class Agent:
             prompts=Prompts.of(said.get("prompts") or {}),
             capabilities=_names(said.get("capabilities")),
             tools=_names(said.get("tools")),
+            tool_access=_access(said),
             output_schema=as_json(said.get("output_schema")),
             document=as_json(dict(said)),
         )
@@ -189,6 +205,18 @@ def _message(document: Mapping[str, Any], given: Any) -> str:
     values = prompt_values(inputs=inputs, tokens=(), workflow_id="", history_count=0)
     template = str((document.get("prompts") or {}).get("user_template") or "{input_data}")
     return text_of(build_messages(PromptTexts(user_template=template), values)[-1].parts)
+
+
+def _access(said: Mapping[str, Any]) -> list[ToolAccess]:
+    found = [access_to(said.get("policies") or (), tool) for tool in named_tools(said.get("tools") or ())]
+    return [
+        ToolAccess(
+            tool=one.tool,
+            access=one.standing.value,
+            policies=[ToolGround(policy=ground.number, says=ground.says) for ground in one.grounds],
+        )
+        for one in found
+    ]
 
 
 def _names(said: Any) -> list[str]:

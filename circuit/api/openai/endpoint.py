@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -23,13 +24,13 @@ from circuit.api.openai.answers import Shape
 from circuit.api.openai.form import Wish, chat_wish, completion_wish
 from circuit.api.openai.listener import Listener
 from circuit.api.openai.models import ChatModels
-from circuit.api.openai.progress import Answered, Begun, Called, Failed, Piece, Said, consulted, ran
+from circuit.api.openai.progress import Answered, Begun, Called, Failed, Piece, Said, attended, consulted, ran
 from circuit.api.problems import JSONAnswer, Problems
 from circuit.api.services import Services
 from circuit.definition.model_choice import parse_model_override
 from circuit.engine.commands import TokenInput
 from circuit.engine.consultations import Consultation
-from circuit.errors import CircuitError, InvalidRequest, NotFound
+from circuit.errors import CircuitError, InvalidRequest, NotFound, NoWorker
 from circuit.ids import CaseKey
 from circuit.security.principal import Principal
 
@@ -39,6 +40,10 @@ LONGEST_ANSWER_SECONDS = 600.0
 """How long an answer that is not streamed is waited for."""
 HEARTBEAT_SECONDS = 15.0
 """After so long without a word a stream says that it still waits; the first of them opens it."""
+PATIENCE_SECONDS = 5.0
+"""After so long without a word it is looked whether any worker can take the case, and after as long again it fails."""
+RETRY_SECONDS = 5.0
+"""When a client may ask again where none could."""
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -114,6 +119,7 @@ class ChatEndpoint:
         functions = [one["name"] for one in wish.changes.get("functions", ())]
         streams = self._services.streams
         pieces = ran(streams, case) if kind == "workflow" else consulted(streams, case, functions, aloud=wish.stream)
+        pieces = attended(pieces, partial(self._services.queries.missing, case), PATIENCE_SECONDS)
         created = int(self._services.clock.now().timestamp())
         shape = Shape(str(case), wish.model, created, chat=chat, older=wish.older)
         return Asked(case, wish, shape, pieces, kind != "workflow" and key is None, kind == "workflow")
@@ -166,7 +172,7 @@ class ChatEndpoint:
         return {"message": {"role": "assistant", "content": text}, "finish": "stop", "usage": usage}
 
     async def gone(self, asked: Asked, principal: Principal) -> None:
-        """The client went away."""
+        """The client went away, or was sent away."""
         if asked.abandon:
             try:
                 await self._consultations.abandon(asked.key, principal=principal)
@@ -187,19 +193,21 @@ class Waiting(Response):
         self._asked = asked
         self._principal = principal
         self._named = {"x-circuit-case-id": str(asked.key)}
+        self._untaken = False
+        """Whether the client was told that no worker takes the case."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = True
+        over = False
         try:
             async with Listener(self._asked.pieces, receive) as listener:
                 if self._asked.wish.stream:
                     await self._stream(listener, scope, receive, send)
                 else:
                     await (await self._whole(listener))(scope, receive, send)
-                gone = listener.gone
+                over = not (listener.gone or self._untaken)
         except OSError:  # the client is gone
             pass
-        if gone:
+        if not over:
             await self._endpoint.gone(self._asked, self._principal)
 
     async def _whole(self, listener: Listener) -> Response:
@@ -210,7 +218,7 @@ class Waiting(Response):
                 answer = await self._endpoint.answer(self._asked, piece)
                 return JSONAnswer(self._asked.shape.whole(answer), headers=self._named)
             elif isinstance(piece, Failed):
-                return failure(piece.error, headers=self._named)
+                return self._failure(piece)
         message = f"there is no answer after {LONGEST_ANSWER_SECONDS:g} s; case {self._asked.key} goes on"
         return failure({"code": "timeout", "message": message, "retryable": False}, headers=self._named)
 
@@ -222,7 +230,7 @@ class Waiting(Response):
             self._named["x-circuit-execution-id"] = piece.execution_id
             piece = await listener.next(seconds)
         if isinstance(piece, Failed):
-            await failure(piece.error, headers=self._named)(scope, receive, send)
+            await self._failure(piece)(scope, receive, send)
             return
         if listener.gone:
             return
@@ -235,10 +243,18 @@ class Waiting(Response):
             if part:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             if isinstance(piece, Answered | Failed):
+                self._note(piece)
                 break
             part = b""
             piece = await listener.next(seconds)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _failure(self, piece: Failed) -> Response:
+        self._note(piece)
+        return failure(piece.error, RETRY_SECONDS if self._untaken else None, self._named)
+
+    def _note(self, piece: Answered | Failed) -> None:
+        self._untaken = isinstance(piece, Failed) and piece.error["code"] == NoWorker.code
 
     async def _part(self, piece: Piece | None) -> bytes:
         shape = self._asked.shape

@@ -6,14 +6,15 @@ left out as long as it is the same; where it is not, the stream fails.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from circuit.errors import Conflict
+from circuit.errors import Conflict, NoWorker
 from circuit.events import (
     CaseEnded,
     CaseEvent,
@@ -111,6 +112,29 @@ async def ran(streams: Streams, key: CaseKey) -> AsyncGenerator[Piece, None]:
                 data = [tokens[number].data for number in sorted(tokens)]
                 output = data[0] if len(data) == 1 else data
                 yield Answered(output) if event.status == "completed" else Failed(_ended(event))
+
+
+async def attended(
+    pieces: AsyncGenerator[Piece, None], missing: Callable[[], Awaitable[str]], seconds: float
+) -> AsyncGenerator[Piece, None]:
+    """`pieces`, as long as somebody can come to them. Raises `NoWorker` where `missing` says twice, each time after so
+    many `seconds` without a piece, why nobody takes the case: a worker may be about to follow another."""
+    async with aclosing(pieces):
+        while True:
+            following = asyncio.ensure_future(anext(pieces, None))
+            try:
+                said = ""
+                while not (await asyncio.wait([following], timeout=seconds))[0]:
+                    before, said = said, await missing()
+                    if before and said:
+                        raise NoWorker(said)
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+            piece = following.result()
+            if piece is None:
+                return
+            yield piece
 
 
 def _move(tokens: dict[int, TokenImage], event: CaseEvent) -> None:
