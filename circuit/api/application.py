@@ -35,8 +35,8 @@ from circuit.api.services import Services as Services
 from circuit.api.sse import EventEndpoint
 from circuit.api.traced import Traced
 from circuit.api.websocket import StreamSocket
+from circuit.engine.rates import RequestRate
 from circuit.errors import CircuitError
-from circuit.security.rates import Rate, Rates
 
 LARGEST_BODY = 8 * 1024 * 1024
 """Bytes of a request's body, and of a WebSocket message."""
@@ -74,7 +74,7 @@ def create_application(
     *,
     development: bool | None = None,
     allowed_origins: Sequence[str] = (),
-    rates: Mapping[str, Rate] | None = None,
+    rates: Mapping[str, RequestRate] | None = None,
 ) -> Application:
     """The application, for `circuit.api.server.serve`. With `development` it shows GraphQL's schema and a page to
     explore it; None: where only this machine can reach it.
@@ -86,7 +86,6 @@ def create_application(
     readers = Readers(services.streams)
     problems = Problems(services.clock, services.refusals)
     origins = Origins(allowed_origins)
-    kept: dict[str, Rates] = {}
     explorer = ExplorerPage(exposure)
     graphql = GraphQLEndpoint(services, readers, problems, explorer, origins)
 
@@ -142,7 +141,7 @@ def create_application(
             Middleware(HostCheck, exposure, problems),
             Middleware(OriginCheck, origins, problems),
             Middleware(Authenticated, services.gate, problems),
-            Middleware(RateLimited, rates or {}, services.clock, problems, kept),
+            Middleware(RateLimited, rates or {}, problems),
             Middleware(BodyLimit, LARGEST_BODY, problems),
             *([] if services.tracer is None else [Middleware(Traced, services.tracer)]),
         ],
@@ -155,7 +154,7 @@ def create_application(
     }
 
     def guarded(endpoint: ASGIApp) -> ASGIApp:
-        limited = RateLimited(endpoint, rates or {}, services.clock, problems, kept)
+        limited = RateLimited(endpoint, rates or {}, problems)
         admitted = Authenticated(limited, services.gate, problems)
         return HostCheck(OriginCheck(admitted, origins, problems, dress=False), exposure, problems)
 

@@ -25,10 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from circuit.api.explorer.page import PATHS as EXPLORER_PATHS
 from circuit.api.problems import Problems
 from circuit.clock import Clock
-from circuit.errors import CircuitError, TooManyRequests, Unauthenticated
+from circuit.engine.guesses import SharedGuesses
+from circuit.errors import CircuitError, Unauthenticated
 from circuit.security import credentials
 from circuit.security.access import Access
-from circuit.security.guesses import Guesses
 from circuit.security.origin import coming_from
 from circuit.security.principal import Principal
 from circuit.surface import surface
@@ -55,10 +55,18 @@ class Verifiers:
 
 
 class Gate:
-    """Finds out who asks. `required` says whether a credential is needed at all; `otherwise` is who asks if not."""
+    """Finds out who asks. `required` says whether a credential is needed at all; `otherwise` is who asks if not;
+    `guesses` are the wrong credentials that are known."""
 
     def __init__(
-        self, access: Access, verifiers: Verifiers, clock: Clock, *, required: bool, otherwise: Principal
+        self,
+        access: Access,
+        verifiers: Verifiers,
+        clock: Clock,
+        *,
+        required: bool,
+        otherwise: Principal,
+        guesses: SharedGuesses | None = None,
     ) -> None:
         self.access = access
         self.required = required
@@ -68,7 +76,7 @@ class Gate:
         self._key_set: jwt.PyJWKSet | None = None
         self._key_set_at = float("-inf")
         self._fetching = asyncio.Lock()
-        self._guesses = Guesses(clock.monotonic)
+        self._guesses = guesses or SharedGuesses(clock.monotonic)
 
     @classmethod
     def open(cls, clock: Clock, principal: Principal) -> Gate:
@@ -89,19 +97,21 @@ class Gate:
         shown = stream_token if credential is None else credential
         if shown is None:
             raise Unauthenticated("a credential is needed: send Authorization: Bearer with an API key or a token")
-        wait = 0.0 if address is None else self._guesses.wait(address, shown)
-        if wait:
-            raise TooManyRequests(
-                f"too many credentials from {address} did not hold: try again in {wait:.1f} s", retry_after=wait
-            )
-        try:
-            found = self._streaming(shown) if credential is None else await self._principal(shown)
-        except Unauthenticated as error:
-            if error.guessed and address is not None:
-                self._guesses.wrong(address)
-            raise
+        from_stream = credential is None
+        if address is None:
+            return await self._found(shown, from_stream)
+        async with self._guesses.turn(address, shown):
+            try:
+                found = await self._found(shown, from_stream)
+            except Unauthenticated as error:
+                if error.guessed:
+                    await self._guesses.wrong(address)
+                raise
         self._guesses.right(shown)
         return found
+
+    async def _found(self, shown: str, from_stream: bool) -> Principal:
+        return self._streaming(shown) if from_stream else await self._principal(shown)
 
     def _streaming(self, token: str) -> Principal:
         if self.access.stream_secret is None:

@@ -13,10 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from circuit.api.authentication import PRINCIPAL, refuse
 from circuit.api.exposure import Exposure
 from circuit.api.problems import Problems
-from circuit.clock import Clock
+from circuit.engine.rates import RequestRate
 from circuit.errors import TooManyRequests
 from circuit.security.principal import Principal
-from circuit.security.rates import Rate, Rates
 
 _DISCARD_BYTES = 256 * 1024 * 1024
 _DISCARD_SECONDS = 10.0
@@ -74,22 +73,17 @@ async def _discard(receive: Receive) -> None:
 class RateLimited:
     """Refuses a principal that asks more often than it may: by the first part of the path, and by `*` for the rest."""
 
-    def __init__(
-        self, app: ASGIApp, rates: Mapping[str, Rate], clock: Clock, problems: Problems, kept: dict[str, Rates]
-    ) -> None:
+    def __init__(self, app: ASGIApp, rates: Mapping[str, RequestRate], problems: Problems) -> None:
         self._app = app
         self._problems = problems
-        # The streams and the framework are guarded apart, and draw from the same buckets.
-        self._rates = kept
-        for name, rate in rates.items():
-            kept.setdefault(name, Rates(rate, clock.monotonic))
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind, principal = scope["type"], scope.get(PRINCIPAL)
         if kind in ("http", "websocket") and isinstance(principal, Principal):
             part = scope["path"].strip("/").partition("/")[0]
-            rates = self._rates.get(part, self._rates.get("*"))
-            wait = rates.take(f"{principal.tenant}/{principal.subject}") if rates is not None else 0.0
+            rate = self._rates.get(part, self._rates.get("*"))
+            wait = await rate.take(principal) if rate is not None else 0.0
             if wait:
                 error = TooManyRequests(f"too many requests to /{part}: try again in {wait:.1f} s", retry_after=wait)
                 await refuse(scope, receive, send, self._problems, error)

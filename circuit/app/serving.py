@@ -24,6 +24,9 @@ from circuit.definition.admission import admit
 from circuit.definition.adoption import Catalogue
 from circuit.definition.inclusion import Reader
 from circuit.definition.workflow import Workflow
+from circuit.engine.guesses import SharedGuesses
+from circuit.engine.rates import RequestRate
+from circuit.engine.reach import Reach
 from circuit.engine.refusals import Refusals
 from circuit.errors import CircuitError, DatabaseUnreachable, InvalidRequest, Unauthenticated
 from circuit.http import Http, Timeouts, origin
@@ -62,7 +65,9 @@ async def serve(
     crew: Crew | None = None,
 ) -> None:
     """Serve the API of `circuit` as `Circuit.serve` says."""
-    refusals = Refusals(circuit.database, circuit.clock.monotonic)
+    monotonic = circuit.clock.monotonic
+    refusals = Refusals(circuit.database, monotonic)
+    reach = Reach(circuit.database, monotonic)
     services = Services(
         commands=circuit.commands,
         queries=circuit.queries,
@@ -76,7 +81,7 @@ async def serve(
         held_models=circuit.models.held,
         streams=circuit.streams,
         load=_loaded,
-        gate=await _gate(circuit, host),
+        gate=await _gate(circuit, host, reach),
         ready=partial(_working if probes else _health, circuit),
         clock=circuit.clock,
         conversations=circuit.conversations,
@@ -98,16 +103,15 @@ async def serve(
     if probes:
         application = create_probes(services)
     else:
-        application = create_application(
-            services, allowed_origins=circuit.settings.allowed_origins, rates=circuit.settings.rates
-        )
+        rates = {part: RequestRate(reach, rate, monotonic, part) for part, rate in circuit.settings.rates.items()}
+        application = create_application(services, allowed_origins=circuit.settings.allowed_origins, rates=rates)
     try:
         await run_server(application, host, port, ready=ready)
     finally:
         await refusals.stop()
 
 
-async def _gate(circuit: Circuit, host: str) -> Gate:
+async def _gate(circuit: Circuit, host: str, reach: Reach) -> Gate:
     """Who is let in: everybody as this machine's own principal, unless credentials are configured or exist."""
     required = circuit.settings.access.configured or await circuit.engine.keys.any()
     if not required and host not in LOOPBACK_HOSTS:
@@ -117,7 +121,14 @@ async def _gate(circuit: Circuit, host: str) -> Gate:
             " set AGENT_ACCESS_TOKEN, CIRCUIT_JWT_SECRET or CIRCUIT_JWKS_URL."
         )
     verifiers = Verifiers(circuit.engine.keys.principal, _key_set)
-    return Gate(circuit.settings.access, verifiers, circuit.clock, required=required, otherwise=circuit.principal)
+    return Gate(
+        circuit.settings.access,
+        verifiers,
+        circuit.clock,
+        required=required,
+        otherwise=circuit.principal,
+        guesses=SharedGuesses(circuit.clock.monotonic, reach),
+    )
 
 
 async def _key_set(url: str) -> Mapping[str, Any]:

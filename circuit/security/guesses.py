@@ -21,6 +21,12 @@ FORGET_SECONDS = 900.0
 MOST_REMEMBERED = 10_000
 
 
+def wait_after(wrong: int) -> float:
+    """For how many seconds an address waits after so many wrong credentials."""
+    beyond = wrong - FREE_GUESSES
+    return 0.0 if beyond < 0 else min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(beyond, 30))
+
+
 @dataclass(slots=True)
 class _Tries:
     wrong: int
@@ -42,32 +48,41 @@ class Guesses:
     def wait(self, address: str, credential: str) -> float:
         """After how many seconds somebody at `address` may show this credential; 0: now."""
         tries = self._tries.get(block(address))
-        if tries is None or sha256(credential.encode()).digest() in self._right:
+        if tries is None or self.held(credential):
             return 0.0
         return max(0.0, tries.until - self._monotonic())
 
     def wrong(self, address: str) -> None:
         """A credential from `address` did not hold."""
+        tries = self._tries.get(block(address))
+        before = 0 if tries is None or tries.forgotten_at <= self._monotonic() else tries.wrong
+        wait = wait_after(before + 1)
+        self.learn(address, before + 1, wait, wait + FORGET_SECONDS)
+
+    def learn(self, address: str, wrong: int, wait: float, forgotten: float) -> None:
+        """So many from `address` did not hold, wherever they were shown: it waits, and begins anew, in so many
+        seconds."""
         now, key = self._monotonic(), block(address)
-        tries = self._tries.pop(key, None)
-        if tries is None or tries.forgotten_at <= now:
-            tries = _Tries(0, now, now)
-        tries.wrong += 1
-        beyond = tries.wrong - FREE_GUESSES
-        if beyond >= 0:
-            tries.until = now + min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(beyond, 30))
-        tries.forgotten_at = tries.until + FORGET_SECONDS
-        self._tries[key] = tries
+        self._tries[key] = _Tries(wrong, now + wait, now + forgotten)
+        self._tries.move_to_end(key)
         if len(self._tries) > MOST_REMEMBERED:
             self._tries.popitem(last=False)
 
     def right(self, credential: str) -> None:
         """A credential held."""
-        digest = sha256(credential.encode()).digest()
+        digest = _digest(credential)
         self._right[digest] = None
         self._right.move_to_end(digest)
         if len(self._right) > MOST_REMEMBERED:
             self._right.popitem(last=False)
+
+    def held(self, credential: str) -> bool:
+        """Whether this credential held before."""
+        return _digest(credential) in self._right
+
+
+def _digest(credential: str) -> bytes:
+    return sha256(credential.encode(errors="surrogatepass")).digest()
 
 
 def block(address: str) -> str:

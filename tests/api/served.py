@@ -12,6 +12,8 @@ from stage import Stage
 
 from circuit.api.application import create_application
 from circuit.api.server import serve
+from circuit.engine.rates import RequestRate
+from circuit.engine.reach import Reach
 
 Serving = Callable[..., AbstractAsyncContextManager["Served"]]
 
@@ -38,7 +40,11 @@ class Served:
 async def served(stage: Stage, **options: Any) -> AsyncIterator[Served]:
     ready = options.pop("ready", None)
     office = Office(stage, ready, options.pop("gate", None))
-    application = create_application(office.services, **options)
+    reach = Reach(stage.database, stage.clock.monotonic)
+    rates = {
+        part: RequestRate(reach, rate, stage.clock.monotonic, part) for part, rate in options.pop("rates", {}).items()
+    }
+    application = create_application(office.services, rates=rates, **options)
     loop = asyncio.get_running_loop()
     url: asyncio.Future[str] = loop.create_future()
     task = asyncio.create_task(serve(application, port=0, ready=url.set_result))

@@ -1,4 +1,5 @@
-"""What a worker does for the database in the background: the partitions of the weeks to come, and the archive's policy.
+"""What a worker does for the database in the background: the partitions of the weeks to come, the archive's policy, and
+what lapsed on its own.
 
 Every worker that stays has one; of those that archive at the same time one does, and the others leave it alone.
 """
@@ -15,7 +16,7 @@ from circuit.engine.archive.round import Archive
 from circuit.engine.connecting import connected
 from circuit.engine.service import Service
 from circuit.errors import Conflict
-from circuit.storage import partitions
+from circuit.storage import guesses, partitions, rates
 from circuit.storage.database import Database
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Keeper(Service):
         while not self.stopping:
             async with connected(self._database) as connection:
                 await partitions.ensure(connection, self._now())
+                await rates.sweep(connection)
+                await guesses.sweep(connection)
             if self._archive is not None and self._policy.wanted:
                 try:
                     await self._archive.run(self._policy, self._now(), logger.info)

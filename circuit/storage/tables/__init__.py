@@ -50,7 +50,13 @@ from circuit.storage.tables.definitions import (
     workflow,
     workflow_version,
 )
-from circuit.storage.tables.limits import concurrency_limit, start_rate, worker_share
+from circuit.storage.tables.limits import (
+    concurrency_limit,
+    request_rate,
+    start_rate,
+    worker_share,
+    wrong_credential,
+)
 from circuit.storage.tables.messages import awaited_message, sent_message
 from circuit.storage.tables.names import (
     ENGINE_ROLE,
@@ -131,6 +137,7 @@ __all__ = [
     "prompt_version",
     "publication",
     "ready",
+    "request_rate",
     "resource",
     "sent_message",
     "start_rate",
@@ -143,4 +150,5 @@ __all__ = [
     "worker_share",
     "workflow",
     "workflow_version",
+    "wrong_credential",
 ]

@@ -1,4 +1,4 @@
-"""How many executions may run at once, and the workers' shares in that."""
+"""How many executions may run at once and the workers' shares in that; how often anybody may ask, and be wrong."""
 
 from __future__ import annotations
 
@@ -42,4 +42,25 @@ start_rate = Table(
     Column("subject", Text, nullable=False),
     Column("full_at", Instant, nullable=False),
     PrimaryKeyConstraint("tenant_id", "subject"),
+)
+
+# The same for what it asks of a part of the server.
+request_rate = Table(
+    "request_rate",
+    metadata,
+    Column("tenant_id", Integer, nullable=False),
+    Column("part", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("full_at", Instant, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "part", "subject"),
+)
+
+# Credentials that did not hold, by the address that they came from: nobody knows yet to which tenant they would belong.
+wrong_credential = Table(
+    "wrong_credential",
+    metadata,
+    Column("address", Text, primary_key=True),
+    Column("wrong", Integer, nullable=False),
+    Column("until", Instant, nullable=False),
+    Column("forgotten_at", Instant, nullable=False),
 )

@@ -1,0 +1,42 @@
+"""Asking the database for what a request can do without: within bounded time, and not at all for a while where it does
+not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from circuit.errors import StorageError
+from circuit.storage.database import Database, TenantConnection
+
+PATIENCE_SECONDS = 1.0
+PAUSE_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Reach:
+    """The way to the database of those who count for all processes, and for their own where there is none."""
+
+    def __init__(self, database: Database, monotonic: Callable[[], float]) -> None:
+        self._database = database
+        self._monotonic = monotonic
+        self._again_at = float("-inf")
+
+    @property
+    def lost(self) -> bool:
+        """Whether the database did not answer a short while ago."""
+        return self._monotonic() < self._again_at
+
+    @asynccontextmanager
+    async def transaction(self, tenant: int) -> AsyncGenerator[TenantConnection]:
+        """As `Database.transaction`. Raises `StorageError` and `TimeoutError`, and is `lost` then."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._database.transaction(tenant) as connection:
+                yield connection
+        except (StorageError, TimeoutError) as error:
+            self._again_at = self._monotonic() + PAUSE_SECONDS
+            logger.warning("this process counts for itself, since the database does not answer: %s", error or "in time")
+            raise
