@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from circuit.errors import NotFound, StorageError, StreamRetired
 from circuit.events import TERMINAL, Frame
 from circuit.streams.broker import Broker, Channel, Look, Waiter, place
-from circuit.streams.cursor import Cursor
+from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.log import FramePage
 from circuit.streams.relay import Relay
 
@@ -59,11 +59,19 @@ class Reader:
         """How many of the frames that the ring holds come behind the cursor."""
         return 0 if self._closed else self._channel.end - self._channel.position(self.cursor)
 
-    async def open(self) -> None:
-        """Take the first look. Afterwards `over` says whether there is anything to read, now or later.
+    async def open(self, *, known: bool = False) -> None:
+        """Take the first look. Afterwards `over` says whether there is anything to read, now or later. Of an execution
+        that is `known` to be there, and whose first start speaks here, there is nothing to look for: the ring has it.
 
         Raises `NotFound`, `StreamRetired` and `StorageError`.
         """
+        channel = self._channel
+        if known and self.cursor == BEGINNING and channel.feeder is not None and channel.feeder.start == 1:
+            held = channel.after(self.cursor)
+            if not held or self._continues(held):
+                if channel.seen is None:
+                    channel.seen = Look(channel.rung, self._loop.time(), BEGINNING, ended=False)
+                return
         try:
             rung = self._channel.rung
             found = await self._look_up(rung)
