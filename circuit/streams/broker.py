@@ -40,6 +40,11 @@ def place(frame: Frame) -> Cursor:
     return Cursor(frame.start, frame.sequence)
 
 
+def before(frame: Frame) -> Cursor:
+    """The place that `frame` follows on: what it holds begins behind it."""
+    return Cursor(frame.start, frame.sequence - frame.merged)
+
+
 class Channel:
     """One stream as this process sees it.
 
@@ -107,13 +112,13 @@ class Channel:
         if not frames:
             return
         if self._frames:
-            last, first = place(self._frames[-1]), place(frames[0])
-            if first <= last:
+            last = place(self._frames[-1])
+            if place(frames[0]) <= last:
                 frames = frames[bisect_right(frames, last, key=place) :]
                 if not frames:
                     return
-                first = place(frames[0])
-            if first != (last.start, last.sequence + 1) and (first.start == last.start or first.sequence != 1):
+            behind = before(frames[0])
+            if behind != last and (behind.start == last.start or behind.sequence != 0):
                 self._drop(len(self._frames))
         self._frames.extend(frames)
         self.end += len(frames)
@@ -140,7 +145,7 @@ class Channel:
         frames, index = self._frames, position - self._first
         if 0 <= index < len(frames):
             frame = frames[index]
-            if frame.sequence == sequence + 1 and frame.start == start:
+            if frame.sequence - frame.merged == sequence and frame.start == start:
                 if index + 1 == len(frames):
                     return (frame,)
                 return _of_one_start(frames[index : index + BATCH_FRAMES])

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from circuit.errors import NotFound, StorageError, StreamRetired
 from circuit.events import TERMINAL, Frame
-from circuit.streams.broker import Broker, Channel, Look, Waiter, place
+from circuit.streams.broker import Broker, Channel, Look, Waiter, before, place
 from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.log import FramePage
 from circuit.streams.relay import Relay
@@ -169,7 +169,7 @@ class Reader:
                     if found is None:
                         self.over = True
                         return ()
-        if held and held[0].start > self.cursor.start and held[0].sequence == 1:
+        if held and held[0].start > self.cursor.start and before(held[0]).sequence == 0:
             return held
         seen = channel.seen
         if seen is not None and seen.ended and seen.head <= self.cursor and channel.feeder is None:
@@ -177,7 +177,10 @@ class Reader:
         return ()
 
     def _continues(self, frames: Sequence[Frame]) -> bool:
-        return bool(frames) and frames[0].sequence == self._sequence + 1 and frames[0].start == self._start
+        if not frames:
+            return False
+        first = frames[0]
+        return first.sequence - first.merged == self._sequence and first.start == self._start
 
     def _unsure(self, rung: int, held: Sequence[Frame]) -> bool:
         """Whether the log may hold what this reader lacks."""
