@@ -26,6 +26,7 @@ from circuit.errors import (
     TokenRefused,
     TooManyRequests,
     Unauthenticated,
+    UnstorableText,
 )
 
 
@@ -59,6 +60,7 @@ _SURFACES: dict[str, Surface] = {
     DatabaseMisconfigured.code: Surface(503, 1013, 2),
     HomeNotWritable.code: Surface(503, 1013, 2),
     ProviderMisconfigured.code: Surface(500, 1011, 2),
+    UnstorableText.code: Surface(400, 4400, 2),
     InvalidCursor.code: Surface(400, 4400, 2),
     StreamRetired.code: Surface(410, 4410, 1),
 }

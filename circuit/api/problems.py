@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from circuit.clock import Clock
 from circuit.engine.refusals import Refusals
-from circuit.errors import CircuitError, InvalidRequest, NotFound, PayloadTooLarge
+from circuit.errors import CircuitError, InvalidRequest, NotFound, PayloadTooLarge, StorageError
 from circuit.security.origin import LOCAL_ORIGIN
 from circuit.security.principal import Principal
 from circuit.surface import surface
@@ -52,6 +52,14 @@ def body(code: str, message: str, details: Mapping[str, Any], at: datetime) -> d
     return {"error": {"code": code, "message": message, "details": dict(details), "timestamp": timestamp(at)}}
 
 
+def shown(error: CircuitError) -> CircuitError:
+    """`error` as it may leave the server. What only the database has words for stays in the log."""
+    if type(error) is not StorageError:
+        return error
+    logger.error("the database refused a request: %s", error.message)
+    return StorageError(INTERNAL_MESSAGE)
+
+
 class Problems:
     """Turns what was raised into an answer, and has what somebody may not do written down."""
 
@@ -69,6 +77,7 @@ class Problems:
 
     def of(self, error: CircuitError) -> Response:
         """The answer for one of Circuit's errors."""
+        error = shown(error)
         headers = {"retry-after": str(max(1, round(error.retry_after)))} if error.retry_after else None
         content = body(error.code, error.message, error.details, self._clock.now())
         return JSONAnswer(content, surface(error.code).http, headers)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from circuit.definition.versions import content_hash
 from circuit.definition.workflow import Workflow
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
 from circuit.errors import InvalidRequest, PayloadTooLarge
@@ -58,6 +59,17 @@ def start_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         if not isinstance(model, dict) or not all(isinstance(model.get(name), str) for name in ("type", "model")):
             raise InvalidRequest(f"the model of agent {agent!r} must be an object with `type` and `model`, both text")
     return {"models": models} if models else {}
+
+
+def fingerprint(key: str | None, request: Mapping[str, Any]) -> str | None:
+    """The hash of a request that came with an idempotency key, by which it is known when it comes again. None without a
+    key, and of what is refused anyhow, because it cannot be stored."""
+    if key is None:
+        return None
+    try:
+        return content_hash(storable(request))
+    except (PayloadFault, PayloadOversize):
+        return None
 
 
 def stored_object(value: dict[str, Any], what: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from circuit.engine.asking import (
     check_fire,
     check_idempotency_key,
     check_subjects,
+    fingerprint,
     meant,
     start_parameters,
     stored_object,
@@ -166,7 +167,8 @@ class Commands:
         key: str | None = None,
         subjects: Collection[str] = (),
     ) -> CaseKey:
-        """Start a case of the current version of a workflow; with an idempotency `key`, at most once.
+        """Start a case of the current version of a workflow; with an idempotency `key`, at most once: the same request
+        again is answered with the same case, and another one with `Conflict`.
 
         `parameters` may hold `models`: `{agent id or "*": {"type", "model", "options"?}}`. `conversations` are those
         that agents go on with, by agent id: they are forked for the case, whole. `subjects` are those whom it is about,
@@ -177,11 +179,21 @@ class Commands:
         principal.require(Permission.RUN)
         check_idempotency_key(key)
         wanted = start_parameters(parameters)
+        request = fingerprint(
+            key,
+            {
+                "workflow": workflow_id,
+                "token": None if token is None else [token.data, token.metadata],
+                "parameters": wanted,
+                "conversations": conversations or {},
+                "subjects": list(subjects),
+            },
+        )
         async with self._database.transaction(principal.tenant) as connection:
             current = await workflows.pointer(connection, principal.tenant, workflow_id)
             if current is not None and current.retired_at is not None and key is not None:
                 # Asked again: the answer is what it was.
-                before = await commands.started_with(connection, principal.tenant, key)
+                before = await commands.started_with(connection, principal.tenant, key, request)
                 if before is not None:
                     return before
         if current is None:
@@ -199,6 +211,7 @@ class Commands:
             parameters=wanted,
             conversations=conversations,
             key=key,
+            request=request,
             subjects=subjects,
         )
 
@@ -211,10 +224,11 @@ class Commands:
         parameters: Mapping[str, Any],
         conversations: Mapping[str, str] | None = None,
         key: str | None = None,
+        request: str | None = None,
         subjects: Collection[str] = (),
     ) -> CaseKey:
-        """Start a case of this very version, which is stored, with parameters that were looked at. Raises as
-        `start_case` does."""
+        """Start a case of this very version, which is stored, with parameters that were looked at. `request` is the
+        hash of what was asked for, by which one that comes again with its key is known. Raises as `start_case` does."""
         principal.require(Permission.RUN)
         check_idempotency_key(key)
         wanted = stored_object(dict(parameters), "the parameters")
@@ -227,7 +241,7 @@ class Commands:
         async with self._database.transaction(principal.tenant) as connection:
             entry = ledger.entry(principal, "case.start", case, workflow=workflow.id)
             # With a key it is not known yet whether this starts anything.
-            started = await commands.write_case(connection, new, key, entry if key is None else None)
+            started = await commands.write_case(connection, new, key, request, entry if key is None else None)
             if started == case:
                 await take_along(connection, case, workflow, conversations or {}, principal)
                 if key is not None:

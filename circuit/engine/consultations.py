@@ -6,6 +6,7 @@ again, later. What a single request changes of its agent stands in the parameter
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from circuit.definition.compiler import compile_document
 from circuit.definition.consultation import MODEL, bare_model, consultation
 from circuit.definition.workflow import Workflow
 from circuit.engine import roster
+from circuit.engine.asking import fingerprint
 from circuit.engine.commands import Commands, TokenInput
 from circuit.engine.versions import VersionKey, Versions
 from circuit.errors import NotFound
@@ -90,7 +92,8 @@ class Consultations:
         key: str | None = None,
         subjects: Collection[str] = (),
     ) -> CaseKey:
-        """Start the case of a consultation, which is about `subjects`; with an idempotency `key`, at most once. Raises
+        """Start the case of a consultation, which is about `subjects`; with an idempotency `key`, at most once:
+        the same request again is answered with the same case. Raises `Conflict` where another one comes with its key,
         `NotFound` for an agent that is not published, and what `Commands.start_case` raises."""
         principal.require(Permission.RUN)
         changes = dict(wanted.changes)
@@ -105,8 +108,9 @@ class Consultations:
         if changes:
             parameters["agents"] = {asked: changes}
         token = TokenInput({"messages": list(wanted.messages)}, dict(wanted.metadata))
+        request = fingerprint(key, {**dataclasses.asdict(wanted), "subjects": list(subjects)})
         return await self._commands.begin(
-            workflow, token, principal=principal, parameters=parameters, key=key, subjects=subjects
+            workflow, token, principal=principal, parameters=parameters, key=key, request=request, subjects=subjects
         )
 
     async def abandon(self, key: CaseKey, *, principal: Principal) -> None:

@@ -23,6 +23,7 @@ from circuit.ids import CaseKey, IdSource, Numbered
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.storage import conversations, ledger, publications, subjects
+from circuit.storage.commands import OTHER_REQUEST
 from circuit.storage.conversations import SUMMARY, ConversationRow, SaidRow
 from circuit.storage.database import Database
 from circuit.storage.publications import Publication
@@ -241,7 +242,7 @@ class Conversations:
             if key is not None and not await publications.keep(connection, principal.tenant, key, kept):
                 before = await publications.find(connection, principal.tenant, key)
                 if before is None or before.request != request:
-                    raise Conflict("this idempotency key came with another request before; use a new key")
+                    raise Conflict(OTHER_REQUEST)
                 made = await conversations.find(connection, principal.tenant, UUID(before.id))
                 return ConversationView.of(present(made, before.id))
             source = present(await conversations.find(connection, principal.tenant, which), conversation)

@@ -94,6 +94,14 @@ def opening_tokens(workflow: Workflow, token: TokenInput | None, now: datetime) 
     return tokens
 
 
+def _named(fault: str) -> str:
+    """A fault of the pair of data and metadata, told by their names."""
+    for number, name in enumerate(("data", "metadata")):
+        if fault.startswith(f"[{number}]"):
+            return name + fault[3:]
+    return fault
+
+
 def _checked(workflow: Workflow, number: int, place: str, token: TokenInput, now: datetime) -> Token:
     for name, part in (("data", token.data), ("metadata", token.metadata)):
         if not isinstance(part, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -101,7 +109,7 @@ def _checked(workflow: Workflow, number: int, place: str, token: TokenInput, now
     try:
         data, metadata = storable([dict(token.data), dict(token.metadata)])
     except PayloadFault as fault:
-        faults = [text.replace("[0].", "data.").replace("[1].", "metadata.") for text in fault.faults]
+        faults = [_named(text) for text in fault.faults]
         raise TokenRefused(
             f"the token for place {place} cannot be stored: {'; '.join(faults)}", details={"faults": faults}
         ) from None

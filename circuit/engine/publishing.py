@@ -15,6 +15,7 @@ from circuit.definition.versions import content_hash
 from circuit.definition.workflow import AgentDefinition, Workflow
 from circuit.definition.written import as_lines, written
 from circuit.engine import roster
+from circuit.engine.children import check_calls
 from circuit.engine.commands import Published, check_idempotency_key
 from circuit.engine.grants import check_agents
 from circuit.errors import Conflict, NotFound
@@ -22,6 +23,7 @@ from circuit.expressions.template import TEMPLATE_VARIABLES, Template
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.storage import agents, ledger, publications, workflows
+from circuit.storage.commands import OTHER_REQUEST
 from circuit.storage.database import Database
 from circuit.storage.publications import Publication
 
@@ -101,10 +103,9 @@ class Publishing:
         agent = load(text, AGENT_SOURCE, **({"agents": others} if others else {})).agents[agent_id]
         kept = Publication(f"agent:{agent.hash}", agent.id, agent.hash)
         async with self._database.transaction(principal.tenant) as connection:
-            if not await self._again(connection, principal.tenant, key, kept.request):
+            if await self._claimed(connection, principal.tenant, key, kept) is None:
                 await workflows.publish_agents(connection, principal.tenant, [agent])
                 await ledger.note(connection, principal, "agent.publish", agent.id, hash=agent.hash)
-                await self._keep(connection, principal.tenant, key, kept)
         return agent
 
     async def add_place_agent(
@@ -142,29 +143,32 @@ class Publishing:
     ) -> Published:
         """Publish `workflow`, where the current version is still `current` (or whatever, if that is None)."""
         check_idempotency_key(key)
-        tenant = principal.tenant
+        tenant, kept = principal.tenant, Publication(request, workflow.id, workflow.hash)
         async with self._database.transaction(tenant) as connection:
-            before = await self._again(connection, tenant, key, request)
+            before = await self._claimed(connection, tenant, key, kept)
             if before is not None:
                 return Published(before.id, before.hash, False)
             if current is not None and await publications.lock(connection, tenant, workflow.id) != current:
                 raise Conflict(f"workflow {workflow.id} was published anew meanwhile: ask again")
+            await check_calls(connection, tenant, workflow)
             await check_agents(connection, tenant, workflow)
             new = await workflows.publish(connection, tenant, workflow, principal.subject)
             await ledger.note(connection, principal, "workflow.publish", workflow.id, hash=workflow.hash)
-            await self._keep(connection, tenant, key, Publication(request, workflow.id, workflow.hash))
         return Published(workflow.id, workflow.hash, new)
 
     async def _again(self, connection: Any, tenant: int, key: str | None, request: str) -> Publication | None:
         """What this key published before. Raises `Conflict` where that was another request."""
         before = None if key is None else await publications.find(connection, tenant, key)
         if before is not None and before.request != request:
-            raise Conflict("this idempotency key came with another request before; use a new key for a new request")
+            raise Conflict(OTHER_REQUEST)
         return before
 
-    async def _keep(self, connection: Any, tenant: int, key: str | None, kept: Publication) -> None:
-        if key is not None and not await publications.keep(connection, tenant, key, kept):
-            raise Conflict("something is being published with this idempotency key at this moment; ask again")
+    async def _claimed(self, connection: Any, tenant: int, key: str | None, kept: Publication) -> Publication | None:
+        """Enter what the key publishes, before it is published: of two that come at once, the second waits here, and is
+        told what the first published. Raises as `_again` does."""
+        if key is None or await publications.keep(connection, tenant, key, kept):
+            return None
+        return await self._again(connection, tenant, key, kept.request)
 
 
 def _named_inputs(prompts: Any) -> dict[str, Any]:

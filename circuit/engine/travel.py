@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from circuit.engine.asking import check_idempotency_key, start_parameters
+from circuit.engine.asking import check_idempotency_key, fingerprint, start_parameters
 from circuit.engine.audit.replay import Replay
 from circuit.engine.commands import Hints
 from circuit.engine.comparison import Cost, Difference, Side, compare
@@ -80,19 +81,21 @@ class Travel:
         row = await self._row(key) if key.tenant == principal.tenant else None
         if row is None:
             raise _no_case(key)
+        laid_over = [dataclasses.asdict(change) for change in changes]
+        request = fingerprint(
+            idempotency_key, {"fork": str(key.case), "at": seq, "changes": laid_over, "parameters": given}
+        )
+        if idempotency_key is not None:
+            async with self._database.transaction(key.tenant) as connection:
+                before = await commands.started_with(connection, key.tenant, idempotency_key, request)
+            if before is not None:
+                return before
         if is_erased(row.parameters):
             raise Conflict(f"what case {key} held was erased: nothing can start from it")
         replay, told = await self._replayed(key, row, seq)
         async with self._database.transaction(key.tenant) as connection:
             current = await workflows.current(connection, key.tenant, row.workflow_id)
             firings = await listing.firings(connection, key)
-            before = (
-                None
-                if idempotency_key is None
-                else await commands.started_with(connection, key.tenant, idempotency_key)
-            )
-        if before is not None:
-            return await self._forked_before(before, key, told.seq)
         if current is not None and current.retired_at is not None:
             raise Conflict(
                 f"workflow {row.workflow_id} is retired: its cases go on, and no new ones begin;"
@@ -135,6 +138,7 @@ class Travel:
                 event,
                 now,
                 idempotency_key=idempotency_key,
+                request=request,
                 leaving=event.kind in workflow.outbox,
                 fired=fired,
             )
@@ -142,12 +146,9 @@ class Travel:
                 ended = [one.number for one in replay.firings.values() if not one.live]
                 await carry_over(connection, key, case, ended, principal)
                 await subjects.inherit(connection, key, case, principal.subject)
-            if started == case:
                 await ledger.note(connection, principal, "case.fork", case, source=str(key), seq=told.seq)
-        if started != case:
-            return await self._forked_before(started, key, told.seq)
         self._hints.work()
-        return case
+        return started
 
     # -- the past -----------------------------------------------------------------------------------------------------
 
@@ -182,13 +183,6 @@ class Travel:
         except VersionUnusable:
             return None
         return version.net
-
-    async def _forked_before(self, started: CaseKey, key: CaseKey, seq: int) -> CaseKey:
-        """The fork that an idempotency key made before. Raises `Conflict` where it is one of something else."""
-        origin = await self._origin(started)
-        if origin is None or (origin.case_id, origin.seq) != (str(key.case), seq):
-            raise Conflict("this idempotency key came with another request before; use a new key for a new request")
-        return started
 
     async def _origin(self, key: CaseKey) -> Origin | None:
         async with self._database.transaction(key.tenant) as connection:

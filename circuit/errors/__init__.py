@@ -68,6 +68,7 @@
     │   ├── DatabaseUnreachable    database_unreachable (retryable)
     │   ├── DatabaseMisconfigured  database_misconfigured
     │   ├── SchemaMismatch         schema_mismatch
+    │   ├── UnstorableText         unstorable_text
     │   ├── HomeNotWritable        home_not_writable
     │   ├── ArchiveDamaged         archive_damaged
     │   ├── ArtefactLost           artefact_lost
@@ -163,6 +164,7 @@ from circuit.errors.stores import (
     StorageError,
     StreamError,
     StreamRetired,
+    UnstorableText,
 )
 
 __all__ = [
@@ -243,5 +245,6 @@ __all__ = [
     "TurnLimit",
     "Unauthenticated",
     "UnexpectedStatus",
+    "UnstorableText",
     "refused",
 ]

@@ -32,6 +32,12 @@ class HomeNotWritable(StorageError):
     code = "home_not_writable"
 
 
+class UnstorableText(StorageError):
+    """A text that was given is none that the database can hold, or compare with what it holds."""
+
+    code = "unstorable_text"
+
+
 class ArchiveDamaged(StorageError):
     """A file of the archive is missing, or is not what its manifest says."""
 

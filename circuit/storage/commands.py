@@ -25,6 +25,8 @@ from circuit.storage import artefacts, rows, subjects, tables
 from circuit.storage.payloads import EVENT, METADATA, PLAIN
 from circuit.storage.records import CaseRow, CaseStatus, CommandResult, CommandRow, NewCase
 
+OTHER_REQUEST = "this idempotency key came with another request before; use a new key for a new request"
+
 # What begins with a case: one statement, for each costs a round trip, and somebody waits. (The case itself is written
 # before it, for row security looks whether it is there.)
 _BEGINNING = """
@@ -65,26 +67,30 @@ async def insert_case(
     at: datetime,
     *,
     idempotency_key: str | None = None,
+    request: str | None = None,
     leaving: bool = False,
     fired: Mapping[str, int] | None = None,
 ) -> CaseKey:
     """Write a new case: its row, its tokens, its first event and its claim to attention. With `leaving` the event goes
-    to the outbox. `fired` is how often its transitions count as fired already.
+    to the outbox. `fired` is how often its transitions count as fired already; `request` is the hash of what was asked.
 
     Returns `key`, or, where a case was started with the same idempotency key before, the key of that case, and
     nothing is written. Two that come with one key at the same time meet at the unique index: the second waits until
-    the first is committed, and is given the first one's case. Raises `Conflict` where that is a case of another
-    workflow.
+    the first is committed, and is given the first one's case. Raises `Conflict` where something else was asked
+    for with that key.
     """
     if idempotency_key is not None:
         first = await conn.scalar(
             upsert(tables.case_key)
-            .values(tenant_id=key.tenant, key=idempotency_key, case_id=key.case)
+            .values(tenant_id=key.tenant, key=idempotency_key, case_id=key.case, request=request)
             .on_conflict_do_nothing()
             .returning(tables.case_key.c.case_id)
         )
         if first is None:
-            return await _started_before(conn, key.tenant, idempotency_key, row.workflow_id)
+            before = await started_with(conn, key.tenant, idempotency_key, request)
+            if before is None:
+                raise Conflict("a case with this idempotency key is being started at this moment; try again")
+            return before
     given = [part for token in tokens for part in ((dict(token.data), PLAIN), (dict(token.metadata), METADATA))]
     placed = await artefacts.placed(conn, row.bucket, [*given, (orjson.loads(encode_event(event)), EVENT)])
     await conn.execute(
@@ -132,20 +138,30 @@ def _runs(runs: Mapping[str, Run]) -> str:
     return orjson.dumps({name: run.as_json() for name, run in runs.items()}).decode()
 
 
-async def started_with(conn: AsyncConnection, tenant: int, idempotency_key: str) -> CaseKey | None:
-    """The case that was started with this idempotency key, if one was."""
+async def started_with(conn: AsyncConnection, tenant: int, idempotency_key: str, request: str | None) -> CaseKey | None:
+    """The case that was started with this idempotency key, if one was. Raises `Conflict` where that was asked for by
+    another `request`; what an older release started is not known by one."""
     table = tables.case_key
-    found = await conn.scalar(
-        select(table.c.case_id).where(table.c.tenant_id == tenant, table.c.key == idempotency_key)
+    found = await conn.execute(
+        select(table.c.case_id, table.c.request).where(table.c.tenant_id == tenant, table.c.key == idempotency_key)
     )
-    return None if found is None else CaseKey(tenant, rows.plain(found))
+    earlier = found.one_or_none()
+    if earlier is None:
+        return None
+    if None not in (earlier.request, request) and earlier.request != request:
+        raise Conflict(OTHER_REQUEST)
+    return CaseKey(tenant, rows.plain(earlier.case_id))
 
 
 async def write_case(
-    conn: AsyncConnection, new: NewCase, idempotency_key: str | None = None, beside: Insert | None = None
+    conn: AsyncConnection,
+    new: NewCase,
+    idempotency_key: str | None = None,
+    request: str | None = None,
+    beside: Insert | None = None,
 ) -> CaseKey:
-    """Write a new case; with an idempotency key, at most once. The statement `beside` goes along without a round trip
-    of its own. Returns the key of the case. Raises `Conflict`."""
+    """Write a new case; with an idempotency key, at most once for one `request`. The statement `beside` goes along
+    without a round trip of its own. Returns the key of the case. Raises `Conflict`."""
     row = replace(new.row, bucket=await bucket_of(conn, new.requires, beside))
     started = await insert_case(
         conn,
@@ -155,6 +171,7 @@ async def write_case(
         new.event,
         row.started_at,
         idempotency_key=idempotency_key,
+        request=request,
         leaving=new.leaving,
     )
     if new.subjects and started == new.key:
@@ -250,21 +267,6 @@ async def command_result(conn: AsyncConnection, key: CaseKey, command: UUID) -> 
     return None if row is None else rows.command_result(row)
 
 
-async def _started_before(conn: AsyncConnection, tenant: int, idempotency_key: str, workflow_id: str) -> CaseKey:
-    keys, case = tables.case_key, tables.case
-    found = await conn.execute(
-        select(keys.c.case_id, case.c.workflow_id)
-        .outerjoin_from(keys, case, (case.c.tenant_id == keys.c.tenant_id) & (case.c.case_id == keys.c.case_id))
-        .where(keys.c.tenant_id == tenant, keys.c.key == idempotency_key)
-    )
-    earlier = found.mappings().one_or_none()
-    if earlier is None:
-        raise Conflict("a case with this idempotency key is being started at this moment; try again")
-    if earlier["workflow_id"] not in (None, workflow_id):
-        raise Conflict(f"this idempotency key started a case of {earlier['workflow_id']!r}, not of {workflow_id!r}")
-    return CaseKey(tenant, rows.plain(earlier["case_id"]))
-
-
 async def _asked_before(conn: AsyncConnection, key: CaseKey, command: CommandRow, idempotency_key: str) -> UUID | None:
     """The command that came with this key, if one did. Postgres compares what was asked: 1 and 1.0 are the same."""
     table = tables.command
@@ -280,5 +282,5 @@ async def _asked_before(conn: AsyncConnection, key: CaseKey, command: CommandRow
     if earlier is None:
         return None
     if not earlier["same"]:
-        raise Conflict("this idempotency key came with another request before; use a new key for a new request")
+        raise Conflict(OTHER_REQUEST)
     return rows.plain(earlier["command_id"])

@@ -29,6 +29,7 @@ from circuit.errors import (
     GuardLost,
     SchemaMismatch,
     StorageError,
+    UnstorableText,
 )
 from circuit.storage.driver import Connection
 from circuit.storage.tables import ENGINE_ROLE, FENCED, GUARD_LOST, SCHEMA, TENANT_ROLE, TENANT_SETTING
@@ -46,6 +47,8 @@ PASSING_CLASSES = frozenset({"08", "53", "58"})
 """The classes of errors that pass: of connections, of disk and memory that ran out, of the machine below."""
 PASSING = frozenset({"40001", "40003", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25006", "25P03"})
 """So do these: serialisation, deadlocks, locks and times that ran out, a server that ends, starts or is read-only."""
+UNSTORABLE = frozenset({"22021", "22P05"})
+"""A text with a NUL, sent to a column, and inside JSON."""
 POOL_SIZE = 5
 POOL_OVERFLOW = 5
 
@@ -352,6 +355,8 @@ def translated(error: BaseException) -> CircuitError:
         return GuardLost(message)
     if state in ("3F000", "42P01", "42703"):
         return SchemaMismatch(f"The database lacks what this release needs: {message}. Run: circuit db upgrade")
+    if state in UNSTORABLE:
+        return UnstorableText("a text that was given holds a NUL, which no text in the database has: take it out")
     if _passing(error, state):
         what = "did not answer" if state is None else "cannot do this at present"
         return DatabaseUnreachable(f"The database {what}: {message or type(error).__name__}.")

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from circuit.errors import Conflict
 from circuit.ids import CaseKey
 from circuit.storage import rows, tables
+from circuit.storage.commands import OTHER_REQUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ async def insert(
     subject: str,
     idempotency_key: str | None = None,
 ) -> FeedbackRow:
-    """Add feedback, or find what came with the same idempotency key before."""
+    """Add feedback, or find what came with the same idempotency key before. Raises `Conflict` where that was
+    something else, and while the week of the case is archived."""
     table = tables.feedback
     given = upsert(table).values(
         tenant_id=key.tenant,
@@ -68,7 +70,10 @@ async def insert(
     if idempotency_key is not None:
         which = table.c.idempotency_key == idempotency_key
     found = await conn.execute(select(table).where(table.c.tenant_id == key.tenant, table.c.case_id == key.case, which))
-    return _row(found.mappings().one())
+    row = _row(found.mappings().one())
+    if (row.firing, row.score, row.comment) != (firing, score, comment):
+        raise Conflict(OTHER_REQUEST)
+    return row
 
 
 async def of_execution(conn: AsyncConnection, key: CaseKey, firing: int) -> list[FeedbackRow]:

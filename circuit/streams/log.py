@@ -16,7 +16,6 @@ from circuit.storage import history, streams
 from circuit.storage.database import Database
 from circuit.storage.records import ExecutionStatus
 from circuit.streams.cursor import Cursor
-from circuit.streams.merging import rest
 
 PAGE_FRAMES = 500
 PAGE_EVENTS = 500
@@ -62,8 +61,7 @@ class Log:
             execution = await streams.execution(connection, key, firing)
             if execution is None:
                 return None
-            stored = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)
-            frames = [rest(frame, lengths, after) for frame, lengths in stored]
+            frames = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)
             # Whoever completes or fails leaves a last frame, and behind that one there is nothing. Where no frame is
             # there any more, nobody can say what the cursor has seen.
             told = execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)

@@ -278,7 +278,10 @@ async def test_errors_say_what_and_whether_to_try_again(desk: Desk) -> None:
         error = answer.json()["error"]
         assert (error["code"], error["param"]) == ("invalid_request", parameter), (body, error)
         assert error["type"] == "invalid_request_error"
-    assert (await desk.post({"prompt": ["a", "b"]}, "completions")).status_code == 400
+    for several in (["a", "b"], [1, 2], []):
+        answer = await desk.post({"prompt": several}, "completions")
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"] == "prompt: write one text, or a list of one text"
     # NUL and lone surrogates in what is to be stored.
     assert (await desk.post({"messages": asked("a\0b")})).status_code == 422
     assert len(await desk.circuit.cases(limit=1000)) == begun

@@ -47,6 +47,9 @@ async def test_versions_are_published_again_retired_and_deleted(server: Server) 
     assert [one["hash"] for one in current["versions"]] == [second["hash"], first["hash"]]
     assert current["svg"].startswith("<svg") and "send" in current["mermaid"]
     assert (await server.ok(LOAD, yaml=current["yaml"]))["hash"] == second["hash"]
+    opens = "action: {type: subworkflow, workflow: none}"
+    calls = FIRST.replace("letters", "calls").replace("trigger: {type: manual}", opens)
+    assert await server.code(LOAD, yaml=calls) == "invalid_request", "it opens cases of a workflow that there is not"
     old = await server.ok('query ($h: String) { workflow(id: "letters", hash: $h) { name } }', h=first["hash"])
     assert old == {"name": "letters"}
 

@@ -72,8 +72,6 @@ COMMANDS = [
     ["archive", "show"],
     ["archive", "list"],
     ["archive", "check"],
-    ["streams", "compact"],
-    ["streams", "list"],
     ["agents", "allow"],
     ["agents", "deny"],
     ["agents", "permissions"],

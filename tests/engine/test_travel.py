@@ -145,13 +145,13 @@ async def test_what_cannot_be_forked_is_refused_and_asked_twice_it_is_made_once(
         with pytest.raises(InvalidRequest, match="`type` and `model`"):
             await opened.travel.fork(key, principal=me, models={"writer": "gpt"})
         once = await opened.travel.fork(key, 1, principal=me, idempotency_key="k")
-        assert await opened.travel.fork(key, principal=me, idempotency_key="k") == once
+        assert await opened.travel.fork(key, 1, principal=me, idempotency_key="k") == once
         with pytest.raises(Conflict):
             await opened.travel.fork(once, principal=me, idempotency_key="k")
         await opened.commands.retire("letters", me)
         with pytest.raises(Conflict, match="retired"):
             await opened.travel.fork(key, principal=me)
-        assert await opened.travel.fork(key, principal=me, idempotency_key="k") == once
+        assert await opened.travel.fork(key, 1, principal=me, idempotency_key="k") == once
 
 
 def test_the_commands(circuit: Command, tmp_path: Path) -> None:

@@ -135,10 +135,10 @@ class Told:
         for name, change in changes.items():
             setattr(write, name, change)
         await self.stage.writer.write(write)
-        first, self.seq = self.seq + 1, self.seq + len(events)
+        self.seq += len(events)
         for stored in write.frames:
             self.stage.publisher.announce(self.key, stored.firing, stored.frame)
-        self.stage.publisher.changed(self.key, first, write.events)
+        self.stage.publisher.changed(self.key)
 
     def open(self, reason: str | None = None) -> Outlet:
         self.start += 1

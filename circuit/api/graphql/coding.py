@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from graphql import FieldNode, GraphQLError, get_operation_ast
+from graphql import GraphQLError
 from strawberry.extensions import SchemaExtension
 
-from circuit.api.problems import INTERNAL_CODE, INTERNAL_MESSAGE
+from circuit.api.problems import INTERNAL_CODE, INTERNAL_MESSAGE, shown
 from circuit.errors import CircuitError, InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ def coded(error: GraphQLError) -> GraphQLError:
         return error
     cause = root(error)
     if isinstance(cause, CircuitError):
+        cause = shown(cause)
         return _rewritten(error, cause.message, {**cause.details, "code": cause.code, "retryable": cause.retryable})
     if cause is None:
         # What GraphQL says about the document itself: its syntax, its fit to the schema, its variables.
@@ -54,29 +55,19 @@ class CodedErrors(SchemaExtension):
 
     async def on_operation(self) -> AsyncIterator[None]:
         yield
-        await self._rewrite(self.execution_context.result)
-
-    async def on_stream_result(self, result: Any) -> AsyncIterator[None]:
-        """What comes over a WebSocket, be it of a subscription or not; nothing of it is left for `on_operation`."""
-        await self._rewrite(result)
-        yield None
-
-    async def _rewrite(self, result: Any) -> None:
-        errors = getattr(result, "errors", None)
-        if not errors:
-            return
-        for error in errors:
+        result = self.execution_context.result
+        for error in getattr(result, "errors", None) or ():
             cause = root(error)
             if isinstance(cause, CircuitError):
-                field = str(error.path[0]) if error.path else self._field()
-                await self.execution_context.context.refused(cause, field)
-        result.errors = [coded(error) for error in errors]
+                await self.execution_context.context.refused(cause, str((error.path or ["(an operation)"])[0]))
+        _rewrite(result)
 
-    def _field(self) -> str:
-        """What was asked for, where an error does not say it: that of a subscription has no path."""
-        document = self.execution_context.graphql_document
-        operation = document and get_operation_ast(document, self.execution_context.operation_name)
-        for one in operation.selection_set.selections if operation else ():
-            if isinstance(one, FieldNode):
-                return one.name.value
-        return "(an operation)"
+    def on_stream_result(self, result: Any) -> Iterator[None]:
+        _rewrite(result)
+        yield None
+
+
+def _rewrite(result: Any) -> None:
+    errors = getattr(result, "errors", None)
+    if errors:
+        result.errors = [coded(error) for error in errors]

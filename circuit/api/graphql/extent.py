@@ -1,10 +1,12 @@
-"""How far a query may go: its depth, its aliases, and the values that it could give by the pages that it asks for.
+"""How far a query may go: its depth, its aliases, how often it repeats itself, and the values that it could give by the
+pages that it asks for. It is looked at before GraphQL's own rules, of which some compare every field with every other.
 
 Fragments are measured once each, however often they are spread, so that no document grows by doubling itself.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -24,12 +26,15 @@ from graphql import (
     VariableNode,
     get_named_type,
     get_nullable_type,
+    validate,
 )
 from strawberry.extensions import SchemaExtension
 
 DEEPEST_QUERY = 12
 MOST_ALIASES = 30
 MOST_VALUES = 100_000
+MOST_REPEATED = 60
+"""How often one name may stand in a document."""
 UNBOUNDED = 10
 """Entries that a list without `first` is taken to have."""
 
@@ -43,9 +48,9 @@ class Extent(NamedTuple):
 
 
 class ExtentLimiter(SchemaExtension):
-    """Refuses what goes too far, before anything is read."""
+    """Refuses what goes too far, before anything else looks at it."""
 
-    def on_operation(self) -> Iterator[None]:
+    def on_validate(self) -> Iterator[None]:
         execution = self.execution_context
         variables: Mapping[str, Any] = execution.variables or {}
 
@@ -53,6 +58,14 @@ class ExtentLimiter(SchemaExtension):
             def __init__(self, context: ValidationContext) -> None:
                 super().__init__(context)
                 self._measure = _Measure(context, variables)
+                self._named: Counter[str] = Counter()
+
+            def enter_field(self, node: FieldNode, *_: Any) -> None:
+                name = (node.alias or node.name).value
+                self._named[name] += 1
+                if self._named[name] == MOST_REPEATED + 1:
+                    message = f"the document has the name {name[:100]!r} more than {MOST_REPEATED} times"
+                    self.report_error(GraphQLError(message, node))
 
             def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
                 root = self.context.schema.get_root_type(node.operation)
@@ -70,7 +83,10 @@ class ExtentLimiter(SchemaExtension):
                     )
                     self.report_error(GraphQLError(message, node))
 
-        execution.validation_rules = (*execution.validation_rules, Limits)
+        document = execution.graphql_document
+        if document is not None and execution.pre_execution_errors is None:
+            schema: Any = execution.schema
+            execution.pre_execution_errors = validate(schema._schema, document, (Limits,)) or None
         yield
 
 

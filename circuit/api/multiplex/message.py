@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from circuit.api.problems import shown
 from circuit.errors import CircuitError, InvalidRequest
 
 LONGEST_MESSAGE = 64 * 1024
@@ -90,7 +91,7 @@ def told(kind: str, subscription: str | None = None, **fields: Any) -> str:
 
 def failure(error: CircuitError, subscription: str | None = None) -> str:
     """An error as a message: of one subscription, which it ends, or of something that the client said."""
-    return told("error", subscription, error=error.as_dict())
+    return told("error", subscription, error=shown(error).as_dict())
 
 
 def before_frame(subscription: str) -> str:

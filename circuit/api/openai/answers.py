@@ -8,7 +8,7 @@ from typing import Any, cast
 import orjson
 
 from circuit.api.openai.progress import Called, Said
-from circuit.api.problems import INTERNAL_CODE
+from circuit.api.problems import INTERNAL_CODE, shown
 from circuit.errors import CircuitError
 from circuit.surface import surface
 
@@ -120,7 +120,8 @@ def usage_of(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 def problem_of(error: CircuitError) -> dict[str, Any]:
     """What goes on as a `Failed` piece's error for an error of ours."""
-    return {**error.as_dict(), "details": error.details}
+    told = shown(error)
+    return {**told.as_dict(), "details": told.details}
 
 
 def status_of(error: Mapping[str, Any]) -> int:

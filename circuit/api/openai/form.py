@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from circuit.agents.chat import messages_of
 from circuit.definition.tool_canonical import capability_json
@@ -99,10 +100,20 @@ class ChatForm(Sampling):
     audio: None = None
 
 
+def _only_text(prompt: Any) -> Any:
+    """The text in a list of one; every other list asks for several answers, or has tokens of one model."""
+    if isinstance(prompt, list):
+        texts = cast("list[Any]", prompt)
+        if len(texts) != 1 or not isinstance(texts[0], str):
+            raise PydanticCustomError("prompt", "write one text, or a list of one text")
+        return texts[0]
+    return prompt
+
+
 class CompletionForm(Sampling):
     """The body of an older completion."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: Annotated[str, BeforeValidator(_only_text)]
     suffix: None = None
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
@@ -153,10 +164,9 @@ def chat_wish(body: bytes, default_model: str | None) -> Wish:
 def completion_wish(body: bytes, default_model: str | None) -> Wish:
     """What an older completion asks for. Raises as `chat_wish` does."""
     form = _read(_COMPLETION, body)
-    prompt = form.prompt if isinstance(form.prompt, str) else form.prompt[0]
-    if not prompt:
+    if not form.prompt:
         raise _refused("prompt", "prompt is empty")
-    return _wish(form, [{"role": "user", "content": prompt}], _sampling(form, form.max_tokens), default_model)
+    return _wish(form, [{"role": "user", "content": form.prompt}], _sampling(form, form.max_tokens), default_model)
 
 
 def _wish(

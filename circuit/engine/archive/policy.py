@@ -19,17 +19,15 @@ the tables are locked, and that must be short."""
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A case goes when it has ended more than `older_than` ago, and with it its whole week. `keep_failed`: failed cases
-    stay. With `streams_older_than` the frames of a week go earlier than its cases, once all of these have ended. With
-    `compact_older_than` streams are compacted once their executions have ended so long ago."""
+    stay. With `streams_older_than` the frames of a week go earlier than its cases, once all of these have ended."""
 
     older_than: timedelta | None = None
     keep_failed: bool = False
     streams_older_than: timedelta | None = None
-    compact_older_than: timedelta | None = None
 
     @property
     def wanted(self) -> bool:
-        """Whether anything leaves the database at all."""
+        """Whether anything goes at all."""
         return self.older_than is not None or self.streams_older_than is not None
 
 

@@ -62,6 +62,7 @@ case_key = Table(
     Column("tenant_id", Integer, nullable=False),
     Column("key", Text, nullable=False),
     Column("case_id", Uuid, nullable=False),
+    Column("request", Text),
     PrimaryKeyConstraint("tenant_id", "key"),
 )
 
@@ -187,8 +188,6 @@ stream_event = Table(
     Column("type", Text, nullable=False),
     Column("at", Instant, nullable=False),
     Column("frame", Text, nullable=False),
-    Column("first_seq", Integer),
-    Column("lengths", Verbatim),
     PrimaryKeyConstraint("tenant_id", "case_id", "firing", "start", "seq"),
     postgresql_partition_by="RANGE (case_id)",
 )

@@ -1,0 +1,21 @@
+"""What was asked for with the idempotency key of a start.
+
+Revision ID: 0037
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0037"
+down_revision = "0036"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE circuit.case_key ADD COLUMN request text")
+
+
+def downgrade() -> None:
+    raise NotImplementedError("Circuit does not migrate backwards: restore a backup, or keep the newer release.")
