@@ -366,6 +366,9 @@ class StreamType(StrEnum):
 
 TERMINAL = (StreamType.COMPLETED, StreamType.FAILED)
 
+ENVELOPE = ("executionId", "eventType", "attempt", "sequence", "timestamp", "cursor")
+"""The keys of every frame, whatever it says."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamDelta:
@@ -394,6 +397,7 @@ class StreamDelta:
 class Frame:
     """One stream event as it is sent and stored. `start` is the frame's `attempt`; `body` its JSON bytes.
 
+    A frame of a compacted stream may hold the text of several: of the `merged` that end with its own number.
     `wires` keeps what its readers made of it, so that it is made once for all of them.
     """
 
@@ -402,6 +406,7 @@ class Frame:
     type: StreamType
     at: datetime
     body: bytes
+    merged: int = 1
     wires: dict[object, Any] = field(default_factory=dict[object, Any], compare=False, repr=False)
 
     def wire(self, encode: Callable[[Frame], Wire]) -> Wire:

@@ -65,7 +65,7 @@ async def happenings(
         if execution is None:
             return
         try:
-            async for frame in source.subscribe(execution, key.tenant):
+            async for frame in source.subscribe(execution, key.tenant, known=True):
                 await queue.put(StreamUpdate(execution_id, frame))
         except CircuitError as error:
             # What an execution says is worth less than what happens: the case is followed all the same.
@@ -97,13 +97,17 @@ async def happenings(
     try:
         while True:
             try:
-                item = await asyncio.wait_for(queue.get(), pause)
+                if queue.empty():
+                    async with asyncio.timeout(pause):
+                        item = await queue.get()
+                else:
+                    item = queue.get_nowait()
             except TimeoutError:
                 quiet += pause
                 standing = await look()
                 if rests(standing) and not standing.status.terminal and seen >= standing.seq and queue.empty():
                     return
-                pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+                pause = min(pause * 2, _LONGEST_LOOK_SECONDS)
                 if quiet >= ask_at:
                     ask_at = 2 * quiet
                     if (said := await missing()) and said != told:
@@ -116,7 +120,8 @@ async def happenings(
                 raise item
             if isinstance(item, CaseUpdate):
                 seen = item.seq
-            pause = _FIRST_LOOK_SECONDS
+                # What is said does not bring the case to a rest: only what happens is followed by a look that soon.
+                pause = _FIRST_LOOK_SECONDS
             quiet, ask_at = 0.0, QUIET_SECONDS
             yield item
     finally:

@@ -44,7 +44,8 @@ class Settings:
     `tracing` is the exporter of traces, None where nothing is traced; `traceparent` the trace in which this process was
     started.
     `stop_seconds` is what running executions get to end when a worker is told to.
-    `archive_after` and `streams_after` are None where nothing is archived or dropped by itself.
+    `archive_after`, `streams_after` and `streams_compact_after` are None where nothing is archived, dropped or
+    compacted by itself.
 
     `database_url` is None for the embedded server, whose data lies under `home`.
     """
@@ -71,6 +72,7 @@ class Settings:
     archive_folder: Path | None = None
     archive_keep_failed: bool = False
     streams_after: timedelta | None = None
+    streams_compact_after: timedelta | None = None
     default_model: str | None = None
     start_rate: Rate | None = None
     rates: Mapping[str, Rate] = field(default_factory=dict[str, Rate])
@@ -117,6 +119,7 @@ class Settings:
             archive_folder=_folder(values, "CIRCUIT_ARCHIVE_DIR"),
             archive_keep_failed=_choice(values, "CIRCUIT_ARCHIVE_KEEP_FAILED", "no", ("yes", "no")) == "yes",
             streams_after=_span(values, "CIRCUIT_STREAMS_AFTER"),
+            streams_compact_after=_span(values, "CIRCUIT_STREAMS_COMPACT_AFTER"),
             environment=values,
         )
 

@@ -263,14 +263,16 @@ async def i3_artefacts(connection: Connection) -> list[str]:
 
 
 async def i5_streams(connection: Connection) -> list[str]:
-    """Per execution and start the stored frames are 1..n; an ended execution has one terminal frame, the last one."""
+    """Per execution and start the stored frames are 1..n, a merged one being several; an ended execution has one
+    terminal frame, the last one."""
     faults = await _found(
         connection,
         "I5: execution {case_id}.{firing}, start {start}: {frames} frames, from {least} to {most}",
         """
-        SELECT case_id, firing, start, count(*) AS frames, min(seq) AS least, max(seq) AS most
+        SELECT case_id, firing, start, sum(seq - coalesce(first_seq, seq) + 1) AS frames,
+            min(coalesce(first_seq, seq)) AS least, max(seq) AS most
         FROM circuit.stream_event GROUP BY tenant_id, case_id, firing, start
-        HAVING min(seq) <> 1 OR max(seq) <> count(*)
+        HAVING min(coalesce(first_seq, seq)) <> 1 OR max(seq) <> sum(seq - coalesce(first_seq, seq) + 1)
         """,
     )
     faults += await _found(

@@ -87,7 +87,7 @@ def create_application(
     problems = Problems(services.clock, services.refusals)
     origins = Origins(allowed_origins)
     explorer = ExplorerPage(exposure)
-    graphql = GraphQLEndpoint(services, readers, problems, explorer, origins)
+    graphql = GraphQLEndpoint(services, readers, problems, explorer)
 
     async def index(request: Request) -> Response:
         return JSONAnswer(
@@ -150,7 +150,7 @@ def create_application(
     framework.state.exposure = exposure
     streams: dict[str, ASGIApp] = {
         "http": EventEndpoint(readers, problems),
-        "websocket": StreamSocket(readers, origins),
+        "websocket": StreamSocket(readers, problems),
     }
 
     def guarded(endpoint: ASGIApp) -> ASGIApp:
@@ -158,5 +158,5 @@ def create_application(
         admitted = Authenticated(limited, services.gate, problems)
         return HostCheck(OriginCheck(admitted, origins, problems, dress=False), exposure, problems)
 
-    many = MultiplexEndpoint(services, readers, origins, problems)
+    many = MultiplexEndpoint(services, readers, problems)
     return Application(framework, {kind: guarded(endpoint) for kind, endpoint in streams.items()}, guarded(many))

@@ -88,20 +88,22 @@ class OriginCheck:
         self._dress = dress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if scope["type"] == "websocket" and not self._origins.allows(headers.get("origin"), headers.get("host")):
+            await self._refused(scope)
+            await receive()
+            await send({"type": "websocket.close"})  # before it is accepted: the handshake is answered with 403
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
         origin, method = headers.get("origin"), scope["method"]
         told: dict[str, str] = {} if origin is None else self._origins.told(origin)
         answer: Response | None = None
         if origin is not None and method == "OPTIONS" and "access-control-request-method" in headers:
             answer = self._preflight(origin, told)
         elif method not in _SAFE and not self._origins.allows(origin, headers.get("host")):
-            message = "pages of this origin may not use the server: CIRCUIT_ALLOWED_ORIGINS names those that may"
-            error = Forbidden(message)
-            await self._problems.noted(error, None, scope["path"], scope["client"][0] if scope.get("client") else None)
-            answer = self._problems.of(error)
+            answer = self._problems.of(await self._refused(scope))
         scope[TOLD] = {**_ALWAYS, **told}
         if answer is not None:
             answer.headers.update(scope[TOLD])
@@ -110,6 +112,11 @@ class OriginCheck:
             await self._app(scope, receive, send)
         else:
             await self._app(scope, receive, _dressed(send, scope[TOLD]))
+
+    async def _refused(self, scope: Scope) -> Forbidden:
+        error = Forbidden("pages of this origin may not use the server: CIRCUIT_ALLOWED_ORIGINS names those that may")
+        await self._problems.noted(error, None, scope["path"], scope["client"][0] if scope.get("client") else None)
+        return error
 
     def _preflight(self, origin: str, told: dict[str, str]) -> Response:
         if not self._origins.named(origin):

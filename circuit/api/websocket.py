@@ -15,9 +15,8 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from circuit.api.authentication import asking
-from circuit.api.origins import Origins
-from circuit.api.problems import INTERNAL_CODE
+from circuit.api.authentication import PRINCIPAL, address, asking
+from circuit.api.problems import INTERNAL_CODE, Problems
 from circuit.api.readers import Readers
 from circuit.errors import CircuitError
 from circuit.events import Frame
@@ -38,22 +37,19 @@ def text(frame: Frame) -> str:
 class StreamSocket:
     """The endpoint, as a plain ASGI application: there is nothing here that would repay a framework's cost."""
 
-    def __init__(self, readers: Readers, origins: Origins) -> None:
+    def __init__(self, readers: Readers, problems: Problems) -> None:
         self._readers = readers
-        self._origins = origins
+        self._problems = problems
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # the client's wish to connect
-        headers = Headers(scope=scope)
-        if not self._origins.allows(headers.get("origin"), headers.get("host")):
-            await send({"type": "websocket.close"})  # before it is accepted: the handshake is answered with 403
-            return
-        after = headers.get("last-event-id") or _first(scope, "after")
+        after = Headers(scope=scope).get("last-event-id") or _first(scope, "after")
         with contextlib.suppress(OSError):  # the client is gone
             await send({"type": "websocket.accept"})
             try:
                 reader = await self._readers.open(scope["path_params"]["execution_id"], after, asking(scope))
             except CircuitError as error:
+                await self._problems.noted(error, scope.get(PRINCIPAL), scope["path"], address(scope))
                 await _close(send, surface(error.code).websocket, error.code)
             else:
                 await self._run(reader, receive, send)

@@ -193,7 +193,12 @@ class Circuit:
                 ),
                 ring_frames=chosen.stream_buffer_size,
                 starts=chosen.start_rate,
-                policy=Policy(chosen.archive_after, chosen.archive_keep_failed, chosen.streams_after),
+                policy=Policy(
+                    chosen.archive_after,
+                    chosen.archive_keep_failed,
+                    chosen.streams_after,
+                    chosen.streams_compact_after,
+                ),
                 archive=Archive(database, chosen.archive_folder or chosen.home / "archive"),
                 pressed=registry.pressed,
                 tracer=tracer,

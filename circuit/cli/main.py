@@ -35,6 +35,7 @@ from circuit.cli import (
     schedules,
     serve,
     simulation,
+    streams,
     subjects,
     tasks,
     top,
@@ -101,6 +102,7 @@ app.add_typer(incidents.app, name="incidents")
 app.add_typer(access.keys, name="keys")
 app.add_typer(access.tenants, name="tenants")
 app.add_typer(archive.app, name="archive")
+app.add_typer(streams.app, name="streams")
 app.add_typer(conversations.app, name="conversations")
 app.add_typer(executions.app, name="executions")
 app.add_typer(feedback.app, name="feedback")

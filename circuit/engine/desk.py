@@ -23,7 +23,7 @@ from circuit.definition.workflow import Workflow
 from circuit.engine.execution import Ended, FaultHook, no_fault
 from circuit.engine.owner import Owner, Step
 from circuit.engine.slots import Slots
-from circuit.events import Frame, TransitionFired
+from circuit.events import CaseEvent, Frame, TransitionFired
 from circuit.ids import CaseKey
 from circuit.storage.records import CaseState, CaseWrite, CommandRow, LogWrite
 from circuit.value import replace
@@ -53,17 +53,17 @@ class Held:
 class Reports:
     """Whom the desk tells: `lost` of a case that had to be dropped, `released` of one that was given up (and whether
     a command came too late to be applied), `landed` when nothing of a case that is not held is in flight any more,
-    `announce` of terminal frames, `changed` of a case with new events, `resources` of a tenant's workflow whose shared
-    places are asked for or given back, `mail` when a case waits for other messages or has answered one, `opened` when
-    it is known of one more case what it wants to run, `kin` of the cases that a step opened and of those that it asked
-    something, `written` (where there is somebody) of each step that is committed, with the traces of those whose
-    commands it applied."""
+    `announce` of terminal frames, `changed` of a case with new events (the number of the first, and the events),
+    `resources` of a tenant's workflow whose shared places are asked for or given back, `mail` when a case waits for
+    other messages or has answered one, `opened` when it is known of one more case what it wants to run, `kin` of the
+    cases that a step opened and of those that it asked something, `written` (where there is somebody) of each step that
+    is committed, with the traces of those whose commands it applied."""
 
     lost: Callable[[CaseKey, BaseException], None]
     released: Callable[[CaseKey, bool], None]
     landed: Callable[[CaseKey], None]
     announce: Callable[[CaseKey, int, Frame], None]
-    changed: Callable[[CaseKey], None]
+    changed: Callable[[CaseKey, int, Sequence[tuple[datetime, CaseEvent]]], None]
     resources: Callable[[int, str], None] = lambda tenant, workflow_id: None
     mail: Callable[[], None] = lambda: None
     opened: Callable[[], None] = lambda: None
@@ -282,7 +282,7 @@ class Desk:
                     self.fired_acting += 1
         for row in write.frames:
             reports.announce(key, row.firing, row.frame)
-        reports.changed(key)
+        reports.changed(key, write.expected_seq + 1, write.events)
         if write.holds is not None:
             reports.resources(key.tenant, write.row.workflow_id)
         if write.mail is not None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from circuit.clock import Clock
 from circuit.engine import collector
 from circuit.engine.action import Action
+from circuit.engine.archive.compaction import Compaction
 from circuit.engine.archive.keeper import Keeper
 from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
@@ -114,6 +115,7 @@ class Engine:
         self.feedback = FeedbackLog(database)
         self.limits = ExecutionLimits(database)
         self.grants = Grants(database)
+        self.compaction = Compaction(database)
         # Who stays looks after the database too; a command that works on its own cases does not.
         self.keeper = None if only is not None else Keeper(database, self.now, policy or Policy(), archive)
         self.worker: Worker | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from circuit.engine.connecting import connected
 from circuit.observability.metrics import Figure, Kind
-from circuit.storage import waiting
+from circuit.storage import compaction, waiting
 from circuit.storage.database import Database
 
 if TYPE_CHECKING:
@@ -18,10 +18,14 @@ async def figures(database: Database) -> Sequence[Figure]:
     """The figures of the database. Raises `StorageError`."""
     async with connected(database) as connection:
         queue = await waiting.queue(connection)
+        frames, size = await compaction.totals(connection)
+    gone = "that went when streams were compacted."
     return [
         Figure("circuit_ready_cases", "Cases that wait for a worker now, counted up to ten thousand.", queue.due),
         Figure("circuit_ready_oldest_seconds", "How long the one that waits the longest has waited.", queue.oldest),
         Figure("circuit_workers", "Workers whose lease holds.", queue.workers),
+        Figure("circuit_compacted_frames", f"Frames {gone}", frames, Kind.COUNTER),
+        Figure("circuit_compacted_bytes", f"Bytes of frames {gone}", size, Kind.COUNTER),
     ]
 
 

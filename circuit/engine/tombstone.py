@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import orjson
 
+from circuit.events import ENVELOPE
 from circuit.net.selection import FAN_OUT
 from circuit.storage.records import ANSWERS
 
@@ -22,8 +23,6 @@ ERASED = "$erased"
 """The only key of what stands for an erased value."""
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _TEXT = re.compile(r"\[erased sha256:[0-9a-f]{64}\]")
-_ENVELOPE = ("executionId", "eventType", "attempt", "sequence", "timestamp", "cursor")
-"""What of a frame is no payload."""
 _ACCOUNT = ("agent", "provider", "asked", "model", "cost", "cached", "finish", "at")
 """What of an answer says who was asked, and what that cost."""
 _COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -112,10 +111,12 @@ def _execution(row: Row) -> dict[str, Any]:
 
 def _frame(row: Row) -> dict[str, Any]:
     frame: dict[str, Any] = orjson.loads(row["frame"])
-    kept = {name: frame[name] for name in _ENVELOPE if name in frame}
+    kept = {name: frame[name] for name in ENVELOPE if name in frame}
     if is_erased({name: value for name, value in frame.items() if name not in kept}):
         return {}
-    return {"frame": orjson.dumps({**kept, ERASED: f"sha256:{_digest(frame)}"}).decode()}
+    # How long its pieces were would tell much of what they said.
+    pieces = {"lengths": None} if row.get("lengths") else {}
+    return {"frame": orjson.dumps({**kept, ERASED: f"sha256:{_digest(frame)}"}).decode(), **pieces}
 
 
 def _command(row: Row) -> dict[str, Any]:

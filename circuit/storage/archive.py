@@ -183,14 +183,14 @@ async def lock(conn: Connection) -> bool:
 async def oldest_week(conn: Connection) -> datetime | None:
     """An instant in the week in which the oldest case was born, or None if there are no cases."""
     case = await conn.fetchval(_OLDEST)
-    return None if case is None else _born(rows.plain(case))
+    return None if case is None else born(rows.plain(case))
 
 
 def weeks(oldest: datetime, cutoff: datetime) -> list[Week]:
     """The weeks from that of `oldest` on that were over before `cutoff`."""
     found: list[Week] = []
     instant = oldest
-    while _born(week_of(instant).upper) <= cutoff:
+    while born(week_of(instant).upper) <= cutoff:
         found.append(week_of(instant))
         instant += timedelta(weeks=1)
     return found
@@ -346,7 +346,8 @@ async def delete_left(conn: Connection, table: str, lower: UUID, upper: UUID) ->
     return int(done.split()[-1]) >= DELETED_AT_ONCE
 
 
-def _born(case: UUID) -> datetime:
+def born(case: UUID) -> datetime:
+    """When a case was born."""
     return datetime.fromtimestamp((case.int >> 80) / 1000, tz=UTC)
 
 

@@ -88,7 +88,9 @@ _ROWS = {
         "GROUP BY 1, 2, 3, 4",
     ),
     "stream_event": _of_cases(
-        "t.tenant_id, t.case_id, t.firing, t.start, count(*) AS frames, min(t.seq) AS least, max(t.seq) AS most,"
+        "t.tenant_id, t.case_id, t.firing, t.start, sum(t.seq - coalesce(t.first_seq, t.seq) + 1) AS frames,"
+        " min(coalesce(t.first_seq, t.seq)) AS least, max(t.seq) AS most,"
+        " count(*) FILTER (WHERE json_array_length(t.lengths) <> t.seq - t.first_seq + 1) AS broken,"
         " count(*) FILTER (WHERE t.type IN ('completed', 'failed')) AS ends,"
         " max(t.seq) FILTER (WHERE t.type IN ('completed', 'failed')) AS last_end",
         "stream_event",

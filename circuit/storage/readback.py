@@ -66,9 +66,12 @@ ORDER BY i.place
 
 
 _EVENT_AT = "SELECT at FROM circuit.history WHERE tenant_id = $1 AND case_id = $2 AND seq = $3"
+# Long after its end the stream may have been compacted: then the frame is within another one.
 _FRAME_AT = """
-SELECT at FROM circuit.stream_event
-WHERE tenant_id = $1 AND case_id = $2 AND firing = $3 AND start = $4 AND seq = $5
+SELECT CASE WHEN found.seq = $5 THEN found.at WHEN found.first_seq <= $5 THEN $6 END FROM (
+    SELECT seq, at, first_seq FROM circuit.stream_event
+    WHERE tenant_id = $1 AND case_id = $2 AND firing = $3 AND start = $4 AND seq >= $5 ORDER BY seq LIMIT 1
+) found
 """
 
 
@@ -129,9 +132,9 @@ async def there(connection: Connection, traces: Sequence[CaseWrite | LogWrite]) 
             at = write.events[-1][0]
         else:
             row = write.frames[-1]
-            place = (row.firing, row.frame.start, row.frame.sequence)
-            found = await connection.fetchval(_FRAME_AT, *write.key, *place, timeout=READ_SECONDS)
             at = row.frame.at
+            place = (row.firing, row.frame.start, row.frame.sequence, at)
+            found = await connection.fetchval(_FRAME_AT, *write.key, *place, timeout=READ_SECONDS)
         if found != at:
             return False
     return True

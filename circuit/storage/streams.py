@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import exists, literal, select, tuple_
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import and_, case, exists, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.events import Frame, StreamType
@@ -23,13 +26,30 @@ async def execution(conn: AsyncConnection, key: CaseKey, firing: int) -> Executi
     return None if row is None else rows.execution(row)
 
 
+class Stored(NamedTuple):
+    """A frame as it is stored. Where it begins before the cursor that was asked for, `lengths` are those of the texts
+    that were merged into it, in characters."""
+
+    frame: Frame
+    lengths: Sequence[int] | None
+
+
 async def read_frames(
     conn: AsyncConnection, key: CaseKey, firing: int, after: tuple[int, int] = (0, 0), limit: int = 500
-) -> list[Frame]:
+) -> list[Stored]:
     """Up to `limit` frames behind the cursor `after` (start, sequence), in order. A cursor beyond the end of its
-    start goes on with the next one."""
+    start goes on with the next one; of a frame into which the cursor's own was merged all is given."""
+    inside = and_(_FRAME.c.start == after[0], _FRAME.c.first_seq <= after[1])
     found = await conn.execute(
-        select(_FRAME.c.start, _FRAME.c.seq, _FRAME.c.type, _FRAME.c.at, _FRAME.c.frame)
+        select(
+            _FRAME.c.start,
+            _FRAME.c.seq,
+            _FRAME.c.type,
+            _FRAME.c.at,
+            _FRAME.c.frame,
+            _FRAME.c.seq - func.coalesce(_FRAME.c.first_seq, _FRAME.c.seq) + 1,
+            case((inside, _FRAME.c.lengths)),
+        )
         .where(
             _FRAME.c.tenant_id == key.tenant,
             _FRAME.c.case_id == key.case,
@@ -39,7 +59,10 @@ async def read_frames(
         .order_by(_FRAME.c.start, _FRAME.c.seq)
         .limit(limit)
     )
-    return [Frame(start, seq, StreamType(kind), at, body.encode()) for start, seq, kind, at, body in found]
+    return [
+        Stored(Frame(start, seq, StreamType(kind), at, body.encode(), merged), lengths)
+        for start, seq, kind, at, body, merged, lengths in found
+    ]
 
 
 async def stored(conn: AsyncConnection, key: CaseKey, firing: int) -> bool:

@@ -133,7 +133,7 @@ _APART = ("message", "sent_message")
 _TYPES: Mapping[str, Mapping[str, str]] = {
     "history": {"body": "json"},
     "journal": {"value": "json"},
-    "stream_event": {"frame": "text"},
+    "stream_event": {"frame": "text", "lengths": "json"},
     "incident": {"message": "text"},
     "feedback": {"comment": "text"},
     "message": {"parts": "json"},

@@ -10,10 +10,12 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from datetime import datetime
+from typing import NamedTuple, Protocol
 
-from circuit.events import Frame
+from circuit.events import CaseEvent, Frame
 from circuit.streams.cursor import Cursor
+from circuit.streams.news import News
 
 RING_FRAMES = 1000
 
@@ -24,16 +26,32 @@ MOST_OVERHEARD = 10_000
 Waiter = asyncio.Future[bool]
 
 
+class Feeder(Protocol):
+    """Who writes a stream in this process."""
+
+    @property
+    def start(self) -> int:
+        """The start of the execution that it writes."""
+        ...
+
+
 def place(frame: Frame) -> Cursor:
     """Where `frame` stands in its stream."""
     return Cursor(frame.start, frame.sequence)
+
+
+def before(frame: Frame) -> Cursor:
+    """The place that `frame` follows on: what it holds begins behind it."""
+    return Cursor(frame.start, frame.sequence - frame.merged)
 
 
 class Channel:
     """One stream as this process sees it.
 
     `feeder` is the outlet of this process that writes the stream, if one does: then nothing new comes from elsewhere.
-    `rung` counts the changes: who saw `rung` and then nothing new waits for it to differ. `looking` lets one reader
+    `news` are the events of a case that were committed here while somebody followed it.
+    `rung` counts the changes: who saw `rung` and then nothing new waits for it to differ; `told` counts those of them
+    that came with news. `looking` lets one reader
     at a time look into the log, for all of them; `seen` is what its last look showed.
     """
 
@@ -50,15 +68,19 @@ class Channel:
         "holders",
         "looking",
         "name",
+        "news",
         "rung",
         "seen",
+        "told",
     )
 
     def __init__(self, name: str, capacity: int) -> None:
         self.name = name
-        self.feeder: object | None = None
+        self.feeder: Feeder | None = None
+        self.news: News | None = None
         self.holders = 0
         self.rung = 0
+        self.told = 0
         self.looking = asyncio.Lock()
         self.seen: Look | None = None
         self._capacity = capacity
@@ -90,13 +112,13 @@ class Channel:
         if not frames:
             return
         if self._frames:
-            last, first = place(self._frames[-1]), place(frames[0])
-            if first <= last:
+            last = place(self._frames[-1])
+            if place(frames[0]) <= last:
                 frames = frames[bisect_right(frames, last, key=place) :]
                 if not frames:
                     return
-                first = place(frames[0])
-            if first != (last.start, last.sequence + 1) and (first.start == last.start or first.sequence != 1):
+            behind = before(frames[0])
+            if behind != last and (behind.start == last.start or behind.sequence != 0):
                 self._drop(len(self._frames))
         self._frames.extend(frames)
         self.end += len(frames)
@@ -123,7 +145,7 @@ class Channel:
         frames, index = self._frames, position - self._first
         if 0 <= index < len(frames):
             frame = frames[index]
-            if frame.sequence == sequence + 1 and frame.start == start:
+            if frame.sequence - frame.merged == sequence and frame.start == start:
                 if index + 1 == len(frames):
                     return (frame,)
                 return _of_one_start(frames[index : index + BATCH_FRAMES])
@@ -238,6 +260,7 @@ class Broker:
             raise ValueError(f"a ring of {ring_frames} frames holds nothing; give 1 or more")
         self._ring_frames = ring_frames
         self._channels: dict[str, Channel] = {}
+        self._feeders: dict[str, Feeder] = {}
         self._ears: set[Ear] = set()
 
     def __len__(self) -> int:
@@ -249,6 +272,7 @@ class Broker:
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = Channel(name, self._ring_frames)
+            channel.feeder = self._feeders.get(name)
         channel.holders += 1
         return channel
 
@@ -259,9 +283,34 @@ class Broker:
             channel.forget_alarm()
             self._channels.pop(channel.name, None)
 
+    def fed(self, name: str, feeder: Feeder) -> None:
+        """From now on the stream `name` is written here, by `feeder`, in the place of who did before."""
+        self._feeders[name] = feeder
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.feeder = feeder
+
+    def unfed(self, name: str, feeder: Feeder) -> None:
+        """`feeder` writes it no more. Twice is fine."""
+        if self._feeders.get(name) is feeder:
+            del self._feeders[name]
+            channel = self._channels.get(name)
+            if channel is not None:
+                channel.feeder = None
+
     def find(self, name: str) -> Channel | None:
         """The channel `name`, if somebody holds it."""
         return self._channels.get(name)
+
+    def tell(self, name: str, seq: int, events: Sequence[tuple[datetime, CaseEvent]]) -> None:
+        """The case `name` has `events`, the first of which has the number `seq`: this process committed them."""
+        channel = self._channels.get(name)
+        if channel is not None and events:
+            if channel.news is None:
+                channel.news = News()
+            channel.news.add(seq, events)
+            channel.told += channel.feeder is None
+        self.hear(name)
 
     def hear(self, name: str) -> None:
         """A hint that something new about `name` is in the log. A stream that is written here needs none."""

@@ -16,6 +16,7 @@ from circuit.storage import history, streams
 from circuit.storage.database import Database
 from circuit.storage.records import ExecutionStatus
 from circuit.streams.cursor import Cursor
+from circuit.streams.merging import rest
 
 PAGE_FRAMES = 500
 PAGE_EVENTS = 500
@@ -61,7 +62,8 @@ class Log:
             execution = await streams.execution(connection, key, firing)
             if execution is None:
                 return None
-            frames = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)
+            stored = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)
+            frames = [rest(frame, lengths, after) for frame, lengths in stored]
             # Whoever completes or fails leaves a last frame, and behind that one there is nothing. Where no frame is
             # there any more, nobody can say what the cursor has seen.
             told = execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)

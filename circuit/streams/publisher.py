@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 from circuit.clock import Clock
 from circuit.errors import CircuitError, StorageError
-from circuit.events import Frame, StreamDelta, StreamType
+from circuit.events import CaseEvent, Frame, StreamDelta, StreamType
 from circuit.ids import CaseKey, Numbered
 from circuit.storage.records import LogWrite, StreamRow
 from circuit.streams.broker import Broker, Channel
@@ -63,9 +64,12 @@ class Publisher:
             channel.append(frame)
         self.notify(name)
 
-    def changed(self, key: CaseKey) -> None:
-        """Say that events of the case were committed, to its readers here and elsewhere."""
-        self.heard(str(key))
+    def changed(self, key: CaseKey, seq: int, events: Sequence[tuple[datetime, CaseEvent]]) -> None:
+        """Say that `events` of the case were committed, the first with the number `seq`, to its readers here and
+        elsewhere."""
+        name = str(key)
+        self.broker.tell(name, seq, events)
+        self.notify(name)
 
     def heard(self, name: str) -> None:
         """Say that there is something new of `name`, to who waits for it here and elsewhere."""
@@ -80,8 +84,9 @@ class Outlet:
         self._publisher = publisher
         self._key = key
         self._firing = firing
-        self._start = start
+        self.start = start
         self._execution = str(Numbered(key.case, firing))
+        publisher.broker.fed(self._execution, self)
         self._loop = asyncio.get_running_loop()
         # Held from the first frame on: most of what answers at once says nothing before its end.
         self._channel: Channel | None = None
@@ -178,10 +183,9 @@ class Outlet:
 
     def _send(self, delta: StreamDelta) -> None:
         self._sequence += 1
-        frame = encode(self._execution, self._start, self._sequence, delta, self._publisher.clock.now())
+        frame = encode(self._execution, self.start, self._sequence, delta, self._publisher.clock.now())
         if self._channel is None:
             self._channel = self._publisher.broker.hold(self._execution)
-            self._channel.feeder = self
         if self._channel.feeder is self:  # a newer start in this process may have taken over
             self._channel.append(frame)
         self._unstored.append(StreamRow(self._firing, frame))
@@ -244,16 +248,15 @@ class Outlet:
                 timer.cancel()
         self._saying = self._storing = None
         self._pieces, self._unstored = [], []
+        self._publisher.broker.unfed(self._execution, self)
         if self._channel is not None:
-            if self._channel.feeder is self:
-                self._channel.feeder = None
             self._publisher.broker.release(self._channel)
 
     def _require_open(self) -> None:
         if self._failure is not None:
             raise self._failure
         if self._over:
-            raise RuntimeError(f"the outlet of execution {self._execution}, start {self._start}, is closed")
+            raise RuntimeError(f"the outlet of execution {self._execution}, start {self.start}, is closed")
 
 
 def _mergeable(delta: StreamDelta) -> tuple[tuple[StreamType, Any] | None, str]:

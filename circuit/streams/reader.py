@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from circuit.errors import NotFound, StorageError, StreamRetired
 from circuit.events import TERMINAL, Frame
-from circuit.streams.broker import Broker, Channel, Look, Waiter, place
-from circuit.streams.cursor import Cursor
+from circuit.streams.broker import Broker, Channel, Look, Waiter, before, place
+from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.log import FramePage
 from circuit.streams.relay import Relay
 
@@ -59,11 +59,19 @@ class Reader:
         """How many of the frames that the ring holds come behind the cursor."""
         return 0 if self._closed else self._channel.end - self._channel.position(self.cursor)
 
-    async def open(self) -> None:
-        """Take the first look. Afterwards `over` says whether there is anything to read, now or later.
+    async def open(self, *, known: bool = False) -> None:
+        """Take the first look. Afterwards `over` says whether there is anything to read, now or later. Of an execution
+        that is `known` to be there, and whose first start speaks here, there is nothing to look for: the ring has it.
 
         Raises `NotFound`, `StreamRetired` and `StorageError`.
         """
+        channel = self._channel
+        if known and self.cursor == BEGINNING and channel.feeder is not None and channel.feeder.start == 1:
+            held = channel.after(self.cursor)
+            if not held or self._continues(held):
+                if channel.seen is None:
+                    channel.seen = Look(channel.rung, self._loop.time(), BEGINNING, ended=False)
+                return
         try:
             rung = self._channel.rung
             found = await self._look_up(rung)
@@ -161,7 +169,7 @@ class Reader:
                     if found is None:
                         self.over = True
                         return ()
-        if held and held[0].start > self.cursor.start and held[0].sequence == 1:
+        if held and held[0].start > self.cursor.start and before(held[0]).sequence == 0:
             return held
         seen = channel.seen
         if seen is not None and seen.ended and seen.head <= self.cursor and channel.feeder is None:
@@ -169,7 +177,10 @@ class Reader:
         return ()
 
     def _continues(self, frames: Sequence[Frame]) -> bool:
-        return bool(frames) and frames[0].sequence == self._sequence + 1 and frames[0].start == self._start
+        if not frames:
+            return False
+        first = frames[0]
+        return first.sequence - first.merged == self._sequence and first.start == self._start
 
     def _unsure(self, rung: int, held: Sequence[Frame]) -> bool:
         """Whether the log may hold what this reader lacks."""

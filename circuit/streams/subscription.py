@@ -43,8 +43,11 @@ class Streams:
         self._held = held
         self.clock = clock
 
-    async def open(self, execution: Numbered, tenant: int, after: Cursor | None = None) -> Reader:
-        """A reader of an execution's stream, behind the cursor `after` or from the start; close it in the end.
+    async def open(
+        self, execution: Numbered, tenant: int, after: Cursor | None = None, *, known: bool = False
+    ) -> Reader:
+        """A reader of an execution's stream, behind the cursor `after` or from the start; close it in the end. `known`
+        says that the tenant is known to have the execution: one that has just begun here is not looked for then.
 
         Raises `NotFound` for an execution that the tenant does not have.
         """
@@ -56,17 +59,18 @@ class Streams:
             self._broker,
             self._relay,
         )
-        await reader.open()
+        await reader.open(known=known)
         return reader
 
     async def subscribe(
-        self, execution: Numbered, tenant: int, after: Cursor | None = None
+        self, execution: Numbered, tenant: int, after: Cursor | None = None, *, known: bool = False
     ) -> AsyncGenerator[Frame, None]:
-        """The frames of an execution behind `after`, without gap or repeat, to the terminal one and no further.
+        """The frames of an execution behind `after`, without gap or repeat, to the terminal one and no further; `known`
+        as for `open`.
 
         Raises `NotFound` at the first step.
         """
-        reader = await self.open(execution, tenant, after)
+        reader = await self.open(execution, tenant, after, known=known)
         try:
             while not reader.over:
                 for frame in await reader.read():
@@ -94,24 +98,38 @@ class Streams:
         if await self._log.events(key, _NEVER) is None:
             raise NotFound(_NO_CASE.format(key.case))
 
+    async def _events(self, key: CaseKey, after: int, *, patient: bool) -> EventPage:
+        """What the database has behind the number `after`. Raises `NotFound`, and, unless it is `patient`, what keeps
+        the database from saying it."""
+        try:
+            page = await self._log.events(key, after)
+        except StorageError as error:
+            if not (patient and error.retryable):
+                raise
+            page = EventPage((), ended=False)
+        if page is None:
+            raise NotFound(_NO_CASE.format(key.case))
+        return page
+
     async def follow(self, key: CaseKey, after: int = 0) -> AsyncGenerator[tuple[int, datetime, CaseEvent], None]:
         """The events of a case behind the number `after`, live, to `case_ended` and no further.
 
         Raises `NotFound` at the first step. A database that cannot be reached later on is waited for.
         """
         channel = self._broker.hold(str(key.case))
-        begun = False
+        begun, told, hinted = False, 0, 0
         try:
             while True:
                 rung = channel.rung
-                try:
-                    page = await self._log.events(key, after)
-                except StorageError as error:
-                    if not (begun and error.retryable):
-                        raise
-                    page = EventPage((), ended=False)
-                if page is None:
-                    raise NotFound(_NO_CASE.format(key.case))
+                # What this process committed needs no look; only who was let in by the database is told.
+                woken, told = channel.told > told, channel.told
+                news = channel.news if begun else None
+                fresh = news.after(after) if news is not None else ()
+                if fresh or (news is not None and woken and rung - told == hinted and news.last <= after):
+                    page = EventPage(fresh, ended=False)
+                else:
+                    hinted = rung - told
+                    page = await self._events(key, after, patient=begun)
                 begun = True
                 for number, at, event in page.events:
                     yield number, at, event

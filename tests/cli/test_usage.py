@@ -72,6 +72,8 @@ COMMANDS = [
     ["archive", "show"],
     ["archive", "list"],
     ["archive", "check"],
+    ["streams", "compact"],
+    ["streams", "list"],
     ["agents", "allow"],
     ["agents", "deny"],
     ["agents", "permissions"],

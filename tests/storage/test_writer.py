@@ -254,7 +254,7 @@ async def test_any_text_reads_back_as_it_was(
         assert (token.place, token.data, token.metadata) == (text, {text: [text]}, {"m": text})
         assert (state.incidents[0].transition, state.incidents[0].message) == (text, text)
         async with database.transaction(1) as tenant:
-            [stored] = await streams.read_frames(tenant, state.key, 1)
+            [(stored, _)] = await streams.read_frames(tenant, state.key, 1)
         assert stored.body == text.encode()
 
 

@@ -135,10 +135,10 @@ class Told:
         for name, change in changes.items():
             setattr(write, name, change)
         await self.stage.writer.write(write)
-        self.seq += len(events)
+        first, self.seq = self.seq + 1, self.seq + len(events)
         for stored in write.frames:
             self.stage.publisher.announce(self.key, stored.firing, stored.frame)
-        self.stage.publisher.changed(self.key)
+        self.stage.publisher.changed(self.key, first, write.events)
 
     def open(self, reason: str | None = None) -> Outlet:
         self.start += 1

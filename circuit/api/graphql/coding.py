@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
-from graphql import GraphQLError
+from graphql import FieldNode, GraphQLError, get_operation_ast
 from strawberry.extensions import SchemaExtension
 
 from circuit.api.problems import INTERNAL_CODE, INTERNAL_MESSAGE, shown
@@ -55,19 +55,29 @@ class CodedErrors(SchemaExtension):
 
     async def on_operation(self) -> AsyncIterator[None]:
         yield
-        result = self.execution_context.result
-        for error in getattr(result, "errors", None) or ():
-            cause = root(error)
-            if isinstance(cause, CircuitError):
-                await self.execution_context.context.refused(cause, str((error.path or ["(an operation)"])[0]))
-        _rewrite(result)
+        await self._rewrite(self.execution_context.result)
 
-    def on_stream_result(self, result: Any) -> Iterator[None]:
-        _rewrite(result)
+    async def on_stream_result(self, result: Any) -> AsyncIterator[None]:
+        """What comes over a WebSocket, be it of a subscription or not; nothing of it is left for `on_operation`."""
+        await self._rewrite(result)
         yield None
 
-
-def _rewrite(result: Any) -> None:
-    errors = getattr(result, "errors", None)
-    if errors:
+    async def _rewrite(self, result: Any) -> None:
+        errors = getattr(result, "errors", None)
+        if not errors:
+            return
+        for error in errors:
+            cause = root(error)
+            if isinstance(cause, CircuitError):
+                field = str(error.path[0]) if error.path else self._field()
+                await self.execution_context.context.refused(cause, field)
         result.errors = [coded(error) for error in errors]
+
+    def _field(self) -> str:
+        """What was asked for, where an error does not say it: that of a subscription has no path."""
+        document = self.execution_context.graphql_document
+        operation = document and get_operation_ast(document, self.execution_context.operation_name)
+        for one in operation.selection_set.selections if operation else ():
+            if isinstance(one, FieldNode):
+                return one.name.value
+        return "(an operation)"

@@ -13,10 +13,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from circuit.api.authentication import PRINCIPAL, bearer, introduced
+from circuit.api.authentication import PRINCIPAL, address, bearer, introduced
 from circuit.api.multiplex.message import (
     LONGEST_MESSAGE,
     Init,
@@ -29,7 +28,6 @@ from circuit.api.multiplex.message import (
     said,
     told,
 )
-from circuit.api.origins import Origins
 from circuit.api.problems import INTERNAL_CODE, INTERNAL_MESSAGE, Problems
 from circuit.api.readers import Readers
 from circuit.api.services import Services
@@ -63,22 +61,21 @@ logger = logging.getLogger(__name__)
 class MultiplexEndpoint:
     """The endpoint, as a plain ASGI application."""
 
-    def __init__(self, services: Services, readers: Readers, origins: Origins, problems: Problems) -> None:
+    def __init__(self, services: Services, readers: Readers, problems: Problems) -> None:
         self._services = services
         self._readers = readers
-        self._origins = origins
         self._problems = problems
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # the client's wish to connect
-        headers = Headers(scope=scope)
-        if not self._origins.allows(headers.get("origin"), headers.get("host")):
-            await send({"type": "websocket.close"})
-            return
         with contextlib.suppress(OSError):  # the client is gone
             await send({"type": "websocket.accept"})
             admit = partial(introduced, self._services.gate, self._problems, scope)
-            socket = Socket(self._services, self._readers, scope.get(PRINCIPAL), admit, receive, send)
+
+            async def noted(error: CircuitError, principal: Principal | None, what: str = "") -> None:
+                await self._problems.noted(error, principal, f"{scope['path']}{what}", address(scope))
+
+            socket = Socket(self._services, self._readers, scope.get(PRINCIPAL), admit, noted, receive, send)
             self._readers.enter(socket)
             try:
                 code, reason = await socket.run()
@@ -97,6 +94,7 @@ class Socket:
         readers: Readers,
         principal: Principal | None,
         admit: Callable[[str | None], Awaitable[Principal]],
+        noted: Callable[..., Awaitable[None]],
         receive: Receive,
         send: Send,
     ) -> None:
@@ -104,6 +102,7 @@ class Socket:
         self._readers = readers
         self._principal = principal
         self._admit = admit
+        self._noted = noted
         self._receive = receive
         self._send = send
         # Whoever waits longest sends next: no subscription keeps the others from it.
@@ -156,7 +155,9 @@ class Socket:
                 content = (await self._receive()).get("text")
         message = said(content)[0] if content is not None and len(content) <= LONGEST_MESSAGE else None
         if not isinstance(message, Init):
-            raise Unauthenticated('say who asks first: {"type": "init", "authorization": "Bearer ..."}')
+            error = Unauthenticated('say who asks first: {"type": "init", "authorization": "Bearer ..."}')
+            await self._noted(error, None)
+            raise error
         self._principal = await self._admit(bearer(message.authorization))
         await self._tell(told("ready"))
 
@@ -184,6 +185,7 @@ class Socket:
             await self._tell(failure(doubled))
         elif len(self._subscriptions) >= MOST_SUBSCRIPTIONS:
             many = TooManyRequests(f"one connection has at most {MOST_SUBSCRIPTIONS} subscriptions")
+            await self._noted(many, self._principal)
             await self._tell(failure(many, wanted.id))
         else:
             self._subscriptions[wanted.id] = asyncio.create_task(self._run(wanted))
@@ -208,6 +210,7 @@ class Socket:
             assert self._principal is not None
             await kind(wanted, self._principal)
         except CircuitError as error:
+            await self._noted(error, self._principal, f" {wanted.execution or wanted.case or wanted.workflow}")
             last = failure(error, wanted.id)
         except OSError:  # the client is gone
             return

@@ -1,7 +1,8 @@
-"""What a worker does for the database in the background: the partitions of the weeks to come, the archive's policy, and
-what lapsed on its own.
+"""What a worker does for the database in the background: the partitions of the weeks to come, the policies for what is
+old, and what lapsed on its own.
 
-Every worker that stays has one; of those that archive at the same time one does, and the others leave it alone.
+Every worker that stays has one; of those that archive or compact at the same time one does, and the others leave it
+alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 from collections.abc import Callable
 from datetime import datetime
 
+from circuit.engine.archive.compaction import Compaction
 from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
 from circuit.engine.connecting import connected
@@ -22,6 +24,8 @@ from circuit.storage.database import Database
 logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 3_600.0
+COMPACTING_SHARE = 0.5
+"""How much of the time it compacts, at most: the database has other things to do."""
 
 
 class Keeper(Service):
@@ -56,5 +60,11 @@ class Keeper(Service):
                     await self._archive.run(self._policy, self._now(), logger.info)
                 except Conflict as busy:
                     logger.info("the archive: %s", busy)
+            if self._policy.compact_older_than is not None:
+                try:
+                    compaction = Compaction(self._database, share=COMPACTING_SHARE)
+                    await compaction.run(self._policy.compact_older_than, self._now(), logger.info)
+                except Conflict as busy:
+                    logger.info("the compaction of streams: %s", busy)
             self._working()
             await self.pause(self._every_seconds * self._rng.uniform(0.75, 1.25))

@@ -19,15 +19,17 @@ the tables are locked, and that must be short."""
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A case goes when it has ended more than `older_than` ago, and with it its whole week. `keep_failed`: failed cases
-    stay. With `streams_older_than` the frames of a week go earlier than its cases, once all of these have ended."""
+    stay. With `streams_older_than` the frames of a week go earlier than its cases, once all of these have ended. With
+    `compact_older_than` streams are compacted once their executions have ended so long ago."""
 
     older_than: timedelta | None = None
     keep_failed: bool = False
     streams_older_than: timedelta | None = None
+    compact_older_than: timedelta | None = None
 
     @property
     def wanted(self) -> bool:
-        """Whether anything goes at all."""
+        """Whether anything leaves the database at all."""
         return self.older_than is not None or self.streams_older_than is not None
 
 

@@ -23,6 +23,9 @@ def check(case: AuditedCase) -> Faults:
             if (row["least"], row["most"]) != (1, row["frames"]):
                 told = f"{row['frames']} frames are stored, from {row['least']} to {row['most']}"
                 yield case.fault("I5", "stream_event", told, LOST, firing=firing, start=row["start"])
+            if row["broken"]:
+                told = f"{row['broken']} merged frames have other lengths than they hold pieces"
+                yield case.fault("I5", "stream_event", told, LOST, firing=firing, start=row["start"])
             if row["start"] > starts.get(firing, row["start"]):
                 told = f"its firing is at start {starts[firing]}"
                 yield case.fault("I5", "stream_event", told, firing=firing, start=row["start"])

@@ -188,6 +188,8 @@ stream_event = Table(
     Column("type", Text, nullable=False),
     Column("at", Instant, nullable=False),
     Column("frame", Text, nullable=False),
+    Column("first_seq", Integer),
+    Column("lengths", Verbatim),
     PrimaryKeyConstraint("tenant_id", "case_id", "firing", "start", "seq"),
     postgresql_partition_by="RANGE (case_id)",
 )

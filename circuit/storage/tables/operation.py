@@ -213,3 +213,23 @@ archive_week = Table(
     PrimaryKeyConstraint("week", "round"),
     CheckConstraint("state IN ('streams', 'closing', 'written', 'dropped')", name="archive_week_state"),
 )
+
+# How far the streams of each week are compacted (`circuit.storage.compaction`).
+stream_compaction = Table(
+    "stream_compaction",
+    metadata,
+    Column("week", Text, nullable=False),
+    Column("lower_bound", Uuid, nullable=False),
+    Column("upper_bound", Uuid, nullable=False),
+    Column("done_before", Instant),
+    Column("cutoff", Instant),
+    Column("at_tenant", Integer, nullable=False, server_default=text("0")),
+    Column("at_case", Uuid, nullable=False, server_default=text("'00000000-0000-0000-0000-000000000000'")),
+    Column("at_firing", Integer, nullable=False, server_default=text("0")),
+    Column("settled", Boolean, nullable=False, server_default=text("false")),
+    Column("executions", BigInteger, nullable=False, server_default=text("0")),
+    Column("frames", BigInteger, nullable=False, server_default=text("0")),
+    Column("bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("updated_at", Instant, nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("week"),
+)

@@ -1,14 +1,14 @@
 """What was asked for with the idempotency key of a start.
 
-Revision ID: 0037
+Revision ID: 0038
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0037"
-down_revision = "0036"
+revision = "0038"
+down_revision = "0037"
 branch_labels = None
 depends_on = None
 
