@@ -17,6 +17,8 @@ PATH = f"/agent-stream/{EXECUTION}"
 QUERY = """subscription S($id: String!) { agentExecutionStream(executionId: $id) {
   executionId eventType content status toolName error sequence timestamp } }"""
 COMPLETED = b'"completed"'
+PING = b"\x89\x04"
+"""The head of the server's ping; nothing else that it sends holds these bytes."""
 
 
 def _masked(payload: bytes) -> bytes:
@@ -66,6 +68,9 @@ class Reading(asyncio.Protocol):
                 self.transport.write(_masked(json.dumps(subscribe).encode()))
             elif b" 101 " in data:
                 self.transport.write(_masked(b'{"type":"connection_init"}'))
+        if PING in data and self.protocol != "sse":
+            start = data.index(PING) + len(PING)
+            self.transport.write(b"\x8a\x84\0\0\0\0" + data[start : start + 4])
         if COMPLETED in seen and not self.done.done():
             self.done.set_result(self.bytes)
         self.last = seen[-32:]

@@ -5,9 +5,10 @@ is measured is the way from an encoded frame to the sockets (what storing costs 
 raw side is the least that an ASGI application can do: each handler walks over the same encoded frames and waits for
 one shared future where there are no more.
 
-An event is said when every reader has sent the last one (they are woken in turn, so it is enough to ask the last).
-So each event is a wake-up of its own for each reader, as it is when an agent speaks, and nothing is gained by sending
-several at once. At the end the process prints what it took as one line of JSON.
+An event is said when every reader has sent the last one (they send in turn, so it is enough to ask the last). So each
+event is sent for itself to each reader, as it is when an agent speaks, and nothing is gained by sending several at
+once. How many events are said next comes as a number a line on the standard input, and what they took goes back as one
+line of JSON; at the end of the input comes the terminal event.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -52,12 +54,13 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-def frames(count: int) -> list[Frame]:
-    """`count` events of some 200 bytes, and the terminal one."""
-    now = datetime.now(UTC)
-    said = [StreamDelta.content(TEXT) for _ in range(count)]
-    said.append(StreamDelta(StreamType.COMPLETED, {"final_response": "done", "usage": {}, "output": None}))
-    return [encode(str(EXECUTION), 1, number, delta, now) for number, delta in enumerate(said, 1)]
+SPOKEN = StreamDelta.content(TEXT)
+LAST = StreamDelta(StreamType.COMPLETED, {"final_response": "done", "usage": {}, "output": None})
+
+
+def frame(number: int, delta: StreamDelta = SPOKEN) -> Frame:
+    """An event of some 200 bytes."""
+    return encode(str(EXECUTION), 1, number, delta, datetime.now(UTC))
 
 
 class Fed:
@@ -141,23 +144,28 @@ class Raw:
             await self.more
 
 
-async def feed(source: Fed | Raw, readers: int, events: int) -> dict[str, float]:
-    """Say everything as fast as the readers take it; what that took."""
+async def feed(source: Fed | Raw, readers: int) -> None:
+    """Say as much as is asked for, as fast as the readers take it, and print what it took."""
     while source.count() < readers:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)
-    all_frames = frames(events)
-    began, cpu = time.perf_counter(), time.process_time()
-    for number, frame in enumerate(all_frames, 1):
-        source.say(frame)
-        for _ in range(PASSES):
-            await asyncio.sleep(0)
-        while source.reached() < number:
-            await asyncio.sleep(0)
-    return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    said = 0
+    print("ready", flush=True)
+    while asked := await asyncio.to_thread(sys.stdin.readline):
+        frames = [frame(number) for number in range(said + 1, said + 1 + int(asked))]
+        began, cpu = time.perf_counter(), time.process_time()
+        for one in frames:
+            source.say(one)
+            for _ in range(PASSES):
+                await asyncio.sleep(0)
+            while source.reached() < one.sequence:
+                await asyncio.sleep(0)
+        took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+        said += len(frames)
+        print(json.dumps(took), flush=True)
+    source.say(frame(said + 1, LAST))
 
 
-async def run(mode: str, readers: int, events: int) -> None:
+async def run(mode: str, readers: int) -> None:
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     listening.listen(2048)
@@ -192,8 +200,7 @@ async def run(mode: str, readers: int, events: int) -> None:
         application = create_application(services)
         assert isinstance(application.state.readers, Readers)
         serving = asyncio.create_task(serve(application, sock=listening))
-    took = await feed(source, readers, events)
-    print(json.dumps(took), flush=True)
+    await feed(source, readers)
     # The parent ends this process when its readers have everything.
     with contextlib.suppress(asyncio.CancelledError):
         await serving
@@ -203,9 +210,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.stream_server", description=__doc__)
     parser.add_argument("mode", choices=["raw", "circuit"])
     parser.add_argument("readers", type=int)
-    parser.add_argument("events", type=int)
     options = parser.parse_args()
-    asyncio.run(run(options.mode, options.readers, options.events))
+    asyncio.run(run(options.mode, options.readers))
 
 
 if __name__ == "__main__":

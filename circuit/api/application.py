@@ -24,6 +24,7 @@ from circuit.api.exposure import Exposure
 from circuit.api.graphql.endpoint import GraphQLEndpoint
 from circuit.api.health import HealthEndpoint
 from circuit.api.limits import BodyLimit, HostCheck, RateLimited
+from circuit.api.line import RAW_SEND
 from circuit.api.metrics import MetricsEndpoint
 from circuit.api.multiplex.socket import MultiplexEndpoint
 from circuit.api.openai.endpoint import ChatEndpoint
@@ -57,6 +58,8 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind in self._streams:
+            if kind == "websocket":
+                scope[RAW_SEND] = send
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             if path == MULTIPLEX_PATH and kind == "websocket":
                 await self._many(scope, receive, send)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from circuit.api.authentication import PRINCIPAL, address, asking
+from circuit.api.line import chunk, pass_on, response_line
 from circuit.api.origins import TOLD
 from circuit.api.problems import Problems
 from circuit.api.readers import Readers
@@ -39,6 +40,14 @@ _HEARTBEAT = b": waiting\n\n"
 def event(frame: Frame) -> bytes:
     """A frame as an event: its cursor is the id, and no `event:` line, so that `onmessage` sees every type."""
     return b"id: %d-%d\ndata: %b\n\n" % (frame.start, frame.sequence, frame.body)
+
+
+def _chunk(frame: Frame) -> bytes:
+    return chunk(frame.wire(event))
+
+
+def _spelled(frame: Frame) -> bytes:
+    return frame.wire(_chunk)
 
 
 class EventEndpoint:
@@ -95,20 +104,25 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reader = self._reader
         watching = asyncio.create_task(_stop_when_gone(receive, reader))
+
+        async def send_part(part: bytes) -> None:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+
+        async def send_one(frame: Frame) -> None:
+            await send_part(frame.wire(event))
+
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            part = _HELLO
-            while True:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send_part(_HELLO)
+            line = response_line(send, _spelled)
+            if line is not None:
+                reader.send_through(line)
+            while not reader.over:
                 frames = await reader.read(self._heartbeat_seconds)
                 if frames:
-                    part = (
-                        frames[0].wire(event) if len(frames) == 1 else b"".join([frame.wire(event) for frame in frames])
-                    )
-                elif reader.over:
-                    break
-                else:
-                    part = _HEARTBEAT
+                    await pass_on(frames, line, send_one)
+                elif not reader.over:
+                    await send_part(_HEARTBEAT)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:  # the client is gone
             pass

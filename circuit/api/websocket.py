@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from circuit.api.authentication import PRINCIPAL, address, asking
+from circuit.api.line import message, pass_on, socket_line
 from circuit.api.problems import INTERNAL_CODE, Problems
 from circuit.api.readers import Readers
 from circuit.errors import CircuitError
@@ -32,6 +33,14 @@ logger = logging.getLogger(__name__)
 def text(frame: Frame) -> str:
     """A frame as a text message."""
     return frame.body.decode()
+
+
+def _message(frame: Frame) -> bytes:
+    return message(frame.body)
+
+
+def _spelled(frame: Frame) -> bytes:
+    return frame.wire(_message)
 
 
 class StreamSocket:
@@ -56,10 +65,16 @@ class StreamSocket:
 
     async def _run(self, reader: Reader, receive: Receive, send: Send) -> None:
         listening = asyncio.create_task(_stop_when_gone(receive, reader))
+        line = socket_line(send, _spelled)
+        if line is not None:
+            reader.send_through(line)
+
+        async def send_one(frame: Frame) -> None:
+            await send({"type": "websocket.send", "text": frame.wire(text)})
+
         try:
             while not reader.over:
-                for frame in await reader.read():
-                    await send({"type": "websocket.send", "text": frame.wire(text)})
+                await pass_on(await reader.read(), line, send_one)
             if not listening.done():
                 restarting = self._readers.draining
                 await _close(send, RESTARTING if restarting else NORMAL, "restarting" if restarting else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -24,6 +24,9 @@ BATCH_FRAMES = 256
 MOST_OVERHEARD = 10_000
 
 Waiter = asyncio.Future[bool]
+
+Take = Callable[[float], bool]
+"""Takes all that is new for a follower, at this time of the loop; False if its task has to see to it."""
 
 
 class Feeder(Protocol):
@@ -53,13 +56,18 @@ class Channel:
     `rung` counts the changes: who saw `rung` and then nothing new waits for it to differ; `told` counts those of them
     that came with news. `looking` lets one reader
     at a time look into the log, for all of them; `seen` is what its last look showed.
+
+    Who waits is woken when something comes. A follower waits too, but what is appended is handed to it where it stands,
+    to all of them in one go, and its task sleeps on: a task a reader and event costs as much as sending does.
     """
 
     __slots__ = (
         "_alarm",
         "_capacity",
         "_first",
+        "_followers",
         "_frames",
+        "_handing",
         "_loop",
         "_patience",
         "_waiters",
@@ -91,6 +99,8 @@ class Channel:
         self._frames: list[Frame] = []
         self._loop = asyncio.get_running_loop()
         self._waiters: list[Waiter] = []
+        self._followers: list[tuple[Waiter, Take]] = []
+        self._handing = False
         # One timer for all who wait: it is set for the first of them to whom it gets too long.
         self._alarm: asyncio.TimerHandle | None = None
         self._patience = 0.0
@@ -99,9 +109,14 @@ class Channel:
         return len(self._frames)
 
     def append(self, frame: Frame) -> None:
-        """Hand a new frame to the readers."""
+        """Hand a new frame to the readers: to those who follow in the loop's next turn, with what comes until then."""
         self.extend((frame,))
-        self.ring()
+        self.rung += 1
+        waiters, self._waiters = self._waiters, []
+        _wake(waiters, late=False)
+        if self._followers and not self._handing:
+            self._handing = True
+            self._loop.call_soon(self._hand_out)
 
     def extend(self, frames: Sequence[Frame]) -> None:
         """Keep `frames`, which are in order, if they are newer than what the ring holds; wakes nobody.
@@ -163,20 +178,23 @@ class Channel:
     def wake(self, *, late: bool = False) -> None:
         """Wake everybody who waits, because the ring has more, or because it gets `late` for one of them."""
         waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(late)
+        followers, self._followers = self._followers, []
+        _wake(waiters, late=late)
+        _wake([waiter for waiter, _ in followers], late=late)
 
-    def wait(self, seconds: float) -> Waiter:
+    def wait(self, seconds: float, take: Take | None = None) -> Waiter:
         """A future that is done when the channel has changed, when the ring has more, or (then it is True) after
-        `seconds` or before. Whoever waits for it may also resolve it."""
+        `seconds` or before. With `take`, not for what is appended and that took. Whoever waits may also resolve it."""
         if self._alarm is None or seconds < self._patience:
             # An alarm that was set before, for no longer, goes off in time.
             self.forget_alarm()
             self._patience = seconds
             self._alarm = self._loop.call_later(seconds, self._go_off)
         waiter: Waiter = self._loop.create_future()
-        self._waiters.append(waiter)
+        if take is None:
+            self._waiters.append(waiter)
+        else:
+            self._followers.append((waiter, take))
         return waiter
 
     async def changed(self, rung: int, seconds: float) -> None:
@@ -193,6 +211,25 @@ class Channel:
     def _go_off(self) -> None:
         self._alarm = None
         self.wake(late=True)
+
+    def _hand_out(self) -> None:
+        """Let every follower take what is new; wake those that do not."""
+        self._handing = False
+        followers, self._followers = self._followers, []
+        staying, now = self._followers, self._loop.time()
+        for follower in followers:
+            waiter, take = follower
+            if waiter.done():
+                continue
+            try:
+                taken = take(now)
+            except Exception as error:
+                waiter.set_exception(error)
+            else:
+                if taken:
+                    staying.append(follower)
+                else:
+                    waiter.set_result(False)
 
     def _drop(self, count: int) -> None:
         self._first += count
@@ -338,6 +375,12 @@ class Broker:
                 channel.ring()
         for ear in self._ears:
             ear.lose()
+
+
+def _wake(waiters: Sequence[Waiter], *, late: bool) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(late)
 
 
 def _of_one_start(frames: list[Frame]) -> list[Frame]:

@@ -20,6 +20,9 @@ from circuit.streams.relay import Relay
 
 logger = logging.getLogger(__name__)
 
+Line = Callable[[Sequence[Frame]], int]
+"""Sends frames at once, as many of the first as it can without waiting, and says how many."""
+
 
 class Reader:
     """`read` until `over`, then `close`. One task reads; `stop` may come from anywhere in the same loop."""
@@ -48,6 +51,9 @@ class Reader:
         # has, at the end of the ring, all that there is.
         self._position = self._channel.position(cursor)
         self._settled: Look | None = None
+        # Where frames go while `read` waits, and when (by the loop's clock) the last went there.
+        self._line: Line | None = None
+        self._sent_at = float("-inf")
 
     @property
     def cursor(self) -> Cursor:
@@ -84,8 +90,16 @@ class Reader:
             self.close()
             raise
 
+    def send_through(self, line: Line) -> None:
+        """Send what comes while `read` waits through `line`; `read` returns what the line does not take, and the end.
+
+        Only what one turn of the loop can send goes there: to whoever reads slowly the task has to see.
+        """
+        self._line = line
+
     async def read(self, timeout: float | None = None) -> Sequence[Frame]:
-        """The next frames, at least one. None if the stream is `over`, or if `timeout` seconds brought nothing.
+        """The next frames, at least one. None if the stream is `over`, or if `timeout` seconds brought nothing, not
+        to the line either.
 
         A database that cannot be reached is waited for. Raises other `StorageError`s.
         """
@@ -107,13 +121,13 @@ class Reader:
             seconds = self._pause
             if timeout is not None:
                 now = self._loop.time()
-                until = until or now + timeout
+                until = max(until or now + timeout, self._sent_at + timeout)
                 if until <= now:
                     break
                 if until - now < seconds:
                     seconds = until - now
             if not self.over and channel.rung == rung:
-                self._waiter = channel.wait(seconds)
+                self._waiter = channel.wait(seconds, self._take if self._line is not None else None)
                 if await self._waiter:
                     self._settled = None
         return ()
@@ -130,6 +144,22 @@ class Reader:
         if not self._closed:
             self._closed = True
             self._broker.release(self._channel)
+
+    def _take(self, now: float) -> bool:
+        """Send what is new through the line. False where `read` has to see to it: the end, and what is not sure."""
+        channel, line = self._channel, self._line
+        if self._position == channel.end:
+            return True
+        frames = channel.following(self._position, self._start, self._sequence)
+        if not frames or line is None or channel.feeder is None or frames[-1].type in TERMINAL:
+            return False
+        taken = line(frames)
+        if taken:
+            last = frames[taken - 1]
+            self._start, self._sequence = last.start, last.sequence
+            self._position += taken
+            self._sent_at = now
+        return taken == len(frames)
 
     def _caught_up(self) -> bool:
         """Whether a reader at the end of the ring is known to have all that there is: the stream is written here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -316,11 +317,20 @@ async def _write(store: Store, here: Process, elsewhere: Process, dice: random.R
                 found.append(last)
 
 
+def _take_some(seen: list[str], dice: random.Random, frames: Sequence[Frame]) -> int:
+    """A line that now and then takes less than there is, as one to a slow client does."""
+    taken = frames if dice.random() < 0.6 else frames[: dice.randint(0, len(frames))]
+    seen += spell(taken)
+    return len(taken)
+
+
 async def _read(process: Process, dice: random.Random, patience: float) -> list[str]:
     seen: list[str] = []
     cursor = BEGINNING
     while True:
         reader = await process.open(cursor)
+        if dice.random() < 0.7:
+            reader.send_through(partial(_take_some, seen, dice))
         while not reader.over:
             frames = await reader.read(dice.choice([None, 0.2]))
             seen += spell(frames)

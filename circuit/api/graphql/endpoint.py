@@ -26,10 +26,12 @@ from circuit.api.graphql.context import Context
 from circuit.api.graphql.plain import Asked, PlainSelections, attributes_of
 from circuit.api.graphql.schema import create_schema
 from circuit.api.graphql.streams import AgentStreamEvent
+from circuit.api.line import RAW_SEND, message, pass_on, socket_line
 from circuit.api.problems import Problems
 from circuit.api.readers import Readers
 from circuit.api.services import Services
 from circuit.errors import CircuitError, TooManyRequests, Unauthenticated
+from circuit.events import Frame
 from circuit.expressions.value import exact_json
 from circuit.streams.reader import Reader
 from circuit.tracing import current
@@ -44,9 +46,6 @@ MOST_SUBSCRIPTIONS = 100
 
 RESPONSE_TYPE = "application/graphql-response+json"
 """GraphQL's own type of an answer, with a status that says whether anything was executed."""
-
-RAW_SEND = "circuit.send"
-"""Where a connection's scope holds the server's own `send`, which plain selections use without a detour."""
 
 Operating = Operation[Context, None]
 
@@ -83,11 +82,21 @@ class Conversation(BaseGraphQLTransportWSHandler[Context, None]):
         websocket: Any = self.websocket
         send: Send = websocket.ws.scope[RAW_SEND]
         before = f'{{"id":{orjson.dumps(operation.id).decode()},"type":"next","payload":{{"data":'
+
+        def spelled(frame: Frame) -> str:
+            return f"{before}{frame.wire(asked.projection)}}}}}"
+
+        async def send_one(frame: Frame) -> None:
+            await send({"type": "websocket.send", "text": spelled(frame)})
+
+        line = socket_line(send, lambda frame: message(spelled(frame).encode()))
+        if line is not None:
+            reader.send_through(line)
         while not reader.over:
-            for frame in await reader.read():
-                if operation.completed:
-                    return
-                await send({"type": "websocket.send", "text": f"{before}{frame.wire(asked.projection)}}}}}"})
+            frames = await reader.read()
+            if operation.completed:
+                return
+            await pass_on(frames, line, send_one)
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
         """Strawberry answers what is refused here; it is written down before."""
@@ -193,7 +202,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await super().__call__({**scope, RAW_SEND: send}, receive, send)
+            await super().__call__(scope, receive, send)
             return
         try:
             response = await self.run(Request(scope, receive))

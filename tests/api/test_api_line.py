@@ -1,0 +1,126 @@
+"""The short way to a socket: the same bytes as the server's own, and for slow clients the server's own way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import h11
+import pytest
+from served import Serving
+from stage import Stage, collect
+from test_api_streams import events_of, in_graphql, over_graphql, over_sse, over_websocket, texts
+from websockets.asyncio.client import connect
+from websockets.frames import Frame as Message
+from websockets.frames import Opcode
+
+from circuit.api.line import chunk, message, response_line, socket_line
+from circuit.events import Frame
+from circuit.streams.reader import Line, Reader
+
+SECONDS = 30.0
+LENGTHS = (0, 1, 125, 126, 200, 65_535, 65_536, 200_000)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_message_and_a_chunk_are_what_the_libraries_make_of_them(length: int) -> None:
+    body = b"x" * length
+    assert message(body) == Message(Opcode.TEXT, body).serialize(mask=False)
+    if length:  # an empty chunk would be the last
+        connection = h11.Connection(h11.SERVER)
+        connection.receive_data(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        connection.next_event()
+        connection.send(h11.Response(status_code=200, headers=[("transfer-encoding", "chunked")]))
+        assert chunk(body) == connection.send(h11.Data(data=body))
+
+
+def test_what_is_no_connection_of_the_server_has_no_line() -> None:
+    async def send(message: Any) -> None:
+        raise AssertionError("nothing is sent")
+
+    assert socket_line(send, lambda frame: frame.body) is None
+    assert response_line(send, lambda frame: frame.body) is None
+
+
+class Lines:
+    """What went down the lines of readers, by the number of the reader; `ready` once so many wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.taken: list[int] = []
+        self._begun = asyncio.Event()
+        send_through = Reader.send_through
+
+        def noting(reader: Reader, line: Line) -> None:
+            number = len(self.taken)
+            self.taken.append(0)
+
+            def noted(frames: Sequence[Frame]) -> int:
+                taken = line(frames)
+                self.taken[number] += taken
+                return taken
+
+            send_through(reader, noted)
+            self._begun.set()
+
+        monkeypatch.setattr(Reader, "send_through", noting)
+
+    async def ready(self, count: int) -> None:
+        while len(self.taken) < count:
+            self._begun.clear()
+            await self._begun.wait()
+        await asyncio.sleep(0)  # until the last of them waits, too
+
+
+async def test_every_protocol_has_a_line_and_says_the_same_through_it(
+    writing: Stage, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server knows its connections by their classes, which may be others in another release."""
+    lines = Lines(monkeypatch)
+    told = await writing.execution()
+    outlet = told.open()
+    await told.say(outlet, ["before anybody reads"])
+    async with serving(writing) as server, asyncio.timeout(SECONDS):
+        websocket = asyncio.create_task(over_websocket(server, told.name))
+        sse = asyncio.create_task(over_sse(server, told.name))
+        graphql = asyncio.create_task(over_graphql(server, told.name))
+        await lines.ready(3)
+        said = ["a", "\u2603", "x" * 120, "x" * 70_000, "x" * 300]
+        for word in said:
+            await told.say(outlet, [word])
+            await asyncio.sleep(0)
+        await told.complete(await outlet.close())
+        stored = await collect(writing.streams, told.name)
+        assert len(stored) == len(said) + 2
+        assert await websocket == (texts(stored), 1000)
+        assert [event.data for event in await sse] == texts(stored)
+        assert await graphql == in_graphql(stored)
+    assert all(taken >= len(said) for taken in lines.taken)
+
+
+async def test_clients_that_stop_reading_get_everything_once_they_go_on(
+    writing: Stage, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = Lines(monkeypatch)
+    told = await writing.execution()
+    outlet = told.open()
+    await told.say(outlet, ["a"])
+    async with serving(writing) as server, asyncio.timeout(SECONDS):
+        quick = asyncio.create_task(over_websocket(server, told.name))
+        async with (
+            connect(f"{server.websocket_url}/agent-stream/{told.name}", max_queue=1) as slow,
+            events_of(server, told.name) as slow_events,
+        ):
+            frames = [str(await slow.recv())]
+            events = [await anext(slow_events)]
+            await lines.ready(3)
+            for number in range(200):  # 20 MB, and so more than the sockets hold
+                await told.say(outlet, [f"{number:5}" + "x" * 100_000])
+            await told.complete(await outlet.close())
+            seen, code = await quick  # nobody waits for the slow ones
+            assert (len(seen), code) == (202, 1000)
+            frames += [str(frame) async for frame in slow]
+            events += [event async for event in slow_events]
+        assert frames == seen
+        assert [event.data for event in events if not event.comment] == seen
+        assert len(server.readers) == 0

@@ -1,0 +1,160 @@
+"""Readers with a line: what is said goes down it without waking the task that reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from pretended import Process, Store, frame
+from virtual_time import pass_time, run
+
+from circuit.events import Frame, StreamType
+from circuit.streams.broker import place
+from circuit.streams.reader import Reader
+
+
+class Recording:
+    """A line that takes `room` frames, and keeps what it was given at once."""
+
+    def __init__(self, room: int = 1000) -> None:
+        self.room = room
+        self.sent: list[list[str]] = []
+
+    def __call__(self, frames: Sequence[Frame]) -> int:
+        taken = frames[: self.room]
+        self.room -= len(taken)
+        if taken:
+            self.sent.append(spell(taken))
+        return len(taken)
+
+
+def spell(frames: Sequence[Frame]) -> list[str]:
+    return [str(place(frame)) for frame in frames]
+
+
+async def reading(
+    process: Process, line: Recording, timeout: float | None = None
+) -> tuple[Reader, asyncio.Task[Sequence[Frame]]]:
+    """A reader that waits for what comes, with `line`."""
+    reader = await process.open()
+    reader.send_through(line)
+    task = asyncio.create_task(reader.read(timeout))
+    await pass_time(0)
+    return reader, task
+
+
+def test_what_is_said_in_one_turn_goes_down_the_line_at_once_and_wakes_nobody() -> None:
+    async def main() -> None:
+        process, line = Process(Store()), Recording()
+        channel = process.feed()
+        reader, task = await reading(process, line)
+        for sequence in (1, 2, 3):
+            channel.append(frame(1, sequence))
+        assert line.sent == []  # not before the one who speaks is done
+        await pass_time(0)
+        channel.append(frame(1, 4))
+        await pass_time(0)
+        assert line.sent == [["1-1", "1-2", "1-3"], ["1-4"]]
+        assert not task.done()
+        assert (str(reader.cursor), reader.behind) == ("1-4", 0)
+        reader.stop()
+        assert await task == ()
+        channel.append(frame(1, 5))
+        await pass_time(0)
+        assert len(line.sent) == 2
+        reader.close()
+
+    run(main())
+
+
+def test_what_a_line_does_not_take_is_for_the_task() -> None:
+    async def main() -> None:
+        process, line, other = Process(Store()), Recording(room=1), Recording()
+        channel = process.feed()
+        _, task = await reading(process, line)
+        _, others = await reading(process, other)
+        channel.append(frame(1, 1))
+        channel.append(frame(1, 2))
+        channel.append(frame(1, 3))
+        assert spell(await task) == ["1-2", "1-3"]
+        assert line.sent == [["1-1"]]
+        assert other.sent == [["1-1", "1-2", "1-3"]]
+        assert not others.done()
+
+    run(main())
+
+
+def test_the_end_and_another_start_are_for_the_task() -> None:
+    async def main() -> None:
+        store = Store()
+        process, line = Process(store), Recording()
+        channel = process.feed()
+        reader, task = await reading(process, line)
+        channel.append(frame(1, 1))
+        await pass_time(0)
+        store.add(frame(1, 1))
+        channel.append(frame(2, 1, StreamType.RESTARTED))
+        assert spell(await task) == ["2-1"]
+        task = asyncio.create_task(reader.read())
+        await pass_time(0)
+        channel.append(frame(2, 2))
+        channel.append(frame(2, 3, StreamType.COMPLETED))
+        assert spell(await task) == ["2-2", "2-3"]
+        assert reader.over
+        assert line.sent == [["1-1"]]
+        reader.close()
+        process.stop_feeding(channel)
+        assert len(process.broker) == 0
+
+    run(main())
+
+
+def test_what_comes_when_nobody_here_writes_any_more_is_looked_at() -> None:
+    async def main() -> None:
+        process, line = Process(Store()), Recording()
+        channel = process.feed()
+        reader, task = await reading(process, line)
+        channel.append(frame(1, 1))
+        process.stop_feeding(channel)
+        assert spell(await task) == ["1-1"]
+        assert line.sent == []
+        reader.close()
+
+    run(main())
+
+
+def test_a_line_that_fails_fails_its_own_reader_only() -> None:
+    class Torn(Recording):
+        def __call__(self, frames: Sequence[Frame]) -> int:
+            raise ValueError("torn")
+
+    async def main() -> None:
+        process, line = Process(Store()), Recording()
+        channel = process.feed()
+        _, torn = await reading(process, Torn())
+        _, whole = await reading(process, line)
+        channel.append(frame(1, 1))
+        with pytest.raises(ValueError, match="torn"):
+            await torn
+        assert line.sent == [["1-1"]]
+        assert not whole.done()
+
+    run(main())
+
+
+def test_a_reader_hears_that_nothing_came_so_long_after_the_last_that_went_down_its_line() -> None:
+    async def main() -> None:
+        process, line = Process(Store()), Recording()
+        channel = process.feed()
+        begun = asyncio.get_running_loop().time()
+        reader, task = await reading(process, line, 15.0)
+        for sequence in range(1, 5):
+            await pass_time(6.0)
+            channel.append(frame(1, sequence))
+        assert await task == ()
+        assert 24.0 + 15.0 <= asyncio.get_running_loop().time() - begun < 24.0 + 15.1
+        assert [*line.sent] == [["1-1"], ["1-2"], ["1-3"], ["1-4"]]
+        reader.close()
+
+    run(main())
