@@ -31,6 +31,7 @@ from circuit.engine.asking import (
 from circuit.engine.children import check_calls
 from circuit.engine.conversations import take_along
 from circuit.engine.grants import check_agents
+from circuit.engine.intake import Intake
 from circuit.engine.modification import Modification
 from circuit.engine.opening import TokenInput as TokenInput
 from circuit.engine.opening import open_case, traced
@@ -129,6 +130,7 @@ class Commands:
         self._now = now
         self._hints = hints
         self._starts = starts
+        self._intake = Intake(database)
 
     async def publish(self, workflow: Workflow, principal: Principal) -> Published:
         """Make `workflow` the current version of its id. Publishing the same version again changes nothing.
@@ -189,13 +191,13 @@ class Commands:
                 "subjects": list(subjects),
             },
         )
-        async with self._database.transaction(principal.tenant) as connection:
-            current = await workflows.pointer(connection, principal.tenant, workflow_id)
-            if current is not None and current.retired_at is not None and key is not None:
-                # Asked again: the answer is what it was.
+        current = await self._intake.pointer(principal.tenant, workflow_id)
+        if current is not None and current.retired_at is not None and key is not None:
+            # Asked again: the answer is what it was.
+            async with self._database.transaction(principal.tenant) as connection:
                 before = await commands.started_with(connection, principal.tenant, key, request)
-                if before is not None:
-                    return before
+            if before is not None:
+                return before
         if current is None:
             raise await self._no_workflow(principal.tenant, workflow_id)
         if current.retired_at is not None:
@@ -238,14 +240,17 @@ class Commands:
         case = CaseKey(principal.tenant, self._ids.uuid())
         new = open_case(workflow, token, case, self._now(), principal.subject, wanted, subjects)
         new = traced(new, self._hints.caller())
-        async with self._database.transaction(principal.tenant) as connection:
-            entry = ledger.entry(principal, "case.start", case, workflow=workflow.id)
-            # With a key it is not known yet whether this starts anything.
-            started = await commands.write_case(connection, new, key, request, entry if key is None else None)
-            if started == case:
-                await take_along(connection, case, workflow, conversations or {}, principal)
-                if key is not None:
-                    await connection.execute(entry)
+        entry = ledger.entry(principal, "case.start", case, workflow=workflow.id)
+        if key is None and not conversations:
+            await self._intake.put(new, entry)
+            started = case
+        else:
+            async with self._database.transaction(principal.tenant) as connection:
+                started = await commands.write_case(connection, new, key, request)
+                # With a key it was not known yet whether this starts anything.
+                if started == case:
+                    await take_along(connection, case, workflow, conversations or {}, principal)
+                    await ledger.write(connection, [entry])
         self._hints.work()
         return started
 
@@ -482,9 +487,7 @@ class Commands:
     async def _version(self, version: VersionKey) -> Workflow:
         if self._versions.known(version):
             return self._versions.get(version)
-        async with self._database.transaction(version.tenant) as connection:
-            found = await workflows.by_hash(connection, *version)
-        return self._versions.compiled(version, None if found is None else found.document)
+        return self._versions.compiled(version, await self._intake.document(*version))
 
     async def _no_workflow(self, tenant: int, workflow_id: str) -> NotFound:
         async with self._database.transaction(tenant) as connection:

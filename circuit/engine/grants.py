@@ -3,6 +3,7 @@ agent begins to run."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from circuit.definition.workflow import Workflow
@@ -17,6 +18,8 @@ from circuit.storage.grants import GrantRow as GrantRow
 KNOWN_SECONDS = 1.0
 """So long the rules that a process has read count, before it reads them again."""
 LONGEST_AGENT = 200
+
+_Rules = Mapping[str, Sequence[Rule]]
 
 
 class Grants:
@@ -59,18 +62,32 @@ class Permits:
     def __init__(self, database: Database, monotonic: Callable[[], float]) -> None:
         self._database = database
         self._monotonic = monotonic
-        self._known: dict[int, tuple[float, Mapping[str, Sequence[Rule]]]] = {}
+        self._known: dict[int, tuple[float, _Rules]] = {}
+        self._reading: dict[int, asyncio.Lock] = {}
 
     async def check(self, tenant: int, workflow_id: str, agent: str) -> None:
         """Raise `AgentNotAllowed` where the workflow may not use the agent."""
-        known = self._known.get(tenant)
-        now = self._monotonic()
-        if known is None or now - known[0] >= KNOWN_SECONDS:
-            async with self._database.transaction(tenant) as connection:
-                known = self._known[tenant] = (now, _by_agent(await grants.listed(connection, tenant)))
-        rules = known[1].get(agent)
-        if rules is not None and not allowed(rules, workflow_id):
+        rules = self._fresh(tenant)
+        if rules is None:
+            rules = await self._read(tenant)
+        asked = rules.get(agent)
+        if asked is not None and not allowed(asked, workflow_id):
             raise _refusal(workflow_id, agent)
+
+    def _fresh(self, tenant: int) -> _Rules | None:
+        known = self._known.get(tenant)
+        return known[1] if known is not None and self._monotonic() - known[0] < KNOWN_SECONDS else None
+
+    async def _read(self, tenant: int) -> _Rules:
+        """The rules as they are now. Many agents that begin at once read them once."""
+        async with self._reading.setdefault(tenant, asyncio.Lock()):
+            rules = self._fresh(tenant)
+            if rules is None:
+                now = self._monotonic()
+                async with self._database.transaction(tenant) as connection:
+                    rules = _by_agent(await grants.listed(connection, tenant))
+                self._known[tenant] = now, rules
+        return rules
 
 
 async def check_agents(connection: TenantConnection, tenant: int, workflow: Workflow) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Insert, Integer, SmallInteger, Uuid, bindparam, func, insert, select, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Integer, SmallInteger, Uuid, bindparam, func, insert, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,35 +27,84 @@ from circuit.storage.records import CaseRow, CaseStatus, CommandResult, CommandR
 
 OTHER_REQUEST = "this idempotency key came with another request before; use a new key for a new request"
 
-# What begins with a case: one statement, for each costs a round trip, and somebody waits. (The case itself is written
-# before it, for row security looks whether it is there.)
-_BEGINNING = """
-WITH filled AS (
-    INSERT INTO circuit.token (
-        tenant_id, case_id, number, version, place, data, metadata, entered_at, available_at, runs
+# What begins with cases: one statement, for each costs a round trip, and somebody waits. (The cases themselves are
+# written before it, for row security looks whether they are there.)
+_BEGIN = text(
+    """
+    WITH filled AS (
+        INSERT INTO circuit.token (
+            tenant_id, case_id, number, version, place, data, metadata, entered_at, available_at, runs
+        )
+        SELECT :tenant, i.case_id, i.number, i.version, i.place, i.data::jsonb, i.metadata::jsonb, i.entered_at,
+            i.available_at, i.runs::jsonb
+        FROM unnest(
+            :of, CAST(:numbers AS int4[]), CAST(:versions AS int4[]), CAST(:places AS text[]), CAST(:data AS text[]),
+            CAST(:metadata AS text[]), CAST(:entered AS timestamptz[]), CAST(:available AS timestamptz[]),
+            CAST(:runs AS text[])
+        ) AS i(case_id, number, version, place, data, metadata, entered_at, available_at, runs)
+    ),
+    recorded AS (
+        INSERT INTO circuit.history (tenant_id, case_id, seq, kind, at, body)
+        SELECT :tenant, i.case_id, 1, i.kind, i.at, i.body::json
+        FROM unnest(:cases, CAST(:kinds AS text[]), CAST(:at AS timestamptz[]), CAST(:bodies AS text[]))
+            AS i(case_id, kind, at, body)
+    ),
+    told AS (
+        INSERT INTO circuit.outbox (tenant_id, case_id, seq)
+        SELECT :tenant, i.case_id, 1 FROM unnest(:leaving) AS i(case_id)
     )
-    SELECT :tenant, :case, i.number, i.version, i.place, i.data::jsonb, i.metadata::jsonb, i.entered_at, i.available_at,
-        i.runs::jsonb
-    FROM unnest(
-        CAST(:numbers AS int4[]), CAST(:versions AS int4[]), CAST(:places AS text[]), CAST(:data AS text[]),
-        CAST(:metadata AS text[]), CAST(:entered AS timestamptz[]), CAST(:available AS timestamptz[]),
-        CAST(:runs AS text[])
-    ) AS i(number, version, place, data, metadata, entered_at, available_at, runs)
-),
-recorded AS (
-    INSERT INTO circuit.history (tenant_id, case_id, seq, kind, at, body)
-    VALUES (:tenant, :case, 1, :kind, :at, CAST(:body AS text)::json)
-){leaving}
-INSERT INTO circuit.ready (tenant_id, case_id, bucket, due_at) VALUES (:tenant, :case, :bucket, now())
-"""
-_LEAVING = """,
-told AS (INSERT INTO circuit.outbox (tenant_id, case_id, seq) VALUES (:tenant, :case, 1))"""
-_BEGIN, _BEGIN_LEAVING = (
-    text(_BEGINNING.format(leaving=leaving)).bindparams(
-        bindparam("case", type_=Uuid), bindparam("tenant", type_=Integer)
-    )
-    for leaving in ("", _LEAVING)
+    INSERT INTO circuit.ready (tenant_id, case_id, bucket, due_at)
+    SELECT :tenant, i.case_id, i.bucket, now() FROM unnest(:cases, CAST(:buckets AS int2[])) AS i(case_id, bucket)
+    """
+).bindparams(
+    bindparam("tenant", type_=Integer),
+    *(bindparam(name, type_=ARRAY(Uuid)) for name in ("of", "cases", "leaving")),
 )
+
+
+class Beginning(NamedTuple):
+    """A case that begins: its row, its tokens, its first event and when. With `leaving` the event goes to the outbox;
+    `fired` is how often its transitions count as fired already."""
+
+    key: CaseKey
+    row: CaseRow
+    tokens: Sequence[Token]
+    event: CaseStarted
+    at: datetime
+    leaving: bool = False
+    fired: Mapping[str, int] = {}
+
+
+async def insert_cases(conn: AsyncConnection, beginnings: Sequence[Beginning]) -> None:
+    """Write new cases of one tenant: their rows, their tokens, their first events and their claims to attention."""
+    placed = [await _placed(conn, one) for one in beginnings]
+    await conn.execute(
+        insert(tables.case), [_case(one, there.bucket) for one, there in zip(beginnings, placed, strict=True)]
+    )
+    for one, there in zip(beginnings, placed, strict=True):
+        await artefacts.put(conn, one.key, there.artefacts)
+    laid = [(one.key.case, token) for one in beginnings for token in one.tokens]
+    await conn.execute(
+        _BEGIN,
+        {
+            "tenant": beginnings[0].key.tenant,
+            "of": [case for case, _ in laid],
+            "numbers": [token.number for _, token in laid],
+            "versions": [token.version for _, token in laid],
+            "places": [token.place for _, token in laid],
+            "data": [data for there in placed for data in there.texts[0:-1:2]],
+            "metadata": [data for there in placed for data in there.texts[1:-1:2]],
+            "entered": [token.entered_at for _, token in laid],
+            "available": [token.available_at for _, token in laid],
+            "runs": [None if token.runs is None else _runs(token.runs) for _, token in laid],
+            "cases": [one.key.case for one in beginnings],
+            "kinds": [one.event.kind for one in beginnings],
+            "at": [one.at for one in beginnings],
+            "bodies": [there.texts[-1] for there in placed],
+            "leaving": [one.key.case for one in beginnings if one.leaving],
+            "buckets": [there.bucket for there in placed],
+        },
+    )
 
 
 async def insert_case(
@@ -71,8 +120,7 @@ async def insert_case(
     leaving: bool = False,
     fired: Mapping[str, int] | None = None,
 ) -> CaseKey:
-    """Write a new case: its row, its tokens, its first event and its claim to attention. With `leaving` the event goes
-    to the outbox. `fired` is how often its transitions count as fired already; `request` is the hash of what was asked.
+    """Write one new case, as `insert_cases` does; `request` is the hash of what was asked.
 
     Returns `key`, or, where a case was started with the same idempotency key before, the key of that case, and
     nothing is written. Two that come with one key at the same time meet at the unique index: the second waits until
@@ -91,47 +139,33 @@ async def insert_case(
             if before is None:
                 raise Conflict("a case with this idempotency key is being started at this moment; try again")
             return before
-    given = [part for token in tokens for part in ((dict(token.data), PLAIN), (dict(token.metadata), METADATA))]
-    placed = await artefacts.placed(conn, row.bucket, [*given, (orjson.loads(encode_event(event)), EVENT)])
-    await conn.execute(
-        insert(tables.case).values(
-            tenant_id=key.tenant,
-            case_id=key.case,
-            workflow_id=row.workflow_id,
-            workflow_hash=row.workflow_hash,
-            status=row.status.value,
-            seq=1,
-            next_token=row.next_token,
-            next_firing=row.next_firing,
-            next_incident=row.next_incident,
-            parameters=dict(row.parameters),
-            started_at=row.started_at,
-            bucket=placed.bucket,
-            fired=dict(fired or {}),
-            traceparent=row.traceparent,
-        )
-    )
-    await artefacts.put(conn, key, placed.artefacts)
-    await conn.execute(
-        _BEGIN_LEAVING if leaving else _BEGIN,
-        {
-            "tenant": key.tenant,
-            "case": key.case,
-            "bucket": placed.bucket,
-            "numbers": [token.number for token in tokens],
-            "versions": [token.version for token in tokens],
-            "places": [token.place for token in tokens],
-            "data": placed.texts[0:-1:2],
-            "metadata": placed.texts[1:-1:2],
-            "entered": [token.entered_at for token in tokens],
-            "available": [token.available_at for token in tokens],
-            "runs": [None if token.runs is None else _runs(token.runs) for token in tokens],
-            "kind": event.kind,
-            "at": at,
-            "body": placed.texts[-1],
-        },
-    )
+    await insert_cases(conn, [Beginning(key, row, tokens, event, at, leaving, fired or {})])
     return key
+
+
+async def _placed(conn: AsyncConnection, one: Beginning) -> artefacts.Placed:
+    given = [part for token in one.tokens for part in ((dict(token.data), PLAIN), (dict(token.metadata), METADATA))]
+    return await artefacts.placed(conn, one.row.bucket, [*given, (orjson.loads(encode_event(one.event)), EVENT)])
+
+
+def _case(one: Beginning, bucket: int) -> dict[str, Any]:
+    row = one.row
+    return {
+        "tenant_id": one.key.tenant,
+        "case_id": one.key.case,
+        "workflow_id": row.workflow_id,
+        "workflow_hash": row.workflow_hash,
+        "status": row.status.value,
+        "seq": 1,
+        "next_token": row.next_token,
+        "next_firing": row.next_firing,
+        "next_incident": row.next_incident,
+        "parameters": dict(row.parameters),
+        "started_at": row.started_at,
+        "bucket": bucket,
+        "fired": dict(one.fired),
+        "traceparent": row.traceparent,
+    }
 
 
 def _runs(runs: Mapping[str, Run]) -> str:
@@ -154,15 +188,11 @@ async def started_with(conn: AsyncConnection, tenant: int, idempotency_key: str,
 
 
 async def write_case(
-    conn: AsyncConnection,
-    new: NewCase,
-    idempotency_key: str | None = None,
-    request: str | None = None,
-    beside: Insert | None = None,
+    conn: AsyncConnection, new: NewCase, idempotency_key: str | None = None, request: str | None = None
 ) -> CaseKey:
-    """Write a new case; with an idempotency key, at most once for one `request`. The statement `beside` goes along
-    without a round trip of its own. Returns the key of the case. Raises `Conflict`."""
-    row = replace(new.row, bucket=await bucket_of(conn, new.requires, beside))
+    """Write a new case; with an idempotency key, at most once for one `request`. Returns the key of the case. Raises
+    `Conflict`."""
+    row = replace(new.row, bucket=await bucket_of(conn, new.requires))
     started = await insert_case(
         conn,
         new.key,
@@ -179,11 +209,26 @@ async def write_case(
     return started
 
 
-async def bucket_of(conn: AsyncConnection, requires: Mapping[str, Any], beside: Insert | None = None) -> int:
-    """The bucket of the cases that need this of a worker; it is made if it is new. `beside` is written by the way."""
+async def write_cases(conn: AsyncConnection, given: Sequence[NewCase]) -> None:
+    """Write new cases of one tenant."""
+    buckets: list[tuple[Mapping[str, Any], int]] = []
+    beginnings: list[Beginning] = []
+    for new in given:
+        bucket = next((bucket for needs, bucket in buckets if needs == new.requires), None)
+        if bucket is None:
+            bucket = await bucket_of(conn, new.requires)
+            buckets.append((new.requires, bucket))
+        row = replace(new.row, bucket=bucket)
+        beginnings.append(Beginning(new.key, row, new.tokens, new.event, row.started_at, new.leaving))
+    await insert_cases(conn, beginnings)
+    for new in given:
+        await subjects.link(conn, new.key, new.subjects, new.event.principal)
+
+
+async def bucket_of(conn: AsyncConnection, requires: Mapping[str, Any]) -> int:
+    """The bucket of the cases that need this of a worker; it is made if it is new."""
     asked = select(func.circuit.bucket_of(bindparam("requires", requires, type_=JSONB), type_=SmallInteger))
-    found = await conn.scalar(asked if beside is None else asked.add_cte(beside.cte("beside")))
-    return int(found or 0)
+    return int(await conn.scalar(asked) or 0)
 
 
 async def insert_command(

@@ -5,13 +5,13 @@ All but `enter` runs in a transaction of `Database.transaction`, under the row s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Insert, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.security.origin import origin
@@ -45,18 +45,25 @@ class Sought:
     until: datetime | None = None
 
 
-def entry(principal: Principal, action: str, target: object, *, tenant: int | None = None, **details: Any) -> Insert:
-    """The statement that writes down that `principal` did `action` to `target`, in his tenant or in `tenant`.
+def entry(
+    principal: Principal, action: str, target: object, *, tenant: int | None = None, **details: Any
+) -> dict[str, Any]:
+    """What is written down where `principal` did `action` to `target`, in his tenant or in `tenant`: a row.
 
     No payload belongs into `details`: what is personal can be erased, and an entry cannot."""
-    return insert(audit_log).values(
-        tenant_id=principal.tenant if tenant is None else tenant,
-        subject=principal.subject,
-        action=action,
-        target=str(target),
-        origin=origin(),
-        details={name: value for name, value in details.items() if value is not None},
-    )
+    return {
+        "tenant_id": principal.tenant if tenant is None else tenant,
+        "subject": principal.subject,
+        "action": action,
+        "target": str(target),
+        "origin": origin(),
+        "details": {name: value for name, value in details.items() if value is not None},
+    }
+
+
+async def write(connection: AsyncConnection, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write entries, in the transaction of what they are about."""
+    await connection.execute(insert(audit_log), entries)
 
 
 async def note(
@@ -69,7 +76,7 @@ async def note(
     **details: Any,
 ) -> None:
     """Write an entry, in the transaction of what it is about."""
-    await connection.execute(entry(principal, action, target, tenant=tenant, **details))
+    await write(connection, [entry(principal, action, target, tenant=tenant, **details)])
 
 
 _ENTER = """

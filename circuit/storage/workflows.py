@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import Select, Text, bindparam, column, func, select, text, true, update
+from sqlalchemy import Select, Text, any_, bindparam, column, func, select, text, true, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -172,15 +172,14 @@ class Pointer(NamedTuple):
     retired_at: datetime | None
 
 
-async def pointer(connection: AsyncConnection, tenant: int, workflow_id: str) -> Pointer | None:
-    """Which version is the current one, without its document; None if there is no such workflow."""
+async def pointers(connection: AsyncConnection, tenant: int, wanted: Sequence[str]) -> dict[str, Pointer]:
+    """Which versions of these workflows are the current ones, without their documents; there are no others."""
     found = await connection.execute(
-        select(workflow.c.hash, workflow.c.retired_at).where(
-            workflow.c.tenant_id == tenant, workflow.c.workflow_id == workflow_id
+        select(workflow.c.workflow_id, workflow.c.hash, workflow.c.retired_at).where(
+            workflow.c.tenant_id == tenant, workflow.c.workflow_id == any_(bindparam("wanted", wanted, ARRAY(Text)))
         )
     )
-    row = found.one_or_none()
-    return None if row is None else Pointer(*row)
+    return {workflow_id: Pointer(*row) for workflow_id, *row in found}
 
 
 async def current(connection: AsyncConnection, tenant: int, workflow_id: str) -> Version | None:

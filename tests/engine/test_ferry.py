@@ -1,0 +1,110 @@
+"""Many that ask the database for the same kind of thing at once, and what becomes of each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from circuit.app import Circuit
+from circuit.engine.commands import TokenInput
+from circuit.engine.ferry import LANES, MOST_AT_ONCE, Ferry
+from circuit.errors import Conflict, DatabaseUnreachable, NotFound
+from circuit.security.principal import LOCAL
+from circuit.storage import ledger
+from circuit.storage.ledger import Sought
+
+FLOW = """
+workflow: burst
+places: {begin: {initial: true}, end: {terminal: true}}
+transitions: {go: {from_places: begin, to_place: end}}
+"""
+
+
+class Crossings:
+    """What crossed, with whom; each crossing waits for `go`."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[int, list[int]]] = []
+        self.go = asyncio.Event()
+        self.errors: dict[int, Exception] = {}
+
+    async def __call__(self, tenant: int, items: Sequence[int]) -> Sequence[int]:
+        self.made.append((tenant, list(items)))
+        await self.go.wait()
+        for item in items:
+            if item in self.errors:
+                raise self.errors[item]
+        return [10 * item for item in items]
+
+
+async def test_who_comes_while_the_lanes_are_busy_goes_together() -> None:
+    crossings = Crossings()
+    ferry = Ferry(crossings)
+    first = [asyncio.ensure_future(ferry.take(1, number)) for number in range(LANES)]
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(ferry.take(1, number)) for number in range(LANES, LANES + 2 * MOST_AT_ONCE)]
+    elsewhere = asyncio.ensure_future(ferry.take(2, 7))
+    gone = others.pop(3)
+    await asyncio.sleep(0)
+    gone.cancel()
+    crossings.go.set()
+    answers = await asyncio.gather(*first, *others, elsewhere)
+    assert sorted(answers[:-1]) == [10 * n for n in range(LANES + 2 * MOST_AT_ONCE) if n != LANES + 3]
+    assert answers[-1] == 70
+    assert (2, [7]) in crossings.made
+    # A thousand are a few crossings, whose order is that in which they came.
+    mine = [items for tenant, items in crossings.made if tenant == 1]
+    assert len(mine) <= LANES + 3 and max(map(len, mine)) == MOST_AT_ONCE
+    assert [item for items in mine for item in items if item != LANES + 3] == sorted(
+        item for items in mine for item in items if item != LANES + 3
+    )
+
+
+async def test_one_that_is_refused_takes_nobody_down_and_what_may_pass_is_told_to_all() -> None:
+    crossings = Crossings()
+    ferry = Ferry(crossings)
+    crossings.go.set()
+    crossings.errors[3] = Conflict("no")
+    told = await asyncio.gather(*(ferry.take(1, number) for number in range(6)), return_exceptions=True)
+    assert [one for one in told if not isinstance(one, Conflict)] == [0, 10, 20, 40, 50]
+    crossings.errors[3] = DatabaseUnreachable("away")
+    crossings.made.clear()
+    told = await asyncio.gather(*(ferry.take(1, number) for number in range(6)), return_exceptions=True)
+    assert all(isinstance(one, DatabaseUnreachable) for one in told) and len(crossings.made) == 1
+
+
+async def test_a_burst_of_starts_waits_its_turn_and_each_is_written_down(database_url: str) -> None:
+    async with Circuit.open(database_url, worker=False) as circuit:
+        workflow = await circuit.load(FLOW)
+        transactions, whole = 0, circuit.database.transaction
+
+        def counted(tenant: int) -> object:
+            nonlocal transactions
+            transactions += 1
+            return whole(tenant)
+
+        circuit.database.transaction = counted  # type: ignore[method-assign, assignment]
+        started = await asyncio.gather(*(circuit.start(workflow.id, {"n": number}) for number in range(500)))
+        assert len(set(started)) == 500 and transactions < 40
+        for number in (0, 250, 499):
+            view = await circuit.case(started[number])
+            assert [token.data for token in view.tokens] == [{"n": number}] and len(view.history) == 1
+        async with whole(1) as connection:
+            written = await ledger.entries(connection, 1, Sought(action="case.start"), limit=1000)
+        assert {entry.target for entry in written} == set(started)
+
+
+async def test_what_is_refused_in_a_burst_is_refused_alone(database_url: str) -> None:
+    async with Circuit.open(database_url, worker=False) as circuit:
+        await circuit.load(FLOW)
+        told = await asyncio.gather(
+            circuit.start("burst", {"n": 1}),
+            circuit.start("no-such-workflow", {}),
+            circuit.commands.start_case("burst", TokenInput({"n": 2}), principal=LOCAL, subjects=["ada"]),
+            circuit.commands.start_case("burst", TokenInput({"n": 3}), principal=LOCAL, key="once"),
+            circuit.commands.start_case("burst", TokenInput({"n": 3}), principal=LOCAL, key="once"),
+            return_exceptions=True,
+        )
+        assert isinstance(told[1], NotFound)
+        assert told[3] == told[4] and len({str(told[0]), str(told[2]), str(told[3])}) == 3
+        assert len(await circuit.cases()) == 3
