@@ -30,9 +30,8 @@ from circuit.errors import (
     ProviderUnavailable,
     StreamCut,
 )
-from circuit.tracing import current
+from circuit.tracing import TRACEPARENT, current
 
-TRACEPARENT = "traceparent"
 DRAIN_SECONDS = 0.1
 """How long the end of an answer is awaited after its terminal marker, so that the connection can be used again."""
 
@@ -303,7 +302,9 @@ def _carrying(url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
         return headers
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return {**headers, TRACEPARENT: span.context.text} if span.told(parts.hostname or "", port) else headers
+    context = span.context
+    told = context is not None and span.told(parts.hostname or "", port)
+    return {**headers, TRACEPARENT: context.text} if told and context is not None else headers
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:

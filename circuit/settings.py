@@ -41,8 +41,8 @@ class Settings:
 
     `max_concurrent_executions` is for all workers of the deployment together, `worker_executions` for one (None: as
     many).
-    `tracing` is the exporter of traces, None where nothing is traced; `traceparent` the trace in which this process was
-    started.
+    `tracing` is the exporter of traces and `metrics` that of figures by OpenTelemetry, None where there are none;
+    `traceparent` the trace in which this process was started.
     `stop_seconds` is what running executions get to end when a worker is told to.
     `archive_after`, `streams_after` and `streams_compact_after` are None where nothing is archived, dropped or
     compacted by itself.
@@ -78,6 +78,7 @@ class Settings:
     rates: Mapping[str, Rate] = field(default_factory=dict[str, Rate])
     allowed_origins: tuple[str, ...] = ()
     tracing: str | None = None
+    metrics: str | None = None
     trace_hosts: tuple[str, ...] = ()
     trace_content: bool = False
     traceparent: str | None = None
@@ -105,7 +106,8 @@ class Settings:
             start_rate=_rate(values, "RATE_LIMIT_PER_MINUTE"),
             rates=_rates(values, "CIRCUIT_RATE_LIMITS"),
             allowed_origins=_origins(values),
-            tracing=_tracing(values),
+            tracing=_exporter(values, "CIRCUIT_TRACING", "TRACES"),
+            metrics=_exporter(values, "CIRCUIT_METRICS", "METRICS"),
             trace_hosts=_names(values, "CIRCUIT_TRACE_HOSTS"),
             trace_content=values.get(CAPTURE, "").strip().lower() in CAPTURING,
             traceparent=_text(values, "TRACEPARENT"),
@@ -311,14 +313,14 @@ def _rates(values: Mapping[str, str], name: str) -> dict[str, Rate]:
     return found
 
 
-def _tracing(values: Mapping[str, str]) -> str | None:
-    """By which exporter traces leave this process, if they do."""
-    wanted = _choice(values, "CIRCUIT_TRACING", "false", ("true", "false")) == "true"
+def _exporter(values: Mapping[str, str], switch: str, what: str) -> str | None:
+    """By which exporter traces or figures leave this process, if they do."""
+    wanted = _choice(values, switch, "false", ("true", "false")) == "true"
     if not wanted or values.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
-    exporter = _choice(values, "OTEL_TRACES_EXPORTER", "otlp", EXPORTERS)
+    exporter = _choice(values, f"OTEL_{what}_EXPORTER", "otlp", EXPORTERS)
     if exporter == "otlp":
-        for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
+        for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", f"OTEL_EXPORTER_OTLP_{what}_PROTOCOL"):
             _choice(values, name, "http/protobuf", ("http/protobuf",))
     return None if exporter == "none" else exporter
 

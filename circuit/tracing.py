@@ -1,8 +1,8 @@
-"""Traces: what a piece of work says of itself to OpenTelemetry, without knowing it.
+"""Traces, and figures by the same way: what a piece of work says of itself to OpenTelemetry, without knowing it.
 
 Whoever begins a piece of work that is traced has a `Span`; what begins within it finds it by `current` and is below
 it. Where nothing is traced there is no current span, and that is all that tracing costs there. Only
-`circuit.observability.telemetry` knows the library, and only a process that is told to trace imports it.
+`circuit.observability` knows the library, and only a process that is told to trace imports it.
 
 A case has one span for its whole life, however many workers it goes through. Nobody holds that open: its ids follow
 from the case's id, so that whatever is done for the case can stand below it, and whoever commits the end of the case
@@ -26,6 +26,8 @@ Attributes = Mapping[str, Value]
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 LONGEST_TRACEPARENT = 200
+TRACEPARENT = "traceparent"
+"""The header, and in capitals the variable, in which a context is handed on."""
 
 
 class Kind(StrEnum):
@@ -79,8 +81,8 @@ class Span(Protocol):
     """A piece of work in a trace."""
 
     @property
-    def context(self) -> Context:
-        """Which span this is."""
+    def context(self) -> Context | None:
+        """Which span this is; None where no spans are made, and only figures are taken of what goes on."""
         ...
 
     @property
@@ -102,6 +104,10 @@ class Span(Protocol):
 
     def active(self) -> AbstractContextManager[None]:
         """What begins in the block is below it, also where it uses OpenTelemetry itself."""
+        ...
+
+    def apart(self) -> AbstractContextManager[None]:
+        """What uses OpenTelemetry itself in the block does not know of it: nobody whom that asks is told."""
         ...
 
     def told(self, host: str, port: int) -> bool:

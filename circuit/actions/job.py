@@ -20,6 +20,7 @@ from circuit.events import StreamDelta
 from circuit.expressions.template import Template
 from circuit.ids import idempotency_key
 from circuit.security.secrets import UnresolvedReference, resolve
+from circuit.tracing import TRACEPARENT, current
 
 KIND = "job"
 
@@ -110,6 +111,9 @@ class JobAction:
         except ValueError as error:
             raise MappingError(f"the job's command cannot be made: {error}") from None
         environment["CIRCUIT_IDEMPOTENCY_KEY"] = job_key(call)
+        span = current()
+        if span is not None and span.context is not None:
+            environment.setdefault(TRACEPARENT.upper(), span.context.text)
         return JobSpec(command, call.inputs, environment, config.get("working_directory"), config.get("wait_seconds"))
 
 

@@ -69,6 +69,7 @@ from circuit.storage.records import CaseStatus
 from circuit.tracing import Tracer
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
     from circuit.app.supervision import Crew
@@ -130,6 +131,7 @@ class Circuit:
         tools: Sequence[Callable[..., Any]] = (),
         interceptors: Sequence[Interceptor] = (),
         tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
         stop_seconds: float | None = None,
         exit_when_stuck: bool = False,
         progress: Progress | None = None,
@@ -141,7 +143,8 @@ class Circuit:
         `actions` are functions that workflows may call, and modules (or their names) that hold such, beside those of
         the settings. `tools` are functions that agents may name in their `tools`: what they take comes from their
         signatures. `interceptors` stand around each call of a model: they change, refuse or hold back what is said.
-        With `tracer_provider`, one of OpenTelemetry's SDK, what is done is traced there, whatever the settings say.
+        With `tracer_provider`, one of OpenTelemetry's SDK, what is done is traced there, and with `meter_provider`
+        measured there, whatever the settings say.
         At the end of the block, what still runs has `stop_seconds` (else the settings') to end and is handed back then.
         `exit_when_stuck` ends the process if something blocks the event loop for ever. An embedded database is brought
         to this release's revision; another one must be at it. `progress` hears what takes a while; `fault` is called at
@@ -165,7 +168,7 @@ class Circuit:
             functions = collect([*chosen.actions, *actions])
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)
-            tracer = tracing(chosen, tracer_provider)
+            tracer = tracing(chosen, tracer_provider, meter_provider)
             if tracer is not None:
                 stack.push_async_callback(tracer.close)
             clock = SystemClock()

@@ -64,7 +64,8 @@ class Children:
             await subjects.link(connection, key, new.subjects, call.execution_id)
         row = replace(new.row, bucket=bucket, parent=Parent(call.key.case, call.firing), depth=parent.depth + 1)
         span = current_span()
-        return traced(replace(new, row=row, requires=requires), call.traceparent if span is None else span.context.text)
+        context = None if span is None else span.context
+        return traced(replace(new, row=row, requires=requires), call.traceparent if context is None else context.text)
 
     async def usage(self, tenant: int, case: UUID) -> dict[str, Any]:
         """What the agents of a case used, in sum; those of the cases that it opened are among it."""

@@ -37,8 +37,8 @@ class AboutFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         found = dict(_about.get() or {})
         span = current()
-        if span is not None:
-            context = span.context
+        context = None if span is None else span.context
+        if context is not None:
             found |= {"trace_id": f"{context.trace:032x}", "span_id": f"{context.span:016x}"}
         arguments: Any = record.args
         for value in cast("tuple[Any, ...]", arguments) if isinstance(arguments, tuple) else ():

@@ -22,6 +22,7 @@ from circuit.providers.messages import (
     ToolResultPart,
 )
 from circuit.providers.provider import Finished, ModelRequest
+from circuit.providers.retrieval import Embeddings
 from circuit.security.redaction import redact
 from circuit.tracing import Value
 
@@ -71,6 +72,23 @@ def request_of(kind: str, request: ModelRequest) -> dict[str, Value]:
         value = request.parameters.get(ours)
         if isinstance(value, int | float) and not isinstance(value, bool):
             found[name] = value
+    return found
+
+
+def retrieval_of(operation: str, kind: str, model: str) -> dict[str, Value]:
+    """What a request for vectors or for an order is. The conventions have a name for the first only."""
+    return {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": provider_name(kind),
+        "gen_ai.request.model": model,
+    }
+
+
+def vectors_of(made: Embeddings) -> dict[str, Value]:
+    """What vectors are, without what they say."""
+    found: dict[str, Value] = {"gen_ai.response.model": made.model, **usage_of(made.usage)}
+    if made.vectors:
+        found["gen_ai.embeddings.dimension.count"] = len(made.vectors[0])
     return found
 
 

@@ -16,7 +16,7 @@ from circuit.providers.cache import AnswerStore, CachedProvider
 from circuit.providers.calls import Calls
 from circuit.providers.fallback import Choice, FallbackProvider
 from circuit.providers.limits import Allowance, LimitedProvider, Limits
-from circuit.providers.observed import ObservedProvider
+from circuit.providers.observed import ObservedEmbedder, ObservedProvider, ObservedReranker
 from circuit.providers.provider import Provider
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from circuit.providers.endpoint import Endpoint
     from circuit.providers.inventory import Inventory, Served
     from circuit.providers.retrieval import Embedder, EmbeddingWire, Reranker
-    from circuit.providers.vectors import RemoteVectors
+    from circuit.providers.vectors import RemoteVectors, ScriptedVectors
     from circuit.providers.vllm.model import ModelView
     from circuit.providers.vllm.models import Models
     from circuit.providers.vllm.process import Launch
@@ -119,30 +119,29 @@ class ProviderRegistry:
 
     def embedder(self, spec: Mapping[str, Any]) -> Embedder:
         """What makes vectors with the provider that `spec` names. Raises `ProviderMisconfigured`."""
-        if spec.get("type") == "scripted":
-            from circuit.providers.vectors import ScriptedVectors
-
-            return ScriptedVectors()
-        if spec.get("type") == INSIDE:
-            return self._inside(spec)
         from circuit.providers.retrieval import embedding_wire
 
-        return self._vectors(spec, embedding_wire(str(spec.get("type"))))
+        kind = str(spec.get("type"))
+        made = self._own_vectors(spec) or self._vectors(spec, embedding_wire(kind))
+        return ObservedEmbedder(made, spec, self.calls)
 
     def reranker(self, spec: Mapping[str, Any]) -> Reranker:
         """What puts texts in order with the provider that `spec` names: `custom`, for a server that has `/rerank`,
         `vllm` or `scripted`. Raises `ProviderMisconfigured`."""
+        made = self._own_vectors(spec)
+        if made is None and spec.get("type") != "custom":
+            raise ProviderMisconfigured(
+                f"a provider of the type {spec.get('type')} puts no texts in order: use custom or vllm"
+            )
+        return ObservedReranker(made or self._vectors(spec, None), spec, self.calls)
+
+    def _own_vectors(self, spec: Mapping[str, Any]) -> ScriptedVectors | VllmProvider | None:
+        """What makes vectors in this process, if `spec` names such."""
         if spec.get("type") == "scripted":
             from circuit.providers.vectors import ScriptedVectors
 
             return ScriptedVectors()
-        if spec.get("type") == INSIDE:
-            return self._inside(spec)
-        if spec.get("type") != "custom":
-            raise ProviderMisconfigured(
-                f"a provider of the type {spec.get('type')} puts no texts in order: use custom or vllm"
-            )
-        return self._vectors(spec, None)
+        return self._inside(spec) if spec.get("type") == INSIDE else None
 
     def _endpoints(self, spec: Mapping[str, Any]) -> tuple[Endpoint, ...]:
         """Where a remote provider is reached. Raises `ProviderMisconfigured`."""

@@ -47,11 +47,7 @@ class RemoteProvider:
         peer = Peer(origin(endpoint.base), request.model, endpoint.key_hint, endpoint.secrets)
         body = orjson.dumps(_with(self._wire.body(request, own=endpoint.own), self._extra))
         url = endpoint.url(self._wire.path(request))
-        span = current()
-        if span is not None:
-            parts = urlsplit(url)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            span.set({"server.address": parts.hostname or "", "server.port": port})
+        name_server(url)
         async with self._http.post(url, headers=endpoint.headers, body=body) as exchange:
             self._learn(exchange.headers)
             if exchange.status != 200:
@@ -69,6 +65,15 @@ class RemoteProvider:
                     break
             for chunk in parser.finish():
                 yield chunk
+
+
+def name_server(url: str) -> None:
+    """Say of the call that goes on here, if it is traced, which server it goes to."""
+    span = current()
+    if span is not None:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        span.set({"server.address": parts.hostname or "", "server.port": port})
 
 
 async def _receive(exchange: Exchange, parser: Parser) -> bytes | None:

@@ -15,6 +15,7 @@ from circuit.http import Http, origin
 from circuit.providers.endpoint import Endpoint
 from circuit.providers.failure import Peer, status_error
 from circuit.providers.parser import parsed
+from circuit.providers.remote import name_server
 from circuit.providers.retrieval import (
     EmbeddingRequest,
     Embeddings,
@@ -59,7 +60,9 @@ class RemoteVectors:
 
     async def _ask_one(self, endpoint: Endpoint, model: str, path: str, body: bytes) -> tuple[Any, str]:
         peer = Peer(origin(endpoint.base), model, endpoint.key_hint, endpoint.secrets)
-        async with self._http.post(endpoint.url(path), headers=endpoint.headers, body=body) as exchange:
+        url = endpoint.url(path)
+        name_server(url)
+        async with self._http.post(url, headers=endpoint.headers, body=body) as exchange:
             said = bytearray()
             while (piece := await exchange.receive()) is not None:
                 exchange.progress()

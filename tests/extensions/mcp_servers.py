@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 
 
 def good(state: Path | None = None) -> MCPServer:
@@ -23,6 +23,13 @@ def good(state: Path | None = None) -> MCPServer:
     def whoami() -> str:
         """What the server knows of its surroundings."""
         return f"{os.environ.get('TOKEN', 'nobody')} {os.environ.get('OPENAI_API_KEY', 'none')}"
+
+    @server.tool()
+    def traced(ctx: Context) -> str:
+        """In which trace it was asked: as the message says, and the header where there is one."""
+        around = ctx.request_context
+        headers = getattr(around.request, "headers", {})
+        return f"{(around.meta or {}).get('traceparent')} {headers.get('traceparent')}"
 
     @server.tool()
     def refuse() -> str:

@@ -1,4 +1,4 @@
-"""A collector: takes spans over OTLP/HTTP on a port of this machine."""
+"""A collector: takes spans and figures over OTLP/HTTP on a port of this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 
@@ -24,11 +25,25 @@ class Received:
     links: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A figure as it came: how many were counted, their sum, and what they are of."""
+
+    name: str
+    unit: str
+    count: int
+    total: float
+    bounds: tuple[float, ...]
+    attributes: dict[str, Any]
+
+
 class Collector:
-    """Keeps the spans that it is sent, and the headers that they came with."""
+    """Keeps the spans and figures that it is sent, and the headers that they came with. Of figures, which are sent
+    again and again, it keeps the last ones."""
 
     def __init__(self) -> None:
         self.spans: list[Received] = []
+        self.points: list[Point] = []
         self.headers: list[dict[str, str]] = []
         collector = self
 
@@ -37,8 +52,11 @@ class Collector:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
-                assert self.path == "/v1/traces"
-                collector.take(ExportTraceServiceRequest.FromString(body), dict(self.headers))
+                if self.path == "/v1/metrics":
+                    collector.measure(ExportMetricsServiceRequest.FromString(body), dict(self.headers))
+                else:
+                    assert self.path == "/v1/traces"
+                    collector.take(ExportTraceServiceRequest.FromString(body), dict(self.headers))
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -71,6 +89,22 @@ class Collector:
                             tuple(link.span_id.hex() for link in span.links),
                         )
                     )
+
+    def measure(self, request: ExportMetricsServiceRequest, headers: dict[str, str]) -> None:
+        self.headers.append(headers)
+        metrics = [one for about in request.resource_metrics for scope in about.scope_metrics for one in scope.metrics]
+        self.points = [
+            Point(
+                metric.name,
+                metric.unit,
+                point.count,
+                point.sum,
+                tuple(point.explicit_bounds),
+                {one.key: one.value.string_value or one.value.int_value for one in point.attributes},
+            )
+            for metric in metrics
+            for point in metric.histogram.data_points
+        ]
 
     def named(self, name: str) -> list[Received]:
         return [span for span in list(self.spans) if span.name == name]

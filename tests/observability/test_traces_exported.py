@@ -122,6 +122,11 @@ def test_who_lacks_the_library_is_told_what_to_install(monkeypatch: pytest.Monke
     [
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL must be one of http/protobuf"),
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER must be one of otlp, console, none"),
+        ({"CIRCUIT_METRICS": "true", "OTEL_METRICS_EXPORTER": "prometheus"}, "OTEL_METRICS_EXPORTER must be one of"),
+        (
+            {"CIRCUIT_METRICS": "true", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"},
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL must be one of http/protobuf",
+        ),
         ({"CIRCUIT_TRACING": "perhaps"}, "CIRCUIT_TRACING must be one of true, false"),
     ],
 )

@@ -7,10 +7,12 @@ and was changed asks for a person's approval; so does one that came to be after 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import jsonschema_rs
@@ -24,6 +26,7 @@ from circuit.errors import ToolFailed, ToolOutputInvalid, ToolsMisconfigured, To
 from circuit.extensions.mcp.transport import FRAME_LIMIT, process_streams
 from circuit.providers.provider import ToolSpec
 from circuit.security.secrets import UnresolvedReference, references, resolve
+from circuit.tracing import TRACEPARENT, current
 
 DEFAULT_SECONDS = 60.0
 OPEN_SECONDS = 30.0
@@ -55,8 +58,9 @@ class McpToolset:
         try:
             client = await self._session()
             while True:
-                async with asyncio.timeout(OPEN_SECONDS):
-                    page = await client.list_tools(cursor=cursor, cache_mode="bypass")
+                with self._heard():
+                    async with asyncio.timeout(OPEN_SECONDS):
+                        page = await client.list_tools(cursor=cursor, cache_mode="bypass")
                 found += page.tools
                 cursor = page.next_cursor
                 if not cursor or len(found) > MOST_TOOLS:
@@ -110,9 +114,13 @@ class McpToolset:
         except (MCPError, TimeoutError, RuntimeError, ValueError, OSError) as error:
             await self._drop()
             raise ToolFailed(f"the MCP server {self.name} cannot be reached: {_told(error)}") from None
+        span = current()
+        if span is not None:
+            span.set({"mcp.method.name": "tools/call", "network.transport": "tcp" if self._place else "pipe"})
         try:
-            async with asyncio.timeout(self._seconds):
-                result = await client.call_tool(name, arguments, read_timeout_seconds=self._seconds)
+            with self._heard():
+                async with asyncio.timeout(self._seconds):
+                    result = await client.call_tool(name, arguments, read_timeout_seconds=self._seconds)
         except TimeoutError:
             raise ToolTimeout(f"the MCP server {self.name} did not answer within {self._seconds:g} s") from None
         except (MCPError, RuntimeError, ValueError, OSError) as error:
@@ -128,7 +136,8 @@ class McpToolset:
             await self._drop()
             opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
             self._stop = asyncio.Event()
-            self._keeper = asyncio.create_task(self._keep(opened, self._stop))
+            with self._heard():
+                self._keeper = asyncio.create_task(self._keep(opened, self._stop))
             try:
                 async with asyncio.timeout(OPEN_SECONDS):
                     client = await asyncio.shield(opened)
@@ -159,7 +168,9 @@ class McpToolset:
         if self._settings.get("command"):
             return process_streams(self._settings["command"], self._resolved("env"))
         client = httpx2.AsyncClient(
-            headers=self._resolved("headers"), timeout=httpx2.Timeout(self._seconds, connect=OPEN_SECONDS)
+            headers=self._resolved("headers"),
+            timeout=httpx2.Timeout(self._seconds, connect=OPEN_SECONDS),
+            event_hooks={"request": [_carry]},
         )
         await stack.enter_async_context(client)
         url = resolve(str(self._settings["url"]), self._environment)
@@ -181,10 +192,37 @@ class McpToolset:
             names = ", ".join(missing.names)
         raise ToolsMisconfigured(f"{what} of the MCP server {self.name} refers to {names}, which is not set: set it")
 
+    @property
+    def _place(self) -> tuple[str, int] | None:
+        """Host and port of a server that is reached over HTTP; None where it is a process of this machine, or nobody
+        knows where it is."""
+        if not self._settings.get("url"):
+            return None
+        with contextlib.suppress(UnresolvedReference, ValueError):
+            parts = urlsplit(resolve(str(self._settings["url"]), self._environment))
+            return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        return None
+
+    @contextlib.contextmanager
+    def _heard(self) -> Generator[None]:
+        """The SDK hands the trace on to the server, in `_meta`: one of another machine hears of it where it may."""
+        span, place = current(), self._place
+        apart = span is not None and place is not None and not span.told(*place)
+        with span.apart() if apart and span is not None else contextlib.nullcontext():
+            yield
+
     def _secrets(self) -> tuple[str, ...]:
         given = [*(self._settings.get("env") or {}).values(), *(self._settings.get("headers") or {}).values()]
         names = [name for text in given for name in references(text)]
         return tuple(self._environment[name] for name in names if self._environment.get(name))
+
+
+async def _carry(request: httpx2.Request) -> None:
+    """Say in the header of a request, too, in which trace it is: what stands between here and the server reads that."""
+    with contextlib.suppress(ValueError, TypeError, KeyError, httpx2.RequestNotRead):
+        told = orjson.loads(request.content)["params"]["_meta"][TRACEPARENT]
+        if TRACEPARENT not in request.headers:
+            request.headers[TRACEPARENT] = str(told)
 
 
 def fingerprint(name: str, description: str, schema: Mapping[str, Any]) -> str:
