@@ -25,7 +25,7 @@ from circuit.actions.functions import Function, Source, collect
 from circuit.actions.human import TASK
 from circuit.actions.job import KIND as JOB
 from circuit.agents.interceptor import Interceptor
-from circuit.app.home import Progress, database_url
+from circuit.app.home import Progress, opened
 from circuit.app.models import ERRAND, DeploymentModels, ModelErrand
 from circuit.app.performers import performers
 from circuit.app.source import fragments, loaded, read
@@ -63,7 +63,6 @@ from circuit.providers.catalogue import ModelCatalogue
 from circuit.providers.registry import ProviderRegistry, usable
 from circuit.security.principal import LOCAL, Principal
 from circuit.settings import Settings, check_database_url
-from circuit.storage import schema
 from circuit.storage.database import Database
 from circuit.storage.records import CaseStatus
 from circuit.tracing import Tracer
@@ -157,14 +156,7 @@ class Circuit:
             chosen = replace(chosen, database_url=None, home=Path(home))
         cases = None if only is None else [cls.key(case_id) for case_id in only]
         async with AsyncExitStack() as stack:
-            address = await stack.enter_async_context(database_url(chosen, progress))
-            if chosen.database_url is None and (await schema.status(address)).state in ("empty", "behind"):
-                if progress is not None:
-                    progress("bringing the embedded database to this release's revision")
-                await schema.upgrade(address)
-            database = await Database.open(address)
-            stack.push_async_callback(database.close)
-            await schema.require_current(database)
+            database = await stack.enter_async_context(opened(chosen, progress))
             functions = collect([*chosen.actions, *actions])
             registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
             stack.push_async_callback(registry.aclose)

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from circuit.settings import Settings
-from circuit.storage import cluster, embedded
+from circuit.storage import cluster, embedded, schema
+from circuit.storage.database import Database
 
 Progress = Callable[[str], None]
 
@@ -32,6 +33,23 @@ async def database_url(settings: Settings, progress: Progress | None = None) -> 
         yield server.url
     finally:
         await asyncio.to_thread(server.stop)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, progress: Progress | None = None) -> AsyncGenerator[Database]:
+    """That database, open for as long as the block runs and at this release's revision: an embedded one is brought to
+    it, and another one must be at it. Raises `StorageError`."""
+    async with database_url(settings, progress) as address:
+        if settings.database_url is None and (await schema.status(address)).state in ("empty", "behind"):
+            if progress is not None:
+                progress("bringing the embedded database to this release's revision")
+            await schema.upgrade(address)
+        database = await Database.open(address)
+        try:
+            await schema.require_current(database)
+            yield database
+        finally:
+            await database.close()
 
 
 def is_new(home: Path) -> bool:
