@@ -81,6 +81,8 @@ class Offline:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._process: asyncio.subprocess.Process | None = None
+        self.about: Mapping[str, str] = {}
+        """The device that it runs on, and the versions of what runs there."""
 
     async def start(self) -> None:
         told = {"model": self._options.model, "engine": self._options.engine, "tokens": self._options.tokens}
@@ -92,7 +94,7 @@ class Offline:
             limit=2**24,
             start_new_session=True,
         )
-        await self._answer()
+        self.about = await self._answer()
 
     async def round(self, texts: Sequence[str]) -> Round:
         assert self._process is not None and self._process.stdin is not None
@@ -116,7 +118,10 @@ class Offline:
 
 def offline(told: Mapping[str, Any]) -> None:
     """Be the other side: read prompts, a line each round, and answer with tokens and seconds."""
+    import torch
+    import vllm
     from vllm import LLM, SamplingParams, TokensPrompt
+    from vllm.platforms import current_platform
 
     llm = LLM(model=told["model"], **told["engine"])
     tokenizer = llm.get_tokenizer()
@@ -129,7 +134,8 @@ def offline(told: Mapping[str, Any]) -> None:
         return stepped()
 
     llm.llm_engine.step = step
-    print("ANSWER []", flush=True)
+    about = {"card": current_platform.get_device_name(), "vllm": vllm.__version__, "torch": str(torch.__version__)}
+    print("ANSWER", json.dumps(about), flush=True)
     for line in sys.stdin:
         given = [
             TokensPrompt(
@@ -253,6 +259,8 @@ async def measure(options: argparse.Namespace, name: str, gauge: Gauge, home: Pa
     told = {
         "model": options.about,
         "device": "cpu" if options.cpu else "gpu",
+        **other.about,
+        "options": options.engine,
         "batch": options.batch,
         "requests": options.requests,
         "prompt_words": options.words,
@@ -262,7 +270,7 @@ async def measure(options: argparse.Namespace, name: str, gauge: Gauge, home: Pa
         "rounds": {side: [one.told() for one in done] for side, done in rounds.items()},
     }
     best = {side: max(one.speed for one in done) for side, done in rounds.items()}
-    row = rate(f"vllm_inside_{name}", best["circuit"], best["vllm"], "tokens/s", **told)
+    row = rate(f"vllm_inside_{'' if options.cpu else 'gpu_'}{name}", best["circuit"], best["vllm"], "tokens/s", **told)
     console.print(
         f"{name}: Circuit gives {row['ratio']:.1%} of the tokens a second that vLLM gives alone"
         f" (median of the rounds {median(ratios):.1%})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from tiny_model import make_model
 
 SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
 """One process of the engine instead of two, and a cache that fits beside the tests."""
-OPTIONS = {"max_model_len": 512, "enforce_eager": True, "distributed_executor_backend": "uni", "max_num_seqs": 64}
+OPTIONS: dict[str, Any] = {
+    "max_model_len": 512,
+    "enforce_eager": True,
+    "distributed_executor_backend": "uni",
+    "max_num_seqs": 64,
+}
+if not any(one.name == "vllm-cpu" for one in distributions()):
+    # Several are loaded at once: each takes its share of the device.
+    OPTIONS["gpu_memory_utilization"] = 0.1
 
 
 @pytest.fixture(scope="session")
