@@ -18,6 +18,7 @@ from circuit.engine.feedback import FeedbackLog
 from circuit.engine.fleet import Fleet
 from circuit.engine.grants import Grants
 from circuit.engine.inbox import Inbox
+from circuit.engine.keys import Keys
 from circuit.engine.ledger import Ledger
 from circuit.engine.limits import ExecutionLimits
 from circuit.engine.messages import Messages
@@ -83,4 +84,5 @@ class Services:
     tracer: Tracer | None = None
     subjects: Subjects | None = None
     grants: Grants | None = None
+    keys: Keys | None = None
     held_models: Callable[[], Awaitable[Sequence[HeldModel]]] | None = None

@@ -99,6 +99,7 @@ async def serve(
         tracer=circuit.tracer,
         subjects=circuit.subjects,
         grants=circuit.engine.grants,
+        keys=circuit.engine.keys,
     )
     if probes:
         application = create_probes(services)

@@ -8,15 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from circuit.engine.asking import check_idempotency_key, fingerprint
 from circuit.engine.connecting import connected
-from circuit.errors import InvalidRequest, NotFound, Unauthenticated
+from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unauthenticated
 from circuit.ids import DEPLOYMENT
 from circuit.security.credentials import KeyParts, digest, format_key, parse_key, same
 from circuit.security.permissions import EVERY_ROLE, Permission
 from circuit.security.principal import LOCAL, Principal
-from circuit.storage import keys, ledger, tenants
+from circuit.storage import keys, ledger, publications, tenants
+from circuit.storage.commands import OTHER_REQUEST
 from circuit.storage.database import Database
 from circuit.storage.keys import KeyRow as KeyRow
+from circuit.storage.publications import Publication
 from circuit.storage.tenants import TenantRow
 
 LONGEST_NAME = 100
@@ -28,7 +31,8 @@ MOST_REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made. `text` is the key itself, which cannot be shown again."""
+    """A key that was just made. `text` is the key itself, which cannot be shown again: it is empty where the key was
+    made before, by the same request."""
 
     row: KeyRow
     text: str
@@ -52,21 +56,39 @@ class Keys:
         scopes: Sequence[str] | None = None,
         lasts: timedelta | None = None,
         tenant: int | None = None,
+        key: str | None = None,
     ) -> NewKey:
-        """Make a key in the principal's tenant, or in `tenant` where the principal is this machine's own.
+        """Make a key in the principal's tenant, or in `tenant` where the principal is this machine's own; with an
+        idempotency `key`, at most once.
 
-        Raises `Forbidden`, and `InvalidRequest` for names, roles or scopes that cannot be.
+        Raises `Forbidden`, also where it would be let do more than the credential by which it is made, `InvalidRequest`
+        for names, roles or scopes that cannot be, and `Conflict` for an idempotency key of another request.
         """
         principal.require(Permission.ADMINISTER)
+        check_idempotency_key(key)
         where = principal.tenant if tenant is None else tenant
         if where != principal.tenant and EVERY_ROLE not in principal.roles:
             raise InvalidRequest("a key is made in the tenant of whoever makes it")
         _check(name, roles, scopes, lasts)
+        if principal.scopes is not None and not (scopes is not None and principal.scopes.issuperset(scopes)):
+            raise Forbidden(
+                f"this credential is limited to the scopes {', '.join(sorted(principal.scopes))}: a key that it makes"
+                " has some of these, and no others"
+            )
         parts = KeyParts(where, _readable(10), secrets.token_urlsafe(32))
         expires_at = None if lasts is None else self._now() + lasts
+        asked = {"name": name, "roles": sorted(roles), "scopes": scopes and sorted(scopes), "lasts": str(lasts)}
+        kept = Publication(f"api_key:{fingerprint(key, asked)}", parts.id, "")
         async with self._database.transaction(where) as connection:
             if await tenants.find(connection, where) is None:
                 raise NotFound(f"there is no tenant {where}; `circuit tenants list` names them")
+            if key is not None and not await publications.keep(connection, where, key, kept):
+                before = await publications.find(connection, where, key)
+                if before is None or before.request != kept.request:
+                    raise Conflict(OTHER_REQUEST)
+                row = await keys.find(connection, where, before.id)
+                assert row is not None, "a key is revoked, and its row stays"
+                return NewKey(row, "")
             row = await keys.create(
                 connection,
                 where,
@@ -81,12 +103,15 @@ class Keys:
             await ledger.note(connection, principal, "key.create", row.id, tenant=where, name=name, roles=sorted(roles))
         return NewKey(row, format_key(parts))
 
-    async def listed(self, principal: Principal, tenant: int | None = None) -> list[KeyRow]:
-        """The keys of the principal's tenant, or of `tenant`, the newest first; revoked ones too."""
+    async def listed(
+        self, principal: Principal, tenant: int | None = None, *, limit: int | None = None, after: str | None = None
+    ) -> list[KeyRow]:
+        """The keys of the principal's tenant, or of `tenant`, the newest first, revoked ones too: all of them, or so
+        many behind the one of the id `after`."""
         principal.require(Permission.ADMINISTER)
         where = self._tenant(principal, tenant)
         async with self._database.transaction(where) as connection:
-            return await keys.listed(connection, where)
+            return await keys.listed(connection, where, limit, after)
 
     async def revoke(self, key_id: str, principal: Principal, tenant: int | None = None) -> KeyRow:
         """End a key for good. Processes that know it take it for `REMEMBERED_SECONDS` more. Raises `NotFound`."""

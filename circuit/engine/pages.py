@@ -23,7 +23,8 @@ from circuit.engine.views import (
 )
 from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey, Numbered
-from circuit.storage import feedback, history, kinship, pages, workflows
+from circuit.storage import agents, feedback, history, kinship, pages, workflows
+from circuit.storage.agents import PublishedAgent
 from circuit.storage.database import Database
 from circuit.storage.records import ExecutionStatus
 
@@ -247,6 +248,18 @@ class Pages:
         async with self._database.transaction(tenant) as connection:
             found = await workflows.list_agents(connection, tenant, workflow_id=workflow_id, limit=limit, after=after)
         return [AgentView(*one) for one in found]
+
+    async def published_agents(self, tenant: int, limit: int, after: str = "") -> list[PublishedAgent]:
+        """The current versions of published agents, by id."""
+        _check(limit)
+        async with self._database.transaction(tenant) as connection:
+            return await agents.list_current(connection, tenant, limit=limit, after=after)
+
+    async def published_agent(self, tenant: int, agent_id: str) -> PublishedAgent | None:
+        """The current version of a published agent."""
+        async with self._database.transaction(tenant) as connection:
+            found = await agents.current(connection, tenant, [agent_id])
+        return found[0] if found else None
 
     async def place_agents(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.storage.driver import Connection
@@ -74,10 +74,18 @@ async def find(connection: AsyncConnection, tenant: int, key_id: str) -> KeyRow 
     return None if row is None else _key(row)
 
 
-async def listed(connection: AsyncConnection, tenant: int) -> list[KeyRow]:
-    """All keys of a tenant, the newest first."""
+async def listed(
+    connection: AsyncConnection, tenant: int, limit: int | None = None, after: str | None = None
+) -> list[KeyRow]:
+    """The keys of a tenant, the newest first: all of them, or so many behind the one of the id `after`."""
+    place = tuple_(api_key.c.created_at, api_key.c.key_id)
     query = select(*api_key.c).where(api_key.c.tenant_id == tenant)
-    return [_key(row) for row in await connection.execute(query.order_by(api_key.c.created_at.desc()))]
+    if after is not None:
+        known = select(api_key.c.created_at, api_key.c.key_id)
+        known = known.where(api_key.c.tenant_id == tenant, api_key.c.key_id == after)
+        query = query.where(place < known.scalar_subquery())
+    query = query.order_by(api_key.c.created_at.desc(), api_key.c.key_id.desc()).limit(limit)
+    return [_key(row) for row in await connection.execute(query)]
 
 
 async def revoke(connection: AsyncConnection, tenant: int, key_id: str) -> KeyRow | None:

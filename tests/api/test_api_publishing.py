@@ -103,6 +103,12 @@ async def test_an_agent_is_published_alone_and_asked(server: Server) -> None:
     assert error["extensions"]["code"] == "invalid_definition" and error["extensions"]["faults"][0]["line"] > 1
     assert await server.code(CREATE_AGENT, agent={**AGENT, "outputSchema": {"const": 10**30}}) == "invalid_definition"
 
+    listed = await server.ok("{ publishedAgents { id hash } }")
+    assert listed == [{"id": "greeter", "hash": made["hash"]}] and await server.ok("{ agents { id } }") == []
+    assert await server.ok('{ publishedAgents(after: "greeter") { id } }') == []
+    assert await server.ok('{ agent(id: "greeter") { hash } }') == {"hash": made["hash"]}
+    assert await server.ok('{ agent(id: "nobody") { hash } }') is None
+
     ask = """mutation ($input: JSON!, $agent: String!, $key: String) {
       executeAgent(agentId: $agent, input: $input, idempotencyKey: $key) {
         executionId caseId agentHash execution { executionId agentId } } }"""

@@ -17,7 +17,7 @@ from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.executions import Execution
 from circuit.api.graphql.paging import DEFAULT_PAGE, behind_name, page
 from circuit.api.graphql.scalars import as_json, as_object
-from circuit.api.graphql.workflow_input import AgentInput, entry
+from circuit.api.graphql.workflow_input import AgentInput, entry, words
 from circuit.engine.consultations import Consultation
 from circuit.engine.pages import AgentView
 from circuit.errors import Conflict, NotFound
@@ -98,7 +98,7 @@ class Agent:
 class AgentQueries:
     @strawberry.field(
         description="The agents of the current versions of all workflows, or of one; `after` is the `cursor` of the"
-        " last one that is known."
+        " last one that is known. `publishedAgents` has those of no workflow too."
     )
     async def agents(
         self, info: Resolving, workflow_id: str | None = None, first: int = DEFAULT_PAGE, after: str | None = None
@@ -107,6 +107,21 @@ class AgentQueries:
             info.context.tenant, workflow_id, page(first), behind_name(after)
         )
         return [Agent.of(one) for one in found]
+
+    @strawberry.field(
+        description="The agents that `executeAgent` and chat clients ask, by id: those that were published on their"
+        " own, and those that workflows brought. `after` is the `id` of the last one that is known."
+    )
+    async def published_agents(
+        self, info: Resolving, first: int = DEFAULT_PAGE, after: str = ""
+    ) -> list[PublishedAgent]:
+        found = await info.context.services.pages.published_agents(info.context.tenant, page(first), after)
+        return [PublishedAgent.of(one.hash, one.document) for one in found]
+
+    @strawberry.field(description="The agent that is published under this id.")
+    async def agent(self, info: Resolving, id: str) -> PublishedAgent | None:  # noqa: A002
+        found = await info.context.services.pages.published_agent(info.context.tenant, id)
+        return None if found is None else PublishedAgent.of(found.hash, found.document)
 
 
 @strawberry.type(description="An agent that was published on its own, or by a workflow.")
@@ -170,7 +185,7 @@ class AgentMutations:
         agent = await asking.agent(context.principal.tenant, agent_id)
         if agent is None:
             raise NotFound(f"there is no agent {agent_id[:100]!r}; `createAgent` and loading a workflow publish agents")
-        changes = {} if llm_config is None else {"llm_config": dict(as_object(llm_config, "llmConfig"))}
+        changes = {} if llm_config is None else {"llm_config": words(as_object(llm_config, "llmConfig"))}
         wanted = Consultation([{"role": "user", "content": _message(agent.document, input)}], agent_id, changes=changes)
         key = await asking.ask(wanted, principal=context.principal, key=idempotency_key)
         return AgentRun(

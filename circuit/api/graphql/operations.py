@@ -20,6 +20,7 @@ from circuit.api.graphql.following import FollowingSubscriptions
 from circuit.api.graphql.grants import GrantMutations, GrantQueries
 from circuit.api.graphql.history import HistorySubscriptions
 from circuit.api.graphql.incidents import IncidentMutations, IncidentQueries
+from circuit.api.graphql.keys import KeyMutations, KeyQueries
 from circuit.api.graphql.limits import LimitMutations, LimitQueries
 from circuit.api.graphql.messages import MessageMutations, MessageQueries
 from circuit.api.graphql.migration import MigrationMutations
@@ -42,6 +43,7 @@ class Query(
     WorkflowQueries,
     AgentQueries,
     GrantQueries,
+    KeyQueries,
     ProviderQueries,
     PlaceAgentQueries,
     CaseQueries,
@@ -70,6 +72,7 @@ class Mutation(
     WorkflowMutations,
     AgentMutations,
     GrantMutations,
+    KeyMutations,
     PlaceAgentMutations,
     CaseMutations,
     TokenMutations,

@@ -6,11 +6,16 @@ It becomes the same document as a file would, and goes the same way: the same ch
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
 import strawberry
 from strawberry.scalars import JSON
+
+_SPELT = frozenset({"llm_provider", "llm_config", "fallback"})
+"""JSON whose own keys are words of the workflow file: they may come in camelCase as all others do."""
+_HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
 
 
 @strawberry.input(description="How often a failed action is tried again.")
@@ -18,6 +23,7 @@ class RetryConfigInput:
     max_attempts: int | None = None
     backoff_seconds: float | None = None
     retry_on_errors: list[str] | None = None
+    max_crashes: int | None = None
 
 
 @strawberry.input(description="Runs an agent between taking the tokens and producing the new ones.")
@@ -40,6 +46,7 @@ class TriggerInput:
     cron: str | None = None
     message: str | None = None
     correlate: list[str] | None = None
+    interrupt: bool | None = None
 
 
 @strawberry.input(description="A place.")
@@ -54,6 +61,12 @@ class PlaceInput:
     ends_case: bool | None = None
     capacity: int | None = None
     shared: bool | None = None
+    interval: JSON | None = strawberry.field(
+        default=None, description="Of a shared place, until what was taken is there again: seconds, or `5m`."
+    )
+    tokens: list[JSON] | None = strawberry.field(
+        default=None, description="Tokens that lie here when a case starts: `{data, metadata}`."
+    )
 
 
 @strawberry.input(description="A transition. Arcs are names of places, or objects as in the workflow file.")
@@ -69,6 +82,11 @@ class TransitionInput:
     rules: list[JSON] | None = None
     conditions: list[str] | None = None
     agent_execution: AgentExecutionInput | None = None
+    action: JSON | None = strawberry.field(
+        default=None,
+        description="What it does, as in the workflow file: the name of a function, or `{type, ...}` of the type"
+        " `human`, `http`, `function`, `job` or `subworkflow`.",
+    )
     output_mapping: JSON | None = None
     on_failure: str | None = None
     merge: str | None = None
@@ -87,6 +105,8 @@ class PromptsInput:
     system: str | None = None
     user_template: str | None = None
     context_instructions: str | None = None
+    capabilities: JSON | None = strawberry.field(default=None, description="Texts of ways of working, by their names.")
+    engine: str | None = strawberry.field(default=None, description="`jinja`, in the place of names in braces.")
 
 
 @strawberry.input(description="An agent.")
@@ -95,11 +115,25 @@ class AgentInput:
     llm_provider: JSON = strawberry.field(description="`{type, model, ...}`; never a key.")
     name: str | None = None
     description: str | None = None
-    llm_config: JSON | None = None
+    llm_config: JSON | None = strawberry.field(
+        default=None, description="`{temperature, maxTokens, topP, stopSequences, ...}`, or as in the workflow file."
+    )
     prompts: PromptsInput | None = None
     capabilities: list[str] | None = None
     tools: list[str] | None = None
     output_schema: JSON | None = None
+    policies: list[JSON] | None = strawberry.field(
+        default=None, description="What gates its tools, as in the workflow file: `{require_approval: fs.*}`."
+    )
+    conversation: str | None = strawberry.field(
+        default=None, description="What it is told of its earlier runs: those about the same `token`, or of the `case`."
+    )
+    context_tokens: int | None = None
+    fallback: list[JSON] | None = strawberry.field(default=None, description="Providers that answer in its place.")
+    images: list[str] | None = strawberry.field(default=None, description="Mapped inputs that are images.")
+    cache: JSON | None = strawberry.field(
+        default=None, description="Whether identical requests get the earlier answer, as in the workflow file."
+    )
 
 
 @strawberry.input(description="What each case may spend on calls of models.")
@@ -130,6 +164,7 @@ class PlaceAgentConfigInput:
     input_mapping: JSON | None = None
     output_mapping: JSON | None = None
     auto_transition: str | None = None
+    cron: str | None = strawberry.field(default=None, description="The same as `schedule.cron`.")
     schedule: PlaceAgentScheduleInput | None = None
     retry_config: RetryConfigInput | None = None
 
@@ -144,6 +179,11 @@ class WorkflowInput:
     labels: JSON | None = None
     colours: JSON | None = None
     agents: list[AgentInput] | None = None
+    pool: str | None = strawberry.field(default=None, description="The pool of workers that runs its cases.")
+    outbox: list[str] | None = strawberry.field(default=None, description="The kinds of events that go to the outbox.")
+    include: list[JSON] | None = strawberry.field(
+        default=None, description="Fragments that are put into it; their texts come in `files`."
+    )
     regions: JSON | None = strawberry.field(default=None, description="By name: `{places, transitions}`.")
     budget: BudgetInput | None = None
     complete_when: str | None = strawberry.field(
@@ -185,11 +225,26 @@ def _by_id(entries: Sequence[Any]) -> dict[str, Any]:
     return found
 
 
+def words(value: Any) -> Any:
+    """The keys of an object that somebody spelt in camelCase as the workflow file has them; of a list, of each."""
+    if isinstance(value, list):
+        return [words(one) for one in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    said = cast("dict[str, Any]", value)
+    names = {name: _HUMP.sub(lambda hump: f"_{hump[0].lower()}", name) for name in said}
+    return {(name if names[name] in said else names[name]): item for name, item in said.items()}
+
+
 def _said(value: Any) -> Any:
     """An input as plain JSON, without what it does not say."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {name: _said(item) for name, item in pairs.items() if item is not None}
+        return {
+            name: words(_said(item)) if name in _SPELT else _said(item)
+            for name, item in pairs.items()
+            if item is not None
+        }
     if isinstance(value, list):
         return [_said(item) for item in cast("list[Any]", value)]
     return value

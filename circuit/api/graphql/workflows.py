@@ -102,6 +102,9 @@ class WorkflowFileInput:
     text: str
 
 
+Files = Annotated[list[WorkflowFileInput] | None, strawberry.argument(description="The fragments that it includes.")]
+
+
 @strawberry.type
 class WorkflowMutations:
     @strawberry.mutation(
@@ -115,13 +118,11 @@ class WorkflowMutations:
         source: Annotated[str, strawberry.argument(description="What faults call the text.")] = DEFAULT_SOURCE,
         idempotency_key: str | None = None,
         allow_unsound: Unsound = False,
-        files: Annotated[
-            list[WorkflowFileInput] | None, strawberry.argument(description="The fragments that it includes.")
-        ] = None,
+        files: Files = None,
     ) -> Workflow:
         name = "".join(letter if letter.isprintable() else "?" for letter in source[:LONGEST_SOURCE])
-        read = None if files is None else given((file.path, file.text) for file in files)
-        return await _publish(info, yaml, name or DEFAULT_SOURCE, idempotency_key, unsound=allow_unsound, read=read)
+        source, read = name or DEFAULT_SOURCE, _reader(files)
+        return await _publish(info, yaml, source, idempotency_key, unsound=allow_unsound, read=read)
 
     @strawberry.mutation(
         description="Publish a workflow that is given as input objects. It goes the same way as a file, and its faults"
@@ -133,9 +134,10 @@ class WorkflowMutations:
         workflow: WorkflowInput,
         idempotency_key: str | None = None,
         allow_unsound: Unsound = False,
+        files: Files = None,
     ) -> Workflow:
-        text = as_lines(document(workflow))
-        return await _publish(info, text, "createWorkflow", idempotency_key, unsound=allow_unsound)
+        text, read = as_lines(document(workflow)), _reader(files)
+        return await _publish(info, text, "createWorkflow", idempotency_key, unsound=allow_unsound, read=read)
 
     @strawberry.mutation(description="Make a version that was published before the current one again, by its `hash`.")
     async def publish_workflow(self, info: Resolving, id: str, hash: str) -> Workflow:  # noqa: A002
@@ -157,6 +159,10 @@ class WorkflowMutations:
     async def delete_workflow(self, info: Resolving, id: str) -> bool:  # noqa: A002
         await info.context.services.publishing.delete(id, principal=info.context.principal)
         return True
+
+
+def _reader(files: list[WorkflowFileInput] | None) -> Reader | None:
+    return None if files is None else given((file.path, file.text) for file in files)
 
 
 async def _publish(
