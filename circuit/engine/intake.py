@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuit.engine.ferry import Ferry
 from circuit.storage import commands, ledger, workflows
 from circuit.storage.database import Database
+from circuit.storage.ferry import Ferry
 from circuit.storage.records import NewCase
 from circuit.storage.workflows import Pointer
 

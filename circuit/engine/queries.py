@@ -35,7 +35,9 @@ from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey, Numbered
 from circuit.storage import feedback, history, incidents, kinship, listing, resources, streams, tokens, workflows
 from circuit.storage.database import Database, TenantConnection
+from circuit.storage.ferry import Ferry
 from circuit.storage.kinship import Untaken
+from circuit.storage.listing import Glance
 from circuit.storage.records import CaseRow, CaseStatus, FiringRow
 
 MOST_CASES = 1_000
@@ -50,6 +52,12 @@ class Queries:
         self._database = database
         self._versions = versions
         self._now = now
+        self._glances = Ferry(self._glance)
+
+    async def _glance(self, tenant: int, wanted: Sequence[UUID]) -> Sequence[Glance | None]:
+        async with self._database.transaction(tenant) as connection:
+            found = await listing.glanced(connection, tenant, wanted)
+        return [found.get(case) for case in wanted]
 
     async def workflows(self, tenant: int) -> list[WorkflowView]:
         """The current versions of all workflows, by id."""
@@ -202,6 +210,11 @@ class Queries:
 
     async def standing(self, key: CaseKey) -> CaseStanding | None:
         """Whether a case goes on by itself: for whoever looks often. While a worker has it, only its row is read."""
+        seen = await self._glances.take(key.tenant, key.case)
+        if seen is None:
+            return None
+        if seen.owned or seen.status.terminal or seen.status is CaseStatus.RUNNING:
+            return CaseStanding(seen.status, seen.seq, seen.owned)
         async with self._database.transaction(key.tenant) as connection:
             # Before its status: a case that goes on meanwhile must not look as if it rested.
             owned, ready_at = await listing.attended(connection, key)

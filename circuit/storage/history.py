@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Integer, Uuid, bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.events import (
@@ -31,29 +32,51 @@ class Recorded(NamedTuple):
     event: CaseEvent
 
 
-async def follow(
-    conn: AsyncConnection, key: CaseKey, after: int, limit: int
-) -> tuple[CaseStatus, list[Recorded]] | None:
-    """The status of a case, and up to `limit` of its events behind the number `after`, as they were at one instant;
-    None if there is no such case. The end of a case and its last event are one commit."""
-    table, case = tables.history, tables.case
-    here = and_(table.c.tenant_id == case.c.tenant_id, table.c.case_id == case.c.case_id, table.c.seq > after)
-    found = await conn.execute(
-        select(case.c.status, table.c.seq, table.c.at, table.c.kind, table.c.body)
-        .select_from(case.outerjoin(table, here))
-        .where(case.c.tenant_id == key.tenant, case.c.case_id == key.case)
-        .order_by(table.c.seq)
-        .limit(limit)
-    )
-    read = await artefacts.resolved(conn, key.tenant, found.mappings())
-    if not read:
-        return None
-    events = [
-        Recorded(row["seq"], row["at"], decode_event(row["kind"], rows.document(row["body"])))
-        for row in read
-        if row["seq"] is not None
-    ]
-    return CaseStatus(read[0]["status"]), events
+# Several cases at once, each behind a number of its own; one that is not there has no row.
+_FOLLOWED = text(
+    """
+    SELECT w.place, c.status, h.seq, h.at, h.kind, h.body
+    FROM unnest(:cases, CAST(:after AS int4[])) WITH ORDINALITY AS w(case_id, after, place)
+    JOIN circuit."case" c ON c.tenant_id = :tenant AND c.case_id = w.case_id
+    LEFT JOIN LATERAL (
+        SELECT h.seq, h.at, h.kind, h.body FROM circuit.history h
+        WHERE h.tenant_id = c.tenant_id AND h.case_id = c.case_id AND h.seq > w.after
+        ORDER BY h.seq LIMIT :limit
+    ) h ON true
+    ORDER BY w.place, h.seq
+    """
+).bindparams(bindparam("tenant", type_=Integer), bindparam("cases", type_=ARRAY(Uuid)))
+
+Page = tuple[CaseStatus, list[Recorded]]
+
+
+async def follow_all(
+    conn: AsyncConnection, tenant: int, wanted: Sequence[tuple[UUID, int]], limit: int
+) -> list[Page | None]:
+    """For each of these cases its status, and up to `limit` of its events behind the number beside it, all as they were
+    at one instant; None where there is no such case. The end of a case and its last event are one commit."""
+    given = {
+        "tenant": tenant,
+        "cases": [case for case, _ in wanted],
+        "after": [after for _, after in wanted],
+        "limit": limit,
+    }
+    found = await conn.execute(_FOLLOWED, given)
+    pages: list[Page | None] = [None] * len(wanted)
+    for row in await artefacts.resolved(conn, tenant, found.mappings()):
+        page = pages[row["place"] - 1]
+        if page is None:
+            page = pages[row["place"] - 1] = CaseStatus(row["status"]), []
+        if row["seq"] is not None:
+            event = decode_event(row["kind"], rows.document(row["body"]))
+            page[1].append(Recorded(row["seq"], row["at"], event))
+    return pages
+
+
+async def follow(conn: AsyncConnection, key: CaseKey, after: int, limit: int) -> Page | None:
+    """The same of one case."""
+    [page] = await follow_all(conn, key.tenant, [(key.case, after)], limit)
+    return page
 
 
 async def read_events(conn: AsyncConnection, key: CaseKey, after: int = 0, limit: int = 500) -> list[Recorded]:

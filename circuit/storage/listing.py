@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import SmallInteger, Table, Text, Uuid, bindparam, cast, column, func, literal, select, tuple_
+from sqlalchemy import SmallInteger, Table, Text, Uuid, any_, bindparam, cast, column, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -116,6 +116,14 @@ async def due_later(
     return [(Listed(rows.key(row), rows.case_row(row)), row["due_at"]) for row in found.mappings()]
 
 
+class Glance(NamedTuple):
+    """What of a case is seen at a glance: whether somebody owns it, its status, and how many events it has."""
+
+    owned: bool
+    status: CaseStatus
+    seq: int
+
+
 async def attended(conn: AsyncConnection, key: CaseKey) -> tuple[bool, datetime | None]:
     """Whether somebody owns a case, and when it comes up next by itself; both as of one moment."""
     case, ready = tables.case, tables.ready
@@ -126,6 +134,17 @@ async def attended(conn: AsyncConnection, key: CaseKey) -> tuple[bool, datetime 
     )
     row = found.mappings().one_or_none()
     return (False, None) if row is None else (row["owner"] is not None, row["due_at"])
+
+
+async def glanced(conn: AsyncConnection, tenant: int, wanted: Sequence[UUID]) -> dict[UUID, Glance]:
+    """These cases as of one moment, those that there are."""
+    case = tables.case
+    found = await conn.execute(
+        select(case.c.case_id, case.c.owner.is_not(None), case.c.status, case.c.seq).where(
+            case.c.tenant_id == tenant, case.c.case_id == any_(bindparam("wanted", wanted, ARRAY(Uuid)))
+        )
+    )
+    return {rows.plain(case_id): Glance(owned, CaseStatus(status), seq) for case_id, owned, status, seq in found}
 
 
 async def firings(conn: AsyncConnection, key: CaseKey) -> list[FiringRow]:

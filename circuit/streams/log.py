@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from circuit.events import CaseEvent, Frame
 from circuit.ids import CaseKey
 from circuit.storage import history, streams
 from circuit.storage.database import Database
+from circuit.storage.ferry import Ferry
 from circuit.storage.records import ExecutionStatus
 from circuit.streams.cursor import Cursor
 from circuit.streams.merging import rest
 
 PAGE_FRAMES = 500
 PAGE_EVENTS = 500
+MOST_FOLLOWED = 50
+"""How many cases are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Log:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._events = Ferry(self._read_events, MOST_FOLLOWED)
 
     async def frames(self, key: CaseKey, firing: int, after: Cursor) -> FramePage | None:
         """The frames of the execution `CASE.firing` behind `after`; None if there is no such execution."""
@@ -72,9 +77,12 @@ class Log:
 
     async def events(self, key: CaseKey, after: int) -> EventPage | None:
         """The events of a case behind the number `after`; None if there is no such case."""
-        async with self._database.transaction(key.tenant) as connection:
-            found = await history.follow(connection, key, after, PAGE_EVENTS)
+        found = await self._events.take(key.tenant, (key.case, after))
         if found is None:
             return None
         status, events = found
         return EventPage(events, status.terminal)
+
+    async def _read_events(self, tenant: int, wanted: Sequence[tuple[UUID, int]]) -> Sequence[history.Page | None]:
+        async with self._database.transaction(tenant) as connection:
+            return await history.follow_all(connection, tenant, wanted, PAGE_EVENTS)

@@ -25,10 +25,14 @@ LANES = 2
 
 class Ferry(Generic[Item, Answer]):
     """`cross` takes items of one tenant, in one transaction, and returns an answer to each, in their order. Where it
-    raises for several, each is tried alone, unless what it raises may pass: then it is told to all."""
+    raises for several, each is tried alone, unless what it raises may pass: then it is told to all. Up to `most` go at
+    once."""
 
-    def __init__(self, cross: Callable[[int, Sequence[Item]], Awaitable[Sequence[Answer]]]) -> None:
+    def __init__(
+        self, cross: Callable[[int, Sequence[Item]], Awaitable[Sequence[Answer]]], most: int = MOST_AT_ONCE
+    ) -> None:
         self._cross = cross
+        self._most = most
         self._waiting: dict[int, deque[tuple[Item, asyncio.Future[Answer]]]] = {}
         self._under_way: dict[int, set[asyncio.Task[None]]] = {}
 
@@ -62,7 +66,7 @@ class Ferry(Generic[Item, Answer]):
         """Who goes next, without those that do not want it any more."""
         waiting = self._waiting[tenant]
         aboard: list[tuple[Item, asyncio.Future[Answer]]] = []
-        while waiting and len(aboard) < MOST_AT_ONCE:
+        while waiting and len(aboard) < self._most:
             one = waiting.popleft()
             if not one[1].done():
                 aboard.append(one)

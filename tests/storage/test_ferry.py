@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from circuit.app import Circuit
 from circuit.engine.commands import TokenInput
-from circuit.engine.ferry import LANES, MOST_AT_ONCE, Ferry
 from circuit.errors import Conflict, DatabaseUnreachable, NotFound
+from circuit.ids import CaseKey, uuid7
 from circuit.security.principal import LOCAL
 from circuit.storage import ledger
+from circuit.storage.ferry import LANES, MOST_AT_ONCE, Ferry
 from circuit.storage.ledger import Sought
+from circuit.streams.log import Log
 
 FLOW = """
 workflow: burst
@@ -108,3 +110,32 @@ async def test_what_is_refused_in_a_burst_is_refused_alone(database_url: str) ->
         assert isinstance(told[1], NotFound)
         assert told[3] == told[4] and len({str(told[0]), str(told[2]), str(told[3])}) == 3
         assert len(await circuit.cases()) == 3
+
+
+async def test_many_that_follow_at_once_are_answered_together_and_each_with_its_own(database_url: str) -> None:
+    async with Circuit.open(database_url, worker=False) as circuit:
+        await circuit.load(FLOW)
+        cases = [
+            circuit.key(one) for one in await asyncio.gather(*(circuit.start("burst", {"n": n}) for n in range(60)))
+        ]
+        nobody = CaseKey(1, uuid7(1, 1))
+        transactions, whole = 0, circuit.database.transaction
+
+        def counted(tenant: int) -> object:
+            nonlocal transactions
+            transactions += 1
+            return whole(tenant)
+
+        circuit.database.transaction = counted  # type: ignore[method-assign, assignment]
+        log = Log(circuit.database)
+        pages = await asyncio.gather(
+            *(log.events(key, 0) for key in cases), log.events(cases[0], 1), log.events(nobody, 0),
+            log.events(CaseKey(2, cases[0].case), 0),
+        )  # fmt: skip
+        standings = await asyncio.gather(*(circuit.queries.standing(key) for key in [*cases, nobody]))
+    assert transactions < 10
+    *pages, behind, missing, foreign = pages
+    numbers = [page.events[0].event.produced[0].data["n"] for page in pages if page]  # type: ignore[attr-defined]
+    assert numbers == list(range(60)) and missing is None and foreign is None
+    assert behind is not None and behind.events == [] and not behind.ended
+    assert standings[-1] is None and {one.seq for one in standings[:-1] if one} == {1}
