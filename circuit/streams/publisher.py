@@ -19,7 +19,8 @@ from circuit.errors import CircuitError, StorageError
 from circuit.events import CaseEvent, Frame, StreamDelta, StreamType
 from circuit.ids import CaseKey, Numbered
 from circuit.storage.records import LogWrite, StreamRow
-from circuit.streams.broker import Broker, Channel
+from circuit.streams.broker import Broker
+from circuit.streams.channel import Channel
 from circuit.streams.encoding import encode, readable
 
 COALESCE_SECONDS = 0.03

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from circuit.errors import NotFound, StorageError, StreamRetired
 from circuit.events import TERMINAL, Frame
-from circuit.streams.broker import Broker, Channel, Look, Waiter, before, place
+from circuit.streams.broker import Broker
+from circuit.streams.channel import Channel, Look, Waiter, before, place
 from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.log import FramePage
 from circuit.streams.relay import Relay
@@ -127,7 +128,7 @@ class Reader:
                 if until - now < seconds:
                     seconds = until - now
             if not self.over and channel.rung == rung:
-                self._waiter = channel.wait(seconds, self._take if self._line is not None else None)
+                self._waiter = channel.wait(seconds, self if self._line is not None else None)
                 if await self._waiter:
                     self._settled = None
         return ()
@@ -145,21 +146,39 @@ class Reader:
             self._closed = True
             self._broker.release(self._channel)
 
-    def _take(self, now: float) -> bool:
+    def take(self, now: float) -> bool:
         """Send what is new through the line. False where `read` has to see to it: the end, and what is not sure."""
         channel, line = self._channel, self._line
-        if self._position == channel.end:
-            return True
-        frames = channel.following(self._position, self._start, self._sequence)
-        if not frames or line is None or channel.feeder is None or frames[-1].type in TERMINAL:
-            return False
-        taken = line(frames)
-        if taken:
-            last = frames[taken - 1]
-            self._start, self._sequence = last.start, last.sequence
-            self._position += taken
-            self._sent_at = now
-        return taken == len(frames)
+        if self._position != channel.end:
+            frames = channel.following(self._position, self._start, self._sequence)
+            if not frames or line is None or frames[-1].type in TERMINAL:
+                return False
+            taken = line(frames)
+            if taken:
+                last = frames[taken - 1]
+                self._start, self._sequence = last.start, last.sequence
+                self._position += taken
+                self._sent_at = now
+            if taken < len(frames):
+                return False
+        return channel.feeder is not None or self._looked_for()
+
+    async def look(self, rung: int) -> None:
+        """Look into the log, for all who follow. Raises what is in the way, `NotFound` where nothing is there."""
+        async with self._channel.looking:
+            if self._unsure(rung, ()) and await self._look_up(rung) is None:
+                raise NotFound(f"there is no execution {self.name} any more")
+
+    def _looked_for(self) -> bool:
+        """Whether this reader has all that the last look showed, and somebody looks for what comes after."""
+        channel = self._channel
+        seen = channel.seen
+        return (
+            seen is not None
+            and not seen.ended
+            and (seen.rung == channel.rung or channel.looked_for)
+            and seen.head == (self._start, self._sequence)
+        )
 
     def _caught_up(self) -> bool:
         """Whether a reader at the end of the ring is known to have all that there is: the stream is written here."""
@@ -228,7 +247,7 @@ class Reader:
             return None
         if channel.feeder is None and page.frames:
             channel.extend(page.frames)
-            channel.wake()
+            channel.share()
         if page.retired:
             raise StreamRetired(
                 f"the frames of execution {self.name} were dropped; `circuit executions show` has its end"

@@ -8,8 +8,9 @@ from typing import Any
 
 import h11
 import pytest
-from served import Serving
+from served import Served, Serving
 from stage import Stage, collect
+from test_api_multiplex import client
 from test_api_streams import events_of, in_graphql, over_graphql, over_sse, over_websocket, texts
 from websockets.asyncio.client import connect
 from websockets.frames import Frame as Message
@@ -72,6 +73,13 @@ class Lines:
         await asyncio.sleep(0)  # until the last of them waits, too
 
 
+async def over_multiplex(server: Served, name: object) -> list[str]:
+    async with client(server) as reading:
+        await reading.subscribe("one", execution=str(name))
+        await reading.until("complete", "one")
+        return reading.frames["one"]
+
+
 async def test_every_protocol_has_a_line_and_says_the_same_through_it(
     writing: Stage, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +92,8 @@ async def test_every_protocol_has_a_line_and_says_the_same_through_it(
         websocket = asyncio.create_task(over_websocket(server, told.name))
         sse = asyncio.create_task(over_sse(server, told.name))
         graphql = asyncio.create_task(over_graphql(server, told.name))
-        await lines.ready(3)
+        multiplexed = asyncio.create_task(over_multiplex(server, told.name))
+        await lines.ready(4)
         said = ["a", "\u2603", "x" * 120, "x" * 70_000, "x" * 300]
         for word in said:
             await told.say(outlet, [word])
@@ -95,6 +104,7 @@ async def test_every_protocol_has_a_line_and_says_the_same_through_it(
         assert await websocket == (texts(stored), 1000)
         assert [event.data for event in await sse] == texts(stored)
         assert await graphql == in_graphql(stored)
+        assert await multiplexed == texts(stored)
     assert all(taken >= len(said) for taken in lines.taken)
 
 

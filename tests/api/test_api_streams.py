@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from circuit.events import Frame, StreamDelta, StreamType
-from circuit.streams.broker import place
+from circuit.streams.channel import place
 
 SECONDS = 30.0
 WRITING_PROCESS = str(Path(__file__).with_name("writing_process.py"))

@@ -9,7 +9,8 @@ from virtual_time import EPOCH, pass_time
 
 from circuit.errors import DatabaseUnreachable
 from circuit.events import Frame, StreamDelta, StreamType, encode_frame
-from circuit.streams.broker import Broker, Channel, place
+from circuit.streams.broker import Broker
+from circuit.streams.channel import Channel, place
 from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.log import PAGE_FRAMES, FramePage
 from circuit.streams.reader import Reader

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 
 import pytest
-from pretended import Process, Store, frame
+from pretended import NAME, Process, Store, frame
 from virtual_time import pass_time, run
 
 from circuit.events import Frame, StreamType
-from circuit.streams.broker import place
+from circuit.streams.channel import place
 from circuit.streams.reader import Reader
 
 
@@ -110,16 +111,82 @@ def test_the_end_and_another_start_are_for_the_task() -> None:
     run(main())
 
 
-def test_what_comes_when_nobody_here_writes_any_more_is_looked_at() -> None:
+def test_what_comes_when_nobody_here_writes_any_more_is_sent_and_looked_for() -> None:
     async def main() -> None:
-        process, line = Process(Store()), Recording()
+        store = Store()
+        process, line = Process(store), Recording()
         channel = process.feed()
         reader, task = await reading(process, line)
+        looks = store.looks
         channel.append(frame(1, 1))
         process.stop_feeding(channel)
-        assert spell(await task) == ["1-1"]
-        assert line.sent == []
+        await pass_time(0.1)
+        assert line.sent == [["1-1"]]
+        assert store.looks == looks + 1
+        store.add(frame(1, 1), frame(1, 2), ended=True)
+        process.relay.hear(NAME)
+        assert await task == ()
+        assert reader.over
+        assert line.sent == [["1-1"], ["1-2"]]
         reader.close()
+
+    run(main())
+
+
+def test_one_look_is_taken_for_all_who_follow_what_is_written_elsewhere() -> None:
+    async def main() -> None:
+        store = Store(seconds=0.01)
+        process = Process(store, poll=10.0)
+        lines = [Recording() for _ in range(1_200)]
+        readers = [await reading(process, line) for line in lines]
+        await pass_time(0.1)
+        looks = store.looks
+        for sequence in range(1, 6):
+            store.add(frame(1, sequence))
+            process.relay.hear(NAME)
+            if sequence == 3:
+                await pass_time(0.005)  # the next hint comes while the log is looked into
+            else:
+                await pass_time(0.05)
+        process.relay.hear(NAME)  # a hint with nothing behind it
+        await pass_time(0.05)
+        assert {tuple(chain(*line.sent)) for line in lines} == {tuple(f"1-{number}" for number in range(1, 6))}
+        assert store.looks - looks <= 7
+        assert not any(task.done() for _, task in readers)
+        store.add(frame(1, 6, StreamType.COMPLETED), ended=True)
+        process.relay.hear(NAME)
+        assert {tuple(spell(await task)) for _, task in readers} == {("1-6",)}
+        for reader, _ in readers:
+            reader.close()
+        assert len(process.broker) == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("fate", ["down", "closed", "gone"])
+def test_a_look_for_all_that_fails_leaves_nobody_behind(fate: str) -> None:
+    async def main() -> None:
+        store = Store(seconds=0.01)
+        process, line = Process(store, poll=1.0), Recording()
+        first, looking = await reading(process, Recording())
+        reader, task = await reading(process, line)
+        store.add(frame(1, 1))
+        store.down, store.known = fate == "down", fate != "gone"
+        process.relay.hear(NAME)
+        await pass_time(0.005)  # the look has begun
+        if fate == "closed":  # the one on whose behalf it was begun goes
+            first.close()
+            assert await looking == ()
+        await pass_time(0.1)
+        store.down = False
+        if fate == "gone":
+            assert (await task, reader.over) == ((), True)
+        else:
+            await pass_time(3.0)
+            assert line.sent == [["1-1"]] or spell(await task) == ["1-1"]
+        first.close()
+        reader.close()
+        assert len(process.broker) == 0
 
     run(main())
 

@@ -19,7 +19,8 @@ from circuit.events import Frame, StreamDelta, StreamType, encode_frame
 from circuit.ids import CaseKey, Numbered, uuid7
 from circuit.storage.records import LogWrite
 from circuit.streams import publisher as publishing
-from circuit.streams.broker import Broker, place
+from circuit.streams.broker import Broker
+from circuit.streams.channel import place
 from circuit.streams.cursor import BEGINNING
 from circuit.streams.publisher import Outlet, Publisher
 

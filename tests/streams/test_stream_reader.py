@@ -15,7 +15,7 @@ from virtual_time import pass_time, run
 
 from circuit.errors import NotFound
 from circuit.events import Frame, StreamType
-from circuit.streams.broker import place
+from circuit.streams.channel import place
 from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.reader import Reader
 

@@ -16,7 +16,7 @@ from circuit.events import CaseEnded, CaseStarted, FiringBegun, Frame, StreamDel
 from circuit.ids import CaseKey, Numbered, uuid7
 from circuit.storage import cases, workers
 from circuit.storage.records import LogWrite
-from circuit.streams.broker import place
+from circuit.streams.channel import place
 from circuit.streams.cursor import Cursor
 from circuit.streams.relay import Relay
 from circuit.streams.subscription import Streams

@@ -81,15 +81,15 @@ class Conversation(BaseGraphQLTransportWSHandler[Context, None]):
     async def _stream(self, operation: Operating, asked: Asked, reader: Reader) -> None:
         websocket: Any = self.websocket
         send: Send = websocket.ws.scope[RAW_SEND]
-        before = f'{{"id":{orjson.dumps(operation.id).decode()},"type":"next","payload":{{"data":'
+        before = b'{"id":%b,"type":"next","payload":{"data":' % orjson.dumps(operation.id)
 
-        def spelled(frame: Frame) -> str:
-            return f"{before}{frame.wire(asked.projection)}}}}}"
+        def spelled(frame: Frame) -> bytes:
+            return b"%b%b}}" % (before, frame.wire(asked.projection))
 
         async def send_one(frame: Frame) -> None:
-            await send({"type": "websocket.send", "text": spelled(frame)})
+            await send({"type": "websocket.send", "text": spelled(frame).decode()})
 
-        line = socket_line(send, lambda frame: message(spelled(frame).encode()))
+        line = socket_line(send, lambda frame: message(spelled(frame)))
         if line is not None:
             reader.send_through(line)
         while not reader.over:

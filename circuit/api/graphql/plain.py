@@ -37,7 +37,7 @@ MOST_FIELDS = 30
 
 
 class Projection:
-    """What a selection makes of an event: the text of `data`. Frames keep it by the projection's identity."""
+    """What a selection makes of an event: the JSON of `data`. Frames keep it by the projection's identity."""
 
     __slots__ = ("_field", "_selected")
 
@@ -45,13 +45,13 @@ class Projection:
         self._field = field
         self._selected = selected
 
-    def __call__(self, frame: Frame) -> str:
+    def __call__(self, frame: Frame) -> bytes:
         event = stream_event(frame)
         values = {
             key: event.__class__.__name__ if attribute is None else getattr(event, attribute)
             for key, attribute in self._selected.items()
         }
-        return orjson.dumps({self._field: values}).decode()
+        return orjson.dumps({self._field: values})
 
 
 @dataclass(frozen=True, slots=True)

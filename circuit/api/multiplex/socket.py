@@ -16,6 +16,7 @@ from functools import partial
 from starlette.types import Receive, Scope, Send
 
 from circuit.api.authentication import PRINCIPAL, address, bearer, introduced
+from circuit.api.line import message, pass_on, socket_line
 from circuit.api.multiplex.message import (
     LONGEST_MESSAGE,
     Init,
@@ -43,9 +44,11 @@ from circuit.errors import (
     TooManyRequests,
     Unauthenticated,
 )
+from circuit.events import Frame
 from circuit.ids import CaseKey, parse_case_id
 from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
+from circuit.streams.reader import Line
 from circuit.streams.workflow import Mark
 from circuit.surface import surface
 
@@ -230,11 +233,22 @@ class Socket:
         try:
             await self._tell(told("subscribed", wanted.id))
             before = before_frame(wanted.id)
+            line = self._line(before.encode())
+            if line is not None:
+                reader.send_through(line)
+
+            async def send_one(frame: Frame) -> None:
+                await self._tell(f"{before}{frame.wire(text)}}}")
+
             while not reader.over:
-                for frame in await reader.read():
-                    await self._tell(f"{before}{frame.wire(text)}}}")
+                await pass_on(await reader.read(), line, send_one)
         finally:
             self._readers.close(reader)
+
+    def _line(self, before: bytes) -> Line | None:
+        """The line of a subscription, which lets those send first who wait for their turn."""
+        line, turn = socket_line(self._send, lambda frame: message(b"%b%b}" % (before, frame.body))), self._turn
+        return None if line is None else lambda frames: 0 if turn.locked() else line(frames)
 
     async def _case(self, wanted: Subscribe, principal: Principal) -> None:
         principal.require(Permission.READ)
