@@ -11,15 +11,15 @@ from circuit.errors import InvalidRequest
 
 EVERY_AGENT = "*"
 TYPES = ("openai", "anthropic", "google", "ollama", "custom", "vllm", "scripted")
-CUSTOM_OPTIONS = {"base_url": "${CUSTOM_BASE_URL}", "api_key": "${CUSTOM_API_KEY}"}
+CUSTOM_OPTIONS = {"base_url": "${CUSTOM_BASE_URL}"}
 """The options of `custom:NAME` where no agent has its own."""
 
 
 def parse_model_override(text: str, workflow: Workflow | None = None) -> tuple[str, dict[str, Any]]:
     """The agent (`*` is every agent) and the provider, as JSON `{type, model, options}`, that `text` asks for.
 
-    `custom:NAME` takes its address and key from `CUSTOM_BASE_URL` and `CUSTOM_API_KEY`, unless the agent's own
-    provider is custom: then it keeps them and only the model changes. Raises `InvalidRequest`.
+    `custom:NAME` takes its address from `CUSTOM_BASE_URL`, and its key from `CUSTOM_API_KEY` if that is set, unless the
+    agent's own provider is custom: then it keeps them and only the model changes. Raises `InvalidRequest`.
     """
     agent, equals, choice = text.partition("=")
     if not equals or ":" in agent:

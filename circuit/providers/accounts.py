@@ -34,7 +34,7 @@ def _anthropic(base: str) -> str:
 
 ACCOUNTS: Mapping[str, Account] = {
     "openai": Account("openai", "https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY"),
-    "custom": Account("custom"),
+    "custom": Account("custom", "", "CUSTOM_BASE_URL", "CUSTOM_API_KEY"),
     "anthropic": Account(
         "anthropic",
         "https://api.anthropic.com",

@@ -79,7 +79,7 @@ def endpoints(
         origin(base)
         own = bool(account.url) and urlsplit(base).hostname == urlsplit(account.url).hostname
         azure = account.name == "openai" and (_azure(base) or bool(options.get("api_version")))
-        full = _azure_base(base, model, version) if azure else account.complete(base)
+        full = _azure_base(base, model, options, version) if azure else account.complete(base)
         if own and not keys and not account.keyless and not signed:
             raise ProviderMisconfigured(_no_key(account))
         for key in keys or ("",):
@@ -110,6 +110,7 @@ def _bases(
     if not found:
         raise ProviderMisconfigured(
             f"a {account.name} provider needs a base_url, such as http://localhost:8000/v1: set it in llm_provider"
+            + (f", or set {account.url_variable}" if account.url_variable else "")
         )
     return found, secrets
 
@@ -120,7 +121,7 @@ def _keys(
     """The keys, the secrets in them, and how to set them."""
     given = options.get("api_key")
     if not given:
-        keys = _several(environment.get(account.key_variable, "")) if account.key_variable else ()
+        keys = _several(environment.get(account.key_variable, "")) if _at_home(account, options) else ()
         return keys, keys, _hint(account, options)
     names = references(str(given))
     if not names:
@@ -133,11 +134,16 @@ def _keys(
     return keys, (*secrets, *keys), f"Set {', '.join(names)} to a valid key."
 
 
+def _at_home(account: Account, options: Mapping[str, Any]) -> bool:
+    """Whether a key in the environment may be sent: who has no address of his own has his key for the one there."""
+    return bool(account.url) or options.get("base_url") in (None, "", f"${{{account.url_variable}}}")
+
+
 def _hint(account: Account, options: Mapping[str, Any]) -> str:
     names = [name for value in _mapping(options.get("headers")).values() for name in references(str(value))]
     if names:
         return f"Check {', '.join(dict.fromkeys(names))} in the environment."
-    if account.key_variable:
+    if account.key_variable and _at_home(account, options):
         return f"Set {account.key_variable} to a valid key."
     return "Give the provider an api_key or a header that refers to the environment, such as ${MY_KEY}."
 
@@ -188,14 +194,16 @@ def _azure(base: str) -> bool:
     return bool(_AZURE.search(urlsplit(base).hostname or ""))
 
 
-def _azure_base(base: str, model: str, version: str) -> str:
-    """The base of Azure's form: a resource without a path is completed to that of the model's deployment, or to the
-    versionless form where no `api_version` is given."""
+def _azure_base(base: str, model: str, options: Mapping[str, Any], version: str) -> str:
+    """The base of Azure's form. A resource without a path is completed: to the deployment of the model, for responses
+    to the resource itself, and where no `api_version` is given to the form without versions."""
     parts = urlsplit(base)
     query = dict(parse_qsl(parts.query))
     path = parts.path.rstrip("/")
-    if not path:
-        path = f"/openai/deployments/{model}" if version or "api-version" in query else "/openai/v1"
+    if not path and (version or "api-version" in query):
+        path = "/openai" if options.get("api") == "responses" else f"/openai/deployments/{model}"
+    elif not path:
+        path = "/openai/v1"
     if version and not path.endswith("/v1"):
         query.setdefault("api-version", version)
     return urlunsplit(parts._replace(path=path, query=urlencode(query)))

@@ -7,7 +7,7 @@ import pytest
 from circuit.definition import load_workflow, model_overrides, parse_model_override
 from circuit.errors import InvalidRequest
 
-CUSTOM = {"base_url": "${CUSTOM_BASE_URL}", "api_key": "${CUSTOM_API_KEY}"}
+CUSTOM = {"base_url": "${CUSTOM_BASE_URL}"}
 WORKFLOW = load_workflow("""
 workflow: x
 places: [a]

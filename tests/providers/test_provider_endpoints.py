@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from chat_server import ChatServer
 from replay import ASKED, text_of
@@ -13,13 +15,15 @@ from circuit.errors import (
     AuthenticationRefused,
     ModelRequestRefused,
     ProviderError,
+    ProviderMisconfigured,
     ProviderUnavailable,
     RateLimited,
     StreamCut,
 )
-from circuit.providers.accounts import ACCOUNTS
+from circuit.providers.accounts import ACCOUNTS, wire_of
 from circuit.providers.balance import BalancedProvider, Health, Member
 from circuit.providers.endpoint import endpoints
+from circuit.providers.messages import Message, Role
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, TextChunk
 from circuit.providers.registry import ProviderRegistry
 
@@ -45,6 +49,46 @@ def test_azure_has_a_form_of_its_own(base: str, version: str | None, url: str) -
     assert made.url("/chat/completions") == f"https://me.openai.azure.com{url}"
     assert made.headers["api-key"] == "k"
     assert "Authorization" not in made.headers
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_azure_is_asked_where_its_own_sdk_asks(api: str) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(500)
+
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    resource = "https://me.openai.azure.com"
+    with (
+        openai.AzureOpenAI(
+            azure_endpoint=resource, api_key="k", api_version="2025-04-01-preview", http_client=http, max_retries=0
+        ) as sdk,
+        pytest.raises(openai.InternalServerError),
+    ):
+        if api == "chat":
+            sdk.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x"}])
+        else:
+            sdk.responses.create(model="gpt-4o", input="x")
+    options = {"api": api, "api_version": "2025-04-01-preview", "base_url": resource, "api_key": "${KEY}"}
+    (made,) = endpoints(ACCOUNTS["openai"], "gpt-4o", options, {"KEY": "k"})
+    request = ModelRequest("gpt-4o", (Message.text(Role.USER, "x"),))
+    assert made.url(wire_of("openai", options).path(request)) == str(asked[0].url)
+    assert made.headers["api-key"] == asked[0].headers["api-key"] == "k"
+
+
+def test_the_key_of_a_custom_server_is_optional_and_goes_to_its_own_address_only() -> None:
+    home = {"CUSTOM_BASE_URL": "http://here/v1"}
+    for options in ({}, {"base_url": "${CUSTOM_BASE_URL}"}):
+        (bare,) = endpoints(ACCOUNTS["custom"], "m", options, home)
+        (keyed,) = endpoints(ACCOUNTS["custom"], "m", options, {**home, "CUSTOM_API_KEY": "k"})
+        assert (bare.base, "Authorization" in bare.headers) == ("http://here/v1", False)
+        assert keyed.headers["Authorization"] == "Bearer k"
+    (other,) = endpoints(ACCOUNTS["custom"], "m", {"base_url": "http://there/v1"}, {**home, "CUSTOM_API_KEY": "k"})
+    assert "Authorization" not in other.headers
+    with pytest.raises(ProviderMisconfigured, match="CUSTOM_BASE_URL"):
+        endpoints(ACCOUNTS["custom"], "m", {}, {})
 
 
 def test_addresses_may_hold_their_version_or_not() -> None:
