@@ -14,6 +14,7 @@ from circuit.errors import (
     HomeNotWritable,
     InvalidCursor,
     InvalidRequest,
+    KeyMissing,
     NotFound,
     NoWorker,
     PayloadTooLarge,
@@ -61,6 +62,7 @@ _SURFACES: dict[str, Surface] = {
     HomeNotWritable.code: Surface(503, 1013, 2),
     ProviderMisconfigured.code: Surface(500, 1011, 2),
     UnstorableText.code: Surface(400, 4400, 2),
+    KeyMissing.code: Surface(500, 1011, 2),
     InvalidCursor.code: Surface(400, 4400, 2),
     StreamRetired.code: Surface(410, 4410, 1),
 }

@@ -24,7 +24,7 @@ from circuit.agents.image import images_of
 from circuit.agents.interceptor import Interceptor
 from circuit.agents.policy import Policies
 from circuit.agents.ports import Journal
-from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
+from circuit.agents.prompt import PromptTexts, build_messages, hidden, prompt_values
 from circuit.agents.run import AgentResult, AgentRun, Capability, Choice
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.events import StreamDelta
@@ -56,6 +56,11 @@ class CallJournal:
 
     async def record(self, step: str, value: Any) -> Any:
         return await self._context.record(step, value)
+
+    async def left_out(self, inputs: Any) -> None:
+        """Tell the readers of what prompts leave out of `inputs`."""
+        if count := hidden(inputs):
+            await self.emit(StreamDelta.thinking("left out invisible characters of the inputs", f"{count} of them"))
 
     async def ask_person(
         self,
@@ -117,6 +122,8 @@ class AgentAction:
         journal = CallJournal(call, context)
         run = _run(call, agent, spec)
         asked = [message for message in run.messages if message.role != Role.SYSTEM]
+        images = agent.get("images") or ()
+        await journal.left_out({name: value for name, value in call.inputs.items() if name not in images})
         conversation = await self._conversation(agent, call, journal)
         if conversation is not None:
             run = replace(

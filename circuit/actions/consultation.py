@@ -40,7 +40,9 @@ class ConsultationAction:
             functions=functions_of(agent.get("functions") or ()),
             tool_choice=agent.get("tool_choice") or "auto",
         )
-        result = await self._agents.run(run, call, CallJournal(call, context))
+        journal = CallJournal(call, context)
+        await journal.left_out([one.get("content") for one in call.inputs["messages"]])
+        result = await self._agents.run(run, call, journal)
         answer = result.answer
         usage = result.counted
         message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}

@@ -23,8 +23,9 @@ from circuit.agents.strategies.self_reflection import ROUNDS, THRESHOLD, SelfRef
 from circuit.agents.strategies.strategy import Strategy
 from circuit.agents.template import text_of, versions_of
 from circuit.agents.tools import Tool
-from circuit.errors import InvalidOutput, ToolsMisconfigured
+from circuit.errors import InvalidOutput, OutputImpossible, ToolsMisconfigured
 from circuit.events import StreamDelta, StreamType
+from circuit.net.contradiction import contradiction
 from circuit.providers.genai import provider_name, usage_of
 from circuit.providers.messages import Message, Role
 from circuit.providers.provider import Provider
@@ -145,6 +146,8 @@ async def _output(session: Session, answer: Answer) -> tuple[Answer, Any]:
         if schema is None:
             raise
         fault = error
+    if why := contradiction(schema):
+        raise OutputImpossible(f"nothing satisfies the output_schema of {session.run.agent_id}: {why}")
     asked = Message.text(Role.USER, text_of("repair", session.run.templates, fault=fault.message[:2_000]))
     voice = Voice(session.journal, "repair")
     mended = await session.ask(asked, voice=voice, schema=schema)

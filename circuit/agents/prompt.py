@@ -70,6 +70,11 @@ def build_messages(
     return (*messages, Message.text(Role.USER, user))
 
 
+def hidden(value: Any) -> int:
+    """How many characters that people do not see `value` holds, and a prompt that is made of it leaves out."""
+    return visible(as_json(value))[1]
+
+
 def as_json(value: Any) -> str:
     """`value` as JSON on one line."""
     return orjson.dumps(value).decode()

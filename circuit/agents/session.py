@@ -28,7 +28,7 @@ from circuit.agents.window import Past, fit, transcript
 from circuit.errors import CircuitError, ProviderError, ToolDenied, ToolError, ToolLoop, ToolUnknown
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.genai import clean
-from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart
+from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart, calls_of
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest, Provider, ToolSpec, recalled
 from circuit.security.redaction import redact
@@ -119,7 +119,9 @@ class Session:
         messages = await self._fitted()
         kept = self.journal.recorded(step)
         if kept is None:
-            request = self._request((*messages, *more), schema, self.offered if tools else (), choice, turn)
+            # Some providers take a conversation with calls only beside the tools that were called.
+            offered = self.offered if tools or any(calls_of(one.parts) for one in messages) else ()
+            request = self._request((*messages, *more), schema, offered, choice if tools else "none", turn)
             fresh = await self._hear(request, told)
             # What it did cost is settled with this record of it.
             self._fault("after_answer")
@@ -275,7 +277,10 @@ class Session:
         try:
             if number >= MOST_CALLS:
                 raise ToolDenied(f"{MOST_CALLS} calls may be made at once; make this one later")
-            arguments = read_arguments(call.arguments)
+            arguments, twice = read_arguments(call.arguments)
+            if twice:
+                said = f"the arguments of {call.name} were JSON within JSON"
+                await self.journal.emit(StreamDelta.thinking(said, "they were decoded twice"))
             if tool is None:
                 known = ", ".join(self._policies.offered(self._tools)) or "none"
                 raise ToolUnknown(f"there is no tool {call.name!r}; there are: {known}")

@@ -18,9 +18,12 @@ import orjson
 from circuit.errors import (
     CircuitError,
     ToolArgumentsInvalid,
+    ToolArgumentsMalformed,
     ToolError,
     ToolFailed,
+    ToolOutputBinary,
     ToolOutputInvalid,
+    ToolOutputTooLarge,
     ToolsMisconfigured,
     ToolTimeout,
 )
@@ -92,25 +95,27 @@ def table(tools: Iterable[Tool]) -> dict[str, Tool]:
     return found
 
 
-def read_arguments(text: str) -> dict[str, Any]:
-    """The arguments that a model wrote: nothing at all is none, and JSON that was encoded twice is decoded twice.
+def read_arguments(text: str) -> tuple[dict[str, Any], bool]:
+    """The arguments that a model wrote, and whether it encoded them twice: then they are decoded twice. Nothing at all
+    is none.
 
-    Raises `ToolArgumentsInvalid`.
+    Raises `ToolArgumentsMalformed`.
     """
     value: Any = {}
+    twice = False
     for _ in range(2):
         try:
             value = json.loads(text, strict=False) if text.strip() else {}
         except (ValueError, RecursionError) as error:
-            raise ToolArgumentsInvalid(f"the arguments are not JSON: {error}") from None
+            raise ToolArgumentsMalformed(f"the arguments are not JSON: {error}") from None
         if not isinstance(value, str):
             break
-        text = value
+        text, twice = value, True
     if value is None:
-        return {}
+        return {}, twice
     if not isinstance(value, dict):
-        raise ToolArgumentsInvalid(f"the arguments must be a JSON object, not {type(cast('Any', value)).__name__}")
-    return cast("dict[str, Any]", value)
+        raise ToolArgumentsMalformed(f"the arguments must be a JSON object, not {type(cast('Any', value)).__name__}")
+    return cast("dict[str, Any]", value), twice
 
 
 def check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
@@ -150,7 +155,7 @@ async def call_tool(tool: Tool, arguments: Mapping[str, Any], context: ToolConte
 def as_result(tool: Tool, value: Any) -> Any:
     """`value` as JSON that a model can read. Raises `ToolOutputInvalid`."""
     if isinstance(value, bytes | bytearray | memoryview):
-        raise ToolOutputInvalid(f"{tool.name} gave back {len(value)} bytes of binary data, which a model cannot read")
+        raise ToolOutputBinary(f"{tool.name} gave back {len(value)} bytes of binary data, which a model cannot read")
     # Measured before it is encoded: a result may be as large as memory.
     if isinstance(value, str) and len(value) > RESULT_LIMIT:
         raise _too_large(tool, len(value))
@@ -161,12 +166,12 @@ def as_result(tool: Tool, value: Any) -> Any:
     if len(encoded) > RESULT_LIMIT:
         raise _too_large(tool, len(encoded))
     if b"\\u0000" in encoded:
-        raise ToolOutputInvalid(f"{tool.name} gave back text with NUL characters, which is binary data")
+        raise ToolOutputBinary(f"{tool.name} gave back text with NUL characters, which is binary data")
     return orjson.loads(encoded)
 
 
-def _too_large(tool: Tool, size: int) -> ToolOutputInvalid:
-    return ToolOutputInvalid(
+def _too_large(tool: Tool, size: int) -> ToolOutputTooLarge:
+    return ToolOutputTooLarge(
         f"{tool.name} gave back {size} bytes, and {RESULT_LIMIT} are allowed: ask for a part of it"
     )
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from circuit.definition.fault_text import suggestion
 from circuit.definition.scene import Scene
-from circuit.definition.schemas import check_schema
+from circuit.definition.schemas import bundle, check_schema
 from circuit.definition.workflow import COLLEAGUES
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
+from circuit.net.contradiction import contradiction
 
-ModelCheck = Callable[[str, Mapping[str, Any], bool, bool], list[str]]
-"""What of `llm_config`, of having tools and of being shown images a model does not take, in words."""
+ModelCheck = Callable[[str, Mapping[str, Any], bool, bool, int | None], list[str]]
+"""What a model does not take of `llm_config`, of having tools, of being shown images, of `context_tokens`, in words."""
 
 CAPABILITY_TEXTS = (
     "chain_of_thought",
@@ -33,7 +34,7 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
     for name, agent in scene.section("agents").items():
         schema = agent.get("output_schema")
         if schema is not None:
-            check_schema(scene.report, ("agents", name, "output_schema"), schema, scene.section("colours"))
+            _output(scene, ("agents", name, "output_schema"), schema)
         _prompts(scene, name, agent["prompts"])
         _capabilities(scene, name, agent)
         _policies(scene, name, agent)
@@ -45,13 +46,24 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
             if scene.known("agent", entry["name"], path) and entry["name"] == name:
                 scene.report.add(path, "an agent cannot ask itself, or hand over to itself", "name another one")
         if models is not None:
-            for problem in models(
-                agent["llm_provider"]["model"],
-                agent.get("llm_config") or {},
-                bool(agent.get("tools")),
-                bool(agent.get("images")),
-            ):
-                scene.report.add(("agents", name, "llm_config"), problem, "change llm_config, or take another model")
+            _models(scene, name, agent, models)
+
+
+def _models(scene: Scene, name: str, agent: Mapping[str, Any], models: ModelCheck) -> None:
+    """Whoever may answer must take what the agent says of itself."""
+    asked = (agent.get("llm_config") or {}, bool(agent.get("tools")), bool(agent.get("images")))
+    answering = [(("llm_config",), agent["llm_provider"])]
+    answering += [(("fallback", index), entry) for index, entry in enumerate(agent.get("fallback") or ())]
+    for path, provider in answering:
+        for problem in models(provider["model"], *asked, agent.get("context_tokens")):
+            scene.report.add(("agents", name, *path), problem, "change llm_config, or take another model")
+
+
+def _output(scene: Scene, path: tuple[str, ...], schema: Mapping[str, Any]) -> None:
+    """An answer that cannot be right would be asked for, and mended, at every firing."""
+    colours = scene.section("colours")
+    if check_schema(scene.report, path, schema, colours) and (why := contradiction(bundle(schema, colours))):
+        scene.report.add(path, f"nothing satisfies this schema: {why}", "no answer of a model could fit it")
 
 
 def _capabilities(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:

@@ -34,7 +34,9 @@
     │   └── ActionFailed           action_failed
     ├── ProviderError              a model provider, or its set-up
     │   ├── ProviderMisconfigured  provider_misconfigured
+    │   ├── KeyMissing             key_missing
     │   ├── AuthenticationRefused  authentication
+    │   ├── KeyExpired             key_expired
     │   ├── ModelRequestRefused    provider_refused
     │   ├── ModelNotFound          model_not_found
     │   ├── ContextTooLong         context_too_long
@@ -56,14 +58,21 @@
     │   ├── TurnLimit              turn_limit
     │   ├── ToolLoop               tool_loop
     │   ├── ToolsMisconfigured     tools_misconfigured
+    │   ├── ToolSchemaInvalid      tool_schema_invalid
+    │   ├── OutputImpossible       output_impossible
     │   └── OutputHeld             output_held
     ├── ToolError                  the model, which is told of it and goes on
     │   ├── ToolUnknown            tool_unknown
     │   ├── ToolArgumentsInvalid   tool_arguments
+    │   ├── ToolArgumentsMalformed tool_arguments_malformed
     │   ├── ToolDenied             tool_denied
     │   ├── ToolFailed             tool_failed
+    │   ├── ToolServerLost         tool_server_lost
+    │   ├── ToolSchemaBroken       tool_schema_broken
     │   ├── ToolTimeout            tool_timeout
-    │   └── ToolOutputInvalid      tool_output
+    │   ├── ToolOutputInvalid      tool_output
+    │   ├── ToolOutputTooLarge     tool_output_too_large
+    │   └── ToolOutputBinary       tool_output_binary
     ├── StorageError               the database, or its set-up
     │   ├── DatabaseUnreachable    database_unreachable (retryable)
     │   ├── DatabaseMisconfigured  database_misconfigured
@@ -110,6 +119,8 @@ from circuit.errors.models import (
     ContentFiltered,
     ContextTooLong,
     ExtraMissing,
+    KeyExpired,
+    KeyMissing,
     ModelCrashed,
     ModelNotFound,
     ModelOptionsRefused,
@@ -118,6 +129,7 @@ from circuit.errors.models import (
     ModelRequestRefused,
     ModelUnsupported,
     OutputHeld,
+    OutputImpossible,
     OutputTruncated,
     ProviderError,
     ProviderMisconfigured,
@@ -127,11 +139,17 @@ from circuit.errors.models import (
     RateLimited,
     StreamCut,
     ToolArgumentsInvalid,
+    ToolArgumentsMalformed,
     ToolDenied,
     ToolError,
     ToolFailed,
     ToolLoop,
+    ToolOutputBinary,
     ToolOutputInvalid,
+    ToolOutputTooLarge,
+    ToolSchemaBroken,
+    ToolSchemaInvalid,
+    ToolServerLost,
     ToolsMisconfigured,
     ToolTimeout,
     ToolUnknown,
@@ -202,6 +220,8 @@ __all__ = [
     "InvalidRequest",
     "JobFailed",
     "JobLost",
+    "KeyExpired",
+    "KeyMissing",
     "Livelock",
     "MappingError",
     "MergeConflict",
@@ -216,6 +236,7 @@ __all__ = [
     "NoWorker",
     "NotFound",
     "OutputHeld",
+    "OutputImpossible",
     "OutputTruncated",
     "PayloadTooLarge",
     "ProviderError",
@@ -234,11 +255,17 @@ __all__ = [
     "TokenRefused",
     "TooManyRequests",
     "ToolArgumentsInvalid",
+    "ToolArgumentsMalformed",
     "ToolDenied",
     "ToolError",
     "ToolFailed",
     "ToolLoop",
+    "ToolOutputBinary",
     "ToolOutputInvalid",
+    "ToolOutputTooLarge",
+    "ToolSchemaBroken",
+    "ToolSchemaInvalid",
+    "ToolServerLost",
     "ToolTimeout",
     "ToolUnknown",
     "ToolsMisconfigured",

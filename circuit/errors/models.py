@@ -17,8 +17,20 @@ class ProviderMisconfigured(ProviderError):
     code = "provider_misconfigured"
 
 
+class KeyMissing(ProviderMisconfigured):
+    """The key of a provider is not set in the environment."""
+
+    code = "key_missing"
+
+
 class AuthenticationRefused(ProviderError):
     code = "authentication"
+
+
+class KeyExpired(AuthenticationRefused):
+    """The key was one, and its time is over."""
+
+    code = "key_expired"
 
 
 class ModelRequestRefused(ProviderError):
@@ -153,6 +165,18 @@ class OutputHeld(AgentError):
     code = "output_held"
 
 
+class ToolSchemaInvalid(ToolsMisconfigured):
+    """A server describes a tool by what is no JSON Schema."""
+
+    code = "tool_schema_invalid"
+
+
+class OutputImpossible(AgentError):
+    """Nothing satisfies the schema that an agent's output is to fit."""
+
+    code = "output_impossible"
+
+
 class ToolError(CircuitError):
     """A call of a tool that gave no result. The model is told why, and the run goes on."""
 
@@ -166,9 +190,15 @@ class ToolUnknown(ToolError):
 
 
 class ToolArgumentsInvalid(ToolError):
-    """The arguments are no JSON object, or do not fit the tool's schema."""
+    """The arguments do not fit the tool's schema."""
 
     code = "tool_arguments"
+
+
+class ToolArgumentsMalformed(ToolArgumentsInvalid):
+    """The arguments are no JSON object."""
+
+    code = "tool_arguments_malformed"
 
 
 class ToolDenied(ToolError):
@@ -183,11 +213,31 @@ class ToolFailed(ToolError):
     code = "tool_failed"
 
 
+class ToolServerLost(ToolFailed):
+    """The server of a tool cannot be reached, or went away before it answered."""
+
+    code = "tool_server_lost"
+
+
+class ToolSchemaBroken(ToolFailed):
+    """The server of a tool does not keep to the schema that it gave."""
+
+    code = "tool_schema_broken"
+
+
 class ToolTimeout(ToolError):
     code = "tool_timeout"
 
 
 class ToolOutputInvalid(ToolError):
-    """What the tool gave back is too large, or nothing that a model can read."""
+    """What the tool gave back is nothing that a model can read."""
 
     code = "tool_output"
+
+
+class ToolOutputTooLarge(ToolOutputInvalid):
+    code = "tool_output_too_large"
+
+
+class ToolOutputBinary(ToolOutputInvalid):
+    code = "tool_output_binary"

@@ -69,7 +69,8 @@ def request_body(request: ModelRequest, profile: Profile, *, own: bool) -> dict[
         body["stop"] = list(parameters["stop_sequences"])
     if parameters.get("reasoning_effort"):
         body["reasoning_effort"] = parameters["reasoning_effort"]
-    if request.tools:
+    # Where none may be called they are of use to a provider's cache alone; many servers take no schema beside them.
+    if request.tools and (own or request.tool_choice != "none" or request.output_schema is None):
         body["tools"] = [
             {
                 "type": "function",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from circuit.errors import ProviderMisconfigured
+from circuit.errors import KeyMissing, ProviderMisconfigured
 from circuit.http import origin
 from circuit.security.secrets import UnresolvedReference, references, resolve
 
@@ -81,7 +81,7 @@ def endpoints(
         azure = account.name == "openai" and (_azure(base) or bool(options.get("api_version")))
         full = _azure_base(base, model, options, version) if azure else account.complete(base)
         if own and not keys and not account.keyless and not signed:
-            raise ProviderMisconfigured(_no_key(account))
+            raise KeyMissing(_no_key(account))
         for key in keys or ("",):
             carried = {"api-key": key} if azure else account.headers(key)
             given = {**(account.always or {}), **(carried if key and not signed else {})}
@@ -171,9 +171,8 @@ def _resolved(what: str, text: Any, environment: Mapping[str, str]) -> tuple[str
         names = missing.names
     else:
         return value, tuple(environment[name].strip() for name in references(str(text)))
-    raise ProviderMisconfigured(
-        f"{what} of the provider refers to {', '.join(names)}, which is not set in the environment: set it"
-    )
+    kind = KeyMissing if what == "api_key" else ProviderMisconfigured
+    raise kind(f"{what} of the provider refers to {', '.join(names)}, which is not set in the environment: set it")
 
 
 def _standard(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:

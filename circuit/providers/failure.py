@@ -18,6 +18,7 @@ from circuit.errors import (
     AuthenticationRefused,
     ContentFiltered,
     ContextTooLong,
+    KeyExpired,
     ModelNotFound,
     ModelRequestRefused,
     ProviderError,
@@ -50,6 +51,10 @@ _MODEL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _KEY = re.compile(r"API_KEY_INVALID|API key not valid|API key expired|invalid x-api-key|invalid_api_key", re.IGNORECASE)
+_EXPIRED = re.compile(
+    r"(key|token|credential)s?\b[^.\"]{0,40}\bexpired|expired[^.\"]{0,20}\b(key|token|credential)|(key|token)_expired",
+    re.IGNORECASE,
+)
 _UNAVAILABLE_WORDS = ("server_error", "overloaded", "unavailable", "timeout", "internal", "busy")
 
 
@@ -121,6 +126,8 @@ def _delay(body: str) -> float | None:
 def _error(peer: Peer, status: int | None, said: str, wait: float | None, whole: str) -> ProviderError:
     """`whole` is all that the server said, in which words tell causes that share a status; it is never quoted."""
     tail = f": {said.rstrip('.')}" if said else ""
+    if status in (400, 401, 403) and _EXPIRED.search(whole):
+        return KeyExpired(f"{peer.place} says that the key has expired ({status}). {peer.key_hint}")
     if status == 400 and _KEY.search(whole):
         return AuthenticationRefused(f"{peer.place} does not accept the key (400). {peer.key_hint}")
     if status == 402 or (status in (400, 403, 429) and _QUOTA.search(whole)):

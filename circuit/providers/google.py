@@ -68,8 +68,9 @@ class GoogleWire:
             config["thinkingConfig"] = _thinking(request.model, str(parameters.get("reasoning_effort") or ""))
         prompted = ""
         schema = request.output_schema
+        tools = () if request.tool_choice == "none" and schema is not None else request.tools
         # Before Gemini 3 a schema excludes tools.
-        if schema is not None and profile.json_schema and (not request.tools or profile.schema_with_tools):
+        if schema is not None and profile.json_schema and (not tools or profile.schema_with_tools):
             config |= {"responseMimeType": "application/json", "responseJsonSchema": schema}
         elif schema is not None:
             prompted = schema_prompt(schema)
@@ -78,14 +79,14 @@ class GoogleWire:
             body["systemInstruction"] = {"parts": [{"text": system}]}
         if config:
             body["generationConfig"] = config
-        if request.tools:
+        if tools:
             declarations = [
                 {
                     "name": wire_name(tool.name),
                     "description": tool.description,
                     "parametersJsonSchema": tool.parameters,
                 }
-                for tool in request.tools
+                for tool in tools
             ]
             body["tools"] = [{"functionDeclarations": declarations}]
             modes = {"auto": {}, "required": {"mode": "ANY"}, "none": {"mode": "NONE"}}

@@ -98,7 +98,9 @@ def profile_of(model: str) -> Profile:
     return next((profile for pattern, profile in _PROFILES if pattern.match(name)), DEFAULT)
 
 
-def misfits(model: str, parameters: Mapping[str, Any], tools: bool = False, images: bool = False) -> list[str]:
+def misfits(
+    model: str, parameters: Mapping[str, Any], tools: bool = False, images: bool = False, context: int | None = None
+) -> list[str]:
     """What of an agent's settings `model` does not take, in words. Empty for a model that no profile knows."""
     profile = profile_of(model)
     found: list[str] = []
@@ -106,6 +108,8 @@ def misfits(model: str, parameters: Mapping[str, Any], tools: bool = False, imag
     most = profile.max_output or profile.context
     if limit is not None and most is not None and limit > most:
         found.append(f"max_tokens is {limit}, and {model} gives {most} tokens at most")
+    if context is not None and profile.context is not None and context > profile.context:
+        found.append(f"context_tokens is {context}, and {model} holds {profile.context} tokens")
     if tools and not profile.tools:
         found.append(f"{model} takes no tools")
     if images and not profile.images:

@@ -17,7 +17,15 @@ from circuit.agents.policy import Policies
 from circuit.agents.run import AgentResult, AgentRun, Capability
 from circuit.agents.session import MOST_CALLS
 from circuit.agents.tools import RESULT_LIMIT, Tool, ToolContext, table
-from circuit.errors import InvalidOutput, OutputHeld, ToolFailed, ToolLoop, ToolsMisconfigured, TurnLimit
+from circuit.errors import (
+    InvalidOutput,
+    OutputHeld,
+    OutputImpossible,
+    ToolFailed,
+    ToolLoop,
+    ToolsMisconfigured,
+    TurnLimit,
+)
 from circuit.providers.messages import Message, Role, ToolResultPart
 from circuit.providers.provider import ModelRequest, ToolSpec
 
@@ -117,18 +125,18 @@ def print_nothing() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "code", "says"),
     [
-        ("add", "{", "tool_arguments", "not JSON"),
-        ("add", "[1]", "tool_arguments", "must be a JSON object"),
-        ("add", '{"a": 1} and more', "tool_arguments", "not JSON"),
+        ("add", "{", "tool_arguments_malformed", "not JSON"),
+        ("add", "[1]", "tool_arguments_malformed", "must be a JSON object"),
+        ("add", '{"a": 1} and more', "tool_arguments_malformed", "not JSON"),
         ("add", "", "tool_arguments", "a"),
         ("add", '{"a": "x"}', "tool_arguments", "a: "),
         ("add", '{"a": 1, "z": 2}', "tool_arguments", "z"),
         ("nosuch", "{}", "tool_unknown", "there are: add, look, bad, hang"),
         ("bad", '{"how": "raises"}', "tool_failed", "RuntimeError"),
         ("bad", '{"how": "refuses"}', "tool_failed", "not today"),
-        ("bad", '{"how": "bytes"}', "tool_output", "binary"),
-        ("bad", '{"how": "nul"}', "tool_output", "binary"),
-        ("bad", '{"how": "large"}', "tool_output", "100000000 bytes"),
+        ("bad", '{"how": "bytes"}', "tool_output_binary", "binary"),
+        ("bad", '{"how": "nul"}', "tool_output_binary", "binary"),
+        ("bad", '{"how": "large"}', "tool_output_too_large", "100000000 bytes"),
         ("bad", '{"how": "odd"}', "tool_output", "no JSON"),
         ("hang", "{}", "tool_timeout", "within 0.05 s"),
     ],
@@ -149,8 +157,10 @@ async def test_what_goes_wrong_is_told_to_the_model(name: str, arguments: str, c
 @pytest.mark.parametrize("arguments", ["", "{}", '"{}"', "null", '"{\\"name\\": \\"nothing\\"}"'])
 async def test_empty_and_doubly_encoded_arguments_are_understood(arguments: str) -> None:
     bench = Bench()
-    await work(Dialogue(("look", arguments), "Done."), bench)
+    _, book = await work(Dialogue(("look", arguments), "Done."), bench)
     assert bench.done == [("look", "nothing")]
+    twice = ["they were decoded twice"] if arguments.startswith('"') else []
+    assert [book.thoughts("the arguments of look were JSON within JSON")] == (twice or [""])
 
 
 async def test_twenty_calls_at_once_and_no_more_than_can_be() -> None:
@@ -219,9 +229,26 @@ async def test_an_answer_that_does_not_fit_is_mended_once() -> None:
 
 async def test_a_schema_that_no_output_can_satisfy_ends() -> None:
     speaker = Dialogue("{}")
-    with pytest.raises(InvalidOutput, match="does not fit output_schema"):
+    with pytest.raises(OutputImpossible, match="nothing satisfies the output_schema of a: `not` leaves nothing out"):
         await work(speaker, Bench(), run(output_schema={"type": "object", "not": {}}))
+    assert len(speaker.requests) == 1
+    # One that only shows when it is tried is asked for twice, as any.
+    speaker = Dialogue("{}")
+    pattern = {"type": "object", "required": ["a"], "properties": {"a": {"type": "string", "pattern": "a^"}}}
+    with pytest.raises(InvalidOutput, match="does not fit output_schema"):
+        await work(speaker, Bench(), run(output_schema=pattern))
     assert len(speaker.requests) == 2
+
+
+async def test_a_conversation_with_calls_never_goes_without_the_tools() -> None:
+    speaker = Dialogue(("add", '{"a": 1}'), "no json", '{"n": 2}')
+    await work(speaker, Bench(), run(output_schema=SCHEMA))
+    assert [(request.tool_choice, bool(request.tools)) for request in speaker.requests] == [
+        ("auto", True), ("auto", True), ("none", True),
+    ]  # fmt: skip
+    speaker = Dialogue("no json", '{"n": 2}')
+    await work(speaker, Bench(), run(output_schema=SCHEMA))
+    assert [bool(request.tools) for request in speaker.requests] == [True, False]
 
 
 async def test_instructions_in_invisible_characters_do_not_reach_the_model() -> None:

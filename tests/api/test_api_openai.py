@@ -270,6 +270,13 @@ async def test_errors_say_what_and_whether_to_try_again(desk: Desk) -> None:
             },
             "response_format",
         ),
+        (
+            {
+                "messages": asked("x"),
+                "response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": []}}},
+            },
+            "response_format",
+        ),
         ({"model": "workflow:desk", "messages": asked("x"), "tools": [TOOL]}, None),
     ]
     for body, parameter in bodies:
@@ -347,12 +354,16 @@ async def test_a_client_is_told_that_no_worker_can_take_what_it_asks(
             assert (answer.headers["x-should-retry"], answer.headers["retry-after"]) == ("true", "5")
     # What nobody would hear is not begun by a worker that comes later; the workflow is.
     raw = await desk.circuit.database.raw()
-    cancelled = await raw.fetch(
-        """SELECT c.workflow_id FROM circuit.command k JOIN circuit."case" c USING (tenant_id, case_id)
-        WHERE k.kind = 'cancel'"""
-    )
+
+    async def cancelled() -> bool:
+        found = await raw.fetch(
+            """SELECT c.workflow_id FROM circuit.command k JOIN circuit."case" c USING (tenant_id, case_id)
+            WHERE k.kind = 'cancel'"""
+        )
+        return [row[0] for row in found] == ["model:", "model:"]
+
+    await eventually(cancelled)
     await raw.close()
-    assert [row[0] for row in cancelled] == ["model:", "model:"]
     # The client's own SDK knows what to make of it; another one joins the case that waits.
     with pytest.raises(openai.InternalServerError, match="vllm"):
         await desk.client.chat.completions.create(

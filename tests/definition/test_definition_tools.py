@@ -113,6 +113,23 @@ transitions: {t: {from_places: a, to_place: b, agent_execution: x}}
     assert load_workflow(text).id == "w"
     with pytest.raises(DefinitionError, match=r"7:\d+: .*gpt-4o gives 16384 tokens at most"):
         load_workflow(text, models=misfits)
+    fallback = text.replace(
+        "1000000}", "16000}\n    fallback: [{type: ollama, model: x}, {type: openai, model: gpt-4-32k}]"
+    )
+    assert load_workflow(fallback, models=misfits).id == "w"
+    fallback = fallback.replace("gpt-4-32k", "gpt-3.5-turbo")
+    with pytest.raises(DefinitionError, match=r"8:\d+: .*fallback\[1\].*gpt-3.5-turbo gives 4096 tokens at most"):
+        load_workflow(fallback, models=misfits)
+    window = text.replace("1000000}", "16000}\n    context_tokens: 200000")
+    with pytest.raises(DefinitionError, match=r"context_tokens is 200000, and gpt-4o holds 128000 tokens"):
+        load_workflow(window, models=misfits)
+
+
+def test_a_schema_that_nothing_satisfies_is_a_fault() -> None:
+    expect(
+        workflow(agent="output_schema: «{type: object, required: [n], properties: {n: {enum: []}}}"),
+        "nothing satisfies this schema: n: none of the values that it lists fits the rest",
+    )
 
 
 def test_who_runs_an_agent_maps_its_images() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
@@ -62,15 +63,41 @@ def raw(lines: list[str]) -> None:
         sys.stdout.flush()
 
 
+def liar(schema: dict[str, Any]) -> None:
+    """A server whose tool `count` takes what `schema` says, and whose result is never what it promised."""
+    promised = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+    tool = {"name": "count", "description": "Counts.", "inputSchema": schema, "outputSchema": promised}
+    results: dict[str, Any] = {
+        "initialize": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "liar", "version": "1"},
+        },
+        "tools/list": {"tools": [tool]},
+        "tools/call": {"content": [{"type": "text", "text": "many"}], "structuredContent": {"n": "many"}},
+    }
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "id" not in asked:
+            continue
+        answer: dict[str, Any] = {"jsonrpc": "2.0", "id": asked["id"]}
+        if asked["method"] in results:
+            answer["result"] = results[asked["method"]]
+        else:
+            answer["error"] = {"code": -32601, "message": "no such method"}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
 def main(name: str, *more: Any) -> None:
     if name == "http":
-        good().run("streamable-http", port=int(more[0]))
+        good().run("streamable-http", port=int(more[0]), json_response=len(more) > 1)
     elif name == "good":
         good().run("stdio")
     elif name == "liar":
-        server = MCPServer("liar")
-        server.tool()(lambda: "fine")
-        server.run("stdio")
+        liar({"type": "object", "properties": {}})
+    elif name == "nonsense":
+        liar({"type": "object", "properties": {"a": {"type": "no type"}}})
     elif name == "garbage":
         raw(["no json at all"] * 50)
     elif name == "dead":

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 
 from circuit.actions.tools import Toolbox
 from circuit.agents.tools import Tool, ToolContext, call_tool
-from circuit.errors import ToolError, ToolFailed, ToolsMisconfigured, ToolTimeout
+from circuit.errors import (
+    ToolError,
+    ToolFailed,
+    ToolOutputTooLarge,
+    ToolSchemaBroken,
+    ToolSchemaInvalid,
+    ToolServerLost,
+    ToolsMisconfigured,
+    ToolTimeout,
+)
 from circuit.extensions.mcp import open_toolset
 from circuit.extensions.mcp.server import McpToolset
 
@@ -71,7 +83,7 @@ async def test_what_fails_hangs_or_floods() -> None:
         with pytest.raises(ToolError):
             await call_tool(tools["s.add"], {"a": "x"}, AROUND)
         toolset._seconds = 0.2
-        with pytest.raises((ToolTimeout, ToolFailed)):
+        with pytest.raises(ToolTimeout):
             await call_tool(tools["s.hang"], {}, AROUND)
         toolset._seconds = 30
         assert await call_tool(tools["s.add"], {"a": 1}, AROUND)
@@ -80,7 +92,7 @@ async def test_what_fails_hangs_or_floods() -> None:
 async def test_a_huge_message_ends_the_session_and_the_next_call_opens_another() -> None:
     async with opened(settings(seconds=20)) as toolset:
         tools = await found(toolset)
-        with pytest.raises(ToolError):
+        with pytest.raises(ToolOutputTooLarge, match="answered flood with more than 8 MiB"):
             await call_tool(tools["s.flood"], {}, AROUND)
         assert await call_tool(tools["s.add"], {"a": 1}, AROUND)
 
@@ -88,9 +100,15 @@ async def test_a_huge_message_ends_the_session_and_the_next_call_opens_another()
 async def test_a_server_that_dies_is_started_again() -> None:
     async with opened(settings(seconds=20)) as toolset:
         tools = await found(toolset)
-        with pytest.raises(ToolFailed, match="did not answer"):
+        with pytest.raises(ToolServerLost, match="did not answer die"):
             await call_tool(tools["s.die"], {}, AROUND)
         assert await call_tool(tools["s.add"], {"a": 1}, AROUND)
+        # One that cannot be started again is lost too; the model is told, and the run goes on.
+        toolset._settings = {**toolset._settings, "command": ["/nowhere/at/all"]}
+        with pytest.raises(ToolServerLost, match="did not answer die"):
+            await call_tool(tools["s.die"], {}, AROUND)
+        with pytest.raises(ToolServerLost, match="cannot be reached"):
+            await call_tool(tools["s.add"], {"a": 1}, AROUND)
     assert not [child for child in psutil.Process().children(recursive=True) if PROGRAM in " ".join(_line(child))]
 
 
@@ -99,6 +117,19 @@ def _line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+async def test_a_server_that_lies_about_its_schemas() -> None:
+    async with opened(settings("liar")) as toolset:
+        tools = await found(toolset)
+        for _ in range(2):
+            with pytest.raises(ToolSchemaBroken, match="'many' is not of type 'integer'"):
+                await call_tool(tools["s.count"], {}, AROUND)
+    async with opened(settings("nonsense")) as toolset:
+        with pytest.raises(ToolSchemaInvalid, match="its tool count by what is no JSON Schema"):
+            await toolset.tools()
+    async with opened(settings("nonsense", tools=["other"])) as toolset:
+        assert await found(toolset) == {}
 
 
 @pytest.mark.parametrize("server", ["dead", "garbage"])
@@ -146,22 +177,101 @@ async def test_a_schema_that_changed_asks_for_approval() -> None:
         assert {tool.name: tool.doubt for tool in await toolset.tools()}["s.add"] == ""
 
 
-async def test_over_streamable_http() -> None:
+@pytest.mark.parametrize("form", [(), ("json",)], ids=["events", "json"])
+async def test_over_streamable_http(form: tuple[str, ...]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    given = {"kind": "mcp", "name": "h", "url": f"http://127.0.0.1:{port}/mcp"}
+    async with opened(given) as toolset:
+        async with served(port, *form):
+            tools = await found(toolset)
+            assert await call_tool(tools["h.add"], {"a": 4}, AROUND) in ({"result": 5}, 5, "5")
+            with pytest.raises(ToolOutputTooLarge):
+                await call_tool(tools["h.flood"], {}, AROUND)
+            with pytest.raises(ToolFailed, match="refuse"):
+                await call_tool(tools["h.refuse"], {}, AROUND)
+            with pytest.raises(ToolServerLost):
+                await call_tool(tools["h.die"], {}, AROUND)
+        async with served(port, *form):
+            assert await call_tool(tools["h.add"], {"a": 1}, AROUND)
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """A server with sessions, which it forgets: `sessions` has those that it knows."""
+
+    sessions: ClassVar[list[str]] = []
+    calls: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        session, method = self.headers.get("mcp-session-id"), asked["method"]
+        body: dict[str, Any] = {"jsonrpc": "2.0", "id": asked.get("id")}
+        status, more = 200, {}
+        if method == "initialize":
+            self.sessions.append(f"session-{len(self.sessions)}")
+            more = {"mcp-session-id": self.sessions[-1]}
+            info = {"name": "forgetful", "version": "1"}
+            body["result"] = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": info}
+        elif session is None:
+            status, body["error"] = 404, {"code": -32601, "message": "no such method"}
+        elif session != self.sessions[-1]:
+            status, body = 404, {}
+        elif method == "tools/call":
+            self.calls.append(session)
+            body["result"] = {"content": [{"type": "text", "text": session}]}
+        elif method == "tools/list":
+            body["result"] = {"tools": [{"name": "where", "inputSchema": {"type": "object"}}]}
+        else:
+            status = 202
+        written = json.dumps(body).encode() if body else b""
+        self.send_response(status)
+        for name, value in {**more, "content-type": "application/json", "content-length": str(len(written))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(written)
+
+    def do_GET(self) -> None:
+        self.send_error(405)
+
+    def do_DELETE(self) -> None:
+        self.send_error(405)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+async def test_a_session_that_its_server_forgot_is_opened_again_and_nothing_is_done_twice() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Forgetful)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        given = {"kind": "mcp", "name": "h", "url": f"http://127.0.0.1:{server.server_port}/mcp"}
+        async with opened(given) as toolset:
+            tools = await found(toolset)
+            assert await call_tool(tools["h.where"], {}, AROUND) == "session-0"
+            Forgetful.sessions.append("another-one")
+            assert await call_tool(tools["h.where"], {}, AROUND) == "session-2"
+            Forgetful.sessions.append("another-one")
+            assert list(await found(toolset)) == ["h.where"]
+            assert Forgetful.calls == ["session-0", "session-2"]
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()
+
+
+@asynccontextmanager
+async def served(port: int, *form: str) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, PROGRAM, "http", str(port), stderr=asyncio.subprocess.PIPE, start_new_session=True
+        sys.executable, PROGRAM, "http", str(port), *form, stderr=asyncio.subprocess.PIPE, start_new_session=True
     )
     assert process.stderr is not None
     try:
         async with asyncio.timeout(60):
             while b"Uvicorn running" not in await process.stderr.readline():
                 assert process.returncode is None
-        given = {"kind": "mcp", "name": "h", "url": f"http://127.0.0.1:{port}/mcp"}
-        async with opened(given) as toolset:
-            tools = await found(toolset)
-            assert await call_tool(tools["h.add"], {"a": 4}, AROUND) in ({"result": 5}, 5, "5")
+        yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -31,7 +31,7 @@ transitions:
   work: {{from_places: asked, to_place: answered, on_failure: failed, agent_execution: {{agent_id: clerk}}}}
 """
 NUMBER = "output_schema: {type: object, required: [n], properties: {n: {type: integer}}}"
-NOTHING = "output_schema: {type: object, not: {}}"
+NOTHING = "output_schema: {type: object, required: [a], properties: {a: {type: string, pattern: 'a^'}}}"
 
 
 def refusal() -> str:
@@ -54,7 +54,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "circles": ({"calls": [LIST]}, "", "tool_loop"),
     "endless": ({"calls": [LIST]}, "capabilities: [{direct: {max_turns: 3}}]", "turn_limit"),
     "wrongkey": ({"status": 401, "body": error("invalid_api_key")}, "", "authentication"),
-    "expired": ({"status": 403, "body": error("key_expired")}, "", "authentication"),
+    "expired": ({"status": 403, "body": error("key_expired")}, "", "key_expired"),
     "noquota": ({"status": 429, "body": error("insufficient_quota")}, "", "quota"),
     "limited": ({"status": 429, "body": error("rate_limit_exceeded")}, "", "rate_limit"),
     "nomodel": ({"status": 404, "body": error("model_not_found")}, "", "model_not_found"),
@@ -62,7 +62,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "away": ({"status": 503, "body": "later"}, "", "unavailable"),
     "broken": ({"text": "half of it", "cut_after": 250}, "", "stream_cut"),
     "noanswer": ({"raw": "<html>", "content_type": "text/html"}, "", "bad_response"),
-    "nokey": ({"text": "never"}, "", "provider_misconfigured"),
+    "nokey": ({"text": "never"}, "", "key_missing"),
     "notool": ({"text": "never"}, "tools: [fs.list, no_such_function]", "tools_misconfigured"),
 }
 
@@ -95,11 +95,22 @@ async def test_each_bad_input_has_its_code_in_the_case_and_in_the_stream(databas
 
 TOLD: dict[str, tuple[list[dict[str, Any]], str]] = {
     "unknown": ([{"name": "no_such", "arguments": {}}], "tool_unknown"),
-    "notjson": ([{"name": "fs_list", "arguments": "{"}], "tool_arguments"),
+    "notjson": ([{"name": "fs_list", "arguments": "{"}], "tool_arguments_malformed"),
+    "misfit": ([{"name": "fs_list", "arguments": {"path": 1}}], "tool_arguments"),
     "twice": ([{"name": "fs_list", "arguments": json.dumps(json.dumps({"path": "."}))}], ""),
     "empty": ([{"name": "fs_list", "arguments": ""}], ""),
+    "raises": ([{"name": "burst", "arguments": {"how": "raise"}}], "tool_failed"),
+    "floods": ([{"name": "burst", "arguments": {"how": "flood"}}], "tool_output_too_large"),
+    "binary": ([{"name": "burst", "arguments": {"how": "binary"}}], "tool_output_binary"),
     "twenty": ([{"name": "fs_list", "arguments": {"path": f"{n}"}} for n in range(20)], "tool_failed"),
 }
+
+
+def burst(how: str) -> Any:
+    """Goes wrong."""
+    if how == "raise":
+        raise RuntimeError("it burst")
+    return b"\x89PNG" if how == "binary" else "x" * 100_000_000
 
 
 async def test_the_model_is_told_what_is_wrong_with_a_call_and_goes_on(database_url: str, tmp_path: Path) -> None:
@@ -107,9 +118,10 @@ async def test_the_model_is_told_what_is_wrong_with_a_call_and_goes_on(database_
     replies += [{"calls": calls, "when": f"Case {name}."} for name, (calls, _) in TOLD.items()]
     async with ChatServer(replies) as server:
         settings = Settings(home=tmp_path, database_url=database_url, environment={"MODEL": server.url, "KEY": "k"})
-        async with Circuit.open(settings=settings) as circuit:
+        async with Circuit.open(settings=settings, tools=[burst]) as circuit:
             for name, (calls, code) in TOLD.items():
-                workflow = await circuit.load(WORKFLOW.format(name=name, key="KEY", more=""))
+                text = WORKFLOW.format(name=name, key="KEY", more="").replace("[fs.list]", "[fs.list, burst]")
+                workflow = await circuit.load(text)
                 case = await circuit.start(workflow.id, {})
                 frames = [one.frame.body async for one in circuit.stream(case) if isinstance(one, StreamUpdate)]
                 assert (await circuit.case(case)).marking == {"answered": 1}

@@ -19,6 +19,7 @@ from circuit.definition.tool_canonical import capability_json
 from circuit.definition.tool_document import Capability
 from circuit.errors import InvalidInput, InvalidRequest
 from circuit.net.colour import Colour
+from circuit.net.contradiction import contradiction
 
 _SAME_NAME = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "reasoning_effort")
 _MOST_FUNCTIONS = 128
@@ -238,6 +239,8 @@ def _schema(wanted: ResponseFormat | None) -> dict[str, Any] | None:
         Colour("response_format", schema)
     except ValueError as error:
         raise _refused("response_format", f"response_format: {error}") from None
+    if why := contradiction(schema):
+        raise _refused("response_format", f"response_format: nothing satisfies its schema: {why}")
     return schema
 
 

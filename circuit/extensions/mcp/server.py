@@ -19,11 +19,22 @@ import jsonschema_rs
 import orjson
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT
 
 from circuit.agents.policy import matches
 from circuit.agents.tools import Tool, ToolContext
-from circuit.errors import ToolFailed, ToolOutputInvalid, ToolsMisconfigured, ToolTimeout
-from circuit.extensions.mcp.transport import FRAME_LIMIT, process_streams
+from circuit.errors import (
+    ToolError,
+    ToolFailed,
+    ToolOutputInvalid,
+    ToolOutputTooLarge,
+    ToolSchemaBroken,
+    ToolSchemaInvalid,
+    ToolServerLost,
+    ToolsMisconfigured,
+    ToolTimeout,
+)
+from circuit.extensions.mcp.transport import FRAME_LIMIT, BoundedTransport, process_streams
 from circuit.providers.provider import ToolSpec
 from circuit.security.secrets import UnresolvedReference, references, resolve
 from circuit.tracing import TRACEPARENT, current
@@ -31,6 +42,8 @@ from circuit.tracing import TRACEPARENT, current
 DEFAULT_SECONDS = 60.0
 OPEN_SECONDS = 30.0
 MOST_TOOLS = 500
+_FAULTS = (MCPError, TimeoutError, RuntimeError, ValueError, OSError)
+"""What keeps a session from opening, or breaks it."""
 
 
 class McpToolset:
@@ -45,6 +58,8 @@ class McpToolset:
         self._keeper: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._opening = asyncio.Lock()
+        self._flooded = False
+        """Whether the session that is open, or was last, ended at a message that was too large."""
         if bool(settings.get("command")) == bool(settings.get("url")):
             raise ToolsMisconfigured(f"the MCP server {self.name} needs a command or a url, and not both")
 
@@ -53,24 +68,38 @@ class McpToolset:
 
         Raises `ToolsMisconfigured` where it cannot be reached or describes nothing that can be called.
         """
-        found: list[Any] = []
-        cursor: str | None = None
+        old = self._open
         try:
-            client = await self._session()
-            while True:
-                with self._heard():
-                    async with asyncio.timeout(OPEN_SECONDS):
-                        page = await client.list_tools(cursor=cursor, cache_mode="bypass")
-                found += page.tools
-                cursor = page.next_cursor
-                if not cursor or len(found) > MOST_TOOLS:
-                    break
-        except (MCPError, TimeoutError, RuntimeError, ValueError, OSError) as error:
+            found = await self._listed()
+        except _FAULTS as error:
             await self._drop()
-            raise ToolsMisconfigured(f"the MCP server {self.name} does not name its tools: {_told(error)}") from None
+            if not old:
+                raise self._unnamed(error) from None
+            # The server may only have been started anew.
+            try:
+                found = await self._listed()
+            except _FAULTS as again:
+                await self._drop()
+                raise self._unnamed(again) from None
         wanted = self._settings.get("tools")
         chosen = [tool for tool in found[:MOST_TOOLS] if not wanted or matches(wanted, tool.name)]
         return [self._tool(tool) for tool in chosen]
+
+    async def _listed(self) -> list[Any]:
+        found: list[Any] = []
+        cursor: str | None = None
+        client = await self._session()
+        while True:
+            with self._heard():
+                async with asyncio.timeout(OPEN_SECONDS):
+                    page = await client.list_tools(cursor=cursor, cache_mode="bypass")
+            found += page.tools
+            cursor = page.next_cursor
+            if not cursor or len(found) > MOST_TOOLS:
+                return found
+
+    def _unnamed(self, error: BaseException) -> ToolsMisconfigured:
+        return ToolsMisconfigured(f"the MCP server {self.name} does not name its tools: {_told(error)}")
 
     async def aclose(self) -> None:
         """End the session, and the server if it was started. Twice is fine."""
@@ -82,8 +111,9 @@ class McpToolset:
             jsonschema_rs.validator_for(schema, offline=True)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             first = str(error).splitlines()[0]
-            raise ToolsMisconfigured(
-                f"the MCP server {self.name} describes its tool {tool.name} by what is no JSON Schema: {first}"
+            raise ToolSchemaInvalid(
+                f"the MCP server {self.name} describes its tool {tool.name} by what is no JSON Schema: {first}."
+                " Leave it out with `tools`"
             ) from None
         plain = str(tool.name)
 
@@ -108,12 +138,14 @@ class McpToolset:
         return f"the MCP server {self.name} changed its tool {name}: its schema is {now} and was {pinned[name]}"
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
-        """What the tool gives. A session that broke before the call was sent is opened again, once."""
+        """What the tool gives. A session that broke before the call was sent, or that its server does not know any
+        more, is opened again, once."""
+        old = self._open
         try:
             client = await self._session()
-        except (MCPError, TimeoutError, RuntimeError, ValueError, OSError) as error:
+        except _FAULTS as error:
             await self._drop()
-            raise ToolFailed(f"the MCP server {self.name} cannot be reached: {_told(error)}") from None
+            raise ToolServerLost(f"the MCP server {self.name} cannot be reached: {_told(error)}") from None
         span = current()
         if span is not None:
             span.set({"mcp.method.name": "tools/call", "network.transport": "tcp" if self._place else "pipe"})
@@ -124,18 +156,46 @@ class McpToolset:
         except TimeoutError:
             raise ToolTimeout(f"the MCP server {self.name} did not answer within {self._seconds:g} s") from None
         except (MCPError, RuntimeError, ValueError, OSError) as error:
-            # Whether it was done is not known, so it is not tried again; the next call opens a new session.
+            fault = self._fault(name, error)
+            unknown = isinstance(error, MCPError) and error.code == INVALID_REQUEST
+        else:
+            return _result(self.name, name, result)
+        if unknown or isinstance(fault, ToolServerLost | ToolOutputTooLarge):
+            # Whether it was done is not known, so it is not tried again; the next call opens a new session. What was
+            # merely refused costs those nothing who share this one.
             await self._drop()
-            raise ToolFailed(f"the MCP server {self.name} did not answer {name}: {_told(error)}") from None
-        return _result(self.name, name, result)
+        if unknown and old:
+            return await self._call(name, arguments)  # it was not even looked at
+        raise fault
+
+    def _fault(self, name: str, error: Exception) -> ToolError:
+        """What it means that a call was not answered."""
+        if self._flooded or "event exceeded" in str(error).lower():
+            most = FRAME_LIMIT // (1024 * 1024)
+            return ToolOutputTooLarge(f"the MCP server {self.name} answered {name} with more than {most} MiB")
+        if isinstance(error, RuntimeError):
+            return ToolSchemaBroken(
+                f"the MCP server {self.name} does not keep to the schema that it gave for what {name} gives back:"
+                f" {_told(error)}"
+            )
+        if isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT:
+            return ToolTimeout(f"the MCP server {self.name} did not answer {name} within {self._seconds:g} s")
+        if isinstance(error, MCPError) and error.code != CONNECTION_CLOSED:
+            return ToolFailed(f"the MCP server {self.name} refused to call {name}: {_told(error)}")
+        return ToolServerLost(f"the MCP server {self.name} did not answer {name}: {_told(error)}")
+
+    @property
+    def _open(self) -> bool:
+        return self._client is not None and self._keeper is not None and not self._keeper.done()
 
     async def _session(self) -> Client:
         async with self._opening:
-            if self._client is not None and self._keeper is not None and not self._keeper.done():
+            if self._open and self._client is not None:
                 return self._client
             await self._drop()
             opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
             self._stop = asyncio.Event()
+            self._flooded = False
             with self._heard():
                 self._keeper = asyncio.create_task(self._keep(opened, self._stop))
             try:
@@ -166,15 +226,19 @@ class McpToolset:
 
     async def _transport(self, stack: AsyncExitStack) -> Any:
         if self._settings.get("command"):
-            return process_streams(self._settings["command"], self._resolved("env"))
+            return process_streams(self._settings["command"], self._resolved("env"), oversize=self._flood)
         client = httpx2.AsyncClient(
             headers=self._resolved("headers"),
             timeout=httpx2.Timeout(self._seconds, connect=OPEN_SECONDS),
             event_hooks={"request": [_carry]},
+            transport=BoundedTransport(oversize=self._flood),
         )
         await stack.enter_async_context(client)
         url = resolve(str(self._settings["url"]), self._environment)
         return streamable_http_client(url, http_client=client, max_sse_event_size=FRAME_LIMIT)
+
+    def _flood(self) -> None:
+        self._flooded = True
 
     async def _drop(self) -> None:
         keeper, self._keeper, self._client = self._keeper, None, None

@@ -1,7 +1,8 @@
-"""Starts a server as a process and speaks with it over its standard streams.
+"""How a server is reached: as a process over its standard streams, or over HTTP, with no message over `FRAME_LIMIT`.
 
-As the SDK's own transport does, but for two things: a line that is longer than `limit` ends the connection instead of
-filling memory, and the process gets no variable but those that it was given and what a program needs to start.
+The process is started as the SDK's own transport does it, but for two things: a line that is longer than the limit ends
+the connection instead of filling memory, and the process gets no variable but those that it was given and what a
+program needs to start. Over HTTP the SDK bounds events, and `BoundedTransport` the answers that are one JSON value.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import httpx2
 import mcp_types as types
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
@@ -25,10 +27,13 @@ GRACE_SECONDS = 2.0
 
 @asynccontextmanager
 async def process_streams(
-    command: Sequence[str], environment: Mapping[str, str], limit: int = FRAME_LIMIT
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    limit: int = FRAME_LIMIT,
+    oversize: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[tuple[Any, Any]]:
     """The two streams of a session with the server that `command` starts. It is ended with the block, and all that it
-    started with it. Raises `OSError` where it cannot be started."""
+    started with it. `oversize` hears of a line over `limit`. Raises `OSError` where it cannot be started."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE,
@@ -43,7 +48,7 @@ async def process_streams(
     write_in, write_out = anyio.create_memory_object_stream[SessionMessage](0)
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(_hear, process.stdout, read_in)
+            group.start_soon(_hear, process.stdout, read_in, oversize)
             group.start_soon(_say, process.stdin, write_out, read_in)
             try:
                 yield read_out, write_in
@@ -56,13 +61,14 @@ async def process_streams(
             stream.close()
 
 
-async def _hear(stdout: asyncio.StreamReader, sink: Any) -> None:
+async def _hear(stdout: asyncio.StreamReader, sink: Any, oversize: Callable[[], None]) -> None:
     async with sink:
         while True:
             try:
                 line = await stdout.readline()
             except ValueError:
                 # A line longer than the limit: what follows cannot be told from its rest.
+                oversize()
                 return
             if not line:
                 return
@@ -96,3 +102,41 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
+
+
+class AnswerOversize(httpx2.StreamError):
+    """An answer of more bytes than a message may have."""
+
+
+class BoundedTransport(httpx2.AsyncHTTPTransport):
+    """Reads no answer of more than `limit` bytes, but for streams of events, whose events are bounded one by one."""
+
+    def __init__(self, limit: int = FRAME_LIMIT, oversize: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self._limit = limit
+        self._oversize = oversize
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+            response.stream = _Bounded(response.stream, self._limit, self._oversize)
+        return response
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, stream: Any, limit: int, oversize: Callable[[], None]) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._oversize = oversize
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._stream:
+            size += len(piece)
+            if size > self._limit:
+                self._oversize()
+                raise AnswerOversize(f"an answer of more than {self._limit} bytes")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
