@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from circuit.errors import InvalidRequest
 from circuit.security.access import DEFAULT_AUDIENCE, SHORTEST_SECRET, SHORTEST_TOKEN, Access
 from circuit.security.rates import Rate
+from circuit.security.redactor import Redactor
+from circuit.security.rules import Rule
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 RATED = ("graphql", "v1", "agent-stream", "stream", "metrics", "*")
@@ -31,6 +33,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 ROOT_HOME = Path("/var/lib/circuit")
 _SPAN = re.compile(r"([1-9]\d{0,5})([mhdw])")
 _SPANS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_SECRET_NAME = re.compile(r"(?:^|_)(?:KEY|KEYS|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
+_SHORTEST_HIDDEN = 8
+"""Shorter values of such variables stand in logs: hiding every `true` would hide too much."""
 _POOL = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _LONGEST_POOL = 100
 
@@ -43,6 +48,7 @@ class Settings:
     many).
     `tracing` is the exporter of traces and `metrics` that of figures by OpenTelemetry, None where there are none;
     `traceparent` the trace in which this process was started.
+    `redactor` has the rules by which logs, events and prompts are redacted in the whole deployment.
     `stop_seconds` is what running executions get to end when a worker is told to.
     `archive_after`, `streams_after` and `streams_compact_after` are None where nothing is archived, dropped or
     compacted by itself.
@@ -82,6 +88,7 @@ class Settings:
     trace_hosts: tuple[str, ...] = ()
     trace_content: bool = False
     traceparent: str | None = None
+    redactor: Redactor = field(default_factory=Redactor, repr=False, compare=False)
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -111,6 +118,7 @@ class Settings:
             trace_hosts=_names(values, "CIRCUIT_TRACE_HOSTS"),
             trace_content=values.get(CAPTURE, "").strip().lower() in CAPTURING,
             traceparent=_text(values, "TRACEPARENT"),
+            redactor=_redactor(values),
             jobs=_choice(values, "CIRCUIT_JOBS", "false", ("true", "false")) == "true",
             http_hosts=_names(values, "CIRCUIT_HTTP_HOSTS"),
             http_private=_choice(values, "CIRCUIT_HTTP_PRIVATE", "false", ("true", "false")) == "true",
@@ -129,6 +137,16 @@ class Settings:
     def debug(self) -> bool:
         """Whether tracebacks are shown."""
         return self.log_level == "debug"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no log may hold, whatever the rules: the values of variables whose names say so, and passwords in
+        addresses."""
+        found = [value.strip() for name, value in self.environment.items() if _SECRET_NAME.search(name)]
+        found += [part for value in tuple(found) if "," in value for part in value.split(",")]
+        found += [self.access.service_token or "", self.access.jwt_secret or "", self.access.stream_secret or ""]
+        found += [_password(self.database_url or "")]
+        return tuple(dict.fromkeys(value for value in found if len(value) >= _SHORTEST_HIDDEN))
 
 
 def with_actions(settings: Settings, modules: Sequence[str] | None) -> Settings:
@@ -288,6 +306,40 @@ def _folder(values: Mapping[str, str], name: str) -> Path | None:
     if "\0" in text:
         raise _refused(name, text, "a path of a directory")
     return Path(text).expanduser().absolute() if text else None
+
+
+def _redactor(values: Mapping[str, str]) -> Redactor:
+    key = _secret(values, "CIRCUIT_REDACTION_KEY", SHORTEST_SECRET)
+    return Redactor(_redaction(values), None if key is None else key.encode())
+
+
+def _redaction(values: Mapping[str, str]) -> tuple[Rule, ...]:
+    """Kinds with commas between them, or the path of a file with rules. Raises `DefinitionError` for what is in it."""
+    text = values.get("CIRCUIT_REDACTION", "").strip()
+    if not text:
+        return ()
+    from circuit.definition.redaction_file import read_rules
+    from circuit.security.kinds import KINDS
+
+    if "/" not in text and not text.endswith((".yaml", ".yml", ".json")):
+        kinds = _names(values, "CIRCUIT_REDACTION")
+        for name in kinds:
+            if name not in KINDS:
+                raise _refused("CIRCUIT_REDACTION", name, f"some of {', '.join(KINDS)}, or the path of a YAML file")
+        return tuple(Rule(name, name) for name in kinds)
+    try:
+        return read_rules(Path(text).expanduser().read_text(encoding="utf-8"), text)
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        details = {"variable": "CIRCUIT_REDACTION"}
+        raise InvalidRequest(f"CIRCUIT_REDACTION names {text[:200]!r}: {told}.", details=details) from None
+
+
+def _password(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).password or "")
+    except ValueError:
+        return ""
 
 
 def _rate(values: Mapping[str, str], name: str) -> Rate | None:

@@ -45,6 +45,7 @@ from circuit.net.marking import Token
 from circuit.net.reception import message_key
 from circuit.providers.registry import ProviderRegistry
 from circuit.security.principal import EVERY_ROLE, Principal
+from circuit.security.redactor import Redactor
 from circuit.storage.records import CaseRow, CaseState, CaseStatus, CommandRow, CommandState, LogWrite
 from circuit.streams.broker import Broker
 from circuit.streams.publisher import Publisher
@@ -117,14 +118,15 @@ class Run:
         self.case_id = str(state.key)
         self.events: list[CaseEvent] = []
         self._clock = clock
-        self._owner = Owner(workflow, state)
+        redactor = Redactor()
+        self._owner = Owner(workflow, state, redaction=redactor.at("events", workflow.redaction))
         self._running: dict[asyncio.Task[Ended], tuple[int, Cutoff]] = {}
         self._said: dict[int, list[str]] = {}
         self._commands = 0
         broker = Broker()
         publisher = Publisher(self._log, broker, clock, lambda _: None)
         kinds = {spec.kind: action for spec in workflow.actions.values()}
-        self._around = Surroundings(kinds, publisher, self._log, clock.now)
+        self._around = Surroundings(kinds, publisher, self._log, clock.now, redactor=redactor)
 
     # What there is to be seen
 

@@ -25,6 +25,7 @@ from circuit.agents.interceptor import Interceptor
 from circuit.agents.policy import Policies
 from circuit.agents.ports import Journal
 from circuit.agents.prompt import PromptTexts, build_messages, hidden, prompt_values
+from circuit.agents.redaction import PromptRedaction
 from circuit.agents.run import AgentResult, AgentRun, Capability, Choice
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.events import StreamDelta
@@ -32,6 +33,8 @@ from circuit.providers.cache import AnswerStore
 from circuit.providers.messages import Message, Role
 from circuit.providers.pricing import Price
 from circuit.providers.registry import ProviderRegistry
+from circuit.security.redactor import Redactor
+from circuit.security.rules import Rule, rules_of
 from circuit.spend import Spend
 from circuit.value import dataclass
 
@@ -88,7 +91,8 @@ class CallJournal:
 
 class AgentAction:
     """Runs agents. `answers` gives what the agents of a tenant share of earlier answers, `memories` what their
-    conversations remember; `permit` says whether a workflow may use an agent. `fault` is called at `before_answer`,
+    conversations remember; `permit` says whether a workflow may use an agent, `redactor` has the rules by which what
+    models are told is redacted. `fault` is called at `before_answer`,
     `after_answer`, `after_journal` and `after_tool`, for crash tests."""
 
     def __init__(
@@ -100,9 +104,11 @@ class AgentAction:
         answers: Callable[[int], AnswerStore] | None = None,
         memories: Memories | None = None,
         permit: Permit | None = None,
+        redactor: Redactor | None = None,
         fault: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._registry = registry
+        self.redactor = redactor or Redactor()
         self._toolbox = toolbox or Toolbox(Path(gettempdir()) / "circuit-workspaces")
         self._interceptors = interceptors
         self._answers = answers
@@ -161,7 +167,8 @@ class AgentAction:
         tenant, permit = call.key.tenant, None
         if self._permit is not None:
             permit = partial(self._permit, tenant, call.workflow_id)
-        return await self.work(run, call.config, journal, str(call.key.case), self._store(tenant), permit)
+        store = self._store(tenant)
+        return await self.work(run, call.config, journal, str(call.key.case), store, permit, call.redaction)
 
     async def work(
         self,
@@ -171,12 +178,13 @@ class AgentAction:
         case: str,
         answers: AnswerStore | None = None,
         permit: Callable[[str], Awaitable[None]] | None = None,
+        rules: Sequence[Rule] = (),
     ) -> AgentResult:
         """Perform `run`, which is of the agent of this configuration, as if in `case`. `permit` is asked before each
-        agent begins, and raises where it may not."""
+        agent begins, and raises where it may not; `rules` of redaction count beside those of each agent."""
         agent: Mapping[str, Any] = config["agent"]
         spec: Mapping[str, Any] = config.get("provider") or agent["provider"]
-        scene = _Scene(case, config.get("colleagues") or {}, answers, permit)
+        scene = _Scene(case, config.get("colleagues") or {}, answers, permit, tuple(rules))
         return await self._run(run, agent, spec, journal, scene, ())
 
     async def _run(
@@ -240,7 +248,9 @@ class AgentAction:
         shared = cache is not None and not any(interceptor.holds for interceptor in self._interceptors)
         store, kept = (scene.answers, cache["ttl"]) if cache is not None and shared else (None, 0.0)
         provider = self._registry.fallback([spec, *(agent.get("fallback") or ())], store, kept)
-        return await run_agent(run, provider, journal, self._fault, tools=tools, interceptors=self._interceptors)
+        redaction = self.redactor.at("prompts", (*scene.rules, *rules_of(agent.get("redaction") or ())))
+        around = (*self._interceptors, PromptRedaction(redaction)) if redaction else self._interceptors
+        return await run_agent(run, provider, journal, self._fault, tools=tools, interceptors=around)
 
     def _colleague(self, agent: Mapping[str, Any], messages: tuple[Message, ...], run: AgentRun) -> AgentRun:
         """A run of another agent within `run`: behind its own system prompt come `messages`."""
@@ -255,13 +265,14 @@ class AgentAction:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What all agents of one execution have in common: their case, each other, the tenant's earlier answers, and who
-    says whether their workflow may use them."""
+    """What all agents of one execution have in common: their case, each other, the tenant's earlier answers, who says
+    whether their workflow may use them, and its rules of redaction."""
 
     case: str
     colleagues: Mapping[str, Any]
     answers: AnswerStore | None
     permit: Callable[[str], Awaitable[None]] | None = None
+    rules: tuple[Rule, ...] = ()
 
 
 def prompt_texts(agent: Mapping[str, Any]) -> PromptTexts:

@@ -15,6 +15,7 @@ from circuit.actions.agent import AgentAction, CallJournal, agent_run, prompt_te
 from circuit.agents.chat import call_json, messages_of
 from circuit.agents.prompt import build_messages, prompt_values
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
+from circuit.engine.calls import rules_of_agents
 from circuit.providers.messages import Role
 from circuit.providers.provider import ToolSpec
 
@@ -40,20 +41,23 @@ class ConsultationAction:
             functions=functions_of(agent.get("functions") or ()),
             tool_choice=agent.get("tool_choice") or "auto",
         )
+        redaction = self._agents.redactor.at("events", (*call.redaction, *rules_of_agents(call.config)))
         journal = CallJournal(call, context)
         await journal.left_out([one.get("content") for one in call.inputs["messages"]])
         result = await self._agents.run(run, call, journal)
         answer = result.answer
         usage = result.counted
-        message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
+        # Nothing goes on from this answer: it is what readers are told, so that it reads as its stream does.
+        message: dict[str, Any] = {"role": "assistant", "content": redaction.text(answer.text) or None}
         if result.calls:
-            message["tool_calls"] = [call_json(one) for one in result.calls]
+            calls = [replace(one, arguments=redaction.written(one.arguments)) for one in result.calls]
+            message["tool_calls"] = [call_json(one) for one in calls]
         said: dict[str, Any] = {
             "message": message,
             "finish": "tool_calls" if result.calls else answer.finish,
             "model": answer.model,
             "usage": usage,
-            **({} if result.output is None else {"output": result.output}),
+            **({} if result.output is None else {"output": redaction.value(result.output)}),
         }
         return ActionOutput({"answer": said}, answer.text, result.output, usage, answer.model)
 

@@ -20,6 +20,7 @@ from circuit.engine.action import ActionCall, ActionContext, ActionOutput, Suspe
 from circuit.errors import ActionFailed, CircuitError, ExecutionTimeout
 from circuit.providers.registry import ProviderRegistry
 from circuit.security.redaction import excerpt, redact
+from circuit.security.redactor import Redactor
 
 KIND = "function"
 
@@ -28,11 +29,16 @@ _LONGEST_MESSAGE = 500
 
 class FunctionAction:
     """Calls functions: asynchronous ones on the event loop, the others in at most `threads` threads. What they ask of
-    models goes through `registry`."""
+    models goes through `registry`, and is redacted by the rules of `redactor`."""
 
     def __init__(
-        self, functions: Mapping[str, Function], threads: int, registry: ProviderRegistry | None = None
+        self,
+        functions: Mapping[str, Function],
+        threads: int,
+        registry: ProviderRegistry | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
+        self._redactor = redactor or Redactor()
         self._functions = functions
         self._registry = registry
         self._threads = Threads(threads)
@@ -67,7 +73,8 @@ class FunctionAction:
             if silence is not None and not pulse.expired():
                 pulse.reschedule(loop.time() + silence)
 
-        retrieval = None if self._registry is None else Retrieval(self._registry, call.recorded, context)
+        redaction = self._redactor.at("prompts", call.redaction)
+        retrieval = None if self._registry is None else Retrieval(self._registry, call.recorded, context, redaction)
         own = Context(call, context, function.name, beat, retrieval)
         try:
             async with pulse:

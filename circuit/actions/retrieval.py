@@ -14,6 +14,7 @@ from circuit.errors import ActionFailed, ProviderError
 from circuit.providers.pricing import FREE, Price, cost_of, most_of
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.retrieval import MOST_TEXTS, EmbeddingRequest, Embeddings, Ranked, RerankRequest
+from circuit.security.redactor import NOTHING, Redaction
 from circuit.spend import Spend, bounded, microdollars
 from circuit.value import dataclass
 
@@ -60,9 +61,16 @@ class _Asked:
 
 
 class Retrieval:
-    """What one call of a function asks of such models."""
+    """What one call of a function asks of such models, which are told nothing that `redaction` takes out."""
 
-    def __init__(self, registry: ProviderRegistry, recorded: Mapping[str, Any], context: ActionContext) -> None:
+    def __init__(
+        self,
+        registry: ProviderRegistry,
+        recorded: Mapping[str, Any],
+        context: ActionContext,
+        redaction: Redaction = NOTHING,
+    ) -> None:
+        self._redaction = redaction
         self._registry = registry
         self._recorded = recorded
         self._context = context
@@ -76,6 +84,8 @@ class Retrieval:
         kept = self._recorded.get(step)
         if kept is not None and kept.get("vectors") is not None:
             return kept["vectors"]
+
+        texts = [self._redaction.text(text) for text in texts]
 
         async def ask() -> Embeddings:
             request = EmbeddingRequest(asked.model, tuple(texts), dimensions)
@@ -94,6 +104,8 @@ class Retrieval:
         kept = self._recorded.get(step)
         if kept is not None:
             return [Ranked(index, score) for index, score in kept["order"]]
+
+        query, texts = self._redaction.text(query), [self._redaction.text(text) for text in texts]
 
         async def ask() -> Sequence[Ranked]:
             request = RerankRequest(asked.model, query, tuple(texts), top)

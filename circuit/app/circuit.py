@@ -197,6 +197,7 @@ class Circuit:
                 archive=Archive(database, chosen.archive_folder or chosen.home / "archive"),
                 pressed=registry.pressed,
                 tracer=tracer,
+                redactor=chosen.redactor,
                 fault=fault or no_fault,
             )
             stack.push_async_callback(engine.stop)

@@ -70,13 +70,15 @@ def performers(
         answers=partial(Answers, database),
         memories=partial(Memory, database),
         permit=Permits(database, clock.monotonic).check,
+        redactor=settings.redactor,
         fault=fault,
         interceptors=interceptors,
     )
+    threads = settings.worker_executions or settings.max_concurrent_executions
     performing: dict[str, Action] = {
         AGENT: agents,
         CONSULTATION: ConsultationAction(agents),
-        FUNCTION: FunctionAction(functions, settings.worker_executions or settings.max_concurrent_executions, registry),
+        FUNCTION: FunctionAction(functions, threads, registry, settings.redactor),
         HUMAN: HumanAction(),
         SUBWORKFLOW: SubworkflowAction(children),
         HTTP: HttpAction(Egress(settings.http_hosts, private=settings.http_private), http, settings.environment),

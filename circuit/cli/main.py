@@ -30,6 +30,7 @@ from circuit.cli import (
     migration,
     models,
     outbox,
+    redaction,
     repair,
     run,
     schedules,
@@ -114,6 +115,7 @@ app.command("top")(top.top)
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(ledger.app, name="audit")
 app.add_typer(subjects.app, name="subjects")
+app.command("redact")(redaction.redact)
 app.add_typer(database.app, name="db")
 
 

@@ -87,16 +87,19 @@ def with_circuit(
 
 
 def configure_logging(settings: Settings) -> None:
-    """Logs go to standard error, at the level of the settings; those of the library that sends traces too."""
+    """Logs go to standard error, redacted, at the level of the settings; those of the library that sends traces too.
+    Warnings of others, which Python writes there by itself, are redacted as well."""
+    from circuit.observability.logs import AboutFilter, JSONFormatter, RedactingFormatter
+
     handler = logging.StreamHandler(sys.stderr)
     handler.set_name(_LOG_HANDLER)
+    inner = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.log_format == "json":
-        from circuit.observability.logs import AboutFilter, JSONFormatter
-
         handler.addFilter(AboutFilter())
-        handler.setFormatter(JSONFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        inner = JSONFormatter()
+    handler.setFormatter(RedactingFormatter(inner, settings.redactor, settings.secrets))
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(RedactingFormatter(logging.Formatter(), settings.redactor, settings.secrets))
     for name in ("circuit", "opentelemetry"):
         logger = logging.getLogger(name)
         for old in [old for old in logger.handlers if old.get_name() == _LOG_HANDLER]:

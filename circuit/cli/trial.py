@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from circuit.errors import InvalidRequest, ToolDenied
 from circuit.events import StreamDelta, StreamType
 from circuit.settings import Settings, with_actions
 from circuit.spend import Spend
+from circuit.streams.veil import Veil
 
 if TYPE_CHECKING:
     from circuit.actions.agent import AgentAction
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from circuit.agents.run import AgentResult
     from circuit.agents.tools import Tool, ToolContext
     from circuit.providers.messages import Message
+    from circuit.security.redactor import Redaction
+    from circuit.security.rules import Rule
 
 tools_app = typer.Typer(no_args_is_help=True, help="Look at the tools of an agent, and call them.")
 
@@ -179,9 +182,17 @@ class Stage:
     """An agent outside of any case: its tools, its model, and the terminal as its reader."""
 
     def __init__(
-        self, config: Mapping[str, Any], action: AgentAction, tools: Mapping[str, Tool], terminal: Terminal
+        self,
+        config: Mapping[str, Any],
+        action: AgentAction,
+        tools: Mapping[str, Tool],
+        terminal: Terminal,
+        rules: Sequence[Rule],
+        redaction: Redaction,
     ) -> None:
         self.tools = tools
+        self._rules = rules
+        self._redaction = redaction
         self._config = config
         self._action = action
         self._terminal = terminal
@@ -228,9 +239,9 @@ class Stage:
         self._runs += 1
         if not schema:
             run = replace(run, output_schema=None)
-        reader = _Reader(self._terminal)
+        reader = _Reader(self._terminal, self._redaction)
         try:
-            return await self._action.work(run, self._config, reader, _CASE)
+            return await self._action.work(run, self._config, reader, _CASE, rules=self._rules)
         finally:
             reader.end()
 
@@ -242,7 +253,7 @@ async def staged(settings: Settings, found: Chosen, model: str | None, terminal:
     from circuit.actions.functions import collect
     from circuit.actions.tools import Toolbox
     from circuit.app.performers import as_tools
-    from circuit.engine.calls import agent_json, colleagues_json, provider_of
+    from circuit.engine.calls import agent_json, colleagues_json, provider_of, rules_of_agents
     from circuit.providers.registry import ProviderRegistry
 
     models: dict[str, Any] = {}
@@ -259,7 +270,10 @@ async def staged(settings: Settings, found: Chosen, model: str | None, terminal:
     try:
         registry.check(agent["provider"])
         tools = await toolbox.tools(agent, _CASE)
-        yield Stage(config, AgentAction(registry, toolbox=toolbox), tools, terminal)
+        redactor, rules = settings.redactor, found.workflow.redaction
+        action = AgentAction(registry, toolbox=toolbox, redactor=redactor)
+        shown = redactor.at("events", (*rules, *rules_of_agents(config)))
+        yield Stage(config, action, tools, terminal, rules, shown)
     finally:
         await toolbox.aclose()
         await registry.aclose()
@@ -282,11 +296,16 @@ def _standing(access: Mapping[str, Any]) -> str:
 class _Reader:
     """Shows what an agent says, and keeps its journal in memory."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, redaction: Redaction) -> None:
         self._terminal = terminal
+        self._veil = Veil(redaction)
         self._steps: dict[str, Any] = {}
 
     async def emit(self, delta: StreamDelta) -> None:
+        for told in self._veil.told(delta):
+            self._show(told)
+
+    def _show(self, delta: StreamDelta) -> None:
         fields = delta.fields
         if delta.type is StreamType.CONTENT_CHUNK:
             self._terminal.piece(str(fields["content"]))
@@ -318,6 +337,8 @@ class _Reader:
         return datetime.now(UTC)
 
     def end(self) -> None:
+        for told in self._veil.end():
+            self._show(told)
         self._terminal.end()
 
     def _line(self, text: str) -> None:

@@ -22,6 +22,7 @@ from circuit.definition.field import (
     kind_of,
     seconds,
 )
+from circuit.definition.redaction_document import Rules
 from circuit.definition.tool_document import Capability, PolicyEntry, Tool
 
 _MODEL = "The name of the model, as the provider spells it."
@@ -363,6 +364,9 @@ class Agent(Part):
     cache: Annotated[
         ResponseCache | None,
         Field(description="Whether identical requests get the earlier answer. Default: each asks the model."),
+    ] = None
+    redaction: Annotated[
+        Rules | None, Field(description="What is taken out of its events, its logs and what its models are told.")
     ] = None
     output_schema: Annotated[
         JsonObject | None,

@@ -35,6 +35,7 @@ from circuit.definition.document import (
 )
 from circuit.definition.execution_document import AgentExecution, MappingEntry, RetryConfig
 from circuit.definition.field import seconds
+from circuit.definition.redaction_document import rules_json
 from circuit.definition.tool_canonical import capability_json, policy_json, tool_json
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
@@ -59,6 +60,7 @@ def canonical(document: Document) -> dict[str, Any]:
             "outbox": sorted(set(document.outbox or ())),
             "budget": None if document.budget is None else document.budget.model_dump(exclude_none=True),
             "subject": [document.subject] if isinstance(document.subject, str) else list(document.subject or ()),
+            "redaction": rules_json(document.redaction),
             "place_agents": [_place_agent(entry) for entry in document.place_agents or ()],
         },
         keep=("description", "places", "transitions"),
@@ -134,6 +136,7 @@ def agent_json(name: str, agent: Agent) -> dict[str, Any]:
             "images": list(dict.fromkeys(agent.images or ())),
             "conversation": agent.conversation,
             "cache": None if agent.cache is None else {"ttl": seconds(agent.cache.ttl)},
+            "redaction": rules_json(agent.redaction),
             "output_schema": agent.output_schema,
         },
         keep=("description",),

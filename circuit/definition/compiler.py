@@ -44,6 +44,7 @@ from circuit.net.structure import (
     Trigger,
 )
 from circuit.net.timing import Timer, instant_of
+from circuit.security.rules import rules_of
 from circuit.spend import Limits, microdollars
 
 AGENT = "agent"
@@ -123,7 +124,7 @@ def compile_document(document: Mapping[str, Any]) -> Workflow:
             "actions": sorted({required_action(action) for action in actions.values()}),
             "models": sorted({f"{provider.type}:{provider.model}" for provider in providers}),
             "pools": [plain.get("pool", DEFAULT_POOL)],
-            **({"features": features} if (features := _features(net)) else {}),
+            **({"features": features} if (features := _features(net, plain)) else {}),
         },
         initial_tokens=tuple(
             InitialToken(name, token["data"], token["metadata"])
@@ -136,10 +137,11 @@ def compile_document(document: Mapping[str, Any]) -> Workflow:
         resources=resources,
         budget=_budget(plain.get("budget") or {}),
         subject=tuple(Path.parse(text) for text in plain.get("subject", ())),
+        redaction=rules_of(plain.get("redaction", ())),
     )
 
 
-def _features(net: Net) -> list[str]:
+def _features(net: Net, plain: Mapping[str, Any]) -> list[str]:
     """What of the engine the version needs that not every release has: who lacks it must not touch its cases."""
     found = [Trigger.MESSAGE.value] if net.receiving else []
     if any(transition.refresh for transition in net.transitions.values()):
@@ -148,6 +150,8 @@ def _features(net: Net) -> list[str]:
         found.append("compensation")
     if net.complete_when is not None:
         found.append("complete_when")
+    if any("redaction" in one for one in (plain, *(plain.get("agents") or {}).values())):
+        found.append("redaction")
     return sorted(found)
 
 

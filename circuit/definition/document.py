@@ -20,6 +20,7 @@ from circuit.definition.execution_document import (
     RetryConfig,
 )
 from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, Text, by_kind, fault
+from circuit.definition.redaction_document import Rules
 from circuit.events import CASE_EVENTS
 
 ALIASES = {"to_places": "to_place"}
@@ -441,6 +442,9 @@ class Document(Part):
             description="Whom a case is about: the path (or paths) in the tokens that it starts with, such as "
             "data.customer_id, by which `circuit subjects` finds it."
         ),
+    ] = None
+    redaction: Annotated[
+        Rules | None, Field(description="What is taken out of logs, events and prompts, beside the deployment's rules.")
     ] = None
     place_agents: Annotated[
         list[PlaceAgent] | None,

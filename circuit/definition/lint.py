@@ -11,6 +11,7 @@ from circuit.definition.lint_compensation import lint_compensation
 from circuit.definition.lint_expression import Inputs, check_expression
 from circuit.definition.lint_message import lint_messages
 from circuit.definition.lint_place_agent import lint_place_agents
+from circuit.definition.lint_redaction import lint_rules
 from circuit.definition.lint_transition import lint_transitions
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema
@@ -32,6 +33,7 @@ def lint(report: Report, plain: Mapping[str, Any], models: ModelCheck | None = N
     lint_place_agents(scene)
     lint_messages(scene)
     _subject(scene)
+    lint_rules(scene.report, ("redaction",), scene.plain.get("redaction") or ())
     for name, region in scene.section("regions").items():
         check_region(scene, ("regions", name), region)
 

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from circuit.definition.fault_text import suggestion
+from circuit.definition.lint_redaction import lint_rules
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema
 from circuit.definition.workflow import COLLEAGUES
@@ -39,6 +40,7 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
         _capabilities(scene, name, agent)
         _policies(scene, name, agent)
         _images(scene, name, agent)
+        lint_rules(scene.report, ("agents", name, "redaction"), agent.get("redaction") or ())
         for index, entry in enumerate(agent.get("tools") or ()):
             if entry["kind"] not in COLLEAGUES:
                 continue

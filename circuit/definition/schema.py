@@ -89,8 +89,8 @@ def _with_parameters(schema: Any) -> Any:
             found["anyOf"] = _with_parameters(value)
         elif key == "patternProperties":
             found[key] = {_or_parameter(name): _with_parameters(part) for name, part in value.items()}  # type: ignore[reportUnknownVariableType]
-        elif key == "pattern":
-            found[key] = _or_parameter(value)  # type: ignore[reportUnknownArgumentType]
+        elif key == "pattern" and isinstance(value, str):  # there is a key of the format called so too
+            found[key] = _or_parameter(value)
         elif key in ("const", "discriminator", "required"):
             found.update({key: value} if key != "discriminator" else {})
         else:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from circuit.definition.document import Document
 from circuit.definition.fault_text import describe
+from circuit.definition.field import Part
 from circuit.definition.shape import Spot, spot
 from circuit.definition.tree import PathTuple, Tree, path_text
 from circuit.errors import Fault
+
+Form = TypeVar("Form", bound=Part)
 
 MAX_ROUNDS = 25
 _STAND_INS: dict[str, Any] = {
@@ -78,20 +81,25 @@ class Report:
 
 
 def validate(report: Report) -> Document | None:
-    """The document that the file describes, less what is at fault; all faults go into the report.
+    """The workflow that the file describes, as `fitted` says."""
+    return fitted(report, Document)
 
-    None if nothing is left that could be a workflow.
+
+def fitted(report: Report, form: type[Form]) -> Form | None:
+    """The document of this form that the file describes, less what is at fault; all faults go into the report.
+
+    None if nothing is left that could be one.
     """
     # Through JSON, so that what an alias shares is there as often as it is spelt.
     value: Any = json.loads(json.dumps(report.tree.root.value))
     for _ in range(MAX_ROUNDS):
         try:
-            return Document.model_validate(value)
+            return form.model_validate(value)
         except ValidationError as error:
             errors: list[Any] = error.errors(include_url=False)
         except RecursionError:
             return None
-        spots = [_spot(item) for item in errors]
+        spots = [_spot(form, item) for item in errors]
         written = [report.written(found.path) for found in spots]
         for item, found, path in zip(errors, spots, written, strict=True):
             # What an earlier cut has left incomplete is no fault of the author.
@@ -104,8 +112,8 @@ def validate(report: Report) -> Document | None:
     return None
 
 
-def _spot(error: Any) -> Spot:
-    found = spot(Document, error["loc"])
+def _spot(form: type[Part], error: Any) -> Spot:
+    found = spot(form, error["loc"])
     context = error.get("ctx") or {}
     extra: PathTuple = tuple(context.get("at", ()))
     if error["type"] == "unknown_type" and isinstance(error["input"], dict):

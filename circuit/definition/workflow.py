@@ -8,6 +8,7 @@ from typing import Any
 
 from circuit.expressions.path import Path
 from circuit.net.structure import Net
+from circuit.security.rules import Rule
 from circuit.spend import UNLIMITED, Limits
 
 DEFAULT_POOL = "default"
@@ -124,8 +125,9 @@ class Workflow:
 
     `initial_tokens` come in the order of their places' names, then of the file: with a version's content their
     numbers are known. `outbox` are the kinds of events that leave Circuit, `start_message` is the name of the messages
-    that start cases, `budget` is what each case may spend on models, `subject` leads to whom a case is about, and
-    `derived` keeps what others work out of this version once.
+    that start cases, `budget` is what each case may spend on models, `subject` leads to whom a case is about,
+    `redaction` are its own rules for logs, events and prompts, and `derived` keeps what others work out of this version
+    once.
     """
 
     id: str
@@ -145,4 +147,5 @@ class Workflow:
     resources: Mapping[str, Resource] = field(default_factory=dict[str, Resource])
     budget: Limits = UNLIMITED
     subject: tuple[Path, ...] = ()
+    redaction: tuple[Rule, ...] = ()
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from circuit.events import StreamDelta
 from circuit.ids import CaseKey
+from circuit.security.rules import Rule
 from circuit.spend import UNLIMITED, Limits, Spend
 from circuit.storage.records import NewCase
 from circuit.value import dataclass
@@ -49,7 +50,8 @@ class ActionCall:
     `attempt` counts tries after failures and keys the journal; `start` counts starts (every retry and every resume)
     and is the `attempt` of the stream. `recorded` is the journal of this attempt, and what lasts of earlier ones: step
     name to value; `budget` is what the case may spend on models by its version; `child` says that another case
-    opened it; `traceparent` is the trace in which the case was started, where that is known.
+    opened it; `traceparent` is the trace in which the case was started, where that is known; `redaction` are the rules
+    of the workflow.
     """
 
     key: CaseKey
@@ -69,6 +71,7 @@ class ActionCall:
     budget: Limits = UNLIMITED
     child: bool = False
     traceparent: str | None = None
+    redaction: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class ActionOutput:
-    """What an action gives back. `outputs` are the names that `output_mapping` maps from."""
+    """What an action gives back. `outputs` are the names that `output_mapping` maps from, `shown` are the text and the
+    output as they are told, where that is not as they are."""
 
     outputs: Mapping[str, Any]
     text: str = ""
@@ -93,6 +97,7 @@ class ActionOutput:
     usage: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
     exchange: Exchange | None = None
+    shown: tuple[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,20 @@ from circuit.net.binding import Binding
 from circuit.net.mapping import map_inputs, merge_inputs
 from circuit.net.marking import Token
 from circuit.net.structure import Transition
+from circuit.security.rules import Rule, rules_of
 from circuit.storage.records import CaseRow
 
-AGENT_EXTRAS = ("fallback", "capabilities", "tools", "policies", "context_tokens", "images", "conversation", "cache")
+AGENT_EXTRAS = (
+    "fallback",
+    "capabilities",
+    "tools",
+    "policies",
+    "context_tokens",
+    "images",
+    "conversation",
+    "cache",
+    "redaction",
+)
 """What of an agent's definition goes to its action as it stands."""
 
 
@@ -190,7 +201,14 @@ def action_call(memory: Memory, live: LiveFiring, config: Mapping[str, Any]) -> 
         budget=memory.workflow.budget,
         child=memory.row.parent is not None,
         traceparent=memory.row.traceparent,
+        redaction=memory.workflow.redaction,
     )
+
+
+def rules_of_agents(config: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """The rules of redaction of the agent in the configuration of an action, and of those that it may ask."""
+    agents = (config.get("agent") or {}, *(config.get("colleagues") or {}).values())
+    return tuple(rule for agent in agents for rule in rules_of(agent.get("redaction") or ()))
 
 
 def _view(memory: Memory, token: Token) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from circuit.engine.owner import Owner, Step
 from circuit.engine.slots import Slots
 from circuit.events import CaseEvent, Frame, TransitionFired
 from circuit.ids import CaseKey
+from circuit.security.redactor import Redactor
 from circuit.storage.records import CaseState, CaseWrite, CommandRow, LogWrite
 from circuit.value import replace
 
@@ -79,9 +80,11 @@ class Desk:
         write: Callable[[CaseWrite | LogWrite], asyncio.Future[None]],
         now: Callable[[], datetime],
         *,
+        redactor: Redactor | None = None,
         fault: FaultHook = no_fault,
     ) -> None:
         self._write = write
+        self._redactor = redactor or Redactor()
         self._now = now
         self._fault = fault
         self._held: dict[CaseKey, Held] = {}
@@ -123,7 +126,8 @@ class Desk:
     def hold(self, workflow: Workflow, state: CaseState) -> None:
         """Take a case that was just read, and do all that can be done."""
         try:
-            held = Held(state.key, Owner(workflow, state, self.slots.crowded))
+            redaction = self._redactor.at("events", workflow.redaction)
+            held = Held(state.key, Owner(workflow, state, self.slots.crowded, redaction))
         except Exception as error:
             self.reports.lost(state.key, error)
             return

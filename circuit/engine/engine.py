@@ -45,6 +45,7 @@ from circuit.engine.worker import Worker, WorkerLimits
 from circuit.ids import CaseKey, IdSource
 from circuit.observability.metrics import Figure
 from circuit.security.rates import Rate
+from circuit.security.redactor import Redactor
 from circuit.storage.database import Database
 from circuit.storage.notifications import Listener, Notifier
 from circuit.streams.broker import RING_FRAMES, Broker
@@ -61,7 +62,7 @@ class Engine:
 
     With `only` the worker claims no other cases; it looks at the sequence at each claim, so a list may grow. `errands`
     are what operators may ask of this process beside, if it has a worker. `tracer`, where there is one, is told what is
-    done for each case.
+    done for each case; `redactor` has the rules by which what is told of cases is redacted.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Engine:
         pressed: Callable[[], Collection[str]] = tuple,
         starts: Rate | None = None,
         tracer: Tracer | None = None,
+        redactor: Redactor | None = None,
         fault: FaultHook = no_fault,
     ) -> None:
         self._clock = clock
@@ -135,6 +137,7 @@ class Engine:
                 pressed=pressed,
                 errands=errands,
                 tracer=tracer,
+                redactor=redactor,
                 fault=fault,
             )
 

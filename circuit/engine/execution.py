@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from circuit.engine.action import LONGEST_KEY, Action, ActionCall, ActionOutput, Suspended, Woken, lasting
+from circuit.engine.calls import rules_of_agents
 from circuit.engine.firings import Start
 from circuit.engine.payload import PAYLOAD_LIMIT, PayloadFault, PayloadOversize, storable
 from circuit.engine.suspension import WAIT
@@ -24,6 +25,7 @@ from circuit.ids import CaseKey
 from circuit.net.colour import Colour
 from circuit.observability.logs import about
 from circuit.security.redaction import excerpt, redact
+from circuit.security.redactor import Redactor
 from circuit.spend import NOTHING, Spend
 from circuit.storage.charges import Asked, Charge, Settled
 from circuit.storage.records import ALL_ATTEMPTS, ChargeRow, JournalRow, LogWrite, NewCase
@@ -90,6 +92,7 @@ class Surroundings:
     fault: FaultHook = no_fault
     charging: Charging = Unlimited()
     trace: CaseTrace | None = None
+    redactor: Redactor = field(default_factory=Redactor)
 
 
 class Cutoff:
@@ -243,12 +246,15 @@ async def execute(start: Start, around: Surroundings, cutoff: Cutoff | None = No
 
 async def _execute(start: Start, around: Surroundings, cutoff: Cutoff) -> Ended:
     call = start.call
-    outlet = around.publisher.open(call.key, call.firing, call.start, reason=start.reason)
+    rules = (*call.redaction, *rules_of_agents(call.config))
+    redaction = around.redactor.at("events", rules)
+    outlet = around.publisher.open(call.key, call.firing, call.start, reason=start.reason, redaction=redaction)
     cutoff.watch(outlet)
     context = Context(call, outlet, around, cutoff)
     try:
         try:
-            result = await _perform(call, context, around.actions)
+            with about(str(call.key), call.execution_id, rules):
+                result = await _perform(call, context, around.actions)
         finally:
             context.close()
         if cutoff.cut:
@@ -265,9 +271,12 @@ async def _execute(start: Start, around: Surroundings, cutoff: Cutoff) -> Ended:
         outlet.abandon()
         raise
     if isinstance(result, CircuitError):
-        return Ended(call.key, call.firing, call.start, sequence, error=result, recorded=context.lasting)
+        error = result.saying(redaction.text(result.message)) if redaction else result
+        return Ended(call.key, call.firing, call.start, sequence, error=error, recorded=context.lasting)
     if isinstance(result, Suspended):
         return Ended(call.key, call.firing, call.start, sequence, suspended=result, recorded=context.recorded)
+    if redaction:
+        result = replace(result, shown=(redaction.text(result.text), redaction.value(result.output)))
     return Ended(call.key, call.firing, call.start, sequence, output=result)
 
 
@@ -284,8 +293,7 @@ async def _perform(
     try:
         async with limit:
             try:
-                with about(str(call.key), call.execution_id):
-                    output = await action.perform(call, context)
+                output = await action.perform(call, context)
             except Suspended as wait:
                 return _sane_wait(wait)
         return _sane(output)

@@ -46,6 +46,7 @@ def note_budget(memory: Memory, live: LiveFiring, error: CircuitError, draft: Dr
 
 def fail_firing(memory: Memory, live: LiveFiring, error: CircuitError, draft: Draft) -> None:
     """A begun firing failed for good: its tokens go to `on_failure`, or stay with an incident."""
+    error = memory.told(error)
     transition = memory.net.transitions[live.binding.transition]
     if isinstance(transition.timing, Rhythm) and not transition.timing.once:
         # The next run comes at its time.
@@ -64,6 +65,7 @@ def fail_firing(memory: Memory, live: LiveFiring, error: CircuitError, draft: Dr
 
 def fail_begin(memory: Memory, binding: Binding, error: CircuitError, draft: Draft) -> None:
     """A binding failed before it held anything: its tokens go to `on_failure` if that has room, else an incident."""
+    error = memory.told(error)
     if _can_divert(memory, binding):
         rule.begin(memory.net, memory.marking, binding, NO_FIRING)
         effect = rule.divert(memory.net, memory.marking, binding, _note(error), draft.now)
@@ -75,6 +77,7 @@ def fail_begin(memory: Memory, binding: Binding, error: CircuitError, draft: Dra
 
 def give_up(memory: Memory, binding: Binding, error: CircuitError, draft: Draft) -> None:
     """Raise an incident for a binding that held nothing yet."""
+    error = memory.told(error)
     _raise_incident(memory, binding, error, draft)
     memory.agenda.changed(binding.transition)
 

@@ -264,6 +264,7 @@ class Firings:
 
     def attempt_failed(self, live: LiveFiring, error: CircuitError, sequence: int, draft: Draft) -> None:
         """An attempt failed: another one later, or the end of the firing."""
+        error = self.memory.told(error)
         note_budget(self.memory, live, error, draft)
         if not try_again_later(self.memory, live, error, draft):
             self._failed_for_good(live, error, sequence, draft)

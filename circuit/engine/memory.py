@@ -10,10 +10,12 @@ from typing import Any
 from circuit.definition.workflow import Workflow
 from circuit.engine.agenda import Agenda
 from circuit.engine.draft import Draft
+from circuit.errors import CircuitError
 from circuit.events import StreamDelta
 from circuit.net import firing as rule
 from circuit.net.binding import Binding
 from circuit.net.marking import Marking, Run, Token
+from circuit.security.redactor import NOTHING, Redaction
 from circuit.storage.records import (
     CaseState,
     ExecutionRow,
@@ -50,8 +52,9 @@ class LiveFiring:
 class Memory:
     """One case: its row, marking, live firings, open incidents and the counts of its firings."""
 
-    def __init__(self, workflow: Workflow, state: CaseState) -> None:
+    def __init__(self, workflow: Workflow, state: CaseState, redaction: Redaction = NOTHING) -> None:
         self.workflow = workflow
+        self._redaction = redaction
         self.net = workflow.net
         self.key = state.key
         self.row = state.row
@@ -93,6 +96,10 @@ class Memory:
             )
             rule.reinstate(self.net, self.marking, binding, row.number)
             self.firings[row.number] = LiveFiring(row, executions[row.number], binding)
+
+    def told(self, error: CircuitError) -> CircuitError:
+        """`error` as the rows and the readers are told of it."""
+        return error.saying(self._redaction.text(error.message)) if self._redaction else error
 
     def execution_id(self, number: int) -> str:
         """The public id of the execution of firing `number`."""

@@ -33,6 +33,8 @@ from circuit.errors import ActionFailed, CircuitError, Conflict, FiringError, Li
 from circuit.events import CaseEnded, MessageTaken, StreamDelta, StreamType
 from circuit.net.binding import Binding, first_binding
 from circuit.security.principal import Principal
+from circuit.security.redactor import NOTHING as NO_REDACTION
+from circuit.security.redactor import Redaction
 from circuit.storage.records import CaseState, CaseStatus, CaseWrite, CommandRow, ExecutionStatus
 from circuit.value import dataclass, replace
 
@@ -62,10 +64,16 @@ NOTHING = Step(None)
 
 class Owner:
     """One case in memory. Its methods are the inputs; each returns the step that the input led to. `crowded` says of a
-    firing that is about to begin where it waits for its turn."""
+    firing that is about to begin where it waits for its turn, `redaction` what is not told of the case."""
 
-    def __init__(self, workflow: Workflow, state: CaseState, crowded: Crowded = nobody_waits) -> None:
-        self.memory = Memory(workflow, state)
+    def __init__(
+        self,
+        workflow: Workflow,
+        state: CaseState,
+        crowded: Crowded = nobody_waits,
+        redaction: Redaction = NO_REDACTION,
+    ) -> None:
+        self.memory = Memory(workflow, state, redaction)
         self._commands = list(state.commands)
         self.firings = Firings(self.memory, crowded)
 
@@ -101,7 +109,8 @@ class Owner:
             self.firings.attempt_failed(live, error, sequence, draft)
         else:
             self.memory.end_execution(live, ExecutionStatus.COMPLETED, draft, usage=output.usage)
-            fields = {"final_response": output.text, "usage": output.usage, "output": output.output}
+            text, value = output.shown or (output.text, output.output)
+            fields = {"final_response": text, "usage": output.usage, "output": value}
             self.memory.frame(live, sequence + 1, StreamDelta(StreamType.COMPLETED, fields), draft)
             if output.exchange is not None:
                 draft.say(number, output.exchange)

@@ -37,6 +37,7 @@ from circuit.engine.turnstile import Turnstile
 from circuit.engine.versions import Versions
 from circuit.errors import CircuitError
 from circuit.ids import CaseKey, IdSource
+from circuit.security.redactor import Redactor
 from circuit.storage import workers
 from circuit.storage.database import Database
 from circuit.storage.workers import Incarnation
@@ -95,6 +96,7 @@ class Worker(Service):
         pressed: Callable[[], Collection[str]] = tuple,
         errands: Mapping[str, Errand] | None = None,
         tracer: Tracer | None = None,
+        redactor: Redactor | None = None,
         fault: FaultHook = no_fault,
         open_writer: Callable[[Database, UUID], Awaitable[Writer]] = Writer.open,
     ) -> None:
@@ -113,6 +115,7 @@ class Worker(Service):
         self.pressed = pressed
         self._errands = errands
         self._tracer = tracer
+        self._redactor = redactor or Redactor()
         self._fault = fault
         self._open_writer = open_writer
         self._tenure: Tenure | None = None
@@ -202,7 +205,7 @@ class Worker(Service):
             await lease.stop()
             await self._retire(incarnation.id)
             raise
-        desk = Desk(writer.write, lease.now, fault=self._fault)
+        desk = Desk(writer.write, lease.now, redactor=self._redactor, fault=self._fault)
         claims = Claims(
             self._database,
             incarnation.id,
@@ -237,7 +240,9 @@ class Worker(Service):
             None if trace is None else trace.written,
         )
         treasury = Treasury(self._database, incarnation.id, self._limits.lease_seconds)
-        around = Surroundings(self._actions, publisher, desk.log, lease.now, self._fault, treasury, trace)
+        around = Surroundings(
+            self._actions, publisher, desk.log, lease.now, self._fault, treasury, trace, self._redactor
+        )
         desk.slots = Slots(
             self._limits.executions,
             around,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class CircuitError(Exception):
@@ -20,6 +20,13 @@ class CircuitError(Exception):
         self.message = message
         self.retry_after = retry_after
         self.details = dict(details or {})
+
+    def saying(self, message: str) -> Self:
+        """The same error in other words."""
+        told = type(self).__new__(type(self), message)
+        told.__dict__.update(self.__dict__)
+        told.message = message
+        return told
 
     def as_dict(self) -> dict[str, Any]:
         """The error as it goes into rows, frames and answers."""

@@ -1,13 +1,15 @@
 """Logs for programs: one JSON object a line, which says which case and which execution it is about.
 
 Whatever is logged while an execution runs is about that execution; beside that, a case or an execution among the
-arguments of a message is what it is about.
+arguments of a message is what it is about. Nothing is written as it was logged: secrets, and what the rules of
+redaction name, are taken out of messages and tracebacks by the formatter, which every record goes through last.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -16,19 +18,27 @@ from typing import Any, cast
 import orjson
 
 from circuit.ids import CaseKey, Numbered
+from circuit.security.redaction import redact
+from circuit.security.redactor import Redactor
+from circuit.security.rules import Rule
 from circuit.tracing import current
 
+_NOT_SHOWN = "[not shown: it could not be redacted]"
+
 _about: ContextVar[Mapping[str, str] | None] = ContextVar("circuit_about", default=None)
+_rules: ContextVar[Sequence[Rule]] = ContextVar("circuit_rules", default=())
 
 
 @contextmanager
-def about(case_id: str, execution_id: str) -> Generator[None]:
-    """What is logged within the block, and in the tasks that it starts, is about this execution."""
-    token = _about.set({"case_id": case_id, "execution_id": execution_id})
+def about(case_id: str, execution_id: str, rules: Sequence[Rule] = ()) -> Generator[None]:
+    """What is logged within the block, and in the tasks that it starts, is about this execution, and redacted by these
+    rules too."""
+    token, ruled = _about.set({"case_id": case_id, "execution_id": execution_id}), _rules.set(rules)
     try:
         yield
     finally:
         _about.reset(token)
+        _rules.reset(ruled)
 
 
 class AboutFilter(logging.Filter):
@@ -50,6 +60,42 @@ class AboutFilter(logging.Filter):
         return True
 
 
+class RedactingFormatter(logging.Formatter):
+    """Hands `inner` each record without secrets and without what the rules for logs name."""
+
+    def __init__(self, inner: logging.Formatter, redactor: Redactor, secrets: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._inner = inner
+        self._redactor = redactor
+        self._secrets = tuple(secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = copy.copy(record)
+        shown.msg, shown.args = self._said(record), None
+        if record.exc_info:
+            # Not `exc_text`, in which another handler may have kept the traceback as it is.
+            shown.exc_text, shown.exc_info = self._clean(self.formatException(record.exc_info)), None
+        elif record.exc_text:
+            shown.exc_text = self._clean(record.exc_text)
+        if record.stack_info:
+            shown.stack_info = self._clean(record.stack_info)
+        return self._inner.format(shown)
+
+    def _said(self, record: logging.LogRecord) -> str:
+        try:
+            message = record.getMessage()
+        except Exception:
+            # Whoever reports that arguments do not fit their message would print both.
+            return _NOT_SHOWN
+        return self._clean(message)
+
+    def _clean(self, text: str) -> str:
+        try:
+            return self._redactor.at("logs", _rules.get()).text(redact(text, self._secrets))
+        except Exception:
+            return _NOT_SHOWN
+
+
 class JSONFormatter(logging.Formatter):
     """A record as one line of JSON: `at`, `level`, `logger`, `message`, `case_id`, `execution_id`, `error`."""
 
@@ -62,8 +108,8 @@ class JSONFormatter(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, "about", {}),
         }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+        if record.exc_info or record.exc_text:
+            line["error"] = record.exc_text or self.formatException(record.exc_info or (None, None, None))
         # A line break within a message is an escape in JSON, so nobody can slip a line of his own in.
         return orjson.dumps(_plain(line)).decode()
 

@@ -18,10 +18,12 @@ from circuit.clock import Clock
 from circuit.errors import CircuitError, StorageError
 from circuit.events import CaseEvent, Frame, StreamDelta, StreamType
 from circuit.ids import CaseKey, Numbered
+from circuit.security.redactor import NOTHING, Redaction
 from circuit.storage.records import LogWrite, StreamRow
 from circuit.streams.broker import Broker
 from circuit.streams.channel import Channel
 from circuit.streams.encoding import encode, readable
+from circuit.streams.veil import Veil, mergeable
 
 COALESCE_SECONDS = 0.03
 STORE_SECONDS = 0.1
@@ -50,9 +52,12 @@ class Publisher:
         self.clock = clock
         self.notify = notify
 
-    def open(self, key: CaseKey, firing: int, start: int, *, reason: str | None) -> Outlet:
-        """The outlet of one start of the execution `CASE.firing`. A later start than the first says `restarted`."""
-        outlet = Outlet(self, key, firing, start)
+    def open(
+        self, key: CaseKey, firing: int, start: int, *, reason: str | None, redaction: Redaction = NOTHING
+    ) -> Outlet:
+        """The outlet of one start of the execution `CASE.firing`, which tells nothing that `redaction` takes out. A
+        later start than the first says `restarted`."""
+        outlet = Outlet(self, key, firing, start, Veil(redaction) if redaction else None)
         if start > 1:
             outlet.begin(reason or "restarted")
         return outlet
@@ -81,11 +86,12 @@ class Publisher:
 class Outlet:
     """Where one start of one execution speaks. One task uses it; after `close` or `abandon` it is spent."""
 
-    def __init__(self, publisher: Publisher, key: CaseKey, firing: int, start: int) -> None:
+    def __init__(self, publisher: Publisher, key: CaseKey, firing: int, start: int, veil: Veil | None = None) -> None:
         self._publisher = publisher
         self._key = key
         self._firing = firing
         self.start = start
+        self._veil = veil
         self._execution = str(Numbered(key.case, firing))
         publisher.broker.fed(self._execution, self)
         self._loop = asyncio.get_running_loop()
@@ -121,12 +127,11 @@ class Outlet:
         Raises the `StorageError` that stopped the log: from then on nothing that this start says will be stored.
         """
         self._require_open()
-        kind, text = _mergeable(delta)
-        if kind is None:
-            self._say(final=True)
-            self._send(delta)
-        elif text:
-            self._hold_back(kind, text)
+        if self._veil is None:
+            self._take(delta)
+        else:
+            for told in self._veil.told(delta):
+                self._take(told)
         while len(self._unstored) >= MOST_UNSTORED and self._failure is None:
             await self._store_now()
         self._require_open()
@@ -134,6 +139,9 @@ class Outlet:
     async def close(self) -> int:
         """Send and store everything; the number of the last frame. Raises as `emit` does."""
         self._require_open()
+        if self._veil is not None:
+            for told in self._veil.end():
+                self._take(told)
         self._say(final=True)
         while (self._unstored or self._write is not None) and self._failure is None:
             await self._store_now()
@@ -150,6 +158,14 @@ class Outlet:
             self._finish()
 
     # Saying
+
+    def _take(self, delta: StreamDelta) -> None:
+        kind, text = mergeable(delta)
+        if kind is None:
+            self._say(final=True)
+            self._send(delta)
+        elif text:
+            self._hold_back(kind, text)
 
     def _hold_back(self, kind: tuple[StreamType, Any], text: str) -> None:
         if kind != self._kind:
@@ -258,16 +274,3 @@ class Outlet:
             raise self._failure
         if self._over:
             raise RuntimeError(f"the outlet of execution {self._execution}, start {self.start}, is closed")
-
-
-def _mergeable(delta: StreamDelta) -> tuple[tuple[StreamType, Any] | None, str]:
-    """What text of `delta` may be joined with, and the text: chunks of the answer, or thoughts under one status."""
-    fields = delta.fields
-    text = fields.get("content")
-    if not isinstance(text, str):
-        return None, ""
-    if delta.type is StreamType.CONTENT_CHUNK and len(fields) == 1:
-        return (delta.type, None), text
-    if delta.type is StreamType.THINKING and text and set(fields) == {"status", "content"}:
-        return (delta.type, fields["status"]), text
-    return None, ""

@@ -81,6 +81,7 @@ COMMANDS = [
     ["subjects", "cases"],
     ["subjects", "export"],
     ["subjects", "erase"],
+    ["redact"],
     ["conversations", "list"],
     ["conversations", "show"],
     ["conversations", "fork"],

@@ -134,6 +134,9 @@ class AgentInput:
     cache: JSON | None = strawberry.field(
         default=None, description="Whether identical requests get the earlier answer, as in the workflow file."
     )
+    redaction: list[JSON] | None = strawberry.field(
+        default=None, description="What is taken out of logs, events and prompts: kinds, or rules as in the file."
+    )
 
 
 @strawberry.input(description="What each case may spend on calls of models.")
@@ -192,6 +195,9 @@ class WorkflowInput:
     start: JSON | None = strawberry.field(default=None, description="What starts cases: `{message: NAME}`.")
     subject: list[str] | None = strawberry.field(
         default=None, description="Paths in the tokens of its start to whom a case is about."
+    )
+    redaction: list[JSON] | None = strawberry.field(
+        default=None, description="What is taken out of logs, events and prompts: kinds, or rules as in the file."
     )
     place_agents: list[JSON] | None = strawberry.field(
         default=None, description="As in the workflow file: `place_id`, `agent_id`, ..."
