@@ -6,7 +6,7 @@ VLLM := .venv-vllm
 JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
-.PHONY: help demo install install-dev test clients test-vllm check format bench bench-growth bench-load bench-streams bench-analysis \
+.PHONY: help demo install install-dev test clients test-vllm check format bench bench-growth bench-load bench-streams bench-analysis bench-compaction \
 	bench-vllm simulate fuzz chaos explorer tags clean
 
 help: ## List what make can do
@@ -51,6 +51,9 @@ bench-streams: $(VENV)/.installed-dev ## Measure what streams cost beside a raw 
 
 bench-analysis: $(VENV)/.installed-dev ## Measure proofs per minute and states per second; adds to the same results
 	$(BIN)/python -m benchmarks.analysis
+
+bench-compaction: $(VENV)/.installed-dev ## Measure what it takes to compact streams, and what they take then; adds to the same results
+	$(BIN)/python -m benchmarks.compaction
 
 bench-vllm: $(VLLM)/.installed ## Measure agents on a model inside beside vLLM alone, on the CPU; adds to the same results
 	$(VLLM)/bin/python -m benchmarks.vllm

@@ -180,6 +180,11 @@ async def lock(conn: Connection) -> bool:
     return await conn.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK)
 
 
+async def unlock(conn: Connection) -> None:
+    """Let others archive."""
+    await conn.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+
+
 async def oldest_week(conn: Connection) -> datetime | None:
     """An instant in the week in which the oldest case was born, or None if there are no cases."""
     case = await conn.fetchval(_OLDEST)

@@ -28,6 +28,8 @@ from circuit.storage.partitions import Week
 
 PAGE_EXECUTIONS = 2_000
 """Executions that are looked at in one statement; most of them have nothing to do with the pass."""
+LONGEST_SECONDS = 3_600.0
+"""How long it may take to write a week anew."""
 _LOCK = 0x63726173
 """Of all that compact one database, one does at a time."""
 _SETTLING = timedelta(hours=1)
@@ -107,6 +109,8 @@ kept AS (
 )
 SELECT (SELECT count(*) FROM gone) AS gone, (SELECT count(*) FROM kept) AS kept
 """
+_STORED = "SELECT count(*) FROM circuit.stream_event WHERE case_id >= $1 AND case_id < $2"
+_SIZE = "SELECT pg_total_relation_size(to_regclass('circuit.stream_event_' || $1))"
 _LISTED = "SELECT * FROM circuit.stream_compaction ORDER BY lower_bound"
 _TOTALS = """
 SELECT coalesce(sum(frames), 0)::int8 AS frames, coalesce(sum(bytes), 0)::int8 AS bytes FROM circuit.stream_compaction
@@ -280,6 +284,35 @@ def moved(error: BaseException) -> bool:
     return isinstance(
         error, GuardLost | asyncpg.SerializationError | asyncpg.DeadlockDetectedError | asyncpg.LockNotAvailableError
     )
+
+
+async def stored(conn: Connection, week: Week) -> int:
+    """How many frames a week has."""
+    return await conn.fetchval(_STORED, week.lower, week.upper, timeout=LONGEST_SECONDS)
+
+
+async def size(conn: Connection, week: Week) -> int | None:
+    """The bytes that the streams of a week take on the disk, or None where it has no partition of its own."""
+    return await conn.fetchval(_SIZE, week.suffix)
+
+
+async def forget_copies(conn: Connection) -> None:
+    """Drop the copies that somebody left who was cut off."""
+    await conn.execute("SELECT circuit.forget_stream_copies()")
+
+
+async def copy(conn: Connection, week: Week) -> bool:
+    """Copy the streams of a week, to a place where nobody looks. False where it has no partition of its own."""
+    return await conn.fetchval("SELECT circuit.copy_streams($1)", week.suffix, timeout=LONGEST_SECONDS)
+
+
+async def exchange(conn: Connection, week: Week) -> bool:
+    """Put the copy in the place of what it was made from. False where others have it locked: try again."""
+    try:
+        await conn.execute("SELECT circuit.exchange_streams($1)", week.suffix)
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+        return False
+    return True
 
 
 async def listed(conn: Connection) -> list[CompactionRow]:

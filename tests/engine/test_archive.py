@@ -18,7 +18,7 @@ from eventually import eventually
 from parts import SystemIds
 from running import CHAIN, REVIEW, engine, publish, start, until
 
-from circuit.engine.archive import round as round_file
+from circuit.engine.archive import patience
 from circuit.engine.archive.keeper import Keeper
 from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
@@ -384,7 +384,7 @@ async def test_a_keeper_makes_the_coming_weeks_and_applies_the_policy(
     await keeper.stop()
     assert f"token_{partitions.week_of(later + timedelta(weeks=4)).suffix}" in await tables(plain)
     assert [row.state for row in await shelf.weeks()] == ["dropped"]
-    assert round_file.LOOK_SECONDS < 1
+    assert patience.LOOK_SECONDS < 1
 
 
 async def test_the_version_that_a_migrated_case_began_on_is_kept_too(

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import invariants
 import orjson
 import pytest
-from stage import Stage, Told, collect
+from eventually import eventually
+from stage import Stage, SystemClock, Told, collect
 
 from circuit.engine.archive import compaction as compaction_file
 from circuit.engine.archive.compaction import Compaction
+from circuit.engine.archive.round import Archive
+from circuit.engine.subjects import Subjects
+from circuit.errors import Conflict
 from circuit.events import Frame, StreamDelta, StreamType, encode_frame
+from circuit.security.principal import LOCAL
+from circuit.storage import archive, partitions, readback, subjects
+from circuit.storage import compaction as compaction_store
 from circuit.storage.records import LogWrite, StreamRow
 from circuit.streams.cursor import BEGINNING, Cursor
 
+KILLED = """
+import asyncio, sys
+from datetime import datetime, timedelta, UTC
+from circuit.engine.archive import compaction as file
+from circuit.errors import Conflict
+from circuit.storage.database import Database
+replace = file.compaction.replace
+async def slow(*args):
+    print("working", flush=True)
+    await asyncio.sleep(0.02)
+    await replace(*args)
+async def main():
+    file.PAGE_FRAMES, file.AT_ONCE, file.compaction.replace = 7, 1, slow
+    database = await Database.open(sys.argv[1])
+    while True:
+        try:
+            await file.Compaction(database).run(timedelta(0), datetime.now(UTC) + timedelta(minutes=1))
+        except Conflict:  # the one before was killed a moment ago
+            await asyncio.sleep(0.02)
+asyncio.run(main())
+"""
 AT_ONCE = timedelta(0)
 A_DAY = timedelta(days=1)
 
@@ -38,7 +70,7 @@ async def plain(database_url: str) -> AsyncIterator[Any]:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction_file, "PAGE_FRAMES", 7)
+    monkeypatch.setattr(compaction_file, "PAGE_FRAMES", 28)
 
 
 def soon() -> datetime:
@@ -92,6 +124,15 @@ async def finished(stage: Stage, *said: Sequence[StreamDelta]) -> tuple[Told, li
     return one, frames
 
 
+async def whole_pass(stage: Stage) -> bool:
+    """Compact everything; False where somebody who was killed is not gone yet."""
+    try:
+        await Compaction(stage.database).run(AT_ONCE, soon())
+    except Conflict:
+        return False
+    return True
+
+
 async def numbers(plain: Any, one: Told) -> list[int]:
     rows = await plain.fetch(
         "SELECT seq FROM circuit.stream_event WHERE case_id = $1 ORDER BY start, seq", one.key.case
@@ -134,3 +175,159 @@ async def test_from_every_cursor_a_compacted_stream_says_the_same(here: Stage, p
     frames = [await running.complete(4)]
     [later] = await compaction.run(AT_ONCE, soon() + timedelta(hours=2))
     assert (later.executions, later.gone) == (1, 3) and await numbers(plain, running) == [4, 5]
+
+
+async def test_readers_inside_of_a_merged_frame_share_a_ring(here: Stage, database_url: str) -> None:
+    """What one reader was given of a frame is never what another one lacks of it."""
+    one, frames = await finished(here, letters(20), [*letters(12), *TOOL])
+    async with Stage(database_url, ring=7) as elsewhere:
+        early = await elsewhere.streams.open(one.name, 1)
+        seen = list(await early.read())[:3]
+        early.close()
+        await Compaction(here.database).run(AT_ONCE, soon())
+        cursors = [BEGINNING, *(Cursor(1, number) for number in (3, 4, 19, 20, 9)), Cursor(2, 5), Cursor(2, 1)]
+        readers = [await elsewhere.streams.open(one.name, 1, cursor) for cursor in cursors]
+        for cursor, reader in zip(cursors, readers, strict=True):
+            got: list[Frame] = []
+            while not reader.over:
+                got += await reader.read()
+            assert told(got) == told([frame for frame in frames if (frame.start, frame.sequence) > cursor]), cursor
+            assert [frame.merged for frame in got][-3:] == [1, 1, 1]
+        for reader in readers:
+            reader.close()
+        rest = await collect(elsewhere.streams, one.name, Cursor(1, seen[-1].sequence))
+    assert told([*seen, *rest]) == told(frames)
+
+
+async def test_a_worker_whose_last_frame_was_merged_does_not_take_the_database_for_set_back(here: Stage) -> None:
+    one, _ = await finished(here, letters(9))
+    await Compaction(here.database).run(AT_ONCE, soon())
+
+    def trace(number: int) -> LogWrite:
+        frame = encode_frame(str(one.name), 1, number, StreamDelta.content("x"), datetime(2026, 1, 1, tzinfo=UTC))
+        return LogWrite(one.key, frames=[StreamRow(1, frame)])
+
+    assert await readback.there(here.connection, [trace(1), trace(4), trace(8)])
+    # What was not merged into another is told by its instant, as ever; and what is not there is not.
+    for number in (9, 10, 11):
+        assert not await readback.there(here.connection, [trace(number)])
+
+
+async def test_what_was_erased_stays_erased_and_is_given_as_a_whole(here: Stage, plain: Any, tmp_path: Path) -> None:
+    one, _ = await finished(here, [*letters(8, "secret{}"), *TOOL, *letters(3, "more{}")])
+    await plain.execute('UPDATE circuit."case" SET owner = NULL')
+    async with here.database.transaction(1) as connection:
+        await subjects.link(connection, one.key, ["ada"], "me")
+    pieces, erase = Compaction(here.database), Subjects(here.database, None, Archive(here.database, tmp_path)).erase  # type: ignore[arg-type]
+    await pieces.run(AT_ONCE, soon())
+    assert (await erase("ada", LOCAL)).rows["stream_event"] == 5
+    rows = await plain.fetch("SELECT first_seq, seq, lengths, frame FROM circuit.stream_event ORDER BY seq")
+    assert [(row["first_seq"], row["seq"], row["lengths"]) for row in rows] == [
+        (1, 8, None), (None, 9, None), (None, 10, None), (11, 13, None), (None, 14, None)
+    ]  # fmt: skip
+    assert not any("secret" in row["frame"] or "more" in row["frame"] for row in rows)
+    assert [frame.sequence for frame in await collect(here.streams, one.name, Cursor(1, 4))] == [8, 9, 10, 13, 14]
+    assert await invariants.i5_streams(plain) == []
+    await plain.execute("DELETE FROM circuit.stream_compaction")
+    assert await pieces.run(AT_ONCE, soon()) == []
+
+
+async def test_an_erasure_between_the_look_and_the_change_is_kept(
+    here: Stage, plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = await finished(here, letters(6, "secret{}"))
+    replace, looks = compaction_store.replace, 0
+
+    async def late(*args: Any) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            await plain.execute("UPDATE circuit.stream_event SET frame = '{}' WHERE seq = 3")
+        await replace(*args)
+
+    monkeypatch.setattr(compaction_store, "replace", late)
+    [done] = await Compaction(here.database).run(AT_ONCE, soon())
+    assert looks == 2 and done.gone == 1 + 2
+    assert await numbers(plain, one) == [2, 3, 6, 7]
+    assert await plain.fetchval("SELECT frame FROM circuit.stream_event WHERE seq = 3") == "{}"
+
+
+async def test_one_process_compacts_and_a_killed_one_is_gone_on_with(
+    here: Stage, plain: Any, database_url: str
+) -> None:
+    said = [await finished(here, letters(60), [*TOOL, *letters(20)]) for _ in range(12)]
+    count = "SELECT count(*) FROM circuit.stream_event"
+    before = await plain.fetchval(count)
+    for _ in range(2):
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", KILLED, database_url, stdout=asyncio.subprocess.PIPE
+        )
+        assert child.stdout is not None and await child.stdout.readline() == b"working\n"
+        with pytest.raises(Conflict, match="another process"):
+            await Compaction(here.database).run(AT_ONCE, soon())
+        left = await plain.fetchval(count)
+        await eventually(partial(plain.fetchval, f"SELECT ({count}) < {left}"))
+        child.kill()
+        await child.wait()
+        for one, frames in said[::4]:
+            assert told(await collect(here.streams, one.name, Cursor(1, 7))) == told(frames[7:])
+        assert await invariants.i5_streams(plain) == []
+    assert 12 * 6 < await plain.fetchval(count) < before
+    await eventually(partial(whole_pass, here))
+    assert await plain.fetchval(count) == 12 * 6
+    for one, frames in said:
+        assert told(await collect(here.streams, one.name)) == told(frames)
+    [week] = await Compaction(here.database).weeks()
+    assert (week.state, week.executions, week.frames) == ("open", 12, before - 12 * 6)
+
+
+class LongAgo(SystemClock):
+    """Four weeks behind."""
+
+    def now(self) -> datetime:
+        return super().now() - timedelta(weeks=4)
+
+
+async def test_a_week_whose_cases_have_ended_gives_its_room_back(here: Stage, plain: Any) -> None:
+    """Also with what somebody left who was killed while he packed; and only where nobody else is at the week."""
+    here.clock = LongAgo()
+    week = partitions.week_of(here.clock.now())
+    await partitions.ensure(here.connection, here.clock.now())
+    said = [await finished(here, letters(900), [*TOOL, *letters(4)]) for _ in range(3)]
+    compaction, notes = Compaction(here.database), list[str]()
+    # A case that goes on keeps its week from being packed: it may say more.
+    await plain.execute('UPDATE circuit."case" SET owner = NULL WHERE case_id <> $1', said[0][0].key.case)
+    size = await compaction_store.size(here.connection, week)
+    assert [one.gone for one in await compaction.run(A_DAY, soon(), notes.append)] == [3 * (899 + 3)]
+    assert await compaction_store.size(here.connection, week) >= size
+    assert (await compaction.weeks())[0].state == "open"
+    await plain.execute('UPDATE circuit."case" SET owner = NULL')
+    assert await compaction_store.copy(here.connection, week)
+    # The archive is at work, so the week is left as it is, until the next time.
+    assert await archive.lock(here.connection)
+    await compaction.run(A_DAY - timedelta(hours=1), soon())
+    assert (await compaction.weeks())[0].state == "open"
+    await archive.unlock(here.connection)
+    async with plain.transaction():
+        await plain.fetch("SELECT * FROM circuit.stream_event LIMIT 1")
+        assert not await compaction_store.exchange(here.connection, week)
+    before = await plain.fetch("SELECT * FROM circuit.stream_event ORDER BY case_id, start, seq")
+    await compaction.run(A_DAY - timedelta(hours=2), soon(), notes.append)
+    assert notes[-1].startswith(f"week {week.suffix}: its streams take ")
+    assert await compaction_store.size(here.connection, week) < size / 4
+    assert await plain.fetch("SELECT * FROM circuit.stream_event ORDER BY case_id, start, seq") == before
+    assert (await compaction.weeks())[0].state == "settled"
+    # The partition is as `partitions.ensure` makes one, and there is nothing beside it.
+    shapes = await plain.fetch(
+        "SELECT c.reloptions, c.relispartition, ARRAY(SELECT pg_get_constraintdef(o.oid) FROM pg_constraint o"
+        " WHERE o.conrelid = c.oid ORDER BY 1) AS constraints FROM pg_class c"
+        " WHERE c.relname ~ '^stream_event_[0-9]' AND c.relkind = 'r'"
+    )
+    assert len(shapes) > 5 and len({str(tuple(shape)) for shape in shapes}) == 1
+    assert await plain.fetchval("SELECT to_regclass($1) IS NOT NULL", f"circuit.stream_event_{week.suffix}_pkey")
+    for one, frames in said:
+        for cursor in (BEGINNING, Cursor(1, 500), Cursor(2, 4)):
+            expected = [frame for frame in frames if (frame.start, frame.sequence) > cursor]
+            assert told(await collect(here.streams, one.name, cursor)) == told(expected)
+    # Never again.
+    assert await compaction.plan(AT_ONCE, soon()) == [] and await compaction.run(AT_ONCE, soon(), notes.append) == []

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from circuit.engine.archive.packing import pack
 from circuit.engine.connecting import connected
 from circuit.errors import Conflict
 from circuit.storage import archive, compaction
@@ -22,9 +23,10 @@ from circuit.storage.driver import Connection
 from circuit.storage.partitions import Week, week_of
 from circuit.streams.merging import Entry, merge
 
-PAGE_FRAMES = 500
+PAGE_FRAMES = 2_000
+"""Frames that are merged in one transaction."""
 AT_ONCE = 4
-"""Streams of which a page is merged in one transaction."""
+"""Streams of which some are merged in one transaction."""
 TRIES = 8
 FIRST_PAUSE_SECONDS = 0.05
 TELL_SECONDS = 5.0
@@ -73,10 +75,15 @@ class Compaction:
                 while (row := await compaction.begin(connection, week, cutoff)) is not None:
                     until = row.cutoff or cutoff
                     tenants = await archive.tenants(connection)
-                    done.append(await _Pass(connection, row, until, told, share=self._share).through(tenants))
+                    made = await _Pass(connection, row, until, told, share=self._share).through(tenants)
                     over = archive.born(week.upper) <= until
                     settled = over and await compaction.settled(connection, tenants, week, until)
-                    await compaction.finish(connection, week, settled=settled)
+                    # The pass is not over before: who is cut off in between comes here again.
+                    gone = (await compaction.find(connection, week)).frames
+                    await compaction.finish(
+                        connection, week, settled=settled and await pack(connection, week, gone, told)
+                    )
+                    done.append(made)
         return [one for one in done if one.gone]
 
     async def plan(self, older_than: timedelta, now: datetime, told: Told = lambda text: None) -> list[Compacted]:
@@ -203,9 +210,11 @@ class _Pass:
 
     async def _page(self, courses: Sequence[_Course]) -> _Work:
         places = [course.place for course in courses]
-        pages = await compaction.frames(self._connection, self._week, places, PAGE_FRAMES)
+        # Two at least: the last of a page is read again with what follows.
+        limit = max(2, PAGE_FRAMES // len(courses))
+        pages = await compaction.frames(self._connection, self._week, places, limit)
         # Elsewhere, so that the loop of a worker goes on meanwhile.
-        work = await asyncio.to_thread(_merged, courses, pages, dry=self._dry)
+        work = await asyncio.to_thread(_merged, courses, pages, limit, dry=self._dry)
         if work.replacements and not self._dry:
             await compaction.replace(self._connection, self._week, work.replacements, work.gone)
             await self._advance(self._place, frames=work.gone, size=work.bytes)
@@ -224,7 +233,7 @@ class _Pass:
         )
 
 
-def _merged(courses: Sequence[_Course], pages: Sequence[Sequence[FrameRow]], *, dry: bool) -> _Work:
+def _merged(courses: Sequence[_Course], pages: Sequence[Sequence[FrameRow]], limit: int, *, dry: bool) -> _Work:
     work = _Work()
     for course, page in zip(courses, pages, strict=True):
         if not page:
@@ -237,7 +246,7 @@ def _merged(courses: Sequence[_Course], pages: Sequence[Sequence[FrameRow]], *, 
             work.replacements.append(Replacement(key, FrameRow(*entry)))
             work.gone += frames - 1
             work.bytes += saved
-        if len(page) < PAGE_FRAMES:
+        if len(page) < limit:
             continue
         last = found.last
         if dry:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -24,22 +23,19 @@ import orjson
 
 from circuit.engine.archive.erasure import forget_others, rewrite
 from circuit.engine.archive.folder import WeekWriter, find_case, read_manifest, verify
+from circuit.engine.archive.patience import others_ended, until
 from circuit.engine.archive.policy import MOST_STAYING, Policy, WeekPlan, judge
 from circuit.engine.connecting import connected
 from circuit.errors import ArchiveDamaged, Conflict, NotFound
 from circuit.events import CaseMigrated
 from circuit.ids import CaseKey
-from circuit.storage import archive, artefacts, audit, payloads
+from circuit.storage import archive, artefacts, audit, compaction, payloads
 from circuit.storage.archive import ArchiveRow
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 from circuit.storage.tables import PARTITIONED
 
 logger = logging.getLogger(__name__)
-
-LOOK_SECONDS = 0.2
-PATIENCE_SECONDS = 600.0
-"""How long a round waits for old transactions to end, and for a table that others have locked."""
 
 Told = Callable[[str], None]
 
@@ -163,7 +159,7 @@ class Archive:
         place, manifest, cases = row.folder or str(self._folder / name), dict(row.manifest), row.cases
         if row.state == "closing":
             told(f"week {row.week}: writing to {place}")
-            await _wait_for_others(connection)
+            await others_ended(connection)
             manifest = await self._write_out(connection, row, name)
             cases = manifest["cases"]
             await archive.settle(
@@ -236,6 +232,8 @@ async def _plan(connection: Connection, policy: Policy, now: datetime) -> list[W
 async def _alone(connection: Connection) -> None:
     if not await archive.lock(connection):
         raise Conflict("another process archives this database at this moment; try again later")
+    # Of who was cut off while it packed: what is erased from now on must not lie there still.
+    await compaction.forget_copies(connection)
 
 
 async def _half_way(connection: Connection) -> list[ArchiveRow]:
@@ -245,12 +243,6 @@ async def _half_way(connection: Connection) -> list[ArchiveRow]:
 async def _next_round(connection: Connection, week: str) -> int:
     rounds = [row.round for row in await archive.known(connection) if row.week == week and row.state != "streams"]
     return max(rounds, default=0) + 1
-
-
-async def _wait_for_others(connection: Connection) -> None:
-    """Whoever began before the week was closed may still add something to it (feedback): wait for their ends."""
-    number = await archive.transaction_number(connection)
-    await _until(lambda: archive.all_before_ended(connection, number), "transactions that began before")
 
 
 async def _delete(connection: Connection, row: ArchiveRow) -> None:
@@ -275,7 +267,7 @@ async def _drop(connection: Connection, row: ArchiveRow, tables: Sequence[str]) 
         async def dropped(table: str = table) -> bool:
             return await archive.retire(connection, table, row.week, row.lower, row.upper) is not None
 
-        await _until(dropped, f"the table {table}")
+        await until(dropped, f"the table {table}")
         while row.state != "streams" and await archive.delete_left(connection, table, row.lower, row.upper):
             continue
 
@@ -310,16 +302,6 @@ async def _keys(connection: Connection, row: ArchiveRow) -> AsyncGenerator[tuple
             if row.lower <= case < row.upper and CaseKey(tenant, case) not in stays:
                 yield tenant, key, text
         after = (page[-1][0], page[-1][1])
-
-
-async def _until(look: Callable[[], Any], what: str) -> None:
-    """Look again and again, with jitter, until it is true. Raises `Conflict` when patience is at its end."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE_SECONDS
-    while not await look():
-        if loop.time() > until:
-            raise Conflict(f"the archive waited {PATIENCE_SECONDS:.0f} s for {what} in vain; it goes on the next time")
-        await asyncio.sleep(random.uniform(0.25, 1.0) * LOOK_SECONDS)
 
 
 def _add(writer: WeekWriter, page: Sequence[tuple[CaseKey, str]], others: dict[str, list[tuple[CaseKey, str]]]) -> None:
