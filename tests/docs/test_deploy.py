@@ -5,6 +5,8 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,9 +123,11 @@ def test_units_give_what_runs_time_to_end(unit: Path) -> None:
     assert parsed["Service"]["EnvironmentFile"] == "/etc/circuit/circuit.env"
 
 
+BOARD = json.loads((DEPLOY / "grafana" / "circuit.json").read_text())
+
+
 def test_the_dashboard_is_whole() -> None:
-    board = json.loads((DEPLOY / "grafana" / "circuit.json").read_text())
-    panels = board["panels"]
+    panels = BOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels) > 10
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
     assert len(places) == len(panels) and all(panel["targets"] for panel in panels)
@@ -133,3 +137,38 @@ def test_every_alert_is_explained() -> None:
     [group] = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())["groups"]
     assert all(rule["annotations"]["summary"] and rule["labels"]["severity"] for rule in group["rules"])
     assert [rule["labels"]["severity"] for rule in group["rules"][:3]] == ["page"] * 3
+
+
+def promtool(*arguments: str) -> str:
+    """What Prometheus' own tool says. It is `promtool` where that is installed (Debian: `prometheus`)."""
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt install prometheus")
+
+
+@needs_promtool
+def test_alerts_are_raised_when_they_should_be() -> None:
+    [group] = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())["groups"]
+    tried = yaml.safe_load((DEPLOY / "prometheus" / "alerts.test.yaml").read_text())["tests"]
+    raised = {one["alertname"] for test in tried for one in test["alert_rule_test"] if one["exp_alerts"]}
+    silent = {one["alertname"] for test in tried for one in test["alert_rule_test"] if not one["exp_alerts"]}
+    assert raised == silent == {rule["alert"] for rule in group["rules"]}
+    assert f"SUCCESS: {len(group['rules'])} rules found" in promtool("check", "rules", "alerts.yaml")
+    promtool("test", "rules", "alerts.test.yaml")
+
+
+@needs_promtool
+def test_prometheus_takes_every_query_of_the_dashboard(tmp_path: Path) -> None:
+    queries = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
+    rules = [
+        {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "5m")}
+        for number, query in enumerate(queries)
+    ]
+    file = tmp_path / "queries.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"SUCCESS: {len(queries)} rules found" in promtool("check", "rules", str(file))
