@@ -26,7 +26,7 @@ from circuit.storage import rows
 from circuit.storage.driver import Connection, Record
 from circuit.storage.partitions import Week
 
-PAGE_EXECUTIONS = 2_000
+PAGE_EXECUTIONS = 10_000
 """Executions that are looked at in one statement; most of them have nothing to do with the pass."""
 LONGEST_SECONDS = 3_600.0
 """How long it may take to write a week anew."""
@@ -62,12 +62,15 @@ SELECT NOT EXISTS (
 )
 """
 _EXECUTIONS = """
-SELECT e.tenant_id, e.case_id, e.firing,
-    coalesce(e.status <> 'running' AND e.finished_at < $6 AND ($7::timestamptz IS NULL OR e.finished_at >= $7), false)
-        AS due
-FROM circuit.execution e
-WHERE e.tenant_id = $1 AND e.case_id >= $2 AND e.case_id < $3 AND (e.case_id, e.firing) > ($4, $5)
-ORDER BY e.case_id, e.firing LIMIT $8
+WITH page AS (
+    SELECT e.tenant_id, e.case_id, e.firing, coalesce(
+        e.status <> 'running' AND e.finished_at < $6 AND ($7::timestamptz IS NULL OR e.finished_at >= $7), false
+    ) AS due, row_number() OVER (ORDER BY e.case_id, e.firing) AS number
+    FROM circuit.execution e
+    WHERE e.tenant_id = $1 AND e.case_id >= $2 AND e.case_id < $3 AND (e.case_id, e.firing) > ($4, $5)
+    ORDER BY e.case_id, e.firing LIMIT $8
+)
+SELECT * FROM page WHERE due OR number = (SELECT max(number) FROM page) ORDER BY number
 """
 _MERGEABLE = f"('{StreamType.CONTENT_CHUNK}', '{StreamType.THINKING}')"
 _FRAMES = f"""
@@ -229,12 +232,14 @@ async def settled(conn: Connection, tenants: Sequence[int], week: Week, cutoff: 
 
 async def executions(
     conn: Connection, tenant: int, week: Week, place: ExecutionKey, cutoff: datetime, since: datetime | None
-) -> list[tuple[ExecutionKey, bool]]:
-    """The next executions of a tenant behind a place, and whether each is due: it ended before the cutoff, and not
-    before `since`."""
+) -> tuple[list[ExecutionKey], ExecutionKey | None]:
+    """Of the next executions of a tenant behind a place those that are due: they ended before the cutoff, and not
+    before `since`. And the last that was looked at, unless it is the last of all."""
     after = (place.case, place.firing) if place.tenant == tenant else (BEGINNING.case, BEGINNING.firing)
     found = await conn.fetch(_EXECUTIONS, tenant, week.lower, week.upper, *after, cutoff, since, PAGE_EXECUTIONS)
-    return [(ExecutionKey(row["tenant_id"], rows.plain(row["case_id"]), row["firing"]), row["due"]) for row in found]
+    keys = [ExecutionKey(row["tenant_id"], rows.plain(row["case_id"]), row["firing"]) for row in found]
+    full = bool(found) and found[-1]["number"] == PAGE_EXECUTIONS
+    return [key for key, row in zip(keys, found, strict=True) if row["due"]], keys[-1] if full else None
 
 
 async def frames(conn: Connection, week: Week, places: Sequence[StreamPlace], limit: int) -> list[list[FrameRow]]:

@@ -20,7 +20,10 @@ from stage import Stage, SystemClock, Told, collect
 
 from circuit.engine.archive import compaction as compaction_file
 from circuit.engine.archive.compaction import Compaction
+from circuit.engine.archive.keeper import Keeper
+from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
+from circuit.engine.figures import figures
 from circuit.engine.subjects import Subjects
 from circuit.errors import Conflict
 from circuit.events import Frame, StreamDelta, StreamType, encode_frame
@@ -71,6 +74,7 @@ async def plain(database_url: str) -> AsyncIterator[Any]:
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction_file, "PAGE_FRAMES", 28)
+    monkeypatch.setattr(compaction_store, "PAGE_EXECUTIONS", 2)
 
 
 def soon() -> datetime:
@@ -331,3 +335,19 @@ async def test_a_week_whose_cases_have_ended_gives_its_room_back(here: Stage, pl
             assert told(await collect(here.streams, one.name, cursor)) == told(expected)
     # Never again.
     assert await compaction.plan(AT_ONCE, soon()) == [] and await compaction.run(AT_ONCE, soon(), notes.append) == []
+
+
+async def test_a_keeper_compacts_by_policy_and_figures_tell_what_went(here: Stage) -> None:
+    """Of several tenants; an empty database is no trouble."""
+    assert await Compaction(here.database).plan(AT_ONCE, soon()) == []
+    assert await Compaction(here.database).run(AT_ONCE, soon()) == []
+    keeper = Keeper(here.database, soon, Policy(compact_older_than=AT_ONCE))
+    for tenant in (1, 2, 3):
+        one = await here.execution(tenant)
+        await speak(one, letters(tenant + 4))
+        await one.complete(tenant + 4)
+    await keeper.start()
+    await asyncio.wait_for(keeper.started.wait(), 30)
+    await keeper.stop()
+    told_ = {figure.name: figure.value for figure in await figures(here.database)}
+    assert told_["circuit_compacted_frames"] == 4 + 5 + 6 and told_["circuit_compacted_bytes"] > 1_000

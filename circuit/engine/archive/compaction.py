@@ -162,17 +162,13 @@ class _Pass:
         return self._compacted
 
     async def _tenant(self, tenant: int) -> None:
-        full = True
-        while full:
-            page = await compaction.executions(
-                self._connection, tenant, self._week, self._place, self._cutoff, self._since
+        place: ExecutionKey | None = self._place
+        while place is not None:
+            due, place = await compaction.executions(
+                self._connection, tenant, self._week, place, self._cutoff, self._since
             )
-            full = len(page) == compaction.PAGE_EXECUTIONS
-            due = [key for key, is_due in page if is_due]
             for first in range(0, len(due), AT_ONCE):
                 await self._streams(due[first : first + AT_ONCE])
-            if page:
-                await self._advance(page[-1][0])
 
     async def _streams(self, keys: Sequence[ExecutionKey]) -> None:
         """Compact some streams, page by page."""
