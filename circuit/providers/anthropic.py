@@ -166,6 +166,8 @@ class AnthropicParser(Parser):
         self._tools = request.tools
         self._blocks: dict[Any, dict[str, Any]] = {}
         self._inputs: dict[Any, str] = {}
+        # The arguments of calls that came whole with their beginning, as gateways may send them.
+        self._given: dict[Any, str] = {}
 
     @property
     def answered(self) -> bool:
@@ -188,7 +190,7 @@ class AnthropicParser(Parser):
         elif kind == "content_block_delta":
             yield from self._delta(index, mapping(value.get("delta")))
         elif kind == "content_block_stop":
-            self._stop(index)
+            yield from self._stop(index)
         elif kind == "message_delta":
             self._end(mapping(value.get("delta")))
             self._count(mapping(value.get("usage")))
@@ -205,9 +207,7 @@ class AnthropicParser(Parser):
         for index, block in enumerate(sequence(message.get("content"))):
             content = mapping(block)
             yield from self._start(index, content)
-            if content.get("type") == "tool_use" and content.get("input"):
-                yield from self.assembly.call(index, orjson.dumps(content["input"]).decode())
-            self._stop(index)
+            yield from self._stop(index)
         self._end(message)
         self._count(mapping(message.get("usage")))
         self.done = True
@@ -225,6 +225,8 @@ class AnthropicParser(Parser):
         elif kind == "tool_use":
             name = plain_name(self._tools, text(block.get("name")))
             yield from self.assembly.call(index, call_id=text(block.get("id")), name=name)
+            if block.get("input"):
+                self._given[index] = orjson.dumps(block["input"]).decode()
         elif kind:
             self._blocks[index] = dict(block)
             self._inputs[index] = ""
@@ -245,7 +247,9 @@ class AnthropicParser(Parser):
             else:
                 yield from self.assembly.call(index, piece)
 
-    def _stop(self, index: Any) -> None:
+    def _stop(self, index: Any) -> Iterator[ModelChunk]:
+        if index in self._given and not self.assembly.said(index):
+            yield from self.assembly.call(index, self._given[index])
         block = self._blocks.get(index)
         if block is None:
             return

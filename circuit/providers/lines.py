@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from circuit.providers.sse import LINE_LIMIT, EventOversize, ServerEvent
+from circuit.providers.sse import BOM, LINE_LIMIT, EventOversize, ServerEvent
 
 
 @dataclass(slots=True)
@@ -12,6 +12,7 @@ class LineSplitter:
     """Takes bytes as they come, gives the lines that they complete, as events without a name."""
 
     _rest: bytearray = field(default_factory=bytearray)
+    _started: bool = False
 
     def feed(self, piece: bytes) -> list[ServerEvent]:
         """The lines that `piece` completes. Raises `EventOversize`."""
@@ -20,7 +21,9 @@ class LineSplitter:
             self._rest += piece
             self._measure()
             return []
-        lines = (bytes(self._rest) + whole).split(b"\n")
+        begun = bytes(self._rest) + whole
+        lines = (begun if self._started else begun.removeprefix(BOM)).split(b"\n")
+        self._started = True
         self._rest = bytearray(piece[len(whole) + 1 :])
         self._measure()
         return [ServerEvent("", line) for line in lines if line.strip()]
@@ -28,6 +31,7 @@ class LineSplitter:
     def flush(self) -> ServerEvent | None:
         """The line that the end cut off, if there is one."""
         rest, self._rest = bytes(self._rest), bytearray()
+        rest = rest if self._started else rest.removeprefix(BOM)
         return ServerEvent("", rest) if rest.strip() else None
 
     def _measure(self) -> None:

@@ -17,6 +17,7 @@ from circuit.providers.provider import Finished, ModelChunk, ModelRequest
 from circuit.providers.sse import LINE_LIMIT, EventOversize, EventSplitter, ServerEvent
 
 _HEAD = 6
+_PINGS = ("ping", "keepalive", "keep-alive", "heartbeat")
 
 InBand = Callable[[Any], CircuitError]
 """Makes an error of what the server reports inside an answer."""
@@ -124,7 +125,8 @@ class Parser(ABC):
         return cast("dict[str, Any]", value)
 
     def _counted(self, event: ServerEvent) -> Iterator[ModelChunk]:
-        yield from self.event(event)
+        if not _says_nothing(event):
+            yield from self.event(event)
         self._events += 1
 
     def _finished(self) -> Finished:
@@ -136,6 +138,11 @@ class Parser(ABC):
     def _resembles_stream(self) -> bool:
         """Whether the body began as an event stream does, as far as it came."""
         return any(self._head.startswith(field) or field.startswith(self._head) for field in self.streams)
+
+
+def _says_nothing(event: ServerEvent) -> bool:
+    """Whether an event only keeps the connection open, whatever stands in it."""
+    return event.name in _PINGS or event.data.strip() == b"null"
 
 
 def parsed(data: bytes) -> Any:
@@ -166,8 +173,12 @@ def counts(**given: Any) -> dict[str, int]:
     """The counts that were given; input and output also where they are 0, the rest only where they say something."""
     return {
         name: count
-        for name, count in given.items()
-        if isinstance(count, int)
-        and not isinstance(count, bool)
-        and (count or name in ("input_tokens", "output_tokens"))
+        for name, given_count in given.items()
+        if (count := _count(given_count)) is not None and (count or name in ("input_tokens", "output_tokens"))
     }
+
+
+def _count(value: Any) -> int | None:
+    """A count, also where it is written as a number that is whole by chance; None where it is none."""
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+    return int(value) if whole else None

@@ -91,11 +91,17 @@ class ResponsesWire:
 
 
 def _items(message: Message) -> Iterator[dict[str, Any]]:
-    """The input items that `message` becomes; neighbouring texts and images are one."""
+    """The input items that `message` becomes; neighbouring texts of one phase and images are one."""
     content: list[dict[str, Any]] = []
     role = Role(message.role).value
+    head: dict[str, Any] = {"role": role}
     for part in message.parts:
         if isinstance(part, TextPart):
+            phase = state_of(part, PROTOCOL).get("phase")
+            if content and phase != head.get("phase"):
+                yield {**head, "content": content}
+                content = []
+            head = {"role": role, **({"phase": phase} if phase else {})}
             content.append(
                 {"type": "output_text" if message.role == Role.ASSISTANT else "input_text", "text": part.text}
             )
@@ -104,7 +110,7 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
             content.append({"type": "input_image", "image_url": data_url(part)})
             continue
         if content:
-            yield {"role": role, "content": content}
+            yield {**head, "content": content}
             content = []
         if isinstance(part, ToolCallPart):
             arguments = orjson.dumps(arguments_of(part)).decode()
@@ -114,7 +120,12 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
         elif item := state_of(part, PROTOCOL).get("item"):
             yield dict(item)
     if content:
-        yield {"role": role, "content": content}
+        yield {**head, "content": content}
+
+
+def _mark(item: Mapping[str, Any]) -> str:
+    """What tells an item from others: the id of a call, else its kind."""
+    return text(item.get("call_id")) or text(item.get("type"))
 
 
 class ResponsesParser(Parser):
@@ -127,6 +138,8 @@ class ResponsesParser(Parser):
         super().__init__(request, place, in_band)
         self._tools = request.tools
         self._refused = False
+        # What came piece by piece: the ids of calls, and the kinds of other items.
+        self._streamed: set[str] = set()
 
     def event(self, event: ServerEvent) -> Iterator[ModelChunk]:
         if event.data.strip() in (b"", b"[DONE]"):
@@ -147,8 +160,10 @@ class ResponsesParser(Parser):
             yield from self._done(at, mapping(value.get("item")))
         elif kind in ("response.output_text.delta", "response.refusal.delta"):
             self._refused = self._refused or kind == "response.refusal.delta"
+            self._streamed.add("message")
             yield from self.assembly.text((at, value.get("content_index", 0)), text(value.get("delta")))
         elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
+            self._streamed.add("reasoning")
             yield from self._thought(at, value)
         elif kind == "response.function_call_arguments.delta":
             yield from self.assembly.call((at, "call"), text(value.get("delta")))
@@ -173,6 +188,7 @@ class ResponsesParser(Parser):
         yield from self.assembly.reasoning((at, "reasoning"), ("\n\n" if fresh else "") + text(value.get("delta")))
 
     def _added(self, at: Any, item: Mapping[str, Any]) -> Iterator[ModelChunk]:
+        self._streamed.add(_mark(item))
         if item.get("type") == "function_call":
             name = plain_name(self._tools, text(item.get("name")))
             written = text(item.get("arguments"))
@@ -183,6 +199,7 @@ class ResponsesParser(Parser):
     def _done(self, at: Any, item: Mapping[str, Any]) -> Iterator[ModelChunk]:
         """An item as it stands at its end, which is what counts: what no delta brought is said now."""
         kind = item.get("type")
+        self._streamed.add(_mark(item))
         if kind == "function_call":
             yield from self._added(at, {**item, "arguments": ""})
             yield from self._arguments(at, text(item.get("arguments")))
@@ -194,6 +211,8 @@ class ResponsesParser(Parser):
                     yield from self.assembly.text(
                         (at, number), text(content.get("text")) or text(content.get("refusal"))
                     )
+                if phase := text(item.get("phase")):
+                    self.assembly.note((at, number), "text", phase=phase)
         elif kind == "reasoning":
             if not self.assembly.said((at, "reasoning")):
                 sections = sequence(item.get("summary")) or sequence(item.get("content"))
@@ -226,9 +245,11 @@ class ResponsesParser(Parser):
             raise self.in_band(response.get("error") or {"message": "the response failed"})
         if kind == "response.cancelled":
             raise self.in_band({"message": "the response was cancelled on the provider's side"})
+        streamed = frozenset(self._streamed)
         for at, item in enumerate(sequence(response.get("output"))):
-            if not self._known(at):
-                yield from self._done(at, mapping(item))
+            # Its place here need not be the index under which it came.
+            if not self._known(at) and _mark(mapping(item)) not in streamed:
+                yield from self._done(("end", at), mapping(item))
         self.reason = "refusal" if self._refused else "stop"
         if kind == "response.incomplete":
             why = text(mapping(response.get("incomplete_details")).get("reason"))

@@ -14,7 +14,7 @@ LINE_LIMIT = 16 * 1024 * 1024
 """How many bytes one event may have."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class EventOversize(ValueError):
@@ -50,11 +50,11 @@ class EventSplitter:
                 piece = piece[1:]
         self._rest += piece
         if not self._started:
-            if len(self._rest) < len(_BOM) and _BOM.startswith(self._rest):
+            if len(self._rest) < len(BOM) and BOM.startswith(self._rest):
                 return []
             self._started = True
-            if self._rest.startswith(_BOM):
-                del self._rest[: len(_BOM)]
+            if self._rest.startswith(BOM):
+                del self._rest[: len(BOM)]
         events: list[ServerEvent] = []
         begin = 0
         scan = self._scanned

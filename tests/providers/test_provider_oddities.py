@@ -1,0 +1,163 @@
+"""What servers send beside what their protocols say: it changes nothing, or it is understood as the SDK does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from provider_shapes import stream_bytes
+from replay import WIRES, finished_of, heard_by_circuit, heard_by_sdk, parse, said_calls, text_of
+
+from circuit.providers.messages import Message, Role, TextPart
+from circuit.providers.provider import ModelRequest
+
+REPLY: dict[str, Any] = {
+    "text": "Hello big world",
+    "reasoning": "let me see",
+    "calls": [{"name": "f", "arguments": {"a": 1}}, {"name": "g"}],
+    "finish": "tool_calls",
+}
+
+
+def event(value: Any, name: str = "") -> bytes:
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def events(*values: dict[str, Any]) -> bytes:
+    return b"".join(event(value, value.get("type", "")) for value in values)
+
+
+def choice(delta: Any, index: int = 0, finish: Any = None) -> bytes:
+    return event({"choices": [{"index": index, "delta": delta, "finish_reason": finish}]})
+
+
+def candidate(**fields: Any) -> bytes:
+    return event({"candidates": [fields]})
+
+
+ANYWHERE = {
+    "comment": b": keep-alive\n\n",
+    "empty comment": b":\n",
+    "no data": b"data:\n\n",
+    "blank data": b"data: \n\n",
+    "null": b"data: null\n\n",
+    "nothing": b"data: {}\n\n",
+    "id and retry": b"id: 7\nretry: 100\n\n",
+    "blank lines": b"\n\n\n",
+    "an unknown field": b"foo: bar\n\n",
+    "a ping": event({"type": "ping"}, "ping"),
+    "a ping of text": b"event: ping\ndata: 2026-01-01T00:00:00Z\n\n",
+    "a keep-alive without data": b"event: keep-alive\ndata:\n\n",
+    "an unknown event": event({"type": "something.new", "x": [1]}, "something.new"),
+    "an unknown type": event({"type": "something.new", "x": [1]}),
+}
+BETWEEN: dict[str, dict[str, bytes]] = {
+    "chat": {
+        "usage alone": event({"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}}),
+        "no usage": event({"choices": [], "usage": None}),
+        "no choices": event({"choices": None}),
+        "an empty delta": choice({}),
+        "no delta": choice(None),
+        "another choice": choice({"content": "OTHER"}, 1, "length"),
+        "the filter's results": event({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}),
+        "an empty reason": choice({}, finish=""),
+        "only nulls": choice({"content": None, "tool_calls": None, "reasoning": None, "refusal": None}),
+        "no calls": choice({"tool_calls": []}),
+    },
+    "responses": {
+        "it is queued": events({"type": "response.queued", "sequence_number": 1}),
+        "an annotation": events({"type": "response.output_text.annotation.added", "output_index": 0, "annotation": {}}),
+        "an unknown delta": events({"type": "response.new_thing.delta", "output_index": 98, "delta": "ZZZ"}),
+    },
+    "anthropic": {
+        "an unknown delta": events({"type": "content_block_delta", "index": 0, "delta": {"type": "new", "x": "ZZ"}}),
+        "a citation": events({"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta"}}),
+        "a second beginning": events({"type": "message_start", "message": {"usage": {"input_tokens": 11}}}),
+        "no usage": events({"type": "message_delta", "delta": {}}),
+    },
+    "google": {
+        "no candidates": event({"responseId": "x"}),
+        "no candidate": event({"candidates": []}),
+        "no parts": candidate(content={"role": "model", "parts": []}),
+        "no content": candidate(index=0),
+        "another candidate": candidate(index=1, content={"parts": [{"text": "OTHER"}]}, finishReason="SAFETY"),
+        "empty text": candidate(content={"parts": [{"text": ""}]}),
+        "an unknown part": candidate(content={"parts": [{"newThing": {}}]}),
+    },
+    "ollama": {
+        "a blank line": b"\r\n",
+        "an empty message": b'{"model":"m","message":{"role":"assistant","content":"","new":1},"done":false,"x":1}\n',
+    },
+}
+
+
+@pytest.mark.parametrize("protocol", list(BETWEEN))
+def test_what_comes_between_changes_nothing(protocol: str) -> None:
+    whole = stream_bytes(REPLY, protocol)
+    plain = heard_by_circuit([whole], protocol)
+    assert (plain.text, len(plain.calls)) == ("Hello big world", 2)
+    end = b"\n" if protocol == "ollama" else b"\n\n"
+    parts = [part + end for part in whole.split(end) if part.strip()]
+    odd = {**({} if protocol == "ollama" else ANYWHERE), **BETWEEN[protocol]}
+    for name, piece in odd.items():
+        for at in range(len(parts)):
+            body = b"".join([*parts[:at], piece, *parts[at:]])
+            assert heard_by_circuit([body], protocol) == plain, (name, at)
+    bent = {"crlf": whole.replace(b"\n", b"\r\n"), "bom": b"\xef\xbb\xbf" + whole, "blank": b"\n\n" + whole}
+    for name, body in bent.items():
+        assert heard_by_circuit([body], protocol) == plain, name
+        assert heard_by_circuit([body[at : at + 1] for at in range(len(body))], protocol) == plain, name
+
+
+def test_a_call_is_made_once_however_its_item_is_counted() -> None:
+    item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a": 1}'}
+    message = {"type": "message", "content": [{"type": "output_text", "text": "Hi."}]}
+    body = events(
+        {"type": "response.output_text.delta", "output_index": 3, "content_index": 0, "delta": "Hi."},
+        {"type": "response.output_item.added", "output_index": 5, "item": {**item, "arguments": ""}},
+        {"type": "response.function_call_arguments.delta", "output_index": 5, "delta": '{"a": 1}'},
+        {"type": "response.output_item.done", "output_index": 5, "item": item},
+        {"type": "response.completed", "response": {"output": [message, item, {**item, "call_id": "d"}]}},
+    )
+    chunks = parse([body], "responses")
+    assert said_calls(chunks) == [("c", "f", '{"a": 1}'), ("d", "f", '{"a": 1}')]
+    assert text_of(chunks) == "Hi."
+
+
+def test_the_phase_of_a_message_goes_back_with_it() -> None:
+    def message(phase: str, text: str) -> dict[str, Any]:
+        return {"type": "message", "phase": phase, "content": [{"type": "output_text", "text": text}]}
+
+    body = events(
+        {"type": "response.output_item.done", "output_index": 0, "item": message("commentary", "Let me see.")},
+        {"type": "response.output_item.done", "output_index": 1, "item": message("final_answer", "Yes.")},
+        {"type": "response.completed", "response": {}},
+    )
+    told = Message(Role.ASSISTANT, (*finished_of(parse([body], "responses")).parts, TextPart("By the way.")))
+    made = WIRES["responses"].body(ModelRequest("gpt-5", (told,)), own=True)["input"]
+    assert [(one.get("phase"), one["content"][0]["text"]) for one in made] == [
+        ("commentary", "Let me see."), ("final_answer", "Yes."), (None, "By the way."),
+    ]  # fmt: skip
+
+
+async def test_arguments_that_come_whole_with_their_call_count() -> None:
+    body = events(
+        {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": [],
+         "model": "c", "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 0}}},
+        {"type": "content_block_start", "index": 4,
+         "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}},
+        {"type": "content_block_stop", "index": 4},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 3}},
+        {"type": "message_stop"},
+    )  # fmt: skip
+    heard = heard_by_circuit([body], "anthropic")
+    assert heard.calls == (("f", {"a": 1}),)
+    assert (await heard_by_sdk([body.replace(b'"index": 4', b'"index": 0')], "anthropic")).calls == heard.calls
+
+
+def test_counts_are_whole_and_not_negative() -> None:
+    usage = {"prompt_tokens": 3.0, "completion_tokens": -1, "prompt_tokens_details": {"cached_tokens": "2"}}
+    body = choice({"content": "x"}, finish="stop") + event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n"
+    end = finished_of(parse([body]))
+    assert (end.usage, type(end.usage["input_tokens"])) == ({"input_tokens": 3}, int)
