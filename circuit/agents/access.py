@@ -112,7 +112,7 @@ def _said(rule: Mapping[str, Any], tool: str) -> str:
     if "before" in rule and _concerns(rule["before"], tool):
         return f"asks for {rule['require']} before {_listed(rule['before'])}"
     if "limit" in rule and _concerns(rule["limit"], tool):
-        return f"allows {rule['to']} calls of {_listed(rule['limit'])} in a run"
+        return f"allows {rule['to']} call{'' if rule['to'] == 1 else 's'} of {_listed(rule['limit'])} in a run"
     return ""
 
 

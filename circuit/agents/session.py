@@ -31,6 +31,7 @@ from circuit.providers.genai import clean
 from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart, calls_of
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest, Provider, ToolSpec, recalled
+from circuit.providers.wire import plain_name
 from circuit.security.redaction import redact
 from circuit.tracing import Value, piece
 from circuit.value import dataclass
@@ -271,6 +272,8 @@ class Session:
     async def _planned(self, call: ToolCallPart, number: int, leaving: str) -> _Planned:
         """A call with all that can be said of it before anything is done: this is where people are asked. `leaving` is
         the agent to which an earlier call of the same answer hands over."""
+        # One that is kept from the model was told by no name that the provider's could lead back to.
+        call = replace(call, name=plain_name((tool.spec for tool in self._tools.values()), call.name))
         tool = self._tools.get(call.name)
         arguments: dict[str, Any] = {}
         refusal: ToolError | None = None
@@ -331,7 +334,7 @@ class Session:
         """The result of a call, or its error, as the model is told of it."""
         call = one.call
         told: dict[str, Any] = {"toolName": call.name, "callId": call.id}
-        arguments = one.arguments or call.arguments
+        arguments = one.arguments or (call.arguments if one.refusal is not None else {})
         await self.journal.emit(StreamDelta(StreamType.TOOL_CALL, {**told, "arguments": arguments}))
         kept = self.journal.recorded(DONE + one.step)
         failed = kept is None

@@ -113,6 +113,12 @@ class Terminal:
         self._text.flush()
         self._open = not text.endswith("\n") if text else self._open
 
+    def aside(self, text: str) -> None:
+        """Text beside what is said, as it comes; shown on a terminal only, and faint there."""
+        if self.interactive and text:
+            self.console().print(clean(text), style="dim", end="", soft_wrap=True)
+            self._open = not text.endswith("\n")
+
     def end(self) -> None:
         """End a line of pieces, if there is one."""
         if self._open:

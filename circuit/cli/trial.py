@@ -300,6 +300,7 @@ class _Reader:
         self._terminal = terminal
         self._veil = Veil(redaction)
         self._steps: dict[str, Any] = {}
+        self._thinking = ""
 
     async def emit(self, delta: StreamDelta) -> None:
         for told in self._veil.told(delta):
@@ -307,7 +308,14 @@ class _Reader:
 
     def _show(self, delta: StreamDelta) -> None:
         fields = delta.fields
-        if delta.type is StreamType.CONTENT_CHUNK:
+        status = str(fields["status"]) if delta.type is StreamType.THINKING else ""
+        if status != self._thinking:
+            self._terminal.end()
+            self._terminal.aside(f"{status}: " if status else "")
+            self._thinking = status
+        if status:
+            self._terminal.aside(str(fields.get("content") or ""))
+        elif delta.type is StreamType.CONTENT_CHUNK:
             self._terminal.piece(str(fields["content"]))
         elif delta.type is StreamType.TOOL_CALL:
             self._line(f"> {fields['toolName']} {compact(fields['arguments'], _WIDTH)}")

@@ -127,6 +127,8 @@ async def test_the_model_is_told_what_is_wrong_with_a_call_and_goes_on(database_
                 assert (await circuit.case(case)).marking == {"answered": 1}
                 bodies = [json.loads(frame) for frame in frames]
                 results = [body["result"] for body in bodies if "result" in body]
+                if name == "empty":
+                    assert [body["arguments"] for body in bodies if "arguments" in body] == [{}]
                 codes = {one["error"]["code"] for one in results if isinstance(one, dict) and "error" in one}
                 assert (len(results), codes) == (len(calls), {code} if code else set()), name
 
@@ -150,7 +152,9 @@ async def test_instructions_in_data_stay_data_and_a_model_that_obeys_them_may_do
     database_url: str, tmp_path: Path
 ) -> None:
     call = {"name": "fs.write_file", "arguments": {"path": "x", "content": "y"}}
-    replies: list[dict[str, Any]] = [{"text": "Fine.", "when": '"role": "tool"'}, {"calls": [call]}]
+    # By the tool's own name, and by the one that it would have if the model were told of it.
+    calls = [call, {**call, "name": "fs_write_file"}]
+    replies: list[dict[str, Any]] = [{"text": "Fine.", "when": '"role": "tool"'}, {"calls": calls}]
     async with ChatServer(replies) as server:
         settings = Settings(home=tmp_path, database_url=database_url, environment={"MODEL": server.url})
         async with Circuit.open(settings=settings) as circuit:
@@ -164,7 +168,7 @@ async def test_instructions_in_data_stay_data_and_a_model_that_obeys_them_may_do
     assert asked["messages"][1]["content"] == f"Read this: {INJECTED}"
     assert "fs_write_file" not in {one["function"]["name"] for one in asked["tools"]}
     results = [json.loads(frame)["result"] for frame in frames if b'"result"' in frame]
-    assert [one["error"]["code"] for one in results] == ["tool_denied"]
+    assert [one["error"]["code"] for one in results] == ["tool_denied"] * 2
 
 
 class Guard:

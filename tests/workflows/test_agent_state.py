@@ -58,6 +58,7 @@ async def test_it_goes_back_with_its_part_after_an_approval_and_in_the_next_firi
     database_url: str, tmp_path: Path
 ) -> None:
     call = {"name": "fs_write_file", "arguments": {"path": "a.txt", "content": "yes"}}
+    names = list(PROVIDERS)
     asks = [{"when": f"Write {name}.", "calls": [call], "reasoning": "Let me see."} for name in names]
     # The newest text first: what was said before stays in the request.
     replies = [{"when": "And now", "text": "Nothing."}, {"when": "wrote 3 bytes", "text": "Done."}, *asks]
