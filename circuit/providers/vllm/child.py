@@ -19,8 +19,10 @@ from contextlib import aclosing
 from typing import Any, NoReturn
 
 from circuit.providers.vllm.frame import frame, receive
-from circuit.providers.vllm.port import Engine, EngineDead, EngineFault
+from circuit.providers.vllm.port import PIECES, Engine, EngineDead, EngineFault, Message, joined
 
+PAUSE_SECONDS = 0.03
+PIECES_A_SECOND = 2_000
 DEAD = 70
 """The exit code of a process whose engine is dead (EX_SOFTWARE)."""
 
@@ -28,29 +30,63 @@ OpenEngine = Callable[[Mapping[str, Any]], Awaitable[Engine]]
 
 
 class Sender:
-    """Sends what has come up, in one frame: the more there is, the fewer frames."""
+    """Sends what has come up. The first piece of an answer and its end go at once; what comes between goes with what
+    others say, at most every `PAUSE_SECONDS`, and the more rarely the more are answered at once: never more than about
+    `PIECES_A_SECOND` in all, for what is done for a piece on the other side costs more than its tokens."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._pending: list[tuple[str, int, Any]] = []
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[int, list[Message]] = {}
+        # Who has said something and has not come to his end, and who does not wait.
+        self._speaking: set[int] = set()
+        self._urgent: dict[int, None] = {}
+        self._sent_at = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
 
     def send(self, kind: str, number: int, content: Any) -> None:
-        self._pending.append((kind, number, content))
+        waiting = self._pending.setdefault(number, [])
+        longer = joined(waiting[-1], (kind, content)) if waiting else None
+        if longer is not None:
+            waiting[-1] = longer
+        else:
+            waiting.append((kind, content))
+        if kind not in PIECES:
+            self._speaking.discard(number)
+        elif number in self._speaking:
+            if self._timer is None:
+                pause = max(PAUSE_SECONDS, len(self._speaking) / PIECES_A_SECOND)
+                self._timer = self._loop.call_at(self._sent_at + pause, self._hurry)
+            return
+        else:
+            self._speaking.add(number)
+        self._urgent[number] = None
         self._wake.set()
 
     async def run(self) -> None:
         while True:
             await self._wake.wait()
-            await self.flush()
+            self._wake.clear()
+            urgent, self._urgent = self._urgent, {}
+            await self._send([(number, self._pending.pop(number)) for number in urgent if number in self._pending])
 
     async def flush(self) -> None:
         """Send all that is there."""
-        self._wake.clear()
-        batch, self._pending = self._pending, []
+        pending, self._pending = self._pending, {}
+        await self._send(list(pending.items()))
+
+    def _hurry(self) -> None:
+        """Nothing waits any longer."""
+        self._timer = None
+        self._sent_at = self._loop.time()
+        self._urgent = dict.fromkeys(self._pending)
+        self._wake.set()
+
+    async def _send(self, batch: list[tuple[int, list[Message]]]) -> None:
         if batch:
-            self._writer.write(frame(batch))
-        # A reader that is slow makes the frames larger and not the queue of them longer.
+            self._writer.write(frame([(kind, number, content) for number, said in batch for kind, content in said]))
+        # A reader that is slow makes the pieces larger and not the queue of them longer.
         await self._writer.drain()
 
 
@@ -127,10 +163,15 @@ def _end_group() -> NoReturn:
     raise SystemExit(DEAD)
 
 
-def run(open_engine: OpenEngine, arguments: list[str]) -> int:
+def run(
+    open_engine: OpenEngine,
+    arguments: list[str],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Be the process of a model: `arguments` are the number of its socket."""
     number = int(arguments[0])
     watch(number)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(serve(number, open_engine))
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(serve(number, open_engine))
     return 0

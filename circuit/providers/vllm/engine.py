@@ -50,9 +50,12 @@ _ABOUT_OPTIONS = (ValidationError, ValueError, TypeError, AssertionError, NotImp
 
 
 TOKENS_A_PIECE = 4
-"""How many tokens come in one piece, after the first, unless a request says another `stream_interval`: what is done for
-each piece outside of the engine costs more than a token that waits for three others. (Not an engine argument: models
-for vectors break on it.)"""
+MOST_TOKENS_A_PIECE = 16
+REQUESTS_A_TOKEN = 16
+"""How many tokens come in one piece, after the first, unless a request says another `stream_interval`: one for so many
+requests that are being answered, within these bounds. What is done for each piece outside of the engine costs more than
+a token that waits for three others, and with hundreds at once it is what the batch waits for. (Not an engine argument:
+models for vectors break on it.)"""
 
 
 class VllmEngine:
@@ -70,6 +73,7 @@ class VllmEngine:
         self._sampling: dict[str, Any] = self._config.get_diff_sampling_param()
         self._adapters: dict[tuple[str, str], LoRARequest] = {}
         self._last_adapter = 0
+        self._answering = 0
 
     @classmethod
     async def open(cls, load: Mapping[str, Any]) -> VllmEngine:
@@ -109,9 +113,13 @@ class VllmEngine:
         try:
             match kind:
                 case "chat":
-                    async with aclosing(self._chat(request_id, order)) as pieces:
-                        async for piece in pieces:
-                            yield piece
+                    self._answering += 1
+                    try:
+                        async with aclosing(self._chat(request_id, order)) as pieces:
+                            async for piece in pieces:
+                                yield piece
+                    finally:
+                        self._answering -= 1
                 case "embed":
                     yield "end", await self._embed(request_id, order)
                 case "rerank":
@@ -145,7 +153,8 @@ class VllmEngine:
     async def _chat(self, request_id: str, order: Mapping[str, Any]) -> AsyncGenerator[Message, None]:
         if self._renderer is None:
             raise EngineFault("model_unsupported", f"this model does not converse; it does {', '.join(self._tasks)}")
-        request = ChatCompletionRequest.model_validate({"stream_interval": TOKENS_A_PIECE, **order["body"]})
+        interval = min(max(self._answering // REQUESTS_A_TOKEN, TOKENS_A_PIECE), MOST_TOKENS_A_PIECE)
+        request = ChatCompletionRequest.model_validate({"stream_interval": interval, **order["body"]})
         rendered = await self._renderer.render_chat(request)
         if isinstance(rendered, ErrorResponse):
             raise EngineFault(rendered.error.code, rendered.error.message)

@@ -9,6 +9,23 @@ from circuit.errors import ProviderError
 
 Message = tuple[str, Any]
 
+PIECES = ("text", "delta")
+"""The kinds of messages that an answer may have several of."""
+_TEXTS = ("content", "reasoning")
+
+
+def joined(last: Message, new: Message) -> Message | None:
+    """`last` with the text of `new`, which came behind it, or None where the two are not one text."""
+    (kind, before), (other, after) = last, new
+    if kind != other or kind not in PIECES:
+        return None
+    if kind == "text":
+        return kind, before + after
+    for name in _TEXTS:
+        if before.keys() == after.keys() == {name}:
+            return kind, {name: before[name] + after[name]}
+    return None
+
 
 class EngineFault(ProviderError):
     """What an engine cannot do, on its way to the other side, which makes one of its errors of it. `cause` is the code

@@ -18,6 +18,7 @@ from typing import Any
 from circuit.errors import ModelRequestRefused, ProviderError
 from circuit.providers.vllm.fault import answer_fault, ended_fault, late_fault, start_fault
 from circuit.providers.vllm.frame import BrokenFrame, frame, receive
+from circuit.providers.vllm.port import joined
 from circuit.providers.vllm.spec import Load
 from circuit.providers.vllm.tether import HOST
 from circuit.value import dataclass
@@ -66,10 +67,10 @@ class _Inbox:
     fault: ProviderError | None = None
 
     def put(self, kind: str, content: Any) -> None:
-        last = self.messages[-1] if self.messages else None
-        if kind == "text" and last is not None and last[0] == "text":
-            # A reader that is slow finds one longer piece, not more of them.
-            self.messages[-1] = ("text", last[1] + content)
+        # A reader that is slow finds one longer piece, not more of them.
+        longer = joined(self.messages[-1], (kind, content)) if self.messages else None
+        if longer is not None:
+            self.messages[-1] = longer
         else:
             self.messages.append((kind, content))
         self.there.set()
