@@ -95,12 +95,20 @@ class Budgets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def listed(self, principal: Principal, *, cases: bool = False, limit: int = MOST_LISTED) -> list[BudgetView]:
-        """The budget of the tenant, those of its workflows, and with `cases` those of cases, the newest first."""
+    async def listed(
+        self,
+        principal: Principal,
+        *,
+        cases: bool = False,
+        limit: int = MOST_LISTED,
+        after: tuple[str, str] | None = None,
+    ) -> list[BudgetView]:
+        """The budget of the tenant, those of its workflows, and with `cases` those of cases, the newest first: so many
+        behind the one of the scope and the subject `after`."""
         principal.require(Permission.READ)
         tenant = principal.tenant
         async with self._database.transaction(tenant) as connection:
-            found = await budgets.listed(connection, tenant, cases=cases, limit=min(limit, MOST_LISTED))
+            found = await budgets.listed(connection, tenant, cases=cases, limit=min(limit, MOST_LISTED), after=after)
         return [BudgetView(budget) for budget in found]
 
     async def find(self, principal: Principal, target: Target) -> BudgetView | None:

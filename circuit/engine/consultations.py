@@ -69,9 +69,12 @@ class Consultations:
         self._stored: OrderedDict[tuple[Any, ...], VersionKey] = OrderedDict()
 
     async def agents(self, tenant: int) -> list[AgentView]:
-        """The published agents, by id."""
+        """The published agents, all of them, by id."""
+        found: list[agents.PublishedAgent] = []
         async with self._database.transaction(tenant) as connection:
-            return [_view(found) for found in await agents.list_current(connection, tenant)]
+            while page := await agents.list_current(connection, tenant, after=found[-1].id if found else ""):
+                found += page
+        return [_view(one) for one in found]
 
     async def agent(self, tenant: int, agent_id: str) -> AgentView | None:
         """A published agent."""

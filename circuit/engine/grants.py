@@ -28,11 +28,20 @@ class Grants:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def listed(self, principal: Principal, agent: str | None = None) -> list[GrantRow]:
-        """The rules of an agent, or of all. Raises `Forbidden`."""
+    async def listed(
+        self,
+        principal: Principal,
+        agent: str | None = None,
+        *,
+        limit: int | None = None,
+        after: tuple[str, str] | None = None,
+    ) -> list[GrantRow]:
+        """The rules of an agent, or of all, by agent and pattern; so many, behind the one of these. Raises
+        `Forbidden`."""
         principal.require(Permission.READ)
         async with self._database.transaction(principal.tenant) as connection:
-            return await grants.listed(connection, principal.tenant, None if agent is None else [agent])
+            agents = None if agent is None else [agent]
+            return await grants.listed(connection, principal.tenant, agents, limit=limit, after=after)
 
     async def set(self, agent: str, patterns: Collection[str], effect: Effect, principal: Principal) -> None:
         """Let workflows whose ids fit one of these patterns use an agent, or not. What runs goes on; who begins to use

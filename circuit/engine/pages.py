@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from circuit.engine.conversations import MessageView
 from circuit.engine.provenance import AnswerView, FeedbackView, answer_view
 from circuit.engine.viewing import execution_view, incident_view, summary_view, token_view, workflow_view
 from circuit.engine.views import (
@@ -23,7 +24,7 @@ from circuit.engine.views import (
 )
 from circuit.errors import InvalidRequest
 from circuit.ids import CaseKey, Numbered
-from circuit.storage import agents, feedback, history, kinship, pages, workflows
+from circuit.storage import agents, conversations, feedback, history, kinship, pages, workflows
 from circuit.storage.agents import PublishedAgent
 from circuit.storage.database import Database
 from circuit.storage.records import ExecutionStatus
@@ -124,17 +125,24 @@ class Pages:
             given[case][place] = count
         return given
 
-    async def kin(self, tenant: int, wanted: Collection[UUID]) -> dict[UUID, tuple[str | None, list[CaseSummary]]]:
-        """Of each of these cases the execution that opened it, and the cases that it opened."""
+    async def parents(self, tenant: int, wanted: Collection[UUID]) -> dict[UUID, str]:
+        """Of those of these cases that an execution opened, that execution."""
         async with self._database.transaction(tenant) as connection:
-            parents = await kinship.parents(connection, tenant, list(wanted))
-            found = await kinship.children(connection, tenant, list(wanted))
-        children: dict[UUID, list[CaseSummary]] = {}
+            found = await kinship.parents(connection, tenant, list(wanted))
+        return {case: str(Numbered(*parent)) for case, parent in found.items()}
+
+    async def children(
+        self, tenant: int, wanted: Collection[UUID], after: UUID | None, limit: int
+    ) -> dict[UUID, list[CaseSummary]]:
+        """Of each of these cases the cases that it opened, by birth, behind the one `after`."""
+        _check(limit)
+        async with self._database.transaction(tenant) as connection:
+            found = await kinship.children(connection, tenant, list(wanted), after, limit)
+        given: dict[UUID, list[CaseSummary]] = {case: [] for case in wanted}
         for key, row in found:
             if row.parent is not None:
-                children.setdefault(row.parent.case, []).append(summary_view(key, row))
-        named = {case: str(Numbered(*parent)) for case, parent in parents.items()}
-        return {case: (named.get(case), children.get(case, [])) for case in wanted}
+                given[row.parent.case].append(summary_view(key, row))
+        return given
 
     async def events(
         self, tenant: int, wanted: Collection[UUID], after: int, limit: int
@@ -204,6 +212,18 @@ class Pages:
                 connection, tenant, case=case, agent=agent, status=status, limit=limit, before=before
             )
         return [_listed(one) for one in found]
+
+    async def said(
+        self, tenant: int, wanted: Collection[UUID], after: int, limit: int
+    ) -> dict[UUID, list[MessageView]]:
+        """Of each of these conversations what was said behind the message `after`."""
+        _check(limit)
+        async with self._database.transaction(tenant) as connection:
+            found = await conversations.messages_of(connection, tenant, list(wanted), after, limit)
+        given: dict[UUID, list[MessageView]] = {which: [] for which in wanted}
+        for which, row in found:
+            given[which].append(MessageView.of(row))
+        return given
 
     async def feedback(self, tenant: int, wanted: Collection[Execution]) -> dict[Execution, list[FeedbackView]]:
         """What was said of these executions, the oldest first."""

@@ -294,6 +294,11 @@ CROSS JOIN LATERAL (
 WHERE b.tenant_id = :tenant
     AND (CAST(:scope AS text) IS NULL OR b.scope = :scope) AND (CAST(:subject AS text) IS NULL OR b.subject = :subject)
     AND (:cases OR b.scope <> 'case')
+    AND (
+        CAST(:after_scope AS text) IS NULL
+        OR (b.scope = 'case', b.scope) > (:after_scope = 'case', CAST(:after_scope AS text))
+        OR (b.scope = :after_scope AND b.subject < CAST(:after_subject AS text))
+    )
 ORDER BY b.scope = 'case', b.scope, b.subject DESC LIMIT :limit
 """
 # Each limit that is given takes the place of the one before; two that set different ones both have their way.
@@ -327,10 +332,14 @@ async def listed(
     subject: str | None = None,
     cases: bool = True,
     limit: int = 1_000,
+    after: tuple[str, str] | None = None,
 ) -> list[Budget]:
     """Budgets of a tenant (its own, those of workflows, and with `cases` those of cases, the newest case first), or
-    only one. Runs in a transaction of the tenant, as all below do."""
+    only one; `after` is the scope and the subject of the last one that is known. Runs in a transaction of the tenant,
+    as all below do."""
+    known, behind = after or (None, None)
     given = {"tenant": tenant, "scope": scope, "subject": subject, "cases": cases, "limit": limit}
+    given |= {"after_scope": known, "after_subject": behind}
     return [_budget(row) for row in (await conn.execute(text(_LISTED), given)).mappings()]
 
 

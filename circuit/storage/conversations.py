@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, func, literal, select
+from sqlalchemy import ARRAY, Uuid, bindparam, column, func, literal, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -117,6 +117,24 @@ async def messages(
     query = select(message).where(table.tenant_id == tenant, table.conversation_id == which, table.seq > after)
     found = await conn.execute(query.order_by(table.seq).limit(limit))
     return [_said(row) for row in await artefacts.resolved(conn, tenant, found.mappings())]
+
+
+async def messages_of(
+    conn: AsyncConnection, tenant: int, wanted: Sequence[UUID], after: int, limit: int
+) -> list[tuple[UUID, SaidRow]]:
+    """What was said in each of these conversations behind the message `after`, in order, with its conversation."""
+    ids = bindparam("wanted", list(wanted), type_=ARRAY(Uuid))
+    of = func.unnest(ids).table_valued(column("wanted_id", Uuid)).render_derived("wanted")
+    page = (
+        select(message)
+        .where(message.c.tenant_id == tenant, message.c.conversation_id == of.c.wanted_id, message.c.seq > after)
+        .order_by(message.c.seq)
+        .limit(limit)
+        .lateral("page")
+    )
+    query = select(page).select_from(of.join(page, true())).order_by(page.c.conversation_id, page.c.seq)
+    found = await artefacts.resolved(conn, tenant, (await conn.execute(query)).mappings())
+    return [(rows.plain(row["conversation_id"]), _said(row)) for row in found]
 
 
 async def recalled(conn: AsyncConnection, tenant: int, which: UUID, upto: int, most: int) -> list[SaidRow]:

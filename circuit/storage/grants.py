@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,15 +22,24 @@ class GrantRow:
     set_by: str
 
 
-async def listed(conn: AsyncConnection, tenant: int, agents: Collection[str] | None = None) -> list[GrantRow]:
-    """The rules of these agents, or of all, by agent and pattern."""
+async def listed(
+    conn: AsyncConnection,
+    tenant: int,
+    agents: Collection[str] | None = None,
+    *,
+    limit: int | None = None,
+    after: tuple[str, str] | None = None,
+) -> list[GrantRow]:
+    """The rules of these agents, or of all, by agent and pattern; so many, behind the one of these."""
     table = agent_grant.c
     query = select(table.agent_id, table.pattern, table.effect, table.set_at, table.set_by).where(
         table.tenant_id == tenant
     )
     if agents is not None:
         query = query.where(table.agent_id.in_(agents))
-    found = await conn.execute(query.order_by(table.agent_id, table.pattern))
+    if after is not None:
+        query = query.where(tuple_(table.agent_id, table.pattern) > tuple_(*after))
+    found = await conn.execute(query.order_by(table.agent_id, table.pattern).limit(limit))
     return [GrantRow(agent, Rule(pattern, Effect(effect)), at, by) for agent, pattern, effect, at, by in found]
 
 

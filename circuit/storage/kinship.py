@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, bindparam, select, text
+from sqlalchemy import ARRAY, Uuid, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.ids import CaseKey
@@ -91,16 +91,24 @@ async def orphaned(conn: Connection, limit: int) -> list[Record]:
     return await conn.fetch(_ORPHANED, limit)
 
 
-async def children(conn: AsyncConnection, tenant: int, parents: Sequence[UUID]) -> list[tuple[CaseKey, CaseRow]]:
-    """The cases that these cases opened, by birth; at most `MOST_CHILDREN` in all."""
+async def children(
+    conn: AsyncConnection,
+    tenant: int,
+    parents: Sequence[UUID],
+    after: UUID | None = None,
+    limit: int = MOST_CHILDREN,
+) -> list[tuple[CaseKey, CaseRow]]:
+    """The cases that these cases opened, by birth: so many of each, behind the one `after`."""
     table = tables.case
     wanted = bindparam("parents", list(parents), type_=ARRAY(Uuid))
-    found = await conn.execute(
-        select(table)
-        .where(table.c.tenant_id == tenant, table.c.parent_case == wanted.any_())
-        .order_by(table.c.case_id)
-        .limit(MOST_CHILDREN)
+    place = func.row_number().over(partition_by=table.c.parent_case, order_by=table.c.case_id)
+    opened = select(table, place.label("place")).where(
+        table.c.tenant_id == tenant, table.c.parent_case == wanted.any_()
     )
+    if after is not None:
+        opened = opened.where(table.c.case_id > after)
+    placed = opened.subquery()
+    found = await conn.execute(select(placed).where(placed.c.place <= limit).order_by(placed.c.case_id))
     return [(rows.key(row), rows.case_row(row)) for row in found.mappings()]
 
 

@@ -113,9 +113,9 @@ class AgentQueries:
         " own, and those that workflows brought. `after` is the `id` of the last one that is known."
     )
     async def published_agents(
-        self, info: Resolving, first: int = DEFAULT_PAGE, after: str = ""
+        self, info: Resolving, first: int = DEFAULT_PAGE, after: str | None = None
     ) -> list[PublishedAgent]:
-        found = await info.context.services.pages.published_agents(info.context.tenant, page(first), after)
+        found = await info.context.services.pages.published_agents(info.context.tenant, page(first), after or "")
         return [PublishedAgent.of(one.hash, one.document) for one in found]
 
     @strawberry.field(description="The agent that is published under this id.")

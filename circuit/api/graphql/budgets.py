@@ -9,6 +9,7 @@ from typing import Annotated
 import strawberry
 
 from circuit.api.graphql.context import Resolving
+from circuit.api.graphql.paging import DEFAULT_PAGE, behind_name, page
 from circuit.engine.budgets import BudgetChange, Budgets, BudgetView, Target, money
 from circuit.errors import Conflict, InvalidRequest
 from circuit.spend import MICRO, Limits, Spend
@@ -31,6 +32,7 @@ class Amounts:
 
 @strawberry.type(description="A budget. What is `held` belongs to calls of models that go on.")
 class Budget:
+    cursor: str = strawberry.field(description="Give it as `after` to go on behind this budget.")
     scope: str = strawberry.field(description="`case`, `workflow` or `tenant`.")
     subject: str | None = strawberry.field(description="The id of the case or the workflow.")
     limits: Amounts
@@ -45,6 +47,7 @@ class Budget:
     def of(cls, view: BudgetView) -> Budget:
         budget = view.budget
         return cls(
+            cursor=f"{budget.key.scope}/{budget.key.subject}",
             scope=budget.key.scope,
             subject=budget.key.subject or None,
             limits=Amounts.of(budget.limits),
@@ -74,12 +77,14 @@ class LimitsInput:
 @strawberry.type
 class BudgetQueries:
     @strawberry.field(
-        description="The budget of the tenant, those of its workflows, and with `cases` those of cases, newest first."
+        description="The budget of the tenant, those of its workflows, and with `cases` those of cases, newest first;"
+        " `after` is the `cursor` of the last one that is known."
     )
-    async def budgets(self, info: Resolving, cases: bool = False, first: int = 200) -> list[Budget]:
-        if not 1 <= first <= 1_000:
-            raise InvalidRequest(f"`first` is 1 to 1000, not {first}")
-        found = await _budgets(info).listed(info.context.principal, cases=cases, limit=first)
+    async def budgets(
+        self, info: Resolving, cases: bool = False, first: int = DEFAULT_PAGE, after: str | None = None
+    ) -> list[Budget]:
+        known = None if after is None else behind_name(after)
+        found = await _budgets(info).listed(info.context.principal, cases=cases, limit=page(first), after=known)
         return [Budget.of(view) for view in found]
 
     @strawberry.field(description="One budget; without `caseId` and `workflowId` that of the tenant.")

@@ -68,11 +68,15 @@ class Case:
 
     @strawberry.field(description="The execution that opened this case, as a sub-workflow of its own.")
     async def parent(self, info: Resolving) -> str | None:
-        return (await info.context.loaders.kin(info.context.tenant, self.view.key.case))[0]
+        return await info.context.loaders.parent(info.context.tenant, self.view.key.case)
 
-    @strawberry.field(description="The cases that executions of this one opened, by birth.")
-    async def children(self, info: Resolving) -> list[Case]:
-        return [Case.of(view) for view in (await info.context.loaders.kin(info.context.tenant, self.view.key.case))[1]]
+    @strawberry.field(
+        description="The cases that executions of this one opened, by birth, behind the one with the id `after`."
+    )
+    async def children(self, info: Resolving, first: int = DEFAULT_PART, after: str | None = None) -> list[Case]:
+        known = None if after is None else case_key(info, after).case
+        opened = await info.context.loaders.children(info.context.tenant, self.view.key.case, known, part(first))
+        return [Case.of(view) for view in opened]
 
     @strawberry.field(description="The executions behind the number `after`.")
     async def executions(self, info: Resolving, first: int = DEFAULT_PART, after: int = 0) -> list[Execution]:

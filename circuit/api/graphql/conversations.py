@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
 import strawberry
 from strawberry.scalars import JSON
 
 from circuit.api.graphql.context import Resolving
+from circuit.api.graphql.paging import DEFAULT_PAGE, DEFAULT_PART, behind, page, part
 from circuit.api.graphql.scalars import as_json
 from circuit.engine.conversations import ConversationView, MessageView
 from circuit.errors import NotFound
 from circuit.ids import parse_case_id
-
-DEFAULT_PAGE = 50
-LARGEST_PAGE = 200
 
 
 @strawberry.type(description="A message of a conversation.")
@@ -67,10 +66,9 @@ class Conversation:
         )
 
     @strawberry.field(description="What was said behind the message `after`, at most `first` messages.")
-    async def messages(self, info: Resolving, after: int = 0, first: int = DEFAULT_PAGE) -> list[ConversationMessage]:
-        said = await info.context.services.conversations.messages(
-            info.context.principal, self.conversation_id, after=max(after, 0), limit=min(max(first, 1), LARGEST_PAGE)
-        )
+    async def messages(self, info: Resolving, after: int = 0, first: int = DEFAULT_PART) -> list[ConversationMessage]:
+        which = UUID(self.conversation_id)
+        said = await info.context.loaders.said(info.context.tenant, which, behind(after), part(first))
         return [ConversationMessage.of(one) for one in said]
 
 
@@ -93,7 +91,7 @@ class ConversationQueries:
             info.context.principal,
             agent_id=agent_id,
             case=case,
-            limit=min(max(first, 1), LARGEST_PAGE),
+            limit=page(first),
             before=before,
         )
         return [Conversation.of(one) for one in found]

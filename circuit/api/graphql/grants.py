@@ -8,6 +8,7 @@ from enum import Enum
 import strawberry
 
 from circuit.api.graphql.context import Resolving
+from circuit.api.graphql.paging import DEFAULT_PAGE, behind_name, page
 from circuit.engine import grants
 from circuit.errors import Conflict
 from circuit.security.grants import Effect
@@ -21,6 +22,7 @@ class AgentEffect(Enum):
 
 @strawberry.type(description="A rule: workflows whose ids fit the pattern may use the agent, or may not.")
 class AgentPermission:
+    cursor: str = strawberry.field(description="Give it as `after` to go on behind this rule.")
     agent_id: str
     workflows: str = strawberry.field(description="A pattern of ids, in which `*` stands for any text.")
     effect: AgentEffect
@@ -30,6 +32,7 @@ class AgentPermission:
     @classmethod
     def of(cls, row: grants.GrantRow) -> AgentPermission:
         return cls(
+            cursor=f"{row.agent_id}/{row.rule.pattern}",
             agent_id=row.agent_id,
             workflows=row.rule.pattern,
             effect=AgentEffect(row.rule.effect.value),
@@ -42,10 +45,15 @@ class AgentPermission:
 class GrantQueries:
     @strawberry.field(
         description="The rules of an agent, or of all: what one denies is denied; as soon as one allows anything, what "
-        "none allows is denied; without rules all workflows may use it."
+        "none allows is denied; without rules all workflows may use it. `after` is the `cursor` of the last one "
+        "that is known."
     )
-    async def agent_permissions(self, info: Resolving, agent_id: str | None = None) -> list[AgentPermission]:
-        return [AgentPermission.of(row) for row in await _door(info).listed(info.context.principal, agent_id)]
+    async def agent_permissions(
+        self, info: Resolving, agent_id: str | None = None, first: int = DEFAULT_PAGE, after: str | None = None
+    ) -> list[AgentPermission]:
+        known = None if after is None else behind_name(after)
+        found = await _door(info).listed(info.context.principal, agent_id, limit=page(first), after=known)
+        return [AgentPermission.of(row) for row in found]
 
 
 @strawberry.type

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from strawberry.dataloader import DataLoader
 
+from circuit.engine.conversations import MessageView
 from circuit.engine.pages import Execution, ListedExecution, Pages
 from circuit.engine.provenance import AnswerView, FeedbackView
 from circuit.engine.views import CaseSummary, EventView, IncidentView, TokenView, WorkflowView
@@ -31,8 +32,11 @@ class Loaders:
     async def marking(self, tenant: int, case: UUID) -> Mapping[str, int]:
         return await self._one(self._pages.markings, tenant, case)
 
-    async def kin(self, tenant: int, case: UUID) -> tuple[str | None, list[CaseSummary]]:
-        return await self._one(self._pages.kin, tenant, case)
+    async def parent(self, tenant: int, case: UUID) -> str | None:
+        return await self._one(self._pages.parents, tenant, case)
+
+    async def children(self, tenant: int, case: UUID, after: UUID | None, first: int) -> list[CaseSummary]:
+        return await self._one(self._pages.children, tenant, case, after, first)
 
     async def tokens(self, tenant: int, case: UUID, after: int, first: int) -> list[TokenView]:
         return await self._one(self._pages.tokens, tenant, case, after, first)
@@ -45,6 +49,9 @@ class Loaders:
 
     async def incidents(self, tenant: int, case: UUID, after: int, first: int) -> list[IncidentView]:
         return await self._one(self._pages.incidents, tenant, case, after, first)
+
+    async def said(self, tenant: int, conversation: UUID, after: int, first: int) -> list[MessageView]:
+        return await self._one(self._pages.said, tenant, conversation, after, first)
 
     async def feedback(self, tenant: int, execution: Execution) -> list[FeedbackView]:
         return await self._one(self._pages.feedback, tenant, execution)

@@ -78,9 +78,9 @@ class Provider:
         " takes three seconds at most, and what they say is kept for a minute. `after` is the `id` of the last one"
         " that is known."
     )
-    async def models(self, info: Resolving, first: int = DEFAULT_PART, after: str = "") -> list[Model]:
+    async def models(self, info: Resolving, first: int = DEFAULT_PART, after: str | None = None) -> list[Model]:
         offer = await info.context.services.catalogue.offer(self.type, self.asked)
-        return [Model.of(model) for model in offer.models if model.id > after][: part(first)]
+        return [Model.of(model) for model in offer.models if model.id > (after or "")][: part(first)]
 
     @strawberry.field(description="The servers that could not be asked which models they serve, and why.")
     async def unanswered(self, info: Resolving) -> list[UnansweredServer]:
@@ -107,9 +107,9 @@ class ProviderQueries:
         self,
         info: Resolving,
         provider: str | None = None,
-        search: str = "",
+        search: str | None = None,
         first: int = DEFAULT_PAGE,
-        after: str = "",
+        after: str | None = None,
     ) -> list[Model]:
         limit, asked, catalogue = page(first), await _asked(info), info.context.services.catalogue
         kinds = [one.type for one in catalogue.providers(asked)]
@@ -118,8 +118,8 @@ class ProviderQueries:
         wanted = kinds if provider is None else [provider]
         offers = await asyncio.gather(*(catalogue.offer(kind, asked) for kind in wanted))
         found = sorted((model for offer in offers for model in offer.models), key=lambda one: one.id)
-        sought = search.casefold()
-        return [Model.of(one) for one in found if one.id > after and sought in one.id.casefold()][:limit]
+        sought, known = (search or "").casefold(), after or ""
+        return [Model.of(one) for one in found if one.id > known and sought in one.id.casefold()][:limit]
 
 
 async def _asked(info: Resolving) -> Asked:

@@ -9,6 +9,7 @@ from strawberry.scalars import JSON
 
 from circuit.api.graphql.addressing import asked_case, case_key
 from circuit.api.graphql.context import Resolving
+from circuit.api.graphql.paging import DEFAULT_PAGE, page
 from circuit.api.graphql.scalars import as_json
 from circuit.engine import subjects
 from circuit.errors import Conflict
@@ -56,11 +57,14 @@ class Erasure:
 class SubjectQueries:
     @strawberry.field(
         description="The cases that are about a person, and those that they opened, the oldest first. It takes the "
-        "permission to administer."
+        "permission to administer. `after` is the `caseId` of the last one that is known."
     )
-    async def subject_cases(self, info: Resolving, subject: str) -> list[SubjectCase]:
+    async def subject_cases(
+        self, info: Resolving, subject: str, first: int = DEFAULT_PAGE, after: str | None = None
+    ) -> list[SubjectCase]:
+        many, known = page(first), None if after is None else case_key(info, after).case
         found = await _door(info).cases(subject, info.context.principal)
-        return [SubjectCase.of(one) for one in found]
+        return [SubjectCase.of(one) for one in found if known is None or one.key.case > known][:many]
 
     @strawberry.field(
         description="All that a case about this person holds, also where it is archived: `[{table, row}]`; null if the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import strawberry
@@ -12,11 +13,13 @@ from circuit.api.graphql.cases import Case
 from circuit.api.graphql.context import Resolving
 from circuit.api.graphql.history import HistoryEvent
 from circuit.api.graphql.modification import TokenChangeInput
+from circuit.api.graphql.paging import DEFAULT_PART, behind, part
 from circuit.api.graphql.scalars import as_json, as_object
 from circuit.api.graphql.tokens import Token
 from circuit.engine.comparison import Difference, Side
 from circuit.engine.past import Moment
 from circuit.engine.travel import Travel
+from circuit.engine.views import TokenView
 from circuit.errors import InvalidRequest, NotFound
 from circuit.ids import CaseKey, parse_case_id
 
@@ -40,7 +43,7 @@ class PastCase:
     workflow_hash: str
     ended: str | None = strawberry.field(description="How it ended, if that event ended it.")
     marking: JSON
-    tokens: list[Token]
+    laid: strawberry.Private[Sequence[TokenView]]
     firings: list[PastFiring]
     open_incidents: list[int]
     fired: JSON = strawberry.field(description="How often each transition had fired: `{transition: count}`.")
@@ -56,7 +59,7 @@ class PastCase:
             workflow_hash=found.workflow_hash,
             ended=found.status.value if found.status is not None else None,
             marking=as_json(found.marking),
-            tokens=[Token.of(token) for token in found.tokens],
+            laid=found.tokens,
             firings=[
                 PastFiring(
                     execution_id=one.execution_id,
@@ -70,6 +73,15 @@ class PastCase:
             open_incidents=list(found.incidents),
             fired=as_json(dict(found.fired)),
         )
+
+    @strawberry.field(description="The tokens behind the one with the number `after`.")
+    async def tokens(self, first: int = DEFAULT_PART, after: int = 0) -> list[Token]:
+        known, most = behind(after), part(first)
+        return [Token.of(one) for one in self.laid if _number(one) > known][:most]
+
+
+def _number(token: TokenView) -> int:
+    return int(token.id.rpartition(".")[2])
 
 
 @strawberry.type(description="A case and the number of one of its events.")

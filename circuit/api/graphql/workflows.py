@@ -86,8 +86,8 @@ class WorkflowQueries:
     @strawberry.field(
         description="The current versions of workflows, by id; `after` is the `id` of the last one that is known."
     )
-    async def workflows(self, info: Resolving, first: int = DEFAULT_PAGE, after: str = "") -> list[Workflow]:
-        found = await info.context.services.pages.workflows(info.context.tenant, page(first), after)
+    async def workflows(self, info: Resolving, first: int = DEFAULT_PAGE, after: str | None = None) -> list[Workflow]:
+        found = await info.context.services.pages.workflows(info.context.tenant, page(first), after or "")
         return [Workflow.of(view) for view in found]
 
 
