@@ -87,9 +87,10 @@ class Conversation(BaseGraphQLTransportWSHandler[Context, None]):
             return b"%b%b}}" % (before, frame.wire(asked.projection))
 
         async def send_one(frame: Frame) -> None:
-            await send({"type": "websocket.send", "text": spelled(frame).decode()})
+            if asked.wants(frame):
+                await send({"type": "websocket.send", "text": spelled(frame).decode()})
 
-        line = socket_line(send, lambda frame: message(spelled(frame)))
+        line = socket_line(send, lambda frame: message(spelled(frame)) if asked.wants(frame) else b"")
         if line is not None:
             reader.send_through(line)
         while not reader.over:

@@ -1,14 +1,15 @@
-"""The short way for plain selections of an execution's stream: one payload, encoded once for all who select the same.
+"""The short way for selections of an execution's stream: one payload, encoded once for all who select the same.
 
 The executor walks over every field of every event for every subscriber, which costs several times what the socket
-does. A subscription to `agentExecutionStream` that selects nothing but fields of the event needs no executor: what it
-answers depends on the event alone. Whatever is not as plain as that (fragments, directives, several root fields,
-anything that GraphQL would object to) is left to the executor, which answers and objects as it always does.
+does. A subscription to `agentExecutionStream` needs no executor: what it answers depends on the event alone, whatever
+fragments, `@include` and `@skip` it is written with. What is unusual (several operations, a fragment in two places,
+documents that are long, anything that GraphQL would object to) is left to the executor, which answers and objects as
+it always does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,23 +18,32 @@ import orjson
 from graphql import (
     DocumentNode,
     FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
     GraphQLError,
+    GraphQLIncludeDirective,
     GraphQLSchema,
+    GraphQLSkipDirective,
+    InlineFragmentNode,
     OperationDefinitionNode,
     OperationType,
+    SelectionNode,
+    SelectionSetNode,
     parse,
     validate,
 )
-from graphql.execution.values import get_argument_values, get_variable_values
+from graphql.execution.values import get_argument_values, get_directive_values, get_variable_values
 
 from circuit.api.graphql.streams import stream_event
-from circuit.events import Frame
+from circuit.events import Frame, StreamType
 
 ROOT_FIELD = "agentExecutionStream"
 TYPE_NAME = "__typename"
 LONGEST_DOCUMENT = 4_000
 """Characters; a plain selection is much shorter, and what is longer is for the executor's limits to judge."""
-MOST_FIELDS = 30
+MOST_SELECTIONS = 40
+"""Fields and fragments of a document, which are looked at before GraphQL's rules compare them with each other."""
+TYPES = frozenset(kind.value for kind in StreamType)
 
 
 class Projection:
@@ -41,7 +51,7 @@ class Projection:
 
     __slots__ = ("_field", "_selected")
 
-    def __init__(self, field: str, selected: Mapping[str, str | None]) -> None:
+    def __init__(self, field: str, selected: tuple[tuple[str, str | None], ...]) -> None:
         self._field = field
         self._selected = selected
 
@@ -49,27 +59,43 @@ class Projection:
         event = stream_event(frame)
         values = {
             key: event.__class__.__name__ if attribute is None else getattr(event, attribute)
-            for key, attribute in self._selected.items()
+            for key, attribute in self._selected
         }
         return orjson.dumps({self._field: values})
 
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A plain subscription, as far as it does not depend on its variables."""
+    """A subscription that may be plain, as far as it does not depend on its variables."""
 
     operation: OperationDefinitionNode
-    node: FieldNode
-    projection: Projection
+    fragments: Mapping[str, FragmentDefinitionNode]
+
+    def fields(self, selections: SelectionSetNode | None, variables: Any) -> Iterator[FieldNode]:
+        """The fields that are selected with these variables. Of a valid document no fragment is of another type."""
+        for node in () if selections is None else selections.selections:
+            if not _included(node, variables):
+                continue
+            if isinstance(node, FieldNode):
+                yield node
+            elif isinstance(node, InlineFragmentNode):
+                yield from self.fields(node.selection_set, variables)
+            elif isinstance(node, FragmentSpreadNode):
+                yield from self.fields(self.fragments[node.name.value].selection_set, variables)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A plain subscription: which execution, behind which cursor, and what of each event."""
+    """A plain subscription: which execution, behind which cursor, what of each event, and of which (None: of all)."""
 
     execution_id: str
     after: str | None
     projection: Projection
+    types: frozenset[str] | None
+
+    def wants(self, frame: Frame) -> bool:
+        """Whether the event of `frame` was asked for."""
+        return self.types is None or frame.type.value in self.types
 
 
 class PlainSelections:
@@ -78,8 +104,9 @@ class PlainSelections:
     def __init__(self, schema: GraphQLSchema, attributes: Mapping[str, str]) -> None:
         self._schema = schema
         self._attributes = attributes
-        # Whoever selects the same must get the same projection, or nothing would be shared.
         self._recognised = lru_cache(maxsize=256)(self._recognise)
+        # Whoever selects the same must get the same projection, or nothing would be shared.
+        self._projection = lru_cache(maxsize=256)(Projection)
 
     def asked(self, query: str, variables: Mapping[str, Any] | None, name: str | None) -> Asked | None:
         """What `query` asks for, or None if it is not plain."""
@@ -92,47 +119,42 @@ class PlainSelections:
         if isinstance(values, list):
             return None
         try:
-            field = self._schema.subscription_type.fields[ROOT_FIELD]
-            arguments = get_argument_values(field, plain.node, values)
+            roots = list(plain.fields(plain.operation.selection_set, values))
+            if len(roots) != 1 or roots[0].name.value != ROOT_FIELD:
+                return None
+            arguments = get_argument_values(self._schema.subscription_type.fields[ROOT_FIELD], roots[0], values)
+            selected = self._selected(plain.fields(roots[0].selection_set, values))
         except GraphQLError:
             return None
-        if arguments.get("types") is not None:
+        types = arguments.get("types")
+        if not selected or not TYPES.issuperset(types or ()):
             return None
-        return Asked(arguments["executionId"], arguments.get("after"), plain.projection)
+        projection = self._projection(_key(roots[0]), tuple(selected.items()))
+        return Asked(
+            arguments["executionId"], arguments.get("after"), projection, None if types is None else frozenset(types)
+        )
 
     def _recognise(self, query: str, name: str | None) -> Plain | None:
         try:
             document = parse(query)
         except (GraphQLError, RecursionError):
             return None
-        operation = _only_operation(document)
-        if operation is None or operation.operation is not OperationType.SUBSCRIPTION or operation.directives:
+        operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+        if len(operations) != 1 or operations[0].operation is not OperationType.SUBSCRIPTION:
             return None
+        operation = operations[0]
         if name is not None and (operation.name is None or operation.name.value != name):
             return None
-        roots = operation.selection_set.selections
-        root = roots[0]
-        if len(roots) != 1 or not isinstance(root, FieldNode) or root.name.value != ROOT_FIELD or root.directives:
+        if not _small(document) or validate(self._schema, document):
             return None
-        selected = self._selected(root)
-        if selected is None or validate(self._schema, document):
-            return None
-        return Plain(operation, root, Projection(_key(root), selected))
+        fragments = [node for node in document.definitions if isinstance(node, FragmentDefinitionNode)]
+        return Plain(operation, {node.name.value: node for node in fragments})
 
-    def _selected(self, root: FieldNode) -> dict[str, str | None] | None:
+    def _selected(self, nodes: Iterator[FieldNode]) -> dict[str, str | None]:
         """The keys of the answer and the attributes behind them (None: the name of the type)."""
-        nodes = root.selection_set.selections if root.selection_set is not None else ()
-        if not nodes or len(nodes) > MOST_FIELDS:
-            return None
-        selected: dict[str, str | None] = {}
-        for node in nodes:
-            if not isinstance(node, FieldNode) or node.directives or node.selection_set or node.arguments:
-                return None
-            name = node.name.value
-            if name != TYPE_NAME and name not in self._attributes:
-                return None
-            selected[_key(node)] = None if name == TYPE_NAME else self._attributes[name]
-        return selected
+        return {
+            _key(node): None if (name := node.name.value) == TYPE_NAME else self._attributes[name] for node in nodes
+        }
 
 
 def attributes_of(kind: Any) -> dict[str, str]:
@@ -150,8 +172,29 @@ def _key(node: FieldNode) -> str:
     return (node.alias or node.name).value
 
 
-def _only_operation(document: DocumentNode) -> OperationDefinitionNode | None:
-    if len(document.definitions) != 1:
-        return None
-    definition = document.definitions[0]
-    return definition if isinstance(definition, OperationDefinitionNode) else None
+def _included(node: SelectionNode, variables: Any) -> bool:
+    if not node.directives:
+        return True
+    skip = get_directive_values(GraphQLSkipDirective, node, variables)
+    include = get_directive_values(GraphQLIncludeDirective, node, variables)
+    return not (skip and skip["if"]) and not (include and not include["if"])
+
+
+def _small(document: DocumentNode) -> bool:
+    """Whether the document has few selections, and no fragment in more than one place."""
+    waiting = [getattr(definition, "selection_set", None) for definition in document.definitions]
+    spread: set[str] = set()
+    count = 0
+    while waiting:
+        selections = waiting.pop()
+        for node in () if selections is None else selections.selections:
+            count += 1
+            if isinstance(node, FragmentSpreadNode):
+                if node.name.value in spread:
+                    return False
+                spread.add(node.name.value)
+            else:
+                waiting.append(getattr(node, "selection_set", None))
+        if count > MOST_SELECTIONS:
+            return False
+    return True
