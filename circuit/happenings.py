@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _QUEUE = 1000
 _LAST_FRAMES_SECONDS = 3.0
-"""How long the event that ends an execution waits for the last of its frames."""
+"""How long the event that ends an execution waits for the next of its frames, unless who follows takes none."""
 _FIRST_LOOK_SECONDS = 0.05
 _LONGEST_LOOK_SECONDS = 1.0
 """How often a case that says nothing is looked at, to see whether it rests."""
@@ -59,6 +60,7 @@ async def happenings(
     case says nothing, `tell` hears what `missing` says of why no worker takes it: each reason once."""
     queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue(_QUEUE)
     streams: dict[str, asyncio.Task[None]] = {}
+    heard: Counter[str] = Counter()
 
     async def listen(execution_id: str) -> None:
         execution = parse_numbered(execution_id)
@@ -67,20 +69,27 @@ async def happenings(
         try:
             async for frame in source.subscribe(execution, key.tenant, known=True):
                 await queue.put(StreamUpdate(execution_id, frame))
+                heard[execution_id] += 1
         except CircuitError as error:
             # What an execution says is worth less than what happens: the case is followed all the same.
             logger.warning("the stream of execution %s ended early: %s", execution_id, error)
+
+    async def heard_out(execution_id: str) -> None:
+        """The event that ends an execution comes after the last of its frames, if they come at all."""
+        listener, count = streams.get(execution_id), -1
+        if listener is not None:
+            while not listener.done() and (heard[execution_id] > count or queue.full()):
+                count = heard[execution_id]
+                await asyncio.wait([listener], timeout=_LAST_FRAMES_SECONDS)
+            listener.cancel()
+            del streams[execution_id], heard[execution_id]
 
     async def follow() -> None:
         async for seq, at, event in source.follow(key):
             if isinstance(event, FiringBegun) and silent is not None and event.execution_id not in silent:
                 streams[event.execution_id] = asyncio.create_task(listen(event.execution_id))
             elif isinstance(event, TransitionFired | FiringFailed | FiringCancelled) and event.execution_id:
-                listener = streams.pop(event.execution_id, None)
-                if listener is not None:
-                    # The event that ends an execution comes after the last of its frames, if they come at all.
-                    await asyncio.wait([listener], timeout=_LAST_FRAMES_SECONDS)
-                    listener.cancel()
+                await heard_out(event.execution_id)
             await queue.put(CaseUpdate(seq, at, event))
 
     async def run() -> None:
