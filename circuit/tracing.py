@@ -90,6 +90,10 @@ class Span(Protocol):
         """Whether it may hold what was said to models and by them, and to tools and by them."""
         ...
 
+    def shown(self, text: str) -> str:
+        """`text` that was said, without what rules of redaction keep out of logs."""
+        ...
+
     def child(self, name: str, attributes: Attributes, kind: Kind = Kind.INTERNAL) -> Span:
         """A piece of this work, which begins now."""
         ...

@@ -33,7 +33,7 @@ from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest, Provider, ToolSpec, recalled
 from circuit.providers.wire import plain_name
 from circuit.security.redaction import redact
-from circuit.tracing import Value, piece
+from circuit.tracing import Span, Value, piece
 from circuit.value import dataclass
 
 MOST_AT_ONCE = 8
@@ -364,10 +364,10 @@ class Session:
             tool = self._tools[one.call.name]
             with piece(f"execute_tool {tool.name}", _tool(tool, one)) as span:
                 if span is not None and span.content:
-                    span.set({"gen_ai.tool.call.arguments": _shown(tool, one.arguments)})
+                    span.set({"gen_ai.tool.call.arguments": _shown(span, tool, one.arguments)})
                 value = await call_tool(tool, one.arguments, context)
                 if span is not None and span.content:
-                    span.set({"gen_ai.tool.call.result": _shown(tool, value)})
+                    span.set({"gen_ai.tool.call.result": _shown(span, tool, value)})
             return value, False
         except ToolError as error:
             return {"error": {"code": error.code, "message": error.message}}, True
@@ -413,9 +413,9 @@ def _tool(tool: Tool, one: _Planned) -> dict[str, Value]:
     return named
 
 
-def _shown(tool: Tool, value: Any) -> str:
+def _shown(span: Span, tool: Tool, value: Any) -> str:
     """What goes into a tool or comes out of it, as a span may show it."""
-    return clean(redact(_as_text(value), tool.secrets))
+    return clean(redact(_as_text(value), tool.secrets), span.shown)
 
 
 def _as_text(value: Any) -> str:

@@ -10,6 +10,7 @@ from circuit.observability.metrics import Figure, Kind
 from circuit.providers.calls import BOUNDS, Tally, Times
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.vllm.model import ModelState, ModelView
+from circuit.security.redactor import Redactor
 
 _GAUGES = {
     "vllm:num_requests_running": ("circuit_model_running_requests", "Requests that the engine answers now."),
@@ -27,14 +28,17 @@ _COUNTERS = {
 }
 
 
-async def figures(engine: Engine, registry: ProviderRegistry) -> Sequence[Figure]:
+async def figures(engine: Engine, registry: ProviderRegistry, redactor: Redactor) -> Sequence[Figure]:
     """All figures. Raises `StorageError`."""
-    return [*await engine.figures(), *await process_figures(engine, registry)]
+    return [*await engine.figures(), *await process_figures(engine, registry, redactor)]
 
 
-async def process_figures(engine: Engine, registry: ProviderRegistry) -> Sequence[Figure]:
+async def process_figures(engine: Engine, registry: ProviderRegistry, redactor: Redactor) -> Sequence[Figure]:
     """Those of this process alone: no database is asked."""
     found = list(engine.process_figures())
+    for (where, rule), count in redactor.counts.items():
+        about = "What rules of redaction took out, each time."
+        found.append(Figure("circuit_redactions", about, count, Kind.COUNTER, {"rule": rule, "where": where}))
     for (provider, model), tally in registry.calls.all().items():
         found += _of_calls({"provider": provider, "model": model}, tally)
     for view, counts in await registry.counts():

@@ -37,6 +37,7 @@ def tracing(
         "content": settings.trace_content,
         "hosts": settings.trace_hosts,
         "caller": settings.traceparent,
+        "redactor": settings.redactor,
     }
     if meters is not None:
         options["measures"] = Measures(meters, SCOPE, version)

@@ -27,7 +27,7 @@ def redact(
     ] = None,
     text: Annotated[str | None, typer.Option("--text", metavar="TEXT", help="A text, in the place of a file.")] = None,
     rules: Annotated[
-        Path | None, typer.Option("--rules", metavar="FILE", help="The rules of this file, as CIRCUIT_REDACTION takes.")
+        Path | None, typer.Option("--rules", metavar="FILE", help="The rules of this file, or of this workflow file.")
     ] = None,
     kinds: Annotated[
         list[str] | None, typer.Option("--kind", metavar="KIND", help="A known kind; may be repeated.")
@@ -40,8 +40,9 @@ def redact(
 ) -> int:
     """Show what rules take out of a text: which rule, where, and what stands there instead.
 
-    The rules are those of --rules and --kind, or else those of the deployment (CIRCUIT_REDACTION). Needs no database.
-    The text goes to standard output, redacted; what was found is listed on standard error.
+    The rules are those of --rules (a file as CIRCUIT_REDACTION takes, or a workflow file, with its agents) and --kind,
+    or else those of the deployment. Needs no database. The text goes to standard output, redacted; what was found is
+    listed on standard error.
 
     \b
     Examples:
@@ -58,7 +59,6 @@ def redact(
 
 
 def _chosen(file: Path | None, kinds: Sequence[str], where: str | None) -> list[Rule]:
-    from circuit.definition.redaction_file import read_rules
     from circuit.security.kinds import KINDS
     from circuit.security.rules import PLACES, Rule
 
@@ -67,13 +67,28 @@ def _chosen(file: Path | None, kinds: Sequence[str], where: str | None) -> list[
     for name in kinds:
         if name not in KINDS:
             raise InvalidRequest(f"--kind {name!r} is none of {', '.join(KINDS)}.")
-    chosen = list(read_rules(read_text(file, WORKFLOW_LIMIT, "the file with rules"), str(file))) if file else []
+    chosen = list(_of_file(file)) if file else []
     chosen += [Rule(name, name) for name in kinds]
     if file is None and not kinds:
         chosen = list(Settings.from_environment().redactor.rules)
         if not chosen:
             raise InvalidRequest("There are no rules: give --rules FILE or --kind KIND, or set CIRCUIT_REDACTION.")
     return [rule for rule in chosen if where is None or where in rule.places]
+
+
+def _of_file(file: Path) -> Sequence[Rule]:
+    from circuit.definition import load
+    from circuit.definition.loader import parse
+    from circuit.definition.redaction_file import read_rules
+    from circuit.fragments import beside
+    from circuit.security.rules import rules_of
+
+    text, name = read_text(file, WORKFLOW_LIMIT, "the file with rules"), str(file)
+    if "workflow" not in parse(text, name, {})[0].root.value:
+        return read_rules(text, name)
+    plain = load(text, name, read=beside(file)).plain
+    parts = (plain, *(plain.get("agents") or {}).values())
+    return tuple(dict.fromkeys(rule for part in parts for rule in rules_of(part.get("redaction") or ())))
 
 
 def _show(terminal: Terminal, text: str, rules: Sequence[Rule], as_json: bool) -> int:

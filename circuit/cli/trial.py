@@ -74,19 +74,20 @@ def test_agent(
         async with staged(settings, found, model, terminal) as stage:
             named = prompt_values(inputs=values, tokens=(), workflow_id="", history_count=0)
             result = await stage.run(build_messages(stage.texts, named, values))
+            shown = stage.redaction
         if as_json:
             terminal.result(
                 {
-                    "text": result.answer.text,
-                    "output": result.output,
+                    "text": shown.text(result.answer.text),
+                    "output": shown.value(result.output),
                     "model": result.answer.model,
                     "usage": dict(result.usage),
                     "cost_usd": result.cost,
-                    "reasoning": dict(result.reasoning),
+                    "reasoning": shown.value(dict(result.reasoning)),
                 }
             )
         elif result.output is not None:
-            terminal.line(compact(result.output))
+            terminal.line(compact(shown.value(result.output)))
         return 0
 
     return run_session(body, settings)
@@ -192,7 +193,7 @@ class Stage:
     ) -> None:
         self.tools = tools
         self._rules = rules
-        self._redaction = redaction
+        self.redaction = redaction
         self._config = config
         self._action = action
         self._terminal = terminal
@@ -239,7 +240,7 @@ class Stage:
         self._runs += 1
         if not schema:
             run = replace(run, output_schema=None)
-        reader = _Reader(self._terminal, self._redaction)
+        reader = _Reader(self._terminal, self.redaction)
         try:
             return await self._action.work(run, self._config, reader, _CASE, rules=self._rules)
         finally:

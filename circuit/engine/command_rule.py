@@ -37,7 +37,7 @@ def answer(owner: Owner, command: CommandRow, draft: Draft) -> CommandResult:
         principal = Principal.from_json(command.principal, owner.memory.key.tenant)
         result = rule(owner, command.payload, principal, draft)
     except CircuitError as error:
-        return CommandResult(command.id, CommandState.REFUSED, {"error": error.as_dict()})
+        return CommandResult(command.id, CommandState.REFUSED, {"error": owner.memory.told(error).as_dict()})
     traceparent = command.principal.get(TRACEPARENT)
     if isinstance(traceparent, str):
         draft.callers = (*draft.callers, traceparent)

@@ -25,7 +25,7 @@ from circuit.ids import CaseKey
 from circuit.net.colour import Colour
 from circuit.observability.logs import about
 from circuit.security.redaction import excerpt, redact
-from circuit.security.redactor import Redactor
+from circuit.security.redactor import Redaction, Redactor
 from circuit.spend import NOTHING, Spend
 from circuit.storage.charges import Asked, Charge, Settled
 from circuit.storage.records import ALL_ATTEMPTS, ChargeRow, JournalRow, LogWrite, NewCase
@@ -234,27 +234,26 @@ class Context:
 
 async def execute(start: Start, around: Surroundings, cutoff: Cutoff | None = None) -> Ended:
     """Perform one start to its end. Raises only `asyncio.CancelledError`, when the engine cancels it."""
-    trace = around.trace
-    if trace is None:
-        return await _execute(start, around, cutoff or Cutoff())
-    span = trace.begun(start)
-    with entered(span):
-        ended = await _execute(start, around, cutoff or Cutoff())
-        trace.ended(span, ended)
-    return ended
-
-
-async def _execute(start: Start, around: Surroundings, cutoff: Cutoff) -> Ended:
-    call = start.call
+    call, trace = start.call, around.trace
     rules = (*call.redaction, *rules_of_agents(call.config))
-    redaction = around.redactor.at("events", rules)
+    with about(str(call.key), call.execution_id, rules):
+        if trace is None:
+            return await _execute(start, around, cutoff or Cutoff(), around.redactor.at("events", rules))
+        span = trace.begun(start)
+        with entered(span):
+            ended = await _execute(start, around, cutoff or Cutoff(), around.redactor.at("events", rules))
+            trace.ended(span, ended)
+        return ended
+
+
+async def _execute(start: Start, around: Surroundings, cutoff: Cutoff, redaction: Redaction) -> Ended:
+    call = start.call
     outlet = around.publisher.open(call.key, call.firing, call.start, reason=start.reason, redaction=redaction)
     cutoff.watch(outlet)
     context = Context(call, outlet, around, cutoff)
     try:
         try:
-            with about(str(call.key), call.execution_id, rules):
-                result = await _perform(call, context, around.actions)
+            result = await _perform(call, context, around.actions)
         finally:
             context.close()
         if cutoff.cut:

@@ -41,6 +41,11 @@ def about(case_id: str, execution_id: str, rules: Sequence[Rule] = ()) -> Genera
         _rules.reset(ruled)
 
 
+def ruled() -> Sequence[Rule]:
+    """The rules of redaction of what goes on here, beside those of the deployment."""
+    return _rules.get()
+
+
 class AboutFilter(logging.Filter):
     """Notes on each record what it is about, at the place where it is logged."""
 
@@ -91,7 +96,7 @@ class RedactingFormatter(logging.Formatter):
 
     def _clean(self, text: str) -> str:
         try:
-            return self._redactor.at("logs", _rules.get()).text(redact(text, self._secrets))
+            return self._redactor.at("logs", ruled()).text(redact(text, self._secrets))
         except Exception:
             return _NOT_SHOWN
 

@@ -29,7 +29,9 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from circuit.errors import CircuitError
+from circuit.observability.logs import ruled
 from circuit.observability.measures import OPERATION, Measure, Measures
+from circuit.security.redactor import Redactor
 from circuit.tracing import Attributes, Context, Kind, current
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,9 @@ class TracedSpan:
     def content(self) -> bool:
         return self._telemetry.content and self._span.is_recording()
 
+    def shown(self, text: str) -> str:
+        return self._telemetry.redactor.at("logs", ruled()).text(text)
+
     def child(self, name: str, attributes: Attributes, kind: Kind = Kind.INTERNAL) -> TracedSpan:
         return self._telemetry.started(name, attributes, trace.set_span_in_context(self._span), kind)
 
@@ -97,7 +102,8 @@ class TracedSpan:
         if isinstance(error, Exception):
             code = error.code if isinstance(error, CircuitError) else type(error).__qualname__
             # What an error says may quote what a model was told or said.
-            said = error.message[:LONGEST_MESSAGE] if isinstance(error, CircuitError) and self.content else None
+            told = error.message if isinstance(error, CircuitError) and self.content else None
+            said = None if told is None else self.shown(told)[:LONGEST_MESSAGE]
             self._span.set_attribute("error.type", code)
             self._span.set_status(Status(StatusCode.ERROR, said))
         elif error is not None:
@@ -134,9 +140,11 @@ class Telemetry:
         content: bool = False,
         hosts: Collection[str] = (),
         caller: str | None = None,
+        redactor: Redactor | None = None,
         version: str = "",
     ) -> None:
         self.content = content
+        self.redactor = redactor or Redactor()
         self.measures = measures
         self._hosts = tuple(host.lower() for host in hosts)
         self._caller = Context.parse(caller)

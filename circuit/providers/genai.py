@@ -5,7 +5,7 @@ What is said to a model and by it stands in a span only where the span allows it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -25,6 +25,9 @@ from circuit.providers.provider import Finished, ModelRequest
 from circuit.providers.retrieval import Embeddings
 from circuit.security.redaction import redact
 from circuit.tracing import Value
+
+Shown = Callable[[str], str]
+"""What of a text a span may show."""
 
 LONGEST_TEXT = 16 * 1024
 """Characters of one part of a message that go into a span."""
@@ -100,26 +103,26 @@ def answer_of(finished: Finished) -> dict[str, Value]:
     return found
 
 
-def said_to(request: ModelRequest) -> dict[str, Value]:
-    """What a model is told."""
+def said_to(request: ModelRequest, shown: Shown) -> dict[str, Value]:
+    """What a model is told, as far as it may be `shown`."""
     told = [message for message in request.messages if message.role != Role.SYSTEM]
     system = [part for message in request.messages if message.role == Role.SYSTEM for part in message.parts]
-    found: dict[str, Value] = {"gen_ai.input.messages": _written(_message(message) for message in told)}
+    found: dict[str, Value] = {"gen_ai.input.messages": _written(_message(message, shown) for message in told)}
     if system:
-        found["gen_ai.system_instructions"] = _written(_part(part) for part in system)
+        found["gen_ai.system_instructions"] = _written(_part(part, shown) for part in system)
     return found
 
 
-def said_by(finished: Finished, text: str) -> dict[str, Value]:
-    """What a model said: `text`, where its parts do not say it."""
+def said_by(finished: Finished, text: str, shown: Shown) -> dict[str, Value]:
+    """What a model said, as far as it may be `shown`: `text`, where its parts do not say it."""
     parts = finished.parts or ((TextPart(text),) if text else ())
-    said = {"role": "assistant", "parts": [_part(part) for part in parts], "finish_reason": finished.reason}
+    said = {"role": "assistant", "parts": [_part(part, shown) for part in parts], "finish_reason": finished.reason}
     return {"gen_ai.output.messages": _written([said])}
 
 
-def clean(text: str) -> str:
+def clean(text: str, shown: Shown) -> str:
     """`text` as a span may show it."""
-    said = redact(text[: 2 * LONGEST_TEXT], ())
+    said = shown(redact(text[: 2 * LONGEST_TEXT], ()))
     return said if len(said) <= LONGEST_TEXT else said[: LONGEST_TEXT - 1] + "…"
 
 
@@ -127,19 +130,19 @@ def _written(values: Iterable[Any]) -> str:
     return orjson.dumps(list(values)).decode()
 
 
-def _message(message: Message) -> dict[str, Any]:
-    return {"role": str(message.role), "parts": [_part(part) for part in message.parts]}
+def _message(message: Message, shown: Shown) -> dict[str, Any]:
+    return {"role": str(message.role), "parts": [_part(part, shown) for part in message.parts]}
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _part(part: Part, shown: Shown) -> dict[str, Any]:
     if isinstance(part, ToolCallPart):
-        return {"type": "tool_call", "id": part.id, "name": part.name, "arguments": clean(part.arguments)}
+        return {"type": "tool_call", "id": part.id, "name": part.name, "arguments": clean(part.arguments, shown)}
     if isinstance(part, ToolResultPart):
-        return {"type": "tool_call_response", "id": part.call_id, "response": clean(part.content)}
+        return {"type": "tool_call_response", "id": part.call_id, "response": clean(part.content, shown)}
     if isinstance(part, ImagePart):
         # Its bytes are for the model alone.
         return {"type": "blob", "modality": "image", "mime_type": part.media_type}
     if isinstance(part, OpaquePart):
         return {"type": "opaque"}
     kind = "reasoning" if isinstance(part, ReasoningPart) else "text"
-    return {"type": kind, "content": clean(part.text)}
+    return {"type": kind, "content": clean(part.text, shown)}

@@ -65,7 +65,7 @@ class ObservedProvider(_Observed):
         with self._counted(request.model, genai.request_of(self._kind, request)) as (tally, span):
             content = span is not None and span.content
             if span is not None and content:
-                span.set(genai.said_to(request))
+                span.set(genai.said_to(request, span.shown))
             pieces: list[str] = []
             async with aclosing(self._inner.stream(request)) as chunks:
                 while True:
@@ -82,7 +82,7 @@ class ObservedProvider(_Observed):
                         if span is not None:
                             span.set({**genai.answer_of(chunk), "gen_ai.response.time_to_first_chunk": first})
                         if span is not None and content:
-                            span.set(genai.said_by(chunk, "".join(pieces)))
+                            span.set(genai.said_by(chunk, "".join(pieces), span.shown))
                     elif content and isinstance(chunk, Restarted):
                         pieces.clear()
                     elif content and isinstance(chunk, TextChunk):

@@ -32,6 +32,7 @@ pool: people
 outbox: [case_ended]
 include: [{file: parts/end.yaml, with: {name: gone}}]
 budget: {calls: 20}
+redaction: [email, {kind: iban, where: [logs], replace: hash}]
 places:
   asked: {initial: true}
   checked: {}
@@ -51,6 +52,7 @@ agents:
     context_tokens: 4000
     images: [scan]
     cache: {ttl: 1h}
+    redaction: [{name: seat, pattern: 'S-\\d{3}'}]
 transitions:
   check:
     from_places: [{place: asked}]
@@ -81,7 +83,7 @@ LOAD = """mutation ($yaml: String!, $files: [WorkflowFileInput!]) {
 CREATE = """mutation ($workflow: WorkflowInput!, $files: [WorkflowFileInput!]) {
   createWorkflow(workflow: $workflow, files: $files, allowUnsound: true) { hash } }"""
 KEPT = {"llmProvider", "fallback", "action", "fromPlaces", "toPlaces", "include", "policies", "capabilities", "cache"}
-KEPT |= {"inputMapping", "tokens", "placeAgents", "form"}
+KEPT |= {"redaction", "inputMapping", "tokens", "placeAgents", "form"}
 """Whose values are JSON, spelt as in the file."""
 
 

@@ -69,7 +69,11 @@ async def test_a_model_shows_its_counts_among_the_figures(database_url: str) -> 
     async with Circuit.open(database_url, worker=False) as circuit:
         circuit.registry._launch = Launch(environment({}), HOST)
         await circuit.registry.models.model(ModelSpec.of({"type": "vllm", "model": "tiny"})).loaded()
-        found = [one for one in await figures(circuit.engine, circuit.registry) if "model" in one.labels]
+        found = [
+            one
+            for one in await figures(circuit.engine, circuit.registry, circuit.settings.redactor)
+            if "model" in one.labels
+        ]
         assert ("circuit_model_ready", 1.0) in [(one.name, one.value) for one in found]
         assert {one.labels["model"] for one in found} == {"tiny"}
         assert {"circuit_model_generated_tokens", "circuit_model_running_requests"} <= {one.name for one in found}

@@ -41,6 +41,12 @@ def test_a_text_is_shown_redacted_with_what_was_found_where(bare: Command, tmp_p
     assert told["found"][0] == {"rule": "email", "line": 1, "column": 4, "start": 3, "end": 18, "instead": "[email]"}
     assert told["longest"] == 345
     assert bare("redact", "--kind", "iban", "--text", "x").out == "x\n"
+    workflow = tmp_path / "workflow.yaml"
+    workflow.write_text(
+        "workflow: w\nredaction: [email]\nplaces: [a, b]\ntransitions: {t: {from_places: a, to_place: b}}\n"
+        "agents: {x: {llm_provider: {type: scripted}, redaction: [email, {name: customer, pattern: 'KD-\\d{3}'}]}}\n"
+    )
+    assert bare("redact", str(file), "--rules", str(workflow)).out == "to [email]\nof [customer], [email]\n"
     assert bare("redact", "--list", "--json").json[0]["kind"] == "email"
 
 
