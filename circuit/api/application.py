@@ -6,6 +6,7 @@ and for every reader, and that costs a third of what the socket itself does.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from starlette.applications import Starlette
@@ -14,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import circuit
 from circuit.api.authentication import Authenticated
@@ -31,26 +32,32 @@ from circuit.api.openai.endpoint import ChatEndpoint
 from circuit.api.openapi import describe
 from circuit.api.origins import OriginCheck, Origins
 from circuit.api.problems import JSONAnswer, Problems
-from circuit.api.readers import Readers
+from circuit.api.readers import RESTARTING, Readers
 from circuit.api.services import Services as Services
 from circuit.api.sse import EventEndpoint
 from circuit.api.traced import Traced
 from circuit.api.websocket import StreamSocket
 from circuit.engine.rates import RequestRate
-from circuit.errors import CircuitError
+from circuit.errors import CircuitError, Restarting
 
 LARGEST_BODY = 8 * 1024 * 1024
 """Bytes of a request's body, and of a WebSocket message."""
 
 STREAM_PATH = "/agent-stream/"
 MULTIPLEX_PATH = "/stream"
+RETRY_SECONDS = 5.0
+"""After so long, whoever was told to ask again finds another server, or this one again."""
 
 
 class Application:
     """The streams, and behind them everything else."""
 
-    def __init__(self, framework: Starlette, streams: Mapping[str, ASGIApp], many: ASGIApp) -> None:
+    def __init__(
+        self, framework: Starlette, streams: Mapping[str, ASGIApp], many: ASGIApp, readers: Readers, problems: Problems
+    ) -> None:
         self._framework = framework
+        self._readers = readers
+        self._problems = problems
         self._streams = streams
         self._many = many
         self.state = framework.state
@@ -69,7 +76,27 @@ class Application:
                 scope["path_params"] = {"execution_id": execution}
                 await self._streams[kind](scope, receive, send)
                 return
-        await self._framework(scope, receive, send)
+        if kind == "http":
+            await self._answered(scope, receive, send)
+        else:
+            await self._framework(scope, receive, send)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is still at work when the server has waited long enough is told so, where it has not begun to answer."""
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._framework(scope, receive, noted)
+        except asyncio.CancelledError:
+            if not self._readers.draining:
+                raise
+            if not begun:
+                await self._problems.of(Restarting(RESTARTING, retry_after=RETRY_SECONDS))(scope, receive, send)
 
 
 def create_application(
@@ -115,7 +142,7 @@ def create_application(
 
     chat: list[Route] = []
     if services.consultations is not None:
-        endpoint = ChatEndpoint(services, problems)
+        endpoint = ChatEndpoint(services, problems, readers)
         chat = [
             Route("/v1/chat/completions", endpoint.chat, methods=["POST"]),
             Route("/v1/completions", endpoint.completions, methods=["POST"]),
@@ -162,4 +189,5 @@ def create_application(
         return HostCheck(OriginCheck(admitted, origins, problems, dress=False), exposure, problems)
 
     many = MultiplexEndpoint(services, readers, problems)
-    return Application(framework, {kind: guarded(endpoint) for kind, endpoint in streams.items()}, guarded(many))
+    guards = {kind: guarded(endpoint) for kind, endpoint in streams.items()}
+    return Application(framework, guards, guarded(many), readers, problems)

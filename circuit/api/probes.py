@@ -43,4 +43,4 @@ def create_probes(services: Services) -> Application:
     )
     framework.state.readers = readers
     framework.state.exposure = exposure
-    return Application(framework, {}, framework)
+    return Application(framework, {}, framework, readers, problems)

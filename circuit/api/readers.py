@@ -1,7 +1,9 @@
-"""The streams that are being read through this server, so that they can all be ended when it stops."""
+"""The streams that are being read through this server, and the answers that are waited for, so that they can all be
+ended when it stops."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from circuit.errors import NotFound
@@ -12,6 +14,11 @@ from circuit.streams.reader import Reader
 from circuit.streams.subscription import Streams
 
 LONGEST_SHOWN = 80
+GRACE_SECONDS = 5
+"""How long requests that are no streams have to finish when the server stops."""
+LEAVING_SECONDS = 4.0
+"""After so long, whoever waits for an answer is told that it does not come: there is time for that to reach him."""
+RESTARTING = "the server stops before it has the answer: ask again"
 
 
 class Stoppable(Protocol):
@@ -26,7 +33,7 @@ class Readers:
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._open: set[Reader] = set()
-        self._connections: set[Stoppable] = set()
+        self._connections: dict[Stoppable, float] = {}
         self.draining = False
         """Whether the server is stopping: whoever reads should come back later, with the cursor it has."""
 
@@ -59,21 +66,28 @@ class Readers:
         self._open.discard(reader)
         reader.close()
 
-    def enter(self, connection: Stoppable) -> None:
-        """A connection that sees itself to what it reads, and has to end when the server stops."""
-        self._connections.add(connection)
+    def enter(self, connection: Stoppable, patience: float = 0.0) -> None:
+        """A connection that sees itself to what it reads, and has to end when the server stops, or `patience` later."""
+        self._connections[connection] = patience
         if self.draining:
-            connection.stop()
+            self._stop(connection, patience)
 
     def leave(self, connection: Stoppable) -> None:
         """The connection has ended."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     def drain(self) -> None:
         """End every stream, those that are opened later too."""
         self.draining = True
         # First the connections of many streams: they say themselves why they end.
-        for connection in self._connections:
-            connection.stop()
+        for connection, patience in list(self._connections.items()):
+            self._stop(connection, patience)
         for reader in self._open:
             reader.stop()
+
+    @staticmethod
+    def _stop(connection: Stoppable, patience: float) -> None:
+        if patience:
+            asyncio.get_running_loop().call_later(patience, connection.stop)
+        else:
+            connection.stop()

@@ -1,7 +1,7 @@
 """The process's HTTP server: uvicorn, told when to begin and how to end.
 
 Streams end at once when the server stops, with a word that readers should come back; other requests have
-`GRACE_SECONDS` to finish.
+`GRACE_SECONDS` to finish, and are told then that the answer does not come.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import uvicorn
 
 from circuit.api.application import LARGEST_BODY, Application
 from circuit.api.exposure import names_this_machine
-from circuit.api.readers import Readers
+from circuit.api.readers import GRACE_SECONDS, Readers
 from circuit.errors import Conflict, InvalidRequest
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 4000
 BACKLOG = 1024
-GRACE_SECONDS = 5
 STUCK_SECONDS = 0.5
 """How long a client that does not read may keep the server from stopping."""
 PING_SECONDS = 20.0

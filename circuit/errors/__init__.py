@@ -10,6 +10,7 @@
     │   ├── Forbidden              forbidden
     │   ├── TooManyRequests        too_many_requests (retryable)
     │   ├── NoWorker               no_worker         (retryable)
+    │   ├── Restarting             restarting        (retryable)
     │   ├── TokenRefused           token_refused
     │   └── PayloadTooLarge        payload_too_large
     ├── NetError                   whoever wrote the code that calls the net     net_misuse
@@ -163,6 +164,7 @@ from circuit.errors.requests import (
     NoWorker,
     PayloadTooLarge,
     RequestError,
+    Restarting,
     TokenRefused,
     TooManyRequests,
     Unauthenticated,
@@ -246,6 +248,7 @@ __all__ = [
     "QuotaExceeded",
     "RateLimited",
     "RequestError",
+    "Restarting",
     "SchemaMismatch",
     "StorageError",
     "StreamCut",

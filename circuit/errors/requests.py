@@ -58,6 +58,13 @@ class NoWorker(RequestError):
     retryable = True
 
 
+class Restarting(RequestError):
+    """The server stops before it has the answer; another one, or this one when it is back, may give it."""
+
+    code = "restarting"
+    retryable = True
+
+
 class TokenRefused(RequestError):
     """A token from outside that its place does not take."""
 

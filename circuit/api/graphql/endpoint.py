@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
+from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import Message, SubscribeMessage
@@ -98,6 +99,15 @@ class Conversation(BaseGraphQLTransportWSHandler[Context, None]):
             if operation.completed:
                 return
             await pass_on(frames, line, send_one)
+
+    async def send_message(self, message: Message) -> None:
+        """When the server stops nothing is complete: the client comes back, and goes on from the cursor that it has."""
+        if not self.context.readers.draining:
+            await super().send_message(message)
+
+    async def handle_task_exception(self, error: Exception) -> None:
+        if not isinstance(error, WebSocketDisconnected):  # the client is gone
+            logger.error("an operation over WebSocket failed", exc_info=error)
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
         """Strawberry answers what is refused here; it is written down before."""

@@ -26,11 +26,12 @@ from circuit.api.openai.listener import Listener
 from circuit.api.openai.models import ChatModels
 from circuit.api.openai.progress import Answered, Begun, Called, Failed, Piece, Said, attended, consulted, ran
 from circuit.api.problems import JSONAnswer, Problems
+from circuit.api.readers import LEAVING_SECONDS, Readers
 from circuit.api.services import Services
 from circuit.definition.model_choice import parse_model_override
 from circuit.engine.commands import TokenInput
 from circuit.engine.consultations import Consultation
-from circuit.errors import CircuitError, InvalidRequest, NotFound, NoWorker
+from circuit.errors import CircuitError, InvalidRequest, NotFound, NoWorker, Restarting
 from circuit.ids import CaseKey
 from circuit.security.principal import Principal
 
@@ -43,6 +44,7 @@ HEARTBEAT_SECONDS = 15.0
 PATIENCE_SECONDS = 5.0
 """After so long without a word it is looked whether any worker can take the case, and after as long again it fails."""
 RETRY_SECONDS = 5.0
+_UNTAKEN = (NoWorker.code, Restarting.code)
 """When a client may ask again where none could."""
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -62,8 +64,11 @@ class Asked:
 class ChatEndpoint:
     """Answers chat completions, older completions, and which models there are."""
 
-    def __init__(self, services: Services, problems: Problems, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self, services: Services, problems: Problems, readers: Readers, heartbeat_seconds: float = HEARTBEAT_SECONDS
+    ) -> None:
         assert services.consultations is not None
+        self.readers = readers
         self._services = services
         self._problems = problems
         self._consultations = services.consultations
@@ -194,16 +199,20 @@ class Waiting(Response):
         self._principal = principal
         self._named = {"x-circuit-case-id": str(asked.key)}
         self._untaken = False
-        """Whether the client was told that no worker takes the case."""
+        """Whether the client was told to ask again: no worker takes the case, or the server stops."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         over = False
         try:
             async with Listener(self._asked.pieces, receive) as listener:
-                if self._asked.wish.stream:
-                    await self._stream(listener, scope, receive, send)
-                else:
-                    await (await self._whole(listener))(scope, receive, send)
+                self._endpoint.readers.enter(listener, LEAVING_SECONDS)
+                try:
+                    if self._asked.wish.stream:
+                        await self._stream(listener, scope, receive, send)
+                    else:
+                        await (await self._whole(listener))(scope, receive, send)
+                finally:
+                    self._endpoint.readers.leave(listener)
                 over = not (listener.gone or self._untaken)
         except OSError:  # the client is gone
             pass
@@ -254,7 +263,7 @@ class Waiting(Response):
         return failure(piece.error, RETRY_SECONDS if self._untaken else None, self._named)
 
     def _note(self, piece: Answered | Failed) -> None:
-        self._untaken = isinstance(piece, Failed) and piece.error["code"] == NoWorker.code
+        self._untaken = isinstance(piece, Failed) and piece.error["code"] in _UNTAKEN
 
     async def _part(self, piece: Piece | None) -> bytes:
         shape = self._asked.shape

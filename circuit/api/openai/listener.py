@@ -13,7 +13,8 @@ from starlette.types import Receive
 from circuit.api.openai.answers import problem_of
 from circuit.api.openai.progress import Failed, Piece
 from circuit.api.problems import INTERNAL_CODE, INTERNAL_MESSAGE
-from circuit.errors import CircuitError
+from circuit.api.readers import RESTARTING
+from circuit.errors import CircuitError, Restarting
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ class Listener:
         except TimeoutError:
             return None
 
+    def stop(self) -> None:
+        """The server stops: what comes next is that."""
+        if not self.gone:
+            self._only(Failed(problem_of(Restarting(RESTARTING))))
+
     async def _hear(self) -> None:
         try:
             async with aclosing(self._pieces) as pieces:
@@ -66,6 +72,9 @@ class Listener:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
         self.gone = True
+        self._only(None)
+
+    def _only(self, piece: Piece | None) -> None:
         while not self._queue.empty():
             self._queue.get_nowait()
-        self._queue.put_nowait(None)
+        self._queue.put_nowait(piece)
