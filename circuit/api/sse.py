@@ -43,7 +43,7 @@ def event(frame: Frame) -> bytes:
 
 
 def _chunk(frame: Frame) -> bytes:
-    return chunk(frame.wire(event))
+    return chunk(event(frame))
 
 
 def _spelled(frame: Frame) -> bytes:

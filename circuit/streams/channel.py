@@ -18,6 +18,9 @@ from circuit.streams.news import News
 
 BATCH_FRAMES = 256
 
+MOST_BYTES = 16 * 1024 * 1024
+"""Of a ring's frames, should they be large: it keeps fewer of them then, and the newest in any case."""
+
 HANDED_AT_ONCE = 500
 """Followers that are handed what is new in one turn of the loop: some milliseconds."""
 
@@ -69,10 +72,13 @@ class Channel:
     Who waits is woken when something comes, or may have come. A follower waits too, but what comes is handed to it
     where it stands, to all of them in one go, and its task sleeps on: a turn of a task for each reader and event costs
     as much as sending does. Where the log has to be looked into, one look is taken for all who follow.
+
+    `missed` says that somebody lacks frames that the ring has dropped and the log did not have yet.
     """
 
     __slots__ = (
         "_alarm",
+        "_bytes",
         "_capacity",
         "_due",
         "_first",
@@ -86,6 +92,7 @@ class Channel:
         "feeder",
         "holders",
         "looking",
+        "missed",
         "name",
         "news",
         "rung",
@@ -100,6 +107,7 @@ class Channel:
         self.holders = 0
         self.rung = 0
         self.told = 0
+        self.missed = False
         self.looking = asyncio.Lock()
         self.seen: Look | None = None
         self._capacity = capacity
@@ -108,6 +116,7 @@ class Channel:
         self._first = 0
         self.end = 0
         self._frames: list[Frame] = []
+        self._bytes = 0
         self._loop = asyncio.get_running_loop()
         self._waiters: list[Waiter] = []
         self._followers: list[tuple[Waiter, Follower]] = []
@@ -146,8 +155,20 @@ class Channel:
                 self._drop(len(self._frames))
         self._frames.extend(frames)
         self.end += len(frames)
-        if len(self._frames) > self._capacity + self._capacity // 4:  # not at every frame: each time shifts the list
+        for frame in frames:
+            self._bytes += len(frame.body)
+        # Not at every frame: each time shifts the list.
+        if len(self._frames) > self._capacity + self._capacity // 4:
             self._drop(len(self._frames) - self._capacity)
+        if self._bytes > MOST_BYTES:
+            self._lighten()
+
+    def stored(self) -> None:
+        """Say that the log has what was appended: who lacks what the ring has dropped finds it there."""
+        if self.missed:
+            self.missed = False
+            self.rung += 1
+            self.share()
 
     def clear(self) -> None:
         """Forget the ring, whose newest frames may never reach the log; every reader goes to the log."""
@@ -284,8 +305,17 @@ class Channel:
         finally:
             self._scout = None
 
+    def _lighten(self) -> None:
+        """Drop the oldest frames until three quarters of what may be held are left, or the newest one."""
+        rest, count = self._bytes, 0
+        while rest > MOST_BYTES * 3 // 4 and count < len(self._frames) - 1:
+            rest -= len(self._frames[count].body)
+            count += 1
+        self._drop(count)
+
     def _drop(self, count: int) -> None:
         self._first += count
+        self._bytes -= sum(len(frame.body) for frame in self._frames[:count])
         del self._frames[:count]
 
 

@@ -242,6 +242,8 @@ class Outlet:
                 raise error
             self._fail(error)
         else:
+            if self._channel is not None and self._channel.feeder is self:
+                self._channel.stored()
             self._publisher.notify(self._execution)
             self._plan_store()
 

@@ -220,6 +220,7 @@ class Reader:
                         return ()
         if held and held[0].start > self.cursor.start and before(held[0]).sequence == 0:
             return held
+        channel.missed |= bool(held) and channel.feeder is not None
         seen = channel.seen
         if seen is not None and seen.ended and seen.head <= self.cursor and channel.feeder is None:
             self.over = True

@@ -21,8 +21,11 @@ from circuit.storage.records import LogWrite
 from circuit.streams import publisher as publishing
 from circuit.streams.broker import Broker
 from circuit.streams.channel import place
-from circuit.streams.cursor import BEGINNING
+from circuit.streams.cursor import BEGINNING, Cursor
+from circuit.streams.log import FramePage
 from circuit.streams.publisher import Outlet, Publisher
+from circuit.streams.reader import Reader
+from circuit.streams.relay import Relay
 
 KEY = CaseKey(1, uuid7(1_000, 7))
 FIRING = 3
@@ -34,12 +37,13 @@ class Bench:
     """A publisher, what it wrote (with the time), and a reader's hold on the channel."""
 
     seconds_per_write: float = 0.0
+    ring: int = 1000
     written: list[tuple[float, list[Frame]]] = field(default_factory=list)
     notified: list[str] = field(default_factory=list)
     failure: Exception | None = None
 
     def __post_init__(self) -> None:
-        self.broker = Broker()
+        self.broker = Broker(self.ring)
         self.channel = self.broker.hold(NAME)
         self.publisher = Publisher(self.write, self.broker, LoopClock(), self.notified.append)
 
@@ -186,6 +190,28 @@ async def test_only_one_write_is_in_flight_and_frames_reach_the_log_in_order() -
     times = [at for at, _ in bench.written]
     assert all(later - earlier >= 0.5 for earlier, later in pairwise(times))
     assert [frame.sequence for frame in bench.stored()] == list(range(1, last + 1))
+
+
+@in_virtual_time
+async def test_who_fell_off_the_ring_goes_on_as_soon_as_the_log_has_what_it_lacks() -> None:
+    bench = Bench(seconds_per_write=0.5, ring=3)
+    relay = Relay(bench.broker, poll_seconds=60.0)
+
+    async def look(after: Cursor) -> FramePage:
+        return FramePage([frame for frame in bench.stored() if place(frame) > after], ended=False)
+
+    outlet = bench.open()
+    reader = Reader(NAME, BEGINNING, look, bench.broker, relay)
+    await reader.open()
+    for number in range(10):
+        await outlet.emit(StreamDelta(StreamType.TOOL_RESULT, {"toolName": "t", "result": number, "callId": "1"}))
+    seen: list[Frame] = []
+    while len(seen) < 10:
+        seen += await reader.read()
+    assert asyncio.get_running_loop().time() < 2.0
+    assert [frame.sequence for frame in seen] == list(range(1, 11))
+    reader.close()
+    outlet.abandon()
 
 
 @in_virtual_time

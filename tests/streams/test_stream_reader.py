@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretended import NAME, Process, Store, frame
-from virtual_time import pass_time, run
+from virtual_time import EPOCH, pass_time, run
 
 from circuit.errors import NotFound
-from circuit.events import Frame, StreamType
-from circuit.streams.channel import place
+from circuit.events import Frame, StreamDelta, StreamType, encode_frame
+from circuit.streams.channel import MOST_BYTES, place
 from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.reader import Reader
 
@@ -186,6 +186,33 @@ def test_a_reader_that_fell_off_the_ring_goes_on_from_the_log() -> None:
         process.stop_feeding(channel)
         assert await drained(reader) == [f"1-{n}" for n in range(1, 102)]
         assert len(process.broker) == 0
+
+    run(main())
+
+
+def test_a_ring_of_large_frames_holds_fewer_of_them_and_readers_the_same() -> None:
+    async def main() -> None:
+        store = Store()
+        process = Process(store)
+        channel = process.feed()
+        reader = await process.open()
+        names: list[str] = []
+        for sequence in range(1, 41):
+            delta = StreamDelta(StreamType.TOOL_RESULT, {"result": "x" * (MOST_BYTES // 10)})
+            one = encode_frame(NAME, 1, sequence, delta, EPOCH)
+            channel.append(one)
+            store.add(one)
+            names.append(str(place(one)))
+            assert sum(len(held.body) for held in channel.after(BEGINNING)) <= MOST_BYTES
+        assert len(channel) < 11
+        alone = encode_frame(NAME, 1, 41, StreamDelta(StreamType.TOOL_RESULT, {"result": "x" * MOST_BYTES}), EPOCH)
+        store.add(alone)
+        channel.append(alone)
+        assert len(channel) == 1
+        store.add(frame(1, 42, StreamType.COMPLETED), ended=True)
+        channel.append(store.frames[-1])
+        process.stop_feeding(channel)
+        assert await drained(reader) == [*names, "1-41", "1-42"]
 
     run(main())
 
