@@ -57,7 +57,8 @@ Call = Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]
 @dataclass(frozen=True, slots=True)
 class Tool:
     """One tool. `seconds` bounds a call; `secrets` are values that no text may show; `doubt` says why a person must
-    allow each call of it, whatever the policies say; `successor` is the agent that goes on after it, if one does."""
+    allow each call of it, whatever the policies say; `successor` is the agent that goes on after it, if one does; `pin`
+    is what a workflow fixes it by, where it comes from a server."""
 
     spec: ToolSpec
     call: Call
@@ -65,6 +66,7 @@ class Tool:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     doubt: str = ""
     successor: str = ""
+    pin: str = ""
 
     @property
     def name(self) -> str:

@@ -98,6 +98,9 @@ def list_tools(
     source: SourceArgument,
     agent: AgentArgument = None,
     actions: ActionsOption = None,
+    pins: Annotated[
+        bool, typer.Option("--pins", help="Print `pinned` of each MCP server, to be pasted into the file.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """List the tools of an agent: what each takes, and whether the agent's policies let it be called.
@@ -105,6 +108,7 @@ def list_tools(
     \b
     Example: circuit tools list clerk.yaml clerk
     Example: circuit tools list clerk.yaml clerk --json
+    Example: circuit tools list clerk.yaml clerk --pins
     """
     terminal = Terminal(json=as_json)
     settings = with_actions(Settings.from_environment(), actions)
@@ -112,8 +116,11 @@ def list_tools(
 
     async def body() -> int:
         async with staged(settings, found, None, terminal) as stage:
-            tools = [(tool.spec, found.access(tool.name, tool.doubt)) for tool in stage.listed]
-        if as_json:
+            listed = stage.listed
+        tools = [(tool.spec, found.access(tool.name, tool.doubt)) for tool in listed]
+        if pins:
+            _print_pins(listed, terminal)
+        elif as_json:
             terminal.result(
                 [
                     {
@@ -122,8 +129,9 @@ def list_tools(
                         "parameters": spec.parameters,
                         "access": access["access"],
                         "policies": access["policies"],
+                        **({"pin": tool.pin} if tool.pin else {}),
                     }
-                    for spec, access in tools
+                    for tool, (spec, access) in zip(listed, tools, strict=True)
                 ]
             )
         elif not tools:
@@ -282,6 +290,23 @@ async def staged(settings: Settings, found: Chosen, model: str | None, terminal:
 
 async def _nothing(arguments: Mapping[str, Any], around: ToolContext) -> None:
     """A tool that is shown and not called."""
+
+
+def _print_pins(tools: Sequence[Tool], terminal: Terminal) -> None:
+    """What `mcp` settings fix the tools of each server by, as YAML or as JSON."""
+    servers: dict[str, dict[str, str]] = {}
+    for tool in tools:
+        if tool.pin:
+            server, _, name = tool.name.partition(".")
+            servers.setdefault(server, {})[name] = tool.pin
+    if terminal.json:
+        terminal.result(servers)
+        return
+    for server, pinned in servers.items():
+        terminal.line(one_line(f"# {server}"))
+        terminal.line(f"pinned: {compact(pinned)}")
+    if not servers:
+        terminal.note("none of the tools comes from an MCP server")
 
 
 def _standing(access: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from circuit.errors import BadResponse
+from circuit.errors import BadResponse, ModelRequestRefused
 from circuit.providers.lines import LineSplitter
 from circuit.providers.messages import (
     ImagePart,
@@ -84,7 +84,12 @@ def _entries(message: Message) -> Iterator[dict[str, Any]]:
     if not rest and results:
         return
     entry: dict[str, Any] = {"role": Role(message.role).value, "content": text_of(rest)}
-    if images := [part.data for part in rest if isinstance(part, ImagePart) and part.data]:
+    shown = [part for part in rest if isinstance(part, ImagePart)]
+    if any(not part.data for part in shown):
+        raise ModelRequestRefused(
+            "Ollama fetches no images: give this one as base64 (`{data, media_type}`, or a data URL), not as an address"
+        )
+    if images := [part.data for part in shown]:
         entry["images"] = images
     if calls := calls_of(rest):
         entry["tool_calls"] = [_call(call) for call in calls]

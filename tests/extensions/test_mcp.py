@@ -21,6 +21,7 @@ import pytest
 
 from circuit.actions.tools import Toolbox
 from circuit.agents.tools import Tool, ToolContext, call_tool
+from circuit.cli.main import main
 from circuit.errors import (
     ToolError,
     ToolFailed,
@@ -175,6 +176,32 @@ async def test_a_schema_that_changed_asks_for_approval() -> None:
     now = doubts["s.add"].split("its schema is ")[1].split(" ")[0]
     async with opened(settings(pinned={"add": now})) as toolset:
         assert {tool.name: tool.doubt for tool in await toolset.tools()}["s.add"] == ""
+
+
+WORKFLOW = """
+workflow: w
+places: {{a: {{initial: true}}, b: {{terminal: true}}}}
+agents: {{x: {{llm_provider: {{type: scripted, responses: [y]}}, tools: [{{mcp: {settings}}}]}}}}
+transitions: {{t: {{from_places: a, to_place: b, agent_execution: x}}}}
+"""
+
+
+def test_pins_are_printed_to_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIRCUIT_HOME", str(tmp_path / "home"))
+    given = {key: value for key, value in settings(tools=["add", "who*"]).items() if key != "kind"}
+    file = tmp_path / "w.yaml"
+    file.write_text(WORKFLOW.format(settings=json.dumps(given)))
+    assert main(["tools", "list", str(file), "--pins", "--json"]) == 0
+    pins = json.loads(capsys.readouterr().out)["s"]
+    assert set(pins) == {"add", "whoami"}
+    file.write_text(WORKFLOW.format(settings=json.dumps({**given, "pinned": {**pins, "whoami": "0000"}})))
+    assert main(["tools", "list", str(file), "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert (listed["s.add"]["access"], listed["s.add"]["pin"]) == ("allowed", pins["add"])
+    assert listed["s.whoami"]["access"] == "needs_approval"
+    assert "changed its tool whoami" in listed["s.whoami"]["policies"][0]["says"]
 
 
 @pytest.mark.parametrize("form", [(), ("json",)], ids=["events", "json"])

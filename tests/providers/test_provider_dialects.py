@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from provider_shapes import SIGNATURE, stream_bytes
 from replay import ASKED, WIRES, finished_of, heard_by_circuit, heard_by_sdk, parse, reasoning_of, said_calls, text_of
 
-from circuit.errors import BadResponse, ContentFiltered, ProviderError, ProviderUnavailable, StreamCut
+from circuit.errors import (
+    BadResponse,
+    ContentFiltered,
+    ModelRequestRefused,
+    ProviderError,
+    ProviderUnavailable,
+    StreamCut,
+)
 from circuit.providers.messages import (
     ImagePart,
     Message,
@@ -441,6 +448,12 @@ def test_images_go_in(protocol: str) -> None:
     sent = json.dumps(body_of(protocol, Message(Role.USER, (TextPart("?"), ImagePart("image/jpeg", "QUJD")))))
     assert "QUJD" in sent
     assert protocol == "ollama" or "image/jpeg" in sent
+    address = Message(Role.USER, (TextPart("?"), ImagePart(url="https://a/b.png")))
+    if protocol == "ollama":
+        with pytest.raises(ModelRequestRefused, match="Ollama fetches no images"):
+            body_of(protocol, address)
+    else:
+        assert "https://a/b.png" in json.dumps(body_of(protocol, address))
 
 
 @pytest.mark.parametrize("protocol", ["chat", "responses", "anthropic", "google"])

@@ -116,6 +116,7 @@ class McpToolset:
                 " Leave it out with `tools`"
             ) from None
         plain = str(tool.name)
+        pin = fingerprint(plain, str(tool.description or ""), schema)
 
         async def call(arguments: Mapping[str, Any], around: ToolContext) -> Any:
             return await self._call(plain, dict(arguments))
@@ -125,7 +126,8 @@ class McpToolset:
             call,
             self._seconds + OPEN_SECONDS,
             self._secrets(),
-            self._changed(plain, fingerprint(plain, str(tool.description or ""), schema)),
+            self._changed(plain, pin),
+            pin=pin,
         )
 
     def _changed(self, name: str, now: str) -> str:
