@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 from circuit.cli.terminal import Terminal
 from circuit.cli.token import WORKFLOW_LIMIT, read_text
 from circuit.cli.workflows import JsonOption, published_agents, read_workflow
-from circuit.errors import DefinitionError, InvalidRequest, NotFound
+from circuit.errors import DefinitionError, Fault, InvalidRequest, NotFound
 from circuit.settings import Settings
 
 if TYPE_CHECKING:
@@ -149,7 +149,10 @@ def add_agent(
         async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
             known = await circuit.engine.consultations.agent(circuit.principal.tenant, agent)
             load = partial(load_workflow, models=misfits)
-            made = await circuit.engine.publishing.publish_agent(agent, said, load, principal=circuit.principal)
+            try:
+                made = await circuit.engine.publishing.publish_agent(agent, said, load, principal=circuit.principal)
+            except DefinitionError as error:
+                raise _placed(error, agent, file) from None
         new = known is None or known.hash != made.hash
         if as_json:
             terminal.result({"agent": made.id, "hash": made.hash, "new": new})
@@ -176,6 +179,26 @@ def _fragment(file: Path, agent: str) -> dict[str, Any]:
     if not isinstance(named, dict) or agent not in named:
         raise InvalidRequest(f"{file} has no agent {agent!r} under `agents`")
     return dict(named[agent] or {})
+
+
+def _placed(error: DefinitionError, agent: str, file: Path | None) -> DefinitionError:
+    """The same faults where they stand in the file that was given. What came from an option stands nowhere."""
+    from circuit.definition.document import ALIASES
+    from circuit.definition.loader import parse
+    from circuit.definition.tree import path_of, path_text
+
+    tree = None if file is None else parse(read_text(file, WORKFLOW_LIMIT, "File"), str(file), ALIASES)[0]
+    found: list[Fault] = []
+    for fault in error.faults:
+        inside = path_of(fault.path)
+        inside = inside[2:] if inside[:2] == ("agents", agent) else inside
+        source, line, column = f"agent {agent}", 0, 0
+        if tree is not None:
+            whole = ("agents", agent, *inside) if "agents" in tree.root.children else inside
+            if whole and tree.node(whole[: len(whole) - len(inside) + 1]) is not None:
+                source, (line, column) = str(file), tree.where(whole)
+        found.append(replace(fault, source=source, line=line, column=column, path=path_text(inside)))
+    return DefinitionError(found)
 
 
 def _flat(provider: Mapping[str, Any]) -> dict[str, Any]:

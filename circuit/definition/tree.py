@@ -12,6 +12,7 @@ PathTuple: TypeAlias = tuple[str | int, ...]
 
 _LINE_BREAK = re.compile(r"\r\n|\n|\r")
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_SEGMENT = re.compile(r"""([A-Za-z_][A-Za-z0-9_-]*)|\[(\d+)\]|\["([^"]*)"\]""")
 _ESCAPE_LENGTHS = {"x": 4, "u": 6, "U": 10}
 
 
@@ -46,6 +47,11 @@ def path_text(path: Sequence[str | int]) -> str:
         else:
             parts.append(f'["{segment}"]')
     return "".join(parts)
+
+
+def path_of(text: str) -> PathTuple:
+    """The path that `path_text` wrote."""
+    return tuple(int(index) if index else named or quoted for named, index, quoted in _SEGMENT.findall(text))
 
 
 class Tree:

@@ -35,7 +35,7 @@ class CircuitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong in a file. Lines and columns count from 1."""
+    """One thing that is wrong in a file. Lines and columns count from 1; 0 is nowhere in it."""
 
     source: str
     line: int
@@ -45,7 +45,7 @@ class Fault:
     hint: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.source}:{self.line}:{self.column}: "
+        where = f"{self.source}:{self.line}:{self.column}: " if self.line else f"{self.source}: "
         path = f"{self.path}: " if self.path else ""
         return where + path + self.message + (f" ({self.hint})" if self.hint else "")
 

@@ -208,7 +208,11 @@ def test_an_agent_is_published_and_used_by_its_id(circuit: Command, tmp_path: Pa
     shown = json.loads(circuit("agents", "show", "front").out)
     assert (shown["llm_provider"]["model"], shown["capabilities"]) == ("gpt-4.1-mini", [{"name": "react"}])
     wrong = circuit("agents", "add", "other", "--capability", "reakt", "--model", "openai:m")
-    assert (wrong.code, "reakt" in wrong.err) == (2, True)
+    assert (wrong.code, "agent other: capabilities[0]: " in wrong.err) == (2, True)
+    for text in ("tools: [fs.*]\npolicies:\n  - deny: nope\n", "agents:\n  other:\n    policies: [{deny: nope}]\n"):
+        fragment.write_text(text)
+        wrong = circuit("agents", "add", "other", fragment, "--model", "openai:gpt-4o", "--tool", "fs.*")
+        assert f"{fragment}:3:{text.splitlines()[2].index('nope') + 1}: policies[0].deny: " in wrong.err
     assert circuit("agents", "show", "nobody").code != 0
     missing = circuit("agents", "add", "nobody", tmp_path / "uses.yaml")
     assert missing.code == 2
