@@ -25,7 +25,16 @@ from circuit.agents.run import AgentRun, HandOver, Recap
 from circuit.agents.template import text_of
 from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
 from circuit.agents.window import Past, fit, transcript
-from circuit.errors import CircuitError, ProviderError, ToolDenied, ToolError, ToolLoop, ToolUnknown
+from circuit.errors import (
+    CircuitError,
+    OutputTruncated,
+    ProviderError,
+    ToolArgumentsMalformed,
+    ToolDenied,
+    ToolError,
+    ToolLoop,
+    ToolUnknown,
+)
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.genai import clean
 from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart, calls_of
@@ -88,6 +97,7 @@ class Session:
         self._meter = Meter(run, journal)
         self._record = Record()
         self._made: dict[str, int] = {}
+        self._stopped = False
 
     @property
     def offered(self) -> tuple[ToolSpec, ...]:
@@ -142,7 +152,8 @@ class Session:
         planned: list[_Planned] = []
         for number, call in enumerate(answer.calls):
             leaving = next((name for one in planned if (name := self._leads_to(one))), "")
-            planned.append(await self._planned(call, number, leaving))
+            cut = answer.finish == "length" and number == len(answer.calls) - 1
+            planned.append(await self._planned(call, number, leaving, cut))
         tasks = [asyncio.ensure_future(self._perform(one, gate)) for one in planned]
         try:
             results = await asyncio.gather(*tasks)
@@ -269,9 +280,9 @@ class Session:
         tool = self._tools.get(one.call.name)
         return tool.successor if tool is not None and one.refusal is None else ""
 
-    async def _planned(self, call: ToolCallPart, number: int, leaving: str) -> _Planned:
+    async def _planned(self, call: ToolCallPart, number: int, leaving: str, cut: bool) -> _Planned:
         """A call with all that can be said of it before anything is done: this is where people are asked. `leaving` is
-        the agent to which an earlier call of the same answer hands over."""
+        the agent to which an earlier call of the same answer hands over; `cut` says that the answer stopped in it."""
         # One that is kept from the model was told by no name that the provider's could lead back to.
         call = replace(call, name=plain_name((tool.spec for tool in self._tools.values()), call.name))
         tool = self._tools.get(call.name)
@@ -288,6 +299,8 @@ class Session:
                 known = ", ".join(self._policies.offered(self._tools)) or "none"
                 raise ToolUnknown(f"there is no tool {call.name!r}; there are: {known}")
             check_arguments(tool, arguments)
+        except ToolArgumentsMalformed as error:
+            refusal = self._cut_off(call) if cut else error
         except ToolError as error:
             refusal = error
         written = orjson.dumps([call.name, arguments or call.arguments], option=orjson.OPT_SORT_KEYS)
@@ -306,6 +319,14 @@ class Session:
             except ToolDenied as error:
                 refusal = error
         return _Planned(call, arguments, step, refusal)
+
+    def _cut_off(self, call: ToolCallPart) -> ToolError:
+        """What a model is told whose answer stopped in the middle of a call. Raises `OutputTruncated` the next time."""
+        said = f"the answer stopped at max_tokens in the middle of a call of {call.name}"
+        if self._stopped:
+            raise OutputTruncated(f"{said}, twice: raise max_tokens in llm_config, or have it write less at once")
+        self._stopped = True
+        return ToolArgumentsMalformed(f"{said}: write less at once")
 
     async def _allowed(self, call: ToolCallPart, arguments: Mapping[str, Any], step: str) -> None:
         """Returns where nobody, or somebody who may, has to allow the call and did. Raises `ToolDenied`."""

@@ -87,7 +87,7 @@ class StreamCut(ProviderError):
 
 
 class OutputTruncated(ProviderError):
-    """The model stopped at `max_tokens` before its structured answer was whole."""
+    """The model stopped at `max_tokens` before its structured answer, or a call, was whole."""
 
     code = "output_truncated"
 

@@ -49,6 +49,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "refuses": ({"raw": refusal()}, "", "refusal"),
     "filtered": ({"text": "", "finish": "content_filter"}, "", "content_filter"),
     "cutshort": ({"text": '{"n": ', "finish": "length"}, NUMBER, "output_truncated"),
+    "cutcall": (
+        {"calls": [{"name": "fs_list", "arguments": '{"path": "a'}], "finish": "length"},
+        "",
+        "output_truncated",
+    ),
     "nojson": ({"text": "ten"}, NUMBER, "invalid_output"),
     "nothingfits": ({"text": "{}"}, NOTHING, "invalid_output"),
     "circles": ({"calls": [LIST]}, "", "tool_loop"),
