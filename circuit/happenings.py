@@ -117,7 +117,10 @@ async def happenings(
                 if rests(standing) and not standing.status.terminal and seen >= standing.seq and queue.empty():
                     return
                 pause = min(pause * 2, _LONGEST_LOOK_SECONDS)
-                if quiet >= ask_at:
+                if standing.owned:
+                    # A worker has it: what it waits for is no worker.
+                    quiet, ask_at = 0.0, QUIET_SECONDS
+                elif quiet >= ask_at:
                     ask_at = 2 * quiet
                     if (said := await missing()) and said != told:
                         told = said

@@ -234,11 +234,12 @@ class Reader:
 
     def _unsure(self, rung: int, held: Sequence[Frame]) -> bool:
         """Whether the log may hold what this reader lacks."""
-        seen = self._channel.seen
-        if seen is None or seen.head > self.cursor or self._loop.time() - seen.at >= self._pause:
+        seen, fed = self._channel.seen, self._channel.feeder is not None
+        if seen is None or seen.head > self.cursor or (not fed and self._loop.time() - seen.at >= self._pause):
             return True
-        # Behind the ring of a stream that is written here there is nothing, whatever has changed since the last look.
-        return seen.rung < rung and (bool(held) or self._channel.feeder is None)
+        # Behind the ring of a stream that is written here there is nothing, whatever has changed since the last look,
+        # and however long ago that was.
+        return seen.rung < rung and (bool(held) or not fed)
 
     async def _look_up(self, rung: int) -> Sequence[Frame] | None:
         """A page of the log behind the cursor; None if there is no such execution (any more)."""
