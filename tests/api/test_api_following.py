@@ -23,6 +23,13 @@ async def server(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
         yield running
 
 
+FORK = """
+workflow: fork
+places: {begin: {initial: true}, a: {}, b: {}, c: {}, end: {terminal: true}}
+transitions:
+  split: {from_places: begin, to_places: [a, b, c]}
+  join: {from_places: [a, b, c], to_place: end}
+"""
 TOKENS = """subscription ($case: String, $workflow: String, $types: [String!], $after: String) {
   tokenUpdates(caseId: $case, workflowId: $workflow, types: $types, after: $after) {
     cursor type tokenId place fromPlace version data event { kind transition } } }"""
@@ -92,6 +99,22 @@ async def test_a_case_is_followed_in_all_its_respects(server: Server) -> None:
             assert one["caseId"] == case
             seen.setdefault(one["event"]["seq"], one["event"]["kind"])
     assert set(range(first["event"]["seq"] + 1, last["event"]["seq"] + 1)) <= seen.keys()
+
+
+async def test_tokens_are_followed_on_from_between_the_updates_of_one_event(server: Server) -> None:
+    await server.ok(LOAD, yaml=FORK)
+    case = (await server.ok(START, id="fork", data={}))["caseId"]
+    async with server.subscribed(TOKENS, case=case) as updates:
+        whole = [one["tokenUpdates"] async for one in updates]
+    assert len(whole) == 1 + 4 + 4 and len({one["cursor"] for one in whole}) == len(whole)
+    for number, one in enumerate(whole, 1):
+        async with server.subscribed(TOKENS, case=case, after=one["cursor"]) as updates:
+            assert [two["tokenUpdates"] async for two in updates] == whole[number:]
+    async with server.subscribed(TOKENS, case=case, after=whole[1]["cursor"], types=["created"]) as updates:
+        assert [one["tokenUpdates"] async for one in updates] == [one for one in whole[2:] if one["type"] == "created"]
+    for cursor in ("1+", "+1", "1+1+1", "1+x", "1+0", "m7+1", "1+1000000000"):
+        async with server.subscribed(TOKENS, case=case, after=cursor) as updates:
+            assert (await anext(updates))["errors"][0]["extensions"]["code"] == "invalid_cursor", cursor
 
 
 async def test_tasks_are_followed_on_from_any_cursor(server: Server) -> None:

@@ -10,7 +10,7 @@ import strawberry
 
 from circuit.api.graphql.addressing import case_key, checked
 from circuit.api.graphql.context import Resolving
-from circuit.api.graphql.following import Followed, last_number, open_following
+from circuit.api.graphql.following import AMONG, Followed, last_number, open_following
 from circuit.api.graphql.paging import LARGEST_PAGE
 from circuit.api.graphql.tasks import HumanTask
 from circuit.engine.inbox import TASK, Inbox, Wanted
@@ -20,8 +20,6 @@ from circuit.ids import CaseKey, Numbered, parse_numbered
 from circuit.security.principal import Principal
 
 TASK_TYPES = ("open", "closed")
-_AMONG = "+"
-"""Stands in a cursor between the place that is followed from and the open task that was told last."""
 
 
 @strawberry.type(description="A task for a person that is `open`, or that is `closed` and needs nobody any more.")
@@ -88,7 +86,7 @@ class _Attendance:
             page = await self._inbox.tasks(self._principal, self._wanted, LARGEST_PAGE, after)
             for view in page:
                 self._told.add(view.id)
-                yield _opened(HumanTask.of(view), f"{begun}{_AMONG}{view.id}")
+                yield _opened(HumanTask.of(view), f"{begun}{AMONG}{view.id}")
             if len(page) < LARGEST_PAGE:
                 return
             after = parse_numbered(page[-1].id)
@@ -139,7 +137,7 @@ class _Attendance:
 
 def _parsed(after: str) -> tuple[str, tuple[UUID, int] | None]:
     """The place that a cursor follows from, and the open task that was told last. Raises `InvalidCursor`."""
-    start, among, task = after.partition(_AMONG)
+    start, among, task = after.partition(AMONG)
     if not among:
         return start, None
     told = parse_numbered(task)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 import strawberry
 from strawberry.scalars import JSON
@@ -24,6 +25,8 @@ from circuit.streams.workflow import Mark, WorkflowFollower
 
 TOKEN_TYPES = ("created", "updated", "consumed")
 COST_TYPES = ("transition_fired", "firing_failed", "firing_retried", "firing_cancelled")
+AMONG = "+"
+"""Stands in a cursor between the place that is followed from, and what was told last of what comes there."""
 _LONGEST_NUMBER = 9
 
 
@@ -101,11 +104,13 @@ class FollowingSubscriptions:
         after: str | None = None,
     ) -> AsyncGenerator[TokenUpdate, None]:
         checked(types, TOKEN_TYPES, "types")
-        async with aclosing(_followed(info, case_id, workflow_id, after)) as events:
+        start, told = (after, 0) if after is None or case_id is None else _within(after)
+        async with aclosing(_followed(info, case_id, workflow_id, start)) as events:
             async for one in events:
-                for update in _token_updates(one):
+                for update in islice(_token_updates(one, exact=case_id is not None), told, None):
                     if (types is None or update.type in types) and place_id in (None, update.place):
                         yield update
+                told = 0
 
     @strawberry.subscription(
         description="What executions cost, each time one has ended or is tried again: of a case from its start, of all"
@@ -210,20 +215,32 @@ def _number(after: str | None) -> int:
     return int(after)
 
 
-def _token_updates(one: Followed) -> Iterator[TokenUpdate]:
-    """What an event did to tokens, by their numbers."""
+def _within(after: str) -> tuple[str, int]:
+    """The event of a case that a cursor follows on, and how many updates of the next one were told. Raises
+    `InvalidCursor`."""
+    start, among, told = after.partition(AMONG)
+    count = _number(told) if among else 0
+    if among and not count:
+        raise InvalidCursor("give the cursor of an update of tokens")
+    return start, count
+
+
+def _token_updates(one: Followed, *, exact: bool) -> Iterator[TokenUpdate]:
+    """What an event did to tokens, by their numbers. The cursors are `exact` where they are those of one case: the last
+    update has that of the event, and those before say that there are more."""
     event = one.view.event
     taken: dict[int, TokenRef] = {
         ref.number: ref for name in ("consumed", "removed") for ref in getattr(event, name, ())
     }
     made: dict[int, TokenImage] = {image.number: image for image in getattr(event, "produced", ())}
     shown = HistoryEvent.of(one.view)
-    for number in sorted(taken.keys() | made.keys()):
+    numbers = sorted(taken.keys() | made.keys())
+    for count, number in enumerate(numbers, 1):
         before, after = taken.get(number), made.get(number)
         token: TokenRef | TokenImage | None = after or before
         assert token is not None
         yield TokenUpdate(
-            cursor=one.cursor,
+            cursor=f"{one.view.seq - 1}{AMONG}{count}" if exact and count < len(numbers) else one.cursor,
             type="consumed" if after is None else "created" if before is None else "updated",
             token_id=str(Numbered(one.view.key.case, number)),
             case_id=str(one.view.key),
