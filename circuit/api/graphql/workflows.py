@@ -20,6 +20,7 @@ from circuit.definition.written import as_lines, written
 from circuit.engine.commands import Published
 from circuit.engine.views import WorkflowView
 from circuit.errors import NotFound
+from circuit.security.permissions import Permission
 
 DEFAULT_SOURCE = "workflow.yaml"
 LONGEST_SOURCE = 200
@@ -170,6 +171,7 @@ async def _publish(
 ) -> Workflow:
     """Publish the workflow in a YAML or JSON text. Raises `DefinitionError`, `Forbidden`."""
     services = info.context.services
+    info.context.principal.require(Permission.EDIT)  # before the work that a large file makes
     # Compiling a large file takes a while, which the streams of others should not feel.
     asked, names = services.consultations, borrowed(text, source, read)
     agents = await asked.documents(info.context.principal.tenant, names) if asked is not None and names else {}
