@@ -57,7 +57,7 @@ def describe(version: str, *, chat: bool) -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     execution = _parameter("execution_id", "path", "`CASE.NUMBER`.")
-    after = _parameter("after", "query", "The cursor behind which to go on.")
+    after = _parameter("after", "query", "The cursor behind which to go on. `since` means the same.")
     last = _parameter("Last-Event-ID", "header", "The same, as browsers send it.")
     token = _parameter("token", "query", "A stream token, for browsers.")
     events = {

@@ -77,7 +77,8 @@ class EventEndpoint:
 
     async def _answer(self, request: Request) -> Response:
         # A browser that reconnects sends the same URL again, so the header knows better than the query.
-        after = request.headers.get("last-event-id") or request.query_params.get("after")
+        asked = request.query_params
+        after = request.headers.get("last-event-id") or asked.get("after") or asked.get("since")
         reader = await self._readers.open(request.path_params["execution_id"], after, asking(request.scope))
         if reader.over and not self._readers.draining:
             self._readers.close(reader)

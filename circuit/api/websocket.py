@@ -52,7 +52,7 @@ class StreamSocket:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # the client's wish to connect
-        after = Headers(scope=scope).get("last-event-id") or _first(scope, "after")
+        after = Headers(scope=scope).get("last-event-id") or _first(scope, "after") or _first(scope, "since")
         with contextlib.suppress(OSError):  # the client is gone
             await send({"type": "websocket.accept"})
             try:

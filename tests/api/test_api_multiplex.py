@@ -109,7 +109,7 @@ async def test_many_streams_come_over_one_socket(server: Served, writing: Stage,
         await first.say({"type": "ping"})
         await first.until("pong")
     async with client(server) as later:
-        await later.subscribe("flow", workflow="flow", after=mark)
+        await later.subscribe("flow", workflow="flow", since=mark)
         while len(later.events.get("flow", ())) < 2:
             await later.until("next", "flow")
         assert {event["case_id"] for event in later.events["flow"]} == {str(one.key.case), str(two.key.case)}

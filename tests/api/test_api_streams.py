@@ -51,9 +51,11 @@ WHOLE_OPERATION = """
 IN_GRAPHQL = {"final_response": "finalResponse"}
 
 
-async def over_websocket(server: Served, name: object, after: str | None = None) -> tuple[list[str], int]:
+async def over_websocket(
+    server: Served, name: object, after: str | None = None, word: str = "after"
+) -> tuple[list[str], int]:
     """The frames, and the code that it closed with."""
-    query = "" if after is None else f"?after={after}"
+    query = "" if after is None else f"?{word}={after}"
     frames: list[str] = []
     async with connect(f"{server.websocket_url}/agent-stream/{name}{query}") as client:
         try:
@@ -176,8 +178,9 @@ async def test_every_protocol_goes_on_from_every_cursor(server: Served, writing:
     async with asyncio.timeout(SECONDS):
         for index, frame in enumerate(frames[:-1]):
             rest, after = frames[index + 1 :], str(place(frame))
-            assert await over_websocket(server, told.name, after) == (texts(rest), 1000)
-            for how in ({"after": after}, {"headers": {"last-event-id": after}}):
+            for word in ("after", "since"):
+                assert await over_websocket(server, told.name, after, word) == (texts(rest), 1000)
+            for how in ({"after": after}, {"since": after}, {"headers": {"last-event-id": after}}):
                 events = await over_sse(server, told.name, **how)  # type: ignore[arg-type]
                 assert [event.data for event in events] == texts(rest)
                 assert [event.id for event in events] == [str(place(one)) for one in rest]

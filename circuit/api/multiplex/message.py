@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from circuit.api.problems import shown
 from circuit.errors import CircuitError, InvalidRequest
@@ -37,7 +37,7 @@ class Subscribe(_Said):
     execution: str | None = None
     case: str | None = None
     workflow: str | None = None
-    after: str | int | None = None
+    after: Annotated[str | int | None, Field(validation_alias=AliasChoices("after", "since"))] = None
 
 
 class Unsubscribe(_Said):
