@@ -6,7 +6,6 @@ again, later. What a single request changes of its agent stands in the parameter
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +45,17 @@ class Consultation:
     template: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is asked, by which it is known when it is asked again."""
+        return {
+            "messages": self.messages,
+            "agent": self.agent,
+            "model": self.model,
+            "template": self.template,
+            "changes": self.changes,
+            "metadata": self.metadata,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,7 @@ class Consultations:
         if changes:
             parameters["agents"] = {asked: changes}
         token = TokenInput({"messages": list(wanted.messages)}, dict(wanted.metadata))
-        request = fingerprint(key, {**dataclasses.asdict(wanted), "subjects": list(subjects)})
+        request = fingerprint(key, {**wanted.as_dict(), "subjects": list(subjects)})
         return await self._commands.begin(
             workflow, token, principal=principal, parameters=parameters, key=key, request=request, subjects=subjects
         )

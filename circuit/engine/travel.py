@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -81,7 +80,7 @@ class Travel:
         row = await self._row(key) if key.tenant == principal.tenant else None
         if row is None:
             raise _no_case(key)
-        laid_over = [dataclasses.asdict(change) for change in changes]
+        laid_over = [change.as_dict() for change in changes]
         request = fingerprint(
             idempotency_key, {"fork": str(key.case), "at": seq, "changes": laid_over, "parameters": given}
         )

@@ -251,6 +251,7 @@ async def test_what_no_database_holds_is_refused_at_every_door(server: Server) -
     for body, status, code in (
         ({**asked, "model": "agent:clerk\0"}, 400, "unstorable_text"),
         ({**asked, "model": "agent:clerk", "template": "\0"}, 400, "unstorable_text"),
+        ({**asked, "model": "agent:clerk", "metadata": {"deep": _nested(900)}}, 422, "token_refused"),
         ({"model": "agent:clerk", "messages": [{"role": "user", "content": "\0"}]}, 422, "token_refused"),
     ):
         answer = await server.client.post(f"{server.url}/v1/chat/completions", json=body)
@@ -264,6 +265,13 @@ async def test_what_no_database_holds_is_refused_at_every_door(server: Server) -
         headers = {"content-type": "application/json"}
         answer = await server.client.post(f"{server.url}/{path}", content=text, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+def _nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
 
 
 async def test_subscriptions_that_are_opened_and_dropped_leave_nothing(server: Server) -> None:
