@@ -7,7 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from circuit.api.problems import JSONAnswer, body
+from circuit.api.problems import JSONAnswer, body, shown
 from circuit.api.services import Services
 from circuit.errors import CircuitError, DatabaseUnreachable
 
@@ -29,10 +29,10 @@ class HealthEndpoint:
             async with asyncio.timeout(self._answer_seconds):
                 ready = await self._services.ready()
         except CircuitError as error:
-            problem = error
+            problem = shown(error)
         except TimeoutError:
             problem = DatabaseUnreachable(f"the database did not answer within {self._answer_seconds:g} s")
         else:
             return JSONAnswer({"status": "ok", **about, **ready}, headers=headers)
-        shown = body(problem.code, problem.message, problem.details, self._services.clock.now())
-        return JSONAnswer({"status": "unavailable", **about, **shown}, 503, headers)
+        said = body(problem.code, problem.message, problem.details, self._services.clock.now())
+        return JSONAnswer({"status": "unavailable", **about, **said}, 503, headers)

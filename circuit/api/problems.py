@@ -18,7 +18,15 @@ from starlette.responses import Response
 
 from circuit.clock import Clock
 from circuit.engine.refusals import Refusals
-from circuit.errors import CircuitError, InvalidRequest, NotFound, PayloadTooLarge, StorageError
+from circuit.errors import (
+    CircuitError,
+    DatabaseMisconfigured,
+    DatabaseUnreachable,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    StorageError,
+)
 from circuit.security.origin import LOCAL_ORIGIN
 from circuit.security.principal import Principal
 from circuit.surface import surface
@@ -27,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 INTERNAL_CODE = "internal_error"
 INTERNAL_MESSAGE = "the server failed to answer this request; its log says why"
+UNREACHABLE = "the server cannot reach its database; its log says why"
 _PARTS = frozenset({"graphql", "v1", "stream", "agent-stream", "metrics"})
 _ANOTHER = "(another path)"
 """What stands for paths that somebody made up whom nobody knows."""
@@ -54,6 +63,9 @@ def body(code: str, message: str, details: Mapping[str, Any], at: datetime) -> d
 
 def shown(error: CircuitError) -> CircuitError:
     """`error` as it may leave the server. What only the database has words for stays in the log."""
+    if isinstance(error, DatabaseUnreachable | DatabaseMisconfigured):
+        # Where it is concerns nobody outside; whoever waits for it here logs that.
+        return type(error)(UNREACHABLE)
     if type(error) is not StorageError:
         return error
     logger.error("the database refused a request: %s", error.message)

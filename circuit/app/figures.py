@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from circuit.engine.engine import Engine
+from circuit.errors import StorageError
 from circuit.observability.metrics import Figure, Kind
 from circuit.providers.calls import BOUNDS, Tally, Times
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.vllm.model import ModelState, ModelView
 from circuit.security.redactor import Redactor
+
+DATABASE_SECONDS = 3.0
+"""So long the figures of the database are waited for: whoever asks for all of them waits ten seconds, as a rule."""
 
 _GAUGES = {
     "vllm:num_requests_running": ("circuit_model_running_requests", "Requests that the engine answers now."),
@@ -29,8 +34,16 @@ _COUNTERS = {
 
 
 async def figures(engine: Engine, registry: ProviderRegistry, redactor: Redactor) -> Sequence[Figure]:
-    """All figures. Raises `StorageError`."""
-    return [*await engine.figures(), *await process_figures(engine, registry, redactor)]
+    """All figures: those of the database where it answers."""
+    found: Sequence[Figure] = ()
+    up = True
+    try:
+        async with asyncio.timeout(DATABASE_SECONDS):
+            found = await engine.figures()
+    except (StorageError, TimeoutError):
+        up = False
+    about = "Whether the database answers this process: 1 or 0."
+    return [Figure("circuit_database_up", about, up), *found, *await process_figures(engine, registry, redactor)]
 
 
 async def process_figures(engine: Engine, registry: ProviderRegistry, redactor: Redactor) -> Sequence[Figure]:

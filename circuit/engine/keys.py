@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 
 from circuit.engine.asking import check_idempotency_key, fingerprint
 from circuit.engine.connecting import connected
-from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unauthenticated
+from circuit.engine.reach import Reach
+from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, StorageError, Unauthenticated
 from circuit.ids import DEPLOYMENT
 from circuit.security.credentials import KeyParts, digest, format_key, parse_key, same
 from circuit.security.permissions import EVERY_ROLE, Permission
@@ -25,6 +26,8 @@ from circuit.storage.tenants import TenantRow
 LONGEST_NAME = 100
 MOST_ROLES = 50
 REMEMBERED_SECONDS = 5.0
+LONGEST_REMEMBERED_SECONDS = 300.0
+"""So long where the database does not answer: whoever looks after the server sees its figures all the same."""
 """So long a key that was found is taken without asking the database again: so long a revoked one may live on."""
 MOST_REMEMBERED = 10_000
 
@@ -45,6 +48,7 @@ class Keys:
         self._database = database
         self._now = now
         self._monotonic = monotonic
+        self._reach = Reach(database, monotonic)
         self._found: dict[KeyParts, tuple[float, KeyRow]] = {}
 
     async def create(
@@ -166,10 +170,17 @@ class Keys:
     async def _look_up(self, parts: KeyParts) -> KeyRow | None:
         now = self._monotonic()
         kept = self._found.get(parts)
-        if kept is not None and now - kept[0] < REMEMBERED_SECONDS:
+        if kept is None or now - kept[0] >= LONGEST_REMEMBERED_SECONDS:
+            async with self._database.transaction(parts.tenant) as connection:
+                row = await keys.find(connection, parts.tenant, parts.id)
+        elif now - kept[0] < REMEMBERED_SECONDS or self._reach.lost:
             return kept[1]
-        async with self._database.transaction(parts.tenant) as connection:
-            row = await keys.find(connection, parts.tenant, parts.id)
+        else:
+            try:
+                async with self._reach.transaction(parts.tenant) as connection:
+                    row = await keys.find(connection, parts.tenant, parts.id)
+            except (StorageError, TimeoutError):
+                return kept[1]  # said where it is found
         if row is not None and same(parts.secret, row.digest):
             if len(self._found) >= MOST_REMEMBERED:
                 self._found.clear()

@@ -38,5 +38,5 @@ class Reach:
                 yield connection
         except (StorageError, TimeoutError) as error:
             self._again_at = self._monotonic() + PAUSE_SECONDS
-            logger.warning("this process counts for itself, since the database does not answer: %s", error or "in time")
+            logger.warning("the database does not answer and is not asked for a while: %s", error or "not in time")
             raise

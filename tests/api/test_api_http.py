@@ -58,7 +58,7 @@ async def test_health_shows_the_revision(server: Served, client: httpx.AsyncClie
 
 async def test_health_says_what_is_wrong(reading: Stage, serving: Serving, client: httpx.AsyncClient) -> None:
     errors: list[Exception] = [
-        DatabaseUnreachable("it does not answer"),
+        DatabaseUnreachable("the database 'secret' at secret.internal, port 5432, does not answer"),
         SchemaMismatch("run circuit db upgrade"),
         KeyError("secret"),
     ]
@@ -71,6 +71,7 @@ async def test_health_says_what_is_wrong(reading: Stage, serving: Serving, clien
             answer = await client.get(f"{server.url}/health")
             problem(answer, 503, code)
             assert answer.json()["status"] == "unavailable"
+            assert "secret" not in answer.text, "whoever asks without a credential learns nothing of where it is"
         answer = await client.get(f"{server.url}/health")
         problem(answer, 500, "internal_error")
         assert "secret" not in answer.text
