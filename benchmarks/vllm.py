@@ -84,7 +84,8 @@ class Offline:
         self.about: Mapping[str, str] = {}
         """The device that it runs on, and the versions of what runs there."""
 
-    async def start(self) -> None:
+    async def launch(self) -> None:
+        """Start the process, which imports what it needs: nothing is loaded yet."""
         told = {"model": self._options.model, "engine": self._options.engine, "tokens": self._options.tokens}
         program = [sys.executable, "-m", "benchmarks.vllm", "--offline", json.dumps(told)]
         self._process = await asyncio.create_subprocess_exec(
@@ -94,6 +95,10 @@ class Offline:
             limit=2**24,
             start_new_session=True,
         )
+
+    async def load(self) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(b"\n")
         self.about = await self._answer()
 
     async def round(self, texts: Sequence[str]) -> Round:
@@ -117,12 +122,14 @@ class Offline:
 
 
 def offline(told: Mapping[str, Any]) -> None:
-    """Be the other side: read prompts, a line each round, and answer with tokens and seconds."""
-    import torch
+    """Be the other side: load when the first line comes, read prompts, a line each round, and answer with tokens and
+    seconds."""
     import vllm
     from vllm import LLM, SamplingParams, TokensPrompt
     from vllm.platforms import current_platform
 
+    if not sys.stdin.readline():
+        return
     llm = LLM(model=told["model"], **told["engine"])
     tokenizer = llm.get_tokenizer()
     parameters = SamplingParams(max_tokens=told["tokens"], temperature=0.7, ignore_eos=True)
@@ -134,6 +141,9 @@ def offline(told: Mapping[str, Any]) -> None:
         return stepped()
 
     llm.llm_engine.step = step
+    # vLLM sets a few things before PyTorch is imported.
+    import torch
+
     about = {"card": current_platform.get_device_name(), "vllm": vllm.__version__, "torch": str(torch.__version__)}
     print("ANSWER", json.dumps(about), flush=True)
     for line in sys.stdin:
@@ -242,8 +252,9 @@ async def measure(options: argparse.Namespace, name: str, gauge: Gauge, home: Pa
             console.print(f"{name}: loading both sides ...")
             model = circuit.registry.models.model(ModelSpec.of(spec))
             # One after the other: each measures how much memory of the device is left to it.
+            await other.launch()
             await model.loaded()
-            await other.start()
+            await other.load()
             inside = Inside(circuit, gauge, model, options.starts)
             sides: dict[str, Offline | Inside] = {"vllm": other, "circuit": inside}
             for number in range(options.rounds + 1):

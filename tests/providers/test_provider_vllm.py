@@ -177,6 +177,7 @@ async def test_cancelling_reaches_the_engine_and_leaves_the_others_alone() -> No
 CORE = ["start", "Engine core initialization failed. See root cause above"]
 CUDA = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB"
 DEVICE = "ValueError: Free memory on device cuda:0 (1/80 GiB) is less than desired GPU memory utilization (0.9)"
+PROFILE = "AssertionError: Error in memory profiling. Initial free memory 60 GiB, current free memory 71 GiB."
 KERNEL = "RuntimeError: no kernel image is available"
 
 
@@ -187,6 +188,7 @@ KERNEL = "RuntimeError: no kernel image is available"
         ({"fault": ["model_options", "no engine argument 'dtpye'"]}, ModelOptionsRefused, "dtpye"),
         ({"fault": CORE, "say": CUDA}, ModelOutOfMemory, "CUDA out of memory.*gpu_memory_utilization"),
         ({"fault": CORE, "say": DEVICE}, ModelOutOfMemory, "less than desired"),
+        ({"fault": CORE, "say": PROFILE}, ProviderUnavailable, "another program gave memory"),
         ({"fault": CORE, "say": KERNEL}, ModelOptionsRefused, "no kernel image"),
         ({"signal": 9}, ModelOutOfMemory, "was killed while it loaded"),
         ({"exit": 3, "say": "ImportError: libcudart.so"}, ModelCrashed, "exit code 3.*libcudart"),
@@ -206,6 +208,15 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing_behind(
             await collect(provider, asking())
         assert (made.models.views()[0].state, made.models.views()[0].detail) == (ModelState.FAILED, str(caught.value))
     gone(int((tmp_path / "pid").read_text()))
+
+
+async def test_models_load_one_after_the_other(tmp_path: Path) -> None:
+    """Each measures how much of the device is left to it."""
+    start = {"alone": str(tmp_path / "loading")}
+    given = [spec({"text": text}, start=start) for text in ("one", "two", "three")]
+    async with registry() as made:
+        answers = await asyncio.gather(*(collect(made.provider(one), asking()) for one in given))
+        assert [text_of(chunks) for chunks in answers] == ["one", "two", "three"]
 
 
 async def test_a_start_that_failed_is_tried_again_after_a_while(tmp_path: Path) -> None:

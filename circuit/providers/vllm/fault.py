@@ -15,6 +15,7 @@ from circuit.errors import (
     ModelUnsupported,
     ProviderError,
     ProviderTimeout,
+    ProviderUnavailable,
 )
 from circuit.providers.failure import Peer, stream_error
 from circuit.security.redaction import excerpt
@@ -26,6 +27,7 @@ _MEMORY = re.compile(
     r"|larger than the maximum number of tokens that can be stored in KV cache|not enough (GPU |CPU )?memory",
     re.IGNORECASE,
 )
+_CHANGED = re.compile(r"Error in memory profiling")
 _TELLING = re.compile(r"(Error|Exception)\b.*:|out of memory|Killed", re.IGNORECASE)
 _FOLLOWS = re.compile(r"See root cause above|EngineDeadError|EngineGenerateError|CancelledError")
 _PREFIX = re.compile(r"^(\(\w+ pid=\d+\) )?((ERROR|WARNING|INFO) [\d-]+ [\d:]+ \[[^\]]*\] )?")
@@ -50,6 +52,10 @@ def answer_fault(model: str, fault: Mapping[str, Any]) -> ProviderError:
 def start_fault(model: str, fault: Mapping[str, Any], tail: Sequence[str]) -> ProviderError:
     """Why a model was not loaded. The engine's own processes say it on their error output alone."""
     said = str(fault.get("message") or "")
+    if any(_CHANGED.search(line) for line in (said, *tail)):
+        return ProviderUnavailable(
+            f"{model} was not loaded: another program gave memory of the device back while vLLM measured what is left"
+        )
     if fault.get("code") != ModelNotFound.code and (out := _memory(model, [said, *tail])) is not None:
         return out
     if fault.get("code") in _KINDS:

@@ -74,7 +74,8 @@ Start = Callable[[Load, float, Callable[[str], None]], Awaitable[ModelProcess]]
 
 class HostedModel:
     """One load and its process, if it has one. Lives on one event loop. `start_seconds` and `sleep_after` are those of
-    whoever asked first, until another one asks for more."""
+    whoever asked first, until another one asks for more. Whoever has the lock `memory` may take memory of the device:
+    `start` takes it as well."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class HostedModel:
         *,
         start_seconds: float,
         sleep_after: float | None,
+        memory: asyncio.Lock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,6 +94,7 @@ class HostedModel:
         self._start = start
         self._start_seconds = start_seconds
         self._sleep_after = sleep_after
+        self._memory = memory
         self._sleep = sleep
         self._monotonic = monotonic
         self._state = ModelState.COLD
@@ -196,7 +199,8 @@ class HostedModel:
         async with self._turn:
             process = self._process
             if self._state is ModelState.ASLEEP and process is not None:
-                await process.call("wake")
+                async with self._memory:
+                    await process.call("wake")
                 self._become(ModelState.READY)
 
     async def unload(self) -> None:

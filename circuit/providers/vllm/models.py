@@ -13,12 +13,14 @@ from circuit.providers.vllm.spec import Load, ModelSpec, check_installed, check_
 
 class Models:
     """Gives models and ends them. `launch` says how a process is started; `sleep` is handed in so that tests need not
-    wait."""
+    wait. One model at a time takes memory, as it loads or wakes: each measures meanwhile what there is of it, and would
+    take what another one takes for its own."""
 
     def __init__(self, launch: Launch, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._launch = launch
         self._sleep = sleep
         self._models: dict[str, HostedModel] = {}
+        self._memory = asyncio.Lock()
 
     def model(self, spec: ModelSpec) -> HostedModel:
         """The model that `spec` says, the same for all that load the same. It is not loaded by that. Raises
@@ -33,6 +35,7 @@ class Models:
                 self._start,
                 start_seconds=spec.start_seconds,
                 sleep_after=spec.sleep_after,
+                memory=self._memory,
                 sleep=self._sleep,
             )
         else:
@@ -70,4 +73,7 @@ class Models:
         await asyncio.gather(*(model.unload() for model in self._models.values()))
 
     async def _start(self, load: Load, seconds: float, hear: Callable[[str], None]) -> ModelProcess:
-        return await ModelProcess.start(self._launch, load, limit_seconds=seconds, hear=hear)
+        if self._memory.locked():
+            hear("waits until another model is loaded")
+        async with self._memory:
+            return await ModelProcess.start(self._launch, load, limit_seconds=seconds, hear=hear)
