@@ -21,7 +21,7 @@ _QUEUE = 1000
 _LAST_FRAMES_SECONDS = 3.0
 """How long the event that ends an execution waits for the next of its frames, unless who follows takes none."""
 _FIRST_LOOK_SECONDS = 0.05
-_LONGEST_LOOK_SECONDS = 1.0
+_LONGEST_LOOK_SECONDS = 2.0
 """How often a case that says nothing is looked at, to see whether it rests."""
 QUIET_SECONDS = 3.0
 """How long a case says nothing until it is asked whether any worker can take it; each time twice as long."""

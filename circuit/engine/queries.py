@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +43,8 @@ from circuit.storage.records import CaseRow, CaseStatus, FiringRow
 MOST_CASES = 1_000
 TASK_KIND = "human"
 PAGE_EVENTS = 1_000
+_SERVED_FOR = timedelta(seconds=2)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Queries:
@@ -53,6 +55,8 @@ class Queries:
         self._versions = versions
         self._now = now
         self._glances = Ferry(self._glance)
+        # Until when it is taken for known that some worker takes the cases of a bucket.
+        self._served: dict[int, datetime] = {}
 
     async def _glance(self, tenant: int, wanted: Sequence[UUID]) -> Sequence[Glance | None]:
         async with self._database.transaction(tenant) as connection:
@@ -271,8 +275,17 @@ class Queries:
     async def missing(self, key: CaseKey) -> str:
         """Why no worker takes a case, or one that it opened, although there is something to do in it; nothing where
         one has it, or can take it."""
+        seen = await self._glances.take(key.tenant, key.case)
+        # Nothing was done in it yet: then it has opened no other.
+        new = seen is not None and seen.seq == 1
+        if seen is not None and new and (seen.owned or self._served.get(seen.bucket, _LONG_AGO) > self._now()):
+            return ""
         async with self._database.transaction(key.tenant) as connection:
-            return _shortfall(key, await kinship.untaken(connection, key))
+            reason = _shortfall(key, await kinship.untaken(connection, key))
+        if seen is not None and new and not reason:
+            # Thousands may wait for the same workers, and ask at the same time.
+            self._served[seen.bucket] = self._now() + _SERVED_FOR
+        return reason
 
     async def available(self, key: CaseKey, token: int) -> tuple[TransitionWhy, ...]:
         """What each transition that could take or read token `token` waits for."""

@@ -117,11 +117,12 @@ async def due_later(
 
 
 class Glance(NamedTuple):
-    """What of a case is seen at a glance: whether somebody owns it, its status, and how many events it has."""
+    """What of a case is seen at a glance: whether somebody owns it, its status, how many events it has, its bucket."""
 
     owned: bool
     status: CaseStatus
     seq: int
+    bucket: int
 
 
 async def attended(conn: AsyncConnection, key: CaseKey) -> tuple[bool, datetime | None]:
@@ -140,11 +141,11 @@ async def glanced(conn: AsyncConnection, tenant: int, wanted: Sequence[UUID]) ->
     """These cases as of one moment, those that there are."""
     case = tables.case
     found = await conn.execute(
-        select(case.c.case_id, case.c.owner.is_not(None), case.c.status, case.c.seq).where(
+        select(case.c.case_id, case.c.owner.is_not(None), case.c.status, case.c.seq, case.c.bucket).where(
             case.c.tenant_id == tenant, case.c.case_id == any_(bindparam("wanted", wanted, ARRAY(Uuid)))
         )
     )
-    return {rows.plain(case_id): Glance(owned, CaseStatus(status), seq) for case_id, owned, status, seq in found}
+    return {rows.plain(case_id): Glance(owned, CaseStatus(status), *more) for case_id, owned, status, *more in found}
 
 
 async def firings(conn: AsyncConnection, key: CaseKey) -> list[FiringRow]:
