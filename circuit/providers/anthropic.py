@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from circuit.errors import BadResponse
+from circuit.providers.grammar import grammar_of
 from circuit.providers.messages import (
     ImagePart,
     Message,
@@ -33,6 +34,7 @@ from circuit.providers.wire import (
     plain_name,
     schema_prompt,
     system_text,
+    wire_id,
     wire_name,
 )
 
@@ -40,6 +42,7 @@ PROTOCOL = "anthropic"
 VERSION = "2023-06-01"
 DEFAULT_MAX_TOKENS = 4096
 """The protocol asks for a limit; this one holds where neither the agent nor the model's profile has one."""
+_LONGEST_ID = 64
 _FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -87,12 +90,13 @@ class AnthropicWire:
             body["stop_sequences"] = list(parameters["stop_sequences"])
         schema = request.output_schema
         prompted = ""
-        if schema is not None and profile.json_schema:
+        grammar = grammar_of(schema) if schema is not None and profile.json_schema else None
+        if grammar is not None:
             body["output_config"] = {
                 **body.get("output_config", {}),
-                "format": {"type": "json_schema", "schema": schema},
+                "format": {"type": "json_schema", "schema": grammar.schema},
             }
-        elif schema is not None:
+        if schema is not None and (grammar is None or not grammar.whole):
             prompted = schema_prompt(schema)
         if system := system_text(request.messages, prompted):
             body["system"] = system
@@ -139,9 +143,14 @@ def _block(part: Part) -> dict[str, Any] | None:
             source = {"type": "base64", "media_type": part.media_type or "image/png", "data": part.data}
             return {"type": "image", "source": source}
         case ToolCallPart():
-            return {"type": "tool_use", "id": part.id, "name": wire_name(part.name), "input": arguments_of(part)}
+            return {
+                "type": "tool_use",
+                "id": wire_id(part.id, _LONGEST_ID),
+                "name": wire_name(part.name),
+                "input": arguments_of(part),
+            }
         case ToolResultPart():
-            result = {"type": "tool_result", "tool_use_id": part.call_id, "content": part.content}
+            result = {"type": "tool_result", "tool_use_id": wire_id(part.call_id, _LONGEST_ID), "content": part.content}
             return result | ({"is_error": True} if part.failed else {})
         case ReasoningPart():
             kept = state_of(part, PROTOCOL)

@@ -31,9 +31,10 @@ from circuit.providers.profiles import Profile, profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
 from circuit.providers.strict import satisfies_strict
-from circuit.providers.wire import SAMPLING, arguments_of, data_url, plain_name, schema_prompt, wire_name
+from circuit.providers.wire import SAMPLING, arguments_of, data_url, plain_name, schema_prompt, wire_id, wire_name
 
 PROTOCOL = "openai-chat"
+_LONGEST_ID = 40
 _FINISH = {"function_call": "tool_calls", "eos": "stop", "end_turn": "stop", "max_tokens": "length"}
 
 
@@ -52,7 +53,7 @@ class ChatWire:
 
 def request_body(request: ModelRequest, profile: Profile, *, own: bool) -> dict[str, Any]:
     """The JSON of a streaming request. `own` says that it goes to OpenAI itself and not to a compatible server."""
-    messages = [entry for message in request.messages for entry in _entries(message)]
+    messages = [entry for message in request.messages for entry in _entries(message, own)]
     body: dict[str, Any] = {
         "model": request.model,
         "messages": messages,
@@ -84,7 +85,9 @@ def request_body(request: ModelRequest, profile: Profile, *, own: bool) -> dict[
         ]
         body |= _choice(request.tool_choice)
     schema = request.output_schema
-    if schema is not None and profile.json_schema:
+    # OpenAI itself takes objects alone.
+    native = profile.json_schema and not (own and schema is not None and schema.get("type") != "object")
+    if schema is not None and native:
         body["response_format"] = {
             "type": "json_schema",
             "json_schema": {
@@ -106,11 +109,11 @@ def _choice(choice: str) -> dict[str, Any]:
     return {"tool_choice": {"type": "function", "function": {"name": wire_name(choice)}}}
 
 
-def _entries(message: Message) -> Iterator[dict[str, Any]]:
+def _entries(message: Message, own: bool) -> Iterator[dict[str, Any]]:
     """The messages of the protocol that `message` becomes: each result of a tool is one of its own."""
     results = [part for part in message.parts if isinstance(part, ToolResultPart)]
     for result in results:
-        yield {"role": "tool", "tool_call_id": result.call_id, "content": result.content}
+        yield {"role": "tool", "tool_call_id": _id(result.call_id, own), "content": result.content}
     rest = [part for part in message.parts if not isinstance(part, ToolResultPart)]
     if not rest and results:
         return
@@ -118,7 +121,7 @@ def _entries(message: Message) -> Iterator[dict[str, Any]]:
     entry: dict[str, Any] = {"role": Role(message.role).value, "content": _content(rest)}
     if calls:
         entry["content"] = entry["content"] or None
-        entry["tool_calls"] = [_call(call) for call in calls]
+        entry["tool_calls"] = [_call(call, own) for call in calls]
         # Reasoning goes back only where the server gave it and only beside calls: some ask for it there.
         for part in rest:
             if isinstance(part, ReasoningPart) and (name := state_of(part, PROTOCOL).get("field")):
@@ -126,11 +129,18 @@ def _entries(message: Message) -> Iterator[dict[str, Any]]:
     yield entry
 
 
-def _call(call: ToolCallPart) -> dict[str, Any]:
+def _id(call_id: str, own: bool) -> str:
+    """A server gets its own ids back as they are; OpenAI's own are such that they stay."""
+    return wire_id(call_id, _LONGEST_ID) if own else call_id
+
+
+def _call(call: ToolCallPart, own: bool) -> dict[str, Any]:
     arguments = orjson.dumps(arguments_of(call)).decode()
     function = {"name": wire_name(call.name), "arguments": arguments}
     extra = state_of(call, PROTOCOL).get("extra_content")
-    return {"id": call.id, "type": "function", "function": function} | ({"extra_content": extra} if extra else {})
+    return {"id": _id(call.id, own), "type": "function", "function": function} | (
+        {"extra_content": extra} if extra else {}
+    )
 
 
 def _content(parts: Sequence[Part]) -> Any:

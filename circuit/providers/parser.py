@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from circuit.errors import BadResponse, CircuitError, StreamCut
 from circuit.providers.assembly import Assembly
+from circuit.providers.messages import calls_of
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest
 from circuit.providers.sse import LINE_LIMIT, EventOversize, EventSplitter, ServerEvent
 
@@ -44,7 +45,7 @@ class Parser(ABC):
         self.model = request.model
         self.place = place
         self.in_band = in_band
-        self.assembly = Assembly(self.protocol, f"call_{request.turn}")
+        self.assembly = Assembly(self.protocol, _fresh(request))
         self.usage: dict[str, Any] = {}
         self.raw_usage: dict[str, Any] = {}
         self.reason: str | None = None
@@ -138,6 +139,17 @@ class Parser(ABC):
     def _resembles_stream(self) -> bool:
         """Whether the body began as an event stream does, as far as it came."""
         return any(self._head.startswith(field) or field.startswith(self._head) for field in self.streams)
+
+
+def _fresh(request: ModelRequest) -> str:
+    """How the ids of calls begin that the provider gives none: as none does that was made before in this conversation,
+    in this run or an earlier one."""
+    calls = [call.id for message in request.messages for call in calls_of(message.parts)]
+    taken = {known.rpartition("_")[0] for known in calls}
+    number = request.turn
+    while f"call_{number}" in taken:
+        number += 1
+    return f"call_{number}"
 
 
 def _says_nothing(event: ServerEvent) -> bool:

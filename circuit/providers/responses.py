@@ -27,10 +27,11 @@ from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
 from circuit.providers.strict import satisfies_strict
-from circuit.providers.wire import arguments_of, data_url, plain_name, wire_name
+from circuit.providers.wire import arguments_of, data_url, plain_name, schema_prompt, wire_id, wire_name
 
 PROTOCOL = "openai-responses"
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+_LONGEST_ID = 64
 _OWN_ITEMS = ("message", "function_call", "reasoning")
 
 
@@ -73,7 +74,9 @@ class ResponsesWire:
                 named = {"type": "function", "name": wire_name(choice)}
                 body["tool_choice"] = choice if choice in ("required", "none") else named
         schema = request.output_schema
-        if schema is not None:
+        if schema is not None and (not profile.json_schema or (own and schema.get("type") != "object")):
+            body["input"].append({"role": "system", "content": schema_prompt(schema)})
+        elif schema is not None:
             body["text"] = {
                 "format": {
                     "type": "json_schema",
@@ -114,9 +117,11 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
             content = []
         if isinstance(part, ToolCallPart):
             arguments = orjson.dumps(arguments_of(part)).decode()
-            yield {"type": "function_call", "call_id": part.id, "name": wire_name(part.name), "arguments": arguments}
+            call_id = wire_id(part.id, _LONGEST_ID)
+            yield {"type": "function_call", "call_id": call_id, "name": wire_name(part.name), "arguments": arguments}
         elif isinstance(part, ToolResultPart):
-            yield {"type": "function_call_output", "call_id": part.call_id, "output": part.content}
+            call_id = wire_id(part.call_id, _LONGEST_ID)
+            yield {"type": "function_call_output", "call_id": call_id, "output": part.content}
         elif item := state_of(part, PROTOCOL).get("item"):
             yield dict(item)
     if content:

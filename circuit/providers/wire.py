@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,14 @@ class Wire(Protocol):
 def wire_name(name: str) -> str:
     """The name of a tool as every provider takes it; `plain_name` leads back."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64]
+
+
+def wire_id(call_id: str, longest: int) -> str:
+    """The id of a call as a protocol takes it that did not give it: letters, digits, `_` and `-`, and not too many. It
+    is the same for the call and its result."""
+    if len(call_id) <= longest and re.fullmatch(r"[A-Za-z0-9_-]+", call_id):
+        return call_id
+    return f"call_{hashlib.sha256(call_id.encode('utf-8', 'replace')).hexdigest()[:24]}"
 
 
 def plain_name(tools: Iterable[ToolSpec], wired: str) -> str:

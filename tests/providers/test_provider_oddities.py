@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from provider_shapes import stream_bytes
 from replay import WIRES, finished_of, heard_by_circuit, heard_by_sdk, parse, said_calls, text_of
 
-from circuit.providers.messages import Message, Role, TextPart
+from circuit.errors import ProviderError
+from circuit.providers.messages import Message, Role, TextPart, ToolCallPart, ToolResultPart, calls_of
 from circuit.providers.provider import ModelRequest
 
 REPLY: dict[str, Any] = {
@@ -161,3 +164,31 @@ def test_counts_are_whole_and_not_negative() -> None:
     body = choice({"content": "x"}, finish="stop") + event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n"
     end = finished_of(parse([body]))
     assert (end.usage, type(end.usage["input_tokens"])) == ({"input_tokens": 3}, int)
+
+
+def test_calls_without_ids_get_ones_that_no_earlier_call_has() -> None:
+    """Also where a conversation goes on in another run, whose first turn is turn 0 again."""
+    known = (ToolCallPart("call_0_0", "f", "{}"), ToolCallPart("call_1_0", "f", "{}"))
+    asked = ModelRequest("m", (Message(Role.ASSISTANT, known), Message.text(Role.USER, "?")))
+    line = b'{"message": {"tool_calls": [{"function": {"name": "f", "arguments": {}}}]}, "done": true}\n'
+    for turn, made in ((0, "call_2_0"), (1, "call_2_0"), (5, "call_5_0")):
+        reader = WIRES["ollama"].parser(
+            replace(asked, turn=turn), "http://server", lambda error: ProviderError(str(error))
+        )
+        assert [call.id for call in calls_of(finished_of([*reader.feed(line), *reader.finish()]).parts)] == [made]
+
+
+@pytest.mark.parametrize("protocol", ["anthropic", "responses", "chat"])
+def test_an_id_of_another_provider_becomes_one_that_this_one_takes(protocol: str) -> None:
+    for theirs, kept in (("functions.f:0", False), ("x" * 80, False), ("toolu_01-a", True)):
+        told = (
+            Message(Role.ASSISTANT, (ToolCallPart(theirs, "f", "{}"),)),
+            Message(Role.TOOL, (ToolResultPart(theirs, "f", "1"),)),
+        )
+        made = json.dumps(WIRES[protocol].body(ModelRequest("gpt-4o", told), own=True))
+        ids = re.findall(r'"(?:id|tool_use_id|tool_call_id|call_id)": "([^"]+)"', made)
+        assert len(ids) == 2 and len(set(ids)) == 1 and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", ids[0])
+        assert (ids[0] == theirs) is kept
+    # A server of somebody else gets back what it gave.
+    if protocol == "chat":
+        assert theirs in json.dumps(WIRES[protocol].body(ModelRequest("k", told), own=False))
