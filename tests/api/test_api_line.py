@@ -17,6 +17,7 @@ from websockets.frames import Frame as Message
 from websockets.frames import Opcode
 
 from circuit.api.line import chunk, message, response_line, socket_line
+from circuit.api.sse import event
 from circuit.events import Frame
 from circuit.streams.reader import Line, Reader
 
@@ -134,3 +135,22 @@ async def test_clients_that_stop_reading_get_everything_once_they_go_on(
         assert frames == seen
         assert [event.data for event in events if not event.comment] == seen
         assert len(server.readers) == 0
+
+
+async def test_a_client_of_http_1_0_gets_the_stream_without_chunks(writing: Stage, serving: Serving) -> None:
+    told = await writing.execution()
+    outlet = told.open()
+    await told.say(outlet, ["a"])
+    async with serving(writing) as server, asyncio.timeout(SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(f"GET /agent-stream/{told.name} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readuntil(b"data: ") + await reader.readuntil(b"\n\n")
+        await told.say(outlet, ["b"])
+        await told.complete(await outlet.close())
+        body += await reader.read()
+        writer.close()
+        assert b"chunked" not in head
+        assert body == b"retry: 2000\n\n" + b"".join(
+            event(frame) for frame in await collect(writing.streams, told.name)
+        )

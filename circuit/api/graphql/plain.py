@@ -34,7 +34,7 @@ from graphql import (
 )
 from graphql.execution.values import get_argument_values, get_directive_values, get_variable_values
 
-from circuit.api.graphql.streams import stream_event
+from circuit.api.graphql.streams import AgentStreamEvent, values
 from circuit.events import Frame, StreamType
 
 ROOT_FIELD = "agentExecutionStream"
@@ -56,12 +56,12 @@ class Projection:
         self._selected = selected
 
     def __call__(self, frame: Frame) -> bytes:
-        event = stream_event(frame)
-        values = {
-            key: event.__class__.__name__ if attribute is None else getattr(event, attribute)
+        event = values(frame)
+        selected = {
+            key: AgentStreamEvent.__name__ if attribute is None else event[attribute]
             for key, attribute in self._selected
         }
-        return orjson.dumps({self._field: values})
+        return orjson.dumps({self._field: selected})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +115,15 @@ class PlainSelections:
         plain = self._recognised(query, name)
         if plain is None or self._schema.subscription_type is None:
             return None
-        values = get_variable_values(self._schema, plain.operation.variable_definitions or (), dict(variables or {}))
-        if isinstance(values, list):
+        given = get_variable_values(self._schema, plain.operation.variable_definitions or (), dict(variables or {}))
+        if isinstance(given, list):
             return None
         try:
-            roots = list(plain.fields(plain.operation.selection_set, values))
+            roots = list(plain.fields(plain.operation.selection_set, given))
             if len(roots) != 1 or roots[0].name.value != ROOT_FIELD:
                 return None
-            arguments = get_argument_values(self._schema.subscription_type.fields[ROOT_FIELD], roots[0], values)
-            selected = self._selected(plain.fields(roots[0].selection_set, values))
+            arguments = get_argument_values(self._schema.subscription_type.fields[ROOT_FIELD], roots[0], given)
+            selected = self._selected(plain.fields(roots[0].selection_set, given))
         except GraphQLError:
             return None
         types = arguments.get("types")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -13,7 +12,6 @@ from strawberry.scalars import JSON
 
 from circuit.api.graphql.addressing import checked
 from circuit.api.graphql.context import Resolving
-from circuit.api.graphql.scalars import as_json
 from circuit.errors import Conflict, NotFound
 from circuit.events import Frame, StreamType
 from circuit.ids import parse_numbered
@@ -83,33 +81,37 @@ class StreamSubscriptions:
             while not reader.over:
                 for frame in await reader.read():
                     if types is None or frame.type.value in types:
-                        yield stream_event(frame)
+                        yield frame.wire(stream_event)
         finally:
             readers.close(reader)
 
 
-@lru_cache(maxsize=512)
 def stream_event(frame: Frame) -> AgentStreamEvent:
-    """The frame's own values. Every subscriber of an execution gets the same object."""
-    said: Mapping[str, Any] = orjson.loads(frame.body)
+    """The frame's own values; `frame.wire` keeps the object for every subscriber of the execution."""
+    return AgentStreamEvent(**values(frame))
+
+
+def values(frame: Frame) -> dict[str, Any]:
+    """What the fields of the event of `frame` are."""
+    said: dict[str, Any] = orjson.loads(frame.body)
     failure = said.get("error")
-    return AgentStreamEvent(
-        execution_id=said["executionId"],
-        event_type=said["eventType"],
-        content=said.get("content"),
-        status=said.get("status"),
-        tool_name=said.get("toolName"),
-        arguments=said.get("arguments"),
-        call_id=said.get("callId"),
-        result=said.get("result"),
-        error=str(failure["message"]) if isinstance(failure, Mapping) else failure,
-        failure=as_json(failure),
-        usage=said.get("usage"),
-        output=said.get("output"),
-        final_response=said.get("final_response"),
-        reason=said.get("reason"),
-        attempt=said["attempt"],
-        sequence=said["sequence"],
-        timestamp=said["timestamp"],
-        cursor=said["cursor"],
-    )
+    return {
+        "execution_id": said["executionId"],
+        "event_type": said["eventType"],
+        "content": said.get("content"),
+        "status": said.get("status"),
+        "tool_name": said.get("toolName"),
+        "arguments": said.get("arguments"),
+        "call_id": said.get("callId"),
+        "result": said.get("result"),
+        "error": str(failure["message"]) if isinstance(failure, Mapping) else failure,
+        "failure": failure,
+        "usage": said.get("usage"),
+        "output": said.get("output"),
+        "final_response": said.get("final_response"),
+        "reason": said.get("reason"),
+        "attempt": said["attempt"],
+        "sequence": said["sequence"],
+        "timestamp": said["timestamp"],
+        "cursor": said["cursor"],
+    }
