@@ -224,7 +224,11 @@ async def test_what_was_erased_stays_erased_and_is_given_as_a_whole(here: Stage,
         await subjects.link(connection, one.key, ["ada"], "me")
     pieces, erase = Compaction(here.database), Subjects(here.database, None, Archive(here.database, tmp_path)).erase  # type: ignore[arg-type]
     await pieces.run(AT_ONCE, soon())
+    # Somebody was killed while he packed: what is erased must not lie there either.
+    week = partitions.week_of(here.clock.now())
+    assert await compaction_store.copy(here.connection, week)
     assert (await erase("ada", LOCAL)).rows["stream_event"] == 5
+    assert await plain.fetchval("SELECT to_regclass($1)", f"circuit.stream_event_{week.suffix}_packed") is None
     rows = await plain.fetch("SELECT first_seq, seq, lengths, frame FROM circuit.stream_event ORDER BY seq")
     assert [(row["first_seq"], row["seq"], row["lengths"]) for row in rows] == [
         (1, 8, None), (None, 9, None), (None, 10, None), (11, 13, None), (None, 14, None)
