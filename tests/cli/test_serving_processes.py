@@ -73,10 +73,15 @@ async def test_worker_processes_work_are_replaced_and_end_with_the_server(
         asked = {"model": "scripted:x", "messages": [{"role": "user", "content": "x"}]}
         answer = await client.post(f"{url}/v1/chat/completions", json=asked)
         assert answer.json()["choices"][0]["finish_reason"] == "stop"
-        # Its figures come from the process that did it.
-        told = figures_in((await client.get(f"{url}/metrics")).text)
+        # Its figures come from the process that did it; the other one tells its own as soon as it is up.
+        told: list[Sample] = []
+
+        async def both() -> bool:
+            told[:] = figures_in((await client.get(f"{url}/metrics")).text)
+            return {one.labels["worker"] for one in told if one.name == "circuit_held_cases"} == {"1", "2"}
+
+        await eventually(both, within=SECONDS)
     [did] = [one.labels["worker"] for one in told if one.name == "circuit_provider_calls_total"]
-    assert {one.labels["worker"] for one in told if one.name == "circuit_held_cases"} == {"1", "2"}
     mine = [one for one in told if one.labels.get("worker") == did]
     asked = {"provider": "scripted", "model": "x", "worker": did}
     assert value(mine, "circuit_provider_calls_total", **asked, outcome="ok") == 1
