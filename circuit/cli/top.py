@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,13 +14,18 @@ import typer
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, clean
 from circuit.definition.field import seconds
-from circuit.errors import InvalidRequest
+from circuit.errors import InvalidRequest, StorageError
 from circuit.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from circuit.engine.overview import Glance
+
+
+MIN_ROWS = 3
+OTHER_LINES = 14
+"""Lines of a look beside its workers."""
 
 
 def top(
@@ -33,7 +41,8 @@ def top(
     """Show what goes on: events and executions a second, what waits for workers, who works, what it costs.
 
     Rates and workers are those of the whole deployment; cases, executions and cost are of the tenant's cases that began
-    within --window. Ends with Ctrl-C.
+    within --window. Where more workers are there than lines, those that are not well come first, then the busiest.
+    Goes on when a database that was away is back. Ends with Ctrl-C.
 
     \b
     Examples:
@@ -47,12 +56,18 @@ def top(
         from circuit.app import Circuit
 
         async with Circuit.open(worker=False, progress=terminal.note) as circuit:
-            look = circuit.engine.overview.look
-            before = await look(circuit.principal, span)
+            look = partial(circuit.engine.overview.look, circuit.principal, span)
+            before = await look()
             if as_json or once or not terminal.interactive:
                 while True:
                     await asyncio.sleep(every)
-                    now = await look(circuit.principal, span)
+                    try:
+                        now = await look()
+                    except StorageError as error:
+                        if once:
+                            raise
+                        terminal.note(f"{error.message} Looking again.")
+                        continue
                     if as_json:
                         terminal.row(now.as_dict(before))
                     else:
@@ -62,17 +77,26 @@ def top(
                         return 0
             from rich.live import Live
 
-            with Live(_picture(before, None, window), console=terminal.console(), auto_refresh=False) as live:
+            console = terminal.console()
+            picture = partial(_picture, window=window, lines=console.height)
+            with Live(picture(before, None), console=console, auto_refresh=False) as live:
                 while True:
                     await asyncio.sleep(every)
-                    now = await look(circuit.principal, span)
-                    live.update(_picture(now, before, window), refresh=True)
+                    try:
+                        now = await look()
+                    except StorageError as error:
+                        live.update(picture(before, None, trouble=f"{error.message} Looking again."), refresh=True)
+                        continue
+                    live.update(picture(now, before), refresh=True)
                     before = now
 
     return run_session(body, Settings.from_environment())
 
 
-def _picture(now: Glance, before: Glance | None, window: str) -> RenderableType:
+def _picture(
+    now: Glance, before: Glance | None, window: str, *, lines: int | None = None, trouble: str = ""
+) -> RenderableType:
+    """A look, in so many `lines` if that is said; with `trouble`, the last one before it began."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -87,10 +111,14 @@ def _picture(now: Glance, before: Glance | None, window: str) -> RenderableType:
         (f"cases of the last {window}", _counts(shown["cases"])),
         ("their executions", _counts(shown["executions"])),
         ("their cost", f"${shown['cost_usd']:.4f}, {shown['tokens']} tokens"),
+        ("workers", _counts(Counter(worker["state"] for worker in shown["workers"]))),
     ):
         head.add_row(Text(name), Text(value))
     table = Table("worker", "state", "host", "pid", "pools", "cases", "lease")
-    for worker in shown["workers"]:
+    workers = sorted(shown["workers"], key=_standing)
+    room = len(workers) if lines is None else max(MIN_ROWS, lines - OTHER_LINES)
+    shows = workers if len(workers) <= room else workers[: room - 1]
+    for worker in shows:
         lease = worker["lease_seconds"]
         cells = (
             worker["worker_id"][:8],
@@ -102,14 +130,23 @@ def _picture(now: Glance, before: Glance | None, window: str) -> RenderableType:
             "" if lease is None else f"{lease:g} s",
         )
         table.add_row(*(Text(clean(cell)) for cell in cells))
-    return Group(head, table)
+    if len(shows) < len(workers):
+        rest = workers[len(shows) :]
+        cases = str(sum(worker["cases"] for worker in rest))
+        table.add_row(Text(f"{len(rest)} more"), *(Text(cell) for cell in ("", "", "", "", cases, "")))
+    return Group(head, table, Text(clean(trouble), style="bold red")) if trouble else Group(head, table)
+
+
+def _standing(worker: dict[str, Any]) -> tuple[bool, int]:
+    """Where a worker stands in the table: first those that are not well, and then the busiest."""
+    return worker["state"] == "alive", -worker["cases"]
 
 
 def _rate(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
 
 
-def _counts(counts: dict[str, int]) -> str:
+def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none"
 
 

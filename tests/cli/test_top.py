@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
+import signal
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from subprocess import Popen
+from uuid import UUID
 
+import pytest
+from rich.console import Console
+
+from circuit.cli.top import OTHER_LINES, _picture
+from circuit.engine.fleet import WorkerState, WorkerView
+from circuit.engine.overview import Glance
+from circuit.storage import schema
+from circuit.storage.fleet import WorkerRow
+from circuit.storage.overview import Recent, Written
+from circuit.storage.waiting import Queue
 from tests.cli.commanding import Command, scripted_workflow
+from tests.cli.test_interrupt import read_until
+from tests.postgres import Server
 
 
 def test_a_look_counts_what_is_there(circuit: Command, tmp_path: Path) -> None:
@@ -30,3 +48,74 @@ def test_a_look_counts_what_is_there(circuit: Command, tmp_path: Path) -> None:
         refused = circuit("top", "--once", "--window", wrong)
         assert refused.code == 2
         assert "--window" in refused.err
+
+
+def glance(states: dict[int, WorkerState], count: int) -> Glance:
+    """A look at so many workers, each with as many cases as its number; all but some are alive."""
+    now = datetime(2026, 11, 27, tzinfo=UTC)
+    workers = [
+        WorkerView(
+            WorkerRow(
+                id=UUID(int=number << 96),
+                host=f"host-{number}",
+                boot_id="boot",
+                pid=number,
+                pid_started=1.5,
+                pools=("default",),
+                started_at=now,
+                now=now,
+                expires_at=None,
+                leased=True,
+                fenced=False,
+                retired_at=None,
+                draining=False,
+                cases=number,
+                executions=0,
+            ),
+            states.get(number, WorkerState.ALIVE),
+        )
+        for number in range(count)
+    ]
+    return Glance(0.0, timedelta(hours=1), Queue(0, 0.0, count), workers, Written(0, 0), Recent())
+
+
+def test_of_many_workers_those_are_shown_that_matter() -> None:
+    looked = glance({3: WorkerState.DEAD, 7: WorkerState.DRAINING}, 300)
+    for lines in (30, None):
+        file = io.StringIO()
+        Console(file=file, width=100).print(_picture(looked, None, "1h", lines=lines))
+        printed = file.getvalue()
+        hosts = [line.split("│")[3].strip() for line in printed.splitlines() if "host-" in line]
+        assert "1 dead, 1 draining" in printed and "298 alive" in printed
+        assert hosts[:3] == ["host-7", "host-3", "host-299"], "not well, then busy"
+        if lines is None:
+            assert len(hosts) == 300 and "more" not in printed
+        else:
+            assert len(printed.splitlines()) <= lines
+            left = 300 - (lines - OTHER_LINES - 1)
+            assert f"{left} more" in printed and len(hosts) + left == 300
+    file = io.StringIO()
+    Console(file=file, width=100).print(_picture(looked, None, "1h", lines=5, trouble="It is away.\x1b[2J"))
+    assert "It is away.\\x1b[2J" in file.getvalue()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    found = Server()
+    found.create()
+    found.start()
+    yield found
+    found.remove()
+
+
+async def test_it_goes_on_when_the_database_is_back(server: Server, spawned: Callable[..., Popen[bytes]]) -> None:
+    await schema.upgrade(server.url())
+    process = spawned("top", "--json", "--every", "0.1", CIRCUIT_DATABASE_URL=server.url())
+    read_until(process, b'"queue"')
+    server.stop()
+    read_until(process, b"Looking again.")
+    server.start()
+    assert b"Traceback" not in read_until(process, b'"queue"')
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
