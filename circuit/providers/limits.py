@@ -54,6 +54,7 @@ class Allowance:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _begun: deque[float] = field(default_factory=deque[float])
     _spent: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
+    _used: int = 0
     _closed_until: float = 0.0
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ class Allowance:
                     )
                 await self.sleep(delay)
             self._begun.append(self.now())
-            self._spent.append((self.now(), tokens))
+            self._spend(tokens)
 
     @property
     def closed(self) -> bool:
@@ -88,7 +89,7 @@ class Allowance:
 
     def spend(self, tokens: int) -> None:
         """So many more tokens were used than `admit` was told; less than none gives some back."""
-        self._spent.append((self.now(), tokens))
+        self._spend(tokens)
 
     def learn(self, headers: Mapping[str, str], at: datetime | None = None) -> None:
         """What the provider says in the headers of an answer: OpenAI's names and Anthropic's."""
@@ -102,19 +103,22 @@ class Allowance:
                     if seconds is not None:
                         self._closed_until = max(self._closed_until, self.now() + min(seconds, LONGEST_WAIT))
 
+    def _spend(self, tokens: int) -> None:
+        self._spent.append((self.now(), tokens))
+        self._used += tokens
+
     def _delay(self, tokens: int) -> float:
         now = self.now()
         while self._begun and self._begun[0] <= now - MINUTE:
             self._begun.popleft()
         while self._spent and self._spent[0][0] <= now - MINUTE:
-            self._spent.popleft()
+            self._used -= self._spent.popleft()[1]
         delay = self._closed_until - now
         most = self.limits.requests_per_minute
         if most is not None and len(self._begun) >= most:
             delay = max(delay, self._begun[-most] + MINUTE - now)
         budget = self.limits.tokens_per_minute
-        used = sum(count for _, count in self._spent)
-        if budget is not None and used > 0 and used + tokens > budget:
+        if budget is not None and self._used > 0 and self._used + tokens > budget:
             delay = max(delay, self._spent[0][0] + MINUTE - now)
         return delay
 

@@ -20,17 +20,22 @@ class Models:
         self._launch = launch
         self._sleep = sleep
         self._models: dict[str, HostedModel] = {}
+        self._checked: set[tuple[str, tuple[str, str] | None]] = set()
         self._memory = asyncio.Lock()
 
     def model(self, spec: ModelSpec) -> HostedModel:
         """The model that `spec` says, the same for all that load the same. It is not loaded by that. Raises
         `ExtraMissing` and `ModelNotFound`."""
-        if self._launch.command == Launch({}).command:
-            check_installed()
-        check_paths(spec)
-        found = self._models.get(spec.load.id)
+        name = spec.load.id
+        found = self._models.get(name)
+        if found is None or (name, spec.adapter) not in self._checked:
+            # Once: a firing that asks a model which is there must not wait for a file system.
+            if self._launch.command == Launch({}).command:
+                check_installed()
+            check_paths(spec)
+            self._checked.add((name, spec.adapter))
         if found is None:
-            found = self._models[spec.load.id] = HostedModel(
+            found = self._models[name] = HostedModel(
                 spec.load,
                 self._start,
                 start_seconds=spec.start_seconds,
