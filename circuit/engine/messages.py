@@ -16,6 +16,7 @@ from uuid import UUID
 from circuit.engine.asking import stored_object
 from circuit.engine.commands import Hints
 from circuit.engine.opening import TokenInput, open_case, traced
+from circuit.engine.payload import storable_text
 from circuit.engine.rates import StartRates
 from circuit.engine.versions import VersionKey, Versions
 from circuit.engine.views import instant
@@ -265,8 +266,9 @@ def _checked(name: str, key: Collection[str | int], delivery_id: str | None) -> 
         raise InvalidRequest(f"the name of a message has 1 to {LONGEST_NAME} printable characters")
     if delivery_id is not None and not (0 < len(delivery_id) <= LONGEST_NAME and delivery_id.isprintable()):
         raise InvalidRequest(f"a delivery id has 1 to {LONGEST_NAME} printable characters")
-    spelt = message_key(list(key))
-    if spelt is None or "\x00" in spelt or "\\u0000" in spelt or len(spelt) > LONGEST_KEY:
+    storable = all(not isinstance(part, str) or storable_text(part) for part in key)
+    spelt = message_key(list(key)) if storable else None
+    if spelt is None or len(spelt) > LONGEST_KEY:
         raise InvalidRequest(
             f"the key of a message is text or whole numbers, of {LONGEST_KEY} characters at most in all"
         )

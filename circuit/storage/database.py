@@ -357,6 +357,8 @@ def translated(error: BaseException) -> CircuitError:
         return SchemaMismatch(f"The database lacks what this release needs: {message}. Run: circuit db upgrade")
     if state in UNSTORABLE:
         return UnstorableText("a text that was given holds a NUL, which no text in the database has: take it out")
+    if cause is not None and isinstance(cause.__cause__, UnicodeEncodeError):
+        return UnstorableText("a text that was given holds half a character (a lone surrogate): it is no UTF-8")
     if _passing(error, state):
         what = "did not answer" if state is None else "cannot do this at present"
         return DatabaseUnreachable(f"The database {what}: {message or type(error).__name__}.")

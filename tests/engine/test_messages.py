@@ -122,7 +122,7 @@ async def test_what_does_not_fit_is_refused_and_the_case_goes_on_waiting(databas
         assert missing.error is not None and missing.error["code"] == "mapping_error"
         assert (await send(running)).state == "delivered"
         await until(running, key, "completed")
-        for wrong in ({"key": 1.5}, {"key": True}, {"lifetime_seconds": 0}, {"delivery_id": ""}):
+        for wrong in ({"key": 1.5}, {"key": True}, {"key": "\ud800"}, {"lifetime_seconds": 0}, {"delivery_id": ""}):
             with pytest.raises(InvalidRequest):
                 await send(running, **wrong)
         with pytest.raises(InvalidRequest):

@@ -23,6 +23,7 @@ from circuit.errors import (
     GuardLost,
     SchemaMismatch,
     StorageError,
+    UnstorableText,
 )
 from circuit.storage import database as module
 from circuit.storage import embedded, schema
@@ -243,6 +244,10 @@ async def test_no_foreign_error_leaves_a_transaction(database: Database) -> None
     with pytest.raises(SchemaMismatch, match="circuit db upgrade"):
         async with database.transaction(1) as transaction:
             await transaction.execute(text("SELECT * FROM circuit.of_a_later_release"))
+    for value, said in (("a\0b", "NUL"), ("a\ud800b", "half a character")):
+        with pytest.raises(UnstorableText, match=said):
+            async with database.transaction(1) as transaction:
+                await transaction.execute(text("SELECT 1 FROM circuit.case_key WHERE key = :key"), {"key": value})
 
 
 @pytest.mark.parametrize(("state", "kind"), [("CF001", Fenced), ("CG001", GuardLost), ("XX000", StorageError)])
