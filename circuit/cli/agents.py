@@ -164,6 +164,32 @@ def add_agent(
     return run_session(body, settings)
 
 
+@agents_app.command("delete")
+def delete_agent(
+    agent: Annotated[str, typer.Argument(metavar="ID", help="The id of a published agent.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Take a published agent away: nobody can ask it any more. Workflows that have it keep it.
+
+    \b
+    Example: circuit agents delete clerk
+    """
+    from circuit.cli.session import run_session
+
+    terminal = Terminal(json=as_json)
+    settings = Settings.from_environment()
+
+    async def body() -> int:
+        from circuit.app import Circuit
+
+        async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
+            await circuit.engine.publishing.delete_agent(agent, principal=circuit.principal)
+        terminal.result({"agent": agent, "deleted": True}) if as_json else terminal.line(f"agent {agent} is deleted")
+        return 0
+
+    return run_session(body, settings)
+
+
 def _fragment(file: Path, agent: str) -> dict[str, Any]:
     """The definition of `agent` that a YAML file holds, by itself or under `agents`. Raises `InvalidRequest`."""
     from circuit.definition.document import ALIASES

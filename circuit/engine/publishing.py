@@ -108,6 +108,15 @@ class Publishing:
                 await ledger.note(connection, principal, "agent.publish", agent.id, hash=agent.hash)
         return agent
 
+    async def delete_agent(self, agent_id: str, *, principal: Principal) -> None:
+        """Take a published agent away: nobody can ask it, and no workflow that is published from now on finds it. Those
+        that have it keep it. Raises `NotFound`."""
+        principal.require(Permission.EDIT)
+        async with self._database.transaction(principal.tenant) as connection:
+            if not await agents.delete(connection, principal.tenant, agent_id):
+                raise NotFound(f"there is no agent {agent_id[:100]!r}; `circuit agents list` names them")
+            await ledger.note(connection, principal, "agent.delete", agent_id)
+
     async def add_place_agent(
         self,
         workflow_id: str,

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, select
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.storage.tables import agent, agent_version
@@ -37,6 +38,12 @@ async def list_current(
     """The current version of each agent, by id, from the first id after `after`."""
     query = _current(tenant).where(agent.c.agent_id > after).order_by(agent.c.agent_id).limit(limit)
     return await _rows(connection, query)
+
+
+async def delete(connection: AsyncConnection, tenant: int, agent_id: str) -> bool:
+    """Take the pointer of an agent away; its versions stay. Returns whether there was one."""
+    gone = await connection.execute(sql_delete(agent).where(agent.c.tenant_id == tenant, agent.c.agent_id == agent_id))
+    return gone.rowcount > 0
 
 
 def _current(tenant: int) -> Select[Any, Any, Any, Any]:

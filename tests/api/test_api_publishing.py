@@ -124,6 +124,14 @@ async def test_an_agent_is_published_alone_and_asked(server: Server) -> None:
         events = [one["agentExecutionStream"] async for one in values]
     assert events[-1]["finalResponse"] == "Hello, Ada"
 
+    gone = 'mutation { deleteAgent(id: "greeter") }'
+    assert await server.ok(gone) is True
+    assert await server.code(gone) == "not_found"
+    assert await server.ok("{ publishedAgents { id } }") == []
+    assert await server.code(ask, agent="greeter", input="x") == "not_found"
+    again = await server.ok(CREATE_AGENT, agent=AGENT)
+    assert again["hash"] == made["hash"]
+
 
 async def test_an_agent_is_put_on_a_place_and_its_runs_are_known(server: Server) -> None:
     await server.ok(LOAD, yaml=FIRST)

@@ -17,7 +17,8 @@ SECRET = "j" * 40
 RUN, OPERATE, EDIT, ADMINISTER = Permission.RUN, Permission.OPERATE, Permission.EDIT, Permission.ADMINISTER
 NEEDS = {
     "loadWorkflow": EDIT, "createWorkflow": EDIT, "publishWorkflow": EDIT, "retireWorkflow": EDIT,
-    "deleteWorkflow": EDIT, "createAgent": EDIT, "createPlaceAgentConfig": EDIT, "migrateCases": EDIT,
+    "deleteWorkflow": EDIT, "createAgent": EDIT, "deleteAgent": EDIT,
+    "createPlaceAgentConfig": EDIT, "migrateCases": EDIT,
     "executeAgent": RUN, "startCase": RUN, "createToken": RUN, "fireTransition": RUN, "signal": RUN,
     "triggerPlaceAgents": RUN, "giveFeedback": RUN, "forkConversation": RUN, "sendMessage": RUN, "addSubjects": RUN,
     "completeTask": None, "approveToolCall": RUN, "refuseToolCall": RUN,

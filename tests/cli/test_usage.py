@@ -53,6 +53,7 @@ COMMANDS = [
     ["agents", "list"],
     ["agents", "show"],
     ["agents", "add"],
+    ["agents", "delete"],
     ["agents", "test"],
     ["chat"],
     ["models", "list"],

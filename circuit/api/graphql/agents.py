@@ -165,6 +165,14 @@ class AgentMutations:
         return PublishedAgent.of(made.hash, made.document)
 
     @strawberry.mutation(
+        description="Take a published agent away: nobody can ask it any more. Workflows that have it keep it, and"
+        " loading one publishes its agents anew."
+    )
+    async def delete_agent(self, info: Resolving, id: str) -> bool:  # noqa: A002
+        await info.context.services.publishing.delete_agent(id, principal=info.context.principal)
+        return True
+
+    @strawberry.mutation(
         description="Run a published agent once, outside of any workflow: a durable case of its own. `input` is text,"
         " or an object whose values its `userTemplate` names; the answer comes over `agentExecutionStream`, and stays"
         " with `agentExecution`."
