@@ -110,7 +110,8 @@ def load(
                 terminal.note(one_line(said))
             await asyncio.sleep(_LOOK_SECONDS)
             found = await circuit.models.held(worker=worker)
-        _tell(mine, terminal, as_json)
+        nobody = "no worker is running that could load it: start one with `circuit worker` or `circuit serve`"
+        _tell(mine, terminal, as_json, nobody)
         if any(one.state in ("failed", "refused") for one in mine) or not mine:
             return 1
         return _ACCEPTED if going else 0
@@ -274,7 +275,7 @@ def _change(do: str, model: str, worker: str | None, as_json: bool) -> int:
         found = await circuit.models.change(do, model, worker=worker)
         # A worker that holds no such model has nothing to do; only if none does, the name is wrong.
         refused = [one for one in found if one.state in ("refused", "unanswered")]
-        _tell(found, terminal, as_json)
+        _tell(found, terminal, as_json, one_line(f"no worker that is running holds {model}"))
         return 1 if found and len(refused) == len(found) else 0
 
     return with_circuit(body, as_json=as_json)
@@ -321,9 +322,12 @@ async def _offered(circuit: Circuit, terminal: Terminal, kind: str) -> int:
     return 1 if offer.unanswered else 0
 
 
-def _tell(found: Sequence[HeldModel], terminal: Terminal, as_json: bool) -> None:
+def _tell(found: Sequence[HeldModel], terminal: Terminal, as_json: bool, nobody: str) -> None:
+    """Show what workers answered; `nobody` is said where none did."""
     if as_json:
         terminal.result([one.as_dict() for one in found])
+    elif not found:
+        terminal.note(nobody)
     else:
         _show(found, (), terminal)
 

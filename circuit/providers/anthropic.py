@@ -5,7 +5,7 @@ Thinking goes back with its signature, unmodified; blocks of tools that Anthropi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -63,9 +63,10 @@ class AnthropicWire:
         profile = profile_of(request.model)
         parameters = request.parameters
         limit = parameters.get("max_tokens") or min(profile.max_output or DEFAULT_MAX_TOKENS, 32_000)
+        turns = _turns(request.messages)
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": _turns(request.messages),
+            "messages": turns,
             "max_tokens": limit,
             "stream": True,
         }
@@ -75,7 +76,7 @@ class AnthropicWire:
         if thinking and profile.adaptive_thinking:
             body["thinking"] = {"type": "adaptive"}
             body["output_config"] = {"effort": {"minimal": "low"}.get(str(effort), effort)}
-        elif thinking:
+        elif thinking and not _unthought(turns):
             budget = THINKING_BUDGETS.get(str(effort), THINKING_BUDGETS["medium"])
             body["thinking"] = {"type": "enabled", "budget_tokens": budget}
             # The limit counts thinking too.
@@ -130,6 +131,14 @@ def _turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
         else:
             turns.append({"role": role, "content": blocks})
     return turns
+
+
+def _unthought(turns: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the calls whose results are told were made without thinking, by another model perhaps: then the API takes
+    no thinking with a budget until they are done with."""
+    last = [turn["content"] for turn in turns[-2:]]
+    told = len(last) == 2 and any(block["type"] == "tool_result" for block in last[1])
+    return told and last[0][0]["type"] not in ("thinking", "redacted_thinking")
 
 
 def _block(part: Part) -> dict[str, Any] | None:

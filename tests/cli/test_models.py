@@ -145,3 +145,9 @@ def test_the_models_of_a_provider_are_listed_with_what_could_not_be_asked(circui
     assert lacking.out.startswith("no models of anthropic")
     for wrong in (["--provider", "odd"], ["--provider", "ollama", "--worker", "x"]):
         assert circuit("models", "list", *wrong).code == 2
+
+
+def test_without_a_worker_it_is_said_who_could_load_a_model(circuit: Command) -> None:
+    nobody = circuit("models", "load", "tiny")
+    assert (nobody.code, "no worker is running that could load it" in nobody.err) == (1, True)
+    assert "no worker that is running holds tiny" in circuit("models", "unload", "tiny").err

@@ -160,6 +160,20 @@ class TestAnthropic:
         back = body_of("anthropic", Message(Role.ASSISTANT, end.parts))["messages"][0]["content"]
         assert back == [{"type": "redacted_thinking", "data": "xyz"}, {**search, "input": {"q": 1}}]
 
+    def test_it_thinks_only_where_the_calls_before_were_thought_about(self) -> None:
+        state = {"protocol": "anthropic", "signature": SIGNATURE}
+        call, result = ToolCallPart("c", "f", "{}"), Message(Role.TOOL, (ToolResultPart("c", "f", "1"),))
+        asked = Message.text(Role.USER, "?")
+        for parts, thinks in (((ReasoningPart("why", state), call), True), ((call,), False)):
+            told = (asked, Message(Role.ASSISTANT, parts), result)
+            for model, does in (("claude-sonnet-4-5", thinks), ("claude-opus-4-6", True)):
+                request = ModelRequest(model, told, {"reasoning_effort": "low"})
+                assert ("thinking" in WIRES["anthropic"].body(request, own=True)) is does
+            # The next question begins anew.
+            request = ModelRequest("claude-sonnet-4-5", (*told, Message.text(Role.ASSISTANT, "1."), asked),
+                                   {"reasoning_effort": "low"})  # fmt: skip
+            assert "thinking" in WIRES["anthropic"].body(request, own=True)
+
     def test_later_counts_replace_earlier_ones(self) -> None:
         usage = {
             "input_tokens": 10,
