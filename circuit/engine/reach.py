@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from circuit.errors import StorageError
+from circuit.errors import DatabaseUnreachable
 from circuit.storage.database import Database, TenantConnection
 
 PATIENCE_SECONDS = 1.0
@@ -32,11 +32,12 @@ class Reach:
 
     @asynccontextmanager
     async def transaction(self, tenant: int) -> AsyncGenerator[TenantConnection]:
-        """As `Database.transaction`. Raises `StorageError` and `TimeoutError`, and is `lost` then."""
+        """As `Database.transaction`. Raises `StorageError`, and where the database does not answer in time
+        `TimeoutError`; it is `lost` then."""
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._database.transaction(tenant) as connection:
                 yield connection
-        except (StorageError, TimeoutError) as error:
+        except (DatabaseUnreachable, TimeoutError) as error:
             self._again_at = self._monotonic() + PAUSE_SECONDS
             logger.warning("the database does not answer and is not asked for a while: %s", error or "not in time")
             raise

@@ -108,8 +108,13 @@ def test_pods_are_found_probed_and_given_time_to_end() -> None:
                 told = document["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"]
                 assert [int(told)] == list(ports.values())
     stop = float(config["data"]["CIRCUIT_STOP_SECONDS"])
+    waits = 0
     for one in kind("Deployment"):
-        assert pod(one)["terminationGracePeriodSeconds"] >= 2 * stop + 30
+        [container] = pod(one)["containers"]
+        before = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
+        waits += int(before[1])
+        assert pod(one)["terminationGracePeriodSeconds"] >= 2 * stop + 25 + int(before[1])
+    assert waits, "a server takes connections until the cluster sends it none"
 
 
 @pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").glob("*.service")), ids=lambda path: path.name)

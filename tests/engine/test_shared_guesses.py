@@ -84,6 +84,14 @@ async def test_of_one_address_few_are_looked_at_in_one_instant(database: Databas
     assert not guesses._looking
 
 
+async def test_what_no_column_takes_is_counted_here_and_ends_nothing(database: Database) -> None:
+    reach = Reach(database, lambda: 0.0)
+    rate = RequestRate(reach, Rate(1, 2), lambda: 0.0, "v1")
+    assert [await rate.take(Principal("a\x00b")) > 0 for _ in range(3)] == [False, False, True]
+    assert not reach.lost, "all others are counted together as before"
+    assert [await rate.take(ADA) > 0 for _ in range(3)] == [False, False, True]
+
+
 class Away(Database):
     """A database that does not answer."""
 
