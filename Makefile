@@ -7,7 +7,7 @@ JOBS ?= 2
 DOCUMENT ?= workflows/documents/group_commit.md
 
 .PHONY: help demo install install-dev test clients test-vllm check format bench bench-growth bench-load bench-streams bench-analysis bench-compaction \
-	bench-vllm simulate fuzz chaos explorer tags clean
+	bench-agents bench-vllm simulate fuzz chaos explorer tags clean
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -54,6 +54,9 @@ bench-analysis: $(VENV)/.installed-dev ## Measure proofs per minute and states p
 
 bench-compaction: $(VENV)/.installed-dev ## Measure what it takes to compact streams, and what they take then; adds to the same results
 	$(BIN)/python -m benchmarks.compaction
+
+bench-agents: $(VENV)/.installed-dev ## Measure what the firing of an agent costs beside its model; adds to the same results
+	$(BIN)/python -m benchmarks.agents
 
 bench-vllm: $(VLLM)/.installed ## Measure agents on a model inside beside vLLM alone, on the CPU; adds to the same results
 	$(VLLM)/bin/python -m benchmarks.vllm
