@@ -1,7 +1,7 @@
 """The client side of the fan-out benchmark: as many sockets as asked for, which are read and thrown away.
 
-`python -m benchmarks.stream_readers PORT READERS PROTOCOL` prints, when every reader has seen its stream end, the bytes
-that each of them got; they must all be the same number.
+`python -m benchmarks.stream_readers PORT READERS PROTOCOL [at-once]` says when it begins to connect, and prints, when
+every reader has seen its stream end, the bytes that each of them got; they must all be the same number.
 """
 
 from __future__ import annotations
@@ -83,10 +83,15 @@ class Reading(asyncio.Protocol):
 async def main() -> None:
     port, readers, protocol = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     loop = asyncio.get_running_loop()
-    reading: list[Reading] = []
-    for _ in range(readers):
-        _, one = await loop.create_connection(lambda: Reading(protocol), "127.0.0.1", port)
-        reading.append(one)
+
+    async def connected() -> Reading:
+        return (await loop.create_connection(lambda: Reading(protocol), "127.0.0.1", port))[1]
+
+    print("connecting", flush=True)
+    if "at-once" in sys.argv[4:]:
+        reading = await asyncio.gather(*(connected() for _ in range(readers)))
+    else:
+        reading = [await connected() for _ in range(readers)]
     print(json.dumps(sorted({await one.done for one in reading})), flush=True)
 
 

@@ -4,32 +4,24 @@ WebSocket, SSE and a plain GraphQL selection with 1, 100 and 1,000 readers. All 
 at the same time and take turns every fraction of a second, forwards and backwards, so that whatever else the machine
 does falls on all of them; the ratio is that of the CPU per delivery within a round (GraphQL's reference is the raw
 WebSocket), for the server is what saturates a core, and its median counts. Deliveries per second by the clock stand
-beside it. At the end, how long the first byte of an answer takes on its way (`first_byte`). `make bench-streams`
+beside it. Then, what many readers cost as such (`crowd`), and how long the first byte of an answer takes on its way
+(`first_byte`). `make bench-streams`
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
-from asyncio.subprocess import PIPE, Process
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
 
-from benchmarks import first_byte
+from benchmarks import crowd, first_byte, results
+from benchmarks.audience import Audience, Turn
+from benchmarks.results import Row
 
-RESULTS = Path(__file__).parent / "results" / "latest.json"
 TURN = {1: 4_000, 100: 150, 1_000: 15}
 """Events that are said in one turn, by the number of readers: some tenths of a second."""
 ROUNDS = 20
-REST_SECONDS = 0.03
-"""Between two turns, in which readers take what lies in their sockets."""
-MOST_APART = 16
-"""Bytes between readers of a stream: the end of the connection may come with the last event or after it."""
 MOST_APART_FROM_RAW = 2_000
 """Bytes between a stream and the raw one: the heads differ."""
 CONTESTANTS = {
@@ -42,58 +34,11 @@ CONTESTANTS = {
 REFERENCES = {"websocket": "raw websocket", "sse": "raw sse", "graphql": "raw websocket"}
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What the deliveries of one turn took: seconds of the clock, and of the server's CPU."""
-
-    seconds: float
-    cpu_seconds: float
-
-
-class Contestant:
-    """A server and its readers, each in a process of its own. Use it as an async context manager."""
-
-    def __init__(self, mode: str, protocol: str, readers: int) -> None:
-        self._mode = mode
-        self._protocol = protocol
-        self._readers = readers
-        self.turns: list[Turn] = []
-
-    async def __aenter__(self) -> Contestant:
-        self._server = await _python("benchmarks.stream_server", self._mode, str(self._readers))
-        port = await _line(self._server)
-        self._clients = await _python("benchmarks.stream_readers", port, str(self._readers), self._protocol)
-        if await _line(self._server) != "ready":
-            raise RuntimeError("the server does not speak")
-        return self
-
-    async def turn(self, events: int) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.write(b"%d\n" % events)
-        self.turns.append(Turn(**json.loads(await _line(self._server))))
-        await asyncio.sleep(REST_SECONDS)
-
-    async def finish(self) -> int:
-        """Let the stream end, and see that each reader has the same of it: how many bytes."""
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        amounts = json.loads(await _line(self._clients))
-        if self._protocol != "graphql" and amounts[-1] - amounts[0] > MOST_APART:
-            raise RuntimeError(f"readers of one stream got different amounts: {amounts}")
-        return int(amounts[0])
-
-    async def __aexit__(self, *_: object) -> None:
-        for process in (self._clients, self._server):
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-
-async def measure(readers: int, rounds: int) -> list[dict[str, Any]]:
+async def measure(readers: int, rounds: int) -> list[Row]:
     """The rows of a number of readers, one for each protocol."""
     async with AsyncExitStack() as stack:
         contestants = {
-            name: await stack.enter_async_context(Contestant(*contestant, readers))
+            name: await stack.enter_async_context(Audience(*contestant, readers))
             for name, contestant in CONTESTANTS.items()
         }
         order = list(contestants.values())
@@ -112,7 +57,7 @@ async def measure(readers: int, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def _row(name: str, deliveries: int, ours: list[Turn], raw: list[Turn]) -> dict[str, Any]:
+def _row(name: str, deliveries: int, ours: list[Turn], raw: list[Turn]) -> Row:
     ratios = [theirs.cpu_seconds / own.cpu_seconds for own, theirs in zip(ours, raw, strict=True)]
     by_clock = [theirs.seconds / own.seconds for own, theirs in zip(ours, raw, strict=True)]
     low, _, high = quantiles(ratios, n=4)
@@ -122,47 +67,36 @@ def _row(name: str, deliveries: int, ours: list[Turn], raw: list[Turn]) -> dict[
         "unit": "deliveries/CPU s of the server",
         "reference": round(deliveries / median(turn.cpu_seconds for turn in raw), 1),
         "ratio": round(median(ratios), 3),
-        "ratio_quartiles": [round(low, 3), round(high, 3)],
-        "ratio_by_clock": round(median(by_clock), 3),
-        "rate": round(deliveries / median(turn.seconds for turn in ours), 1),
-        "reference_rate": round(deliveries / median(turn.seconds for turn in raw), 1),
+        "details": {
+            "ratio_quartiles": [round(low, 3), round(high, 3)],
+            "ratio_by_clock": round(median(by_clock), 3),
+            "rate": round(deliveries / median(turn.seconds for turn in ours), 1),
+            "reference_rate": round(deliveries / median(turn.seconds for turn in raw), 1),
+        },
     }
-
-
-async def _python(module: str, *arguments: str) -> Process:
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", module, *arguments, stdin=PIPE, stdout=PIPE)
-
-
-async def _line(process: Process) -> str:
-    assert process.stdout is not None
-    return (await process.stdout.readline()).decode().strip()
 
 
 def main() -> None:
     """Measure, print the rows, and put them among the results of the other benchmarks."""
     parser = argparse.ArgumentParser(prog="benchmarks.streams", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--readers", type=int, choices=TURN, help="only so many; then the first byte is left out")
+    parser.add_argument("--readers", type=int, choices=TURN, help="only so many, and nothing else")
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    print(f"{'':48} {'ours':>10} {'raw':>10}  ratio (quartiles)       by the clock")
+    rows: list[Row] = []
+    print(f"{'':48} {'ours':>10} {'raw':>10}  ratio")
     for readers in [options.readers] if options.readers else TURN:
-        for row in asyncio.run(measure(readers, options.rounds)):
-            low, high = row["ratio_quartiles"]
-            print(
-                f"{row['name']:48} {row['value']:>10,.0f} {row['reference']:>10,.0f}"
-                f"  {row['ratio']:.3f} ({low:.3f} to {high:.3f})  {row['ratio_by_clock']:.3f}",
-                flush=True,
-            )
-            rows.append(row)
+        rows += _shown(asyncio.run(measure(readers, options.rounds)))
     if options.readers is None:
-        first = asyncio.run(first_byte.measure())
-        print(f"{first['name']:48} {first['value']:>10.2f} ms {first.get('details')}")
-        rows.append(dict(first))
-    measured = {row["name"] for row in rows}
-    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    kept = [row for row in before if row["name"] not in measured]
-    RESULTS.write_text(json.dumps(kept + rows, indent=2) + "\n")
+        rows += _shown(asyncio.run(crowd.measure()))
+        rows += _shown([asyncio.run(first_byte.measure())])
+    results.write(rows)
+
+
+def _shown(rows: list[Row]) -> list[Row]:
+    for row in rows:
+        beside = "" if row["reference"] is None else f"{row['reference']:>10,.0f}  {row['ratio']:.3f}"
+        print(f"{row['name']:48} {row['value']:>10,.2f} {beside:18} {row.get('details', '')}", flush=True)
+    return rows
 
 
 if __name__ == "__main__":
