@@ -8,7 +8,7 @@ from typing import Any
 from circuit.definition.tree import PathTuple
 from circuit.definition.validation import Report
 from circuit.security.redactor import conflict
-from circuit.security.rules import Rule
+from circuit.security.rules import rules_of
 
 
 def lint_rules(report: Report, path: PathTuple, plain: Sequence[Mapping[str, Any]]) -> None:
@@ -17,7 +17,7 @@ def lint_rules(report: Report, path: PathTuple, plain: Sequence[Mapping[str, Any
     for index, name in enumerate(names):
         if name in names[:index]:
             report.add((*path, index), f"two rules are called {name}", "name one of them differently")
-    found = conflict([Rule.of(rule) for rule in plain])
+    found = conflict(rules_of(plain))
     if found is not None:
         first, second = found
         message = f"the rule {second} would change what stands instead of what {first} takes out"

@@ -12,7 +12,7 @@ from circuit.definition.field import Part, by_kind, fault
 from circuit.security.kinds import KINDS
 from circuit.security.rules import PLACES
 
-MOST_RULES = 50
+MOST_RULES = 30
 _HINT = f"there are {', '.join(KINDS)}; or give {{name, pattern}}"
 
 

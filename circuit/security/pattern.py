@@ -1,8 +1,9 @@
 """Regular expressions that can be trusted with any text: RE2 runs them, in time that grows with the text alone.
 
 They are written as Python's are, without what takes more than that (back references, looking ahead or behind), and what
-they match has a greatest length, so that a stream knows how much it may have to hold back. Text is compared folded:
-the digits of all scripts, letters of full width, dashes and spaces of every kind count as those of ASCII.
+they match has a greatest length, so that a stream knows how much it may have to hold back. Text is compared folded: the
+digits of all scripts, letters of full width, dashes and spaces of every kind count as those of ASCII, and escapes as
+JSON has them as the space or the letter that they stand for.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ from circuit.value import dataclass
 
 LONGEST_PATTERN = 400
 """Characters of a pattern."""
-LONGEST_MATCH = 1000
+LONGEST_MATCH = 300
 """Characters that what a pattern matches may have."""
 _MEMORY = 32 << 20
+_SMALL = 1 << 18
+"""What the program of an own pattern may take: it is compiled where others wait."""
+_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{0,4}|[^u]|\Z)", re.DOTALL)
+_LONGEST_ESCAPE = 6
+_FULL_BACKSLASH = 0xFF3C
 _LAST_DIGIT = 0x1FFFF
 """No character that is folded comes after it."""
 
@@ -61,7 +67,7 @@ def _foldings() -> dict[int, int]:
             found[code] = ord(" ")
         elif kind == "Pd" or code == 0x2212:
             found[code] = ord("-")
-        elif 0xFF01 <= code <= 0xFF5E:
+        elif 0xFF01 <= code <= 0xFF5E and code != _FULL_BACKSLASH:
             found[code] = code - 0xFF01 + 0x21
     return found
 
@@ -87,8 +93,8 @@ class Pattern:
     longest: int
 
     @classmethod
-    def parse(cls, text: str, *, longest: int = LONGEST_MATCH) -> Pattern:
-        """The pattern that `text` writes. Raises `PatternFault`."""
+    def parse(cls, text: str, *, longest: int | None = None) -> Pattern:
+        """The pattern that `text` writes; those that are known are the longer. Raises `PatternFault`."""
         if len(text) > LONGEST_PATTERN:
             raise PatternFault(f"it is longer than {LONGEST_PATTERN} characters")
         try:
@@ -98,10 +104,11 @@ class Pattern:
         return cls.of(tree, longest)
 
     @classmethod
-    def of(cls, tree: Any, longest: int) -> Pattern:
+    def of(cls, tree: Any, known: int | None) -> Pattern:
         """The pattern of a regular expression that Python has parsed."""
         writer = _Writer(tree.state.flags)
         whole, begun = writer.whole(tree), writer.begun(list(tree))
+        longest = LONGEST_MATCH if known is None else known
         least, most = tree.getwidth()
         if most > longest:
             raise PatternFault(
@@ -110,17 +117,18 @@ class Pattern:
         if least == 0:
             raise PatternFault("it matches the empty text")
         pattern = cls(whole, begun, int(most))
-        matcher(pattern.whole)
-        ending([pattern])
+        if known is None:
+            matcher(pattern.whole, _SMALL)
+            ending([pattern], _SMALL)
         return pattern
 
 
-def matcher(whole: str) -> Any:
+def matcher(whole: str, memory: int = _MEMORY) -> Any:
     """The compiled form of what RE2 writes so; it is asked for bytes of UTF-8. Raises `PatternFault`."""
     options = re2.Options()
     options.log_errors = False
     options.never_capture = True
-    options.max_mem = _MEMORY
+    options.max_mem = memory
     try:
         return re2.compile(whole.encode(), options)
     except re2.error as error:
@@ -134,18 +142,41 @@ def either(patterns: Sequence[Pattern]) -> Any:
     return matcher("|".join(f"(?:{pattern.whole})" for pattern in patterns))
 
 
-def ending(patterns: Sequence[Pattern]) -> Any:
+def ending(patterns: Sequence[Pattern], memory: int = _MEMORY) -> Any:
     """What finds where the end of a text begins that could become a match of one of `patterns`: the end itself, if
     none could."""
-    return matcher(rf"(?:{'|'.join(f'(?:{pattern.begun})' for pattern in patterns)})\z")
+    return matcher(rf"(?:{'|'.join(f'(?:{pattern.begun})' for pattern in patterns)})\z", memory)
 
 
 def folded(text: str) -> str:
     """`text` as it is compared, character for character."""
-    if text.isascii() or _foreign().search(text) is None:
-        return text
-    table = _foldings()
-    return _foreign().sub(lambda match: chr(table.get(ord(match[0]), ord(match[0]))), text)
+    if not text.isascii() and _foreign().search(text) is not None:
+        table = _foldings()
+        text = _foreign().sub(lambda match: chr(table.get(ord(match[0]), ord(match[0]))), text)
+    return _ESCAPE.sub(_meant, text) if "\\" in text else text
+
+
+def unfinished(text: str) -> int:
+    """How many characters at the end of `text` are no whole character or escape yet, so that they are not folded."""
+    half = 1 if "\ud800" <= text[-1:] <= "\udbff" else 0
+    if "\\" not in text[-_LONGEST_ESCAPE - half :]:
+        return half
+    whole = text[: len(text) - half]
+    last = ""
+    for escape in _ESCAPE.finditer(whole):
+        last = escape[0] if escape.end() == len(whole) else ""
+    grows = len(last) == 1 or (last.startswith("\\u") and len(last) < _LONGEST_ESCAPE)
+    return half + (len(last) if grows else 0)
+
+
+def _meant(escape: re.Match[str]) -> str:
+    written = escape[0]
+    if len(written) == 2 and written[1] in "nrtbf":
+        return "  "
+    if len(written) < _LONGEST_ESCAPE:
+        return written
+    letter = unicodedata.category(chr(int(written[2:], 16)))[0] in "LMN"
+    return ("a" if letter else " ") * _LONGEST_ESCAPE
 
 
 class _Writer:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 DEEPEST = 200
 """How deep JSON may nest."""
-MOST_KEPT = 256
+_HUGE = 10**400
+"""No number of a card or a person has so many digits, and Python writes not many more."""
+MOST_KEPT = 64
 """How many sets of rules are kept compiled."""
 
 
@@ -54,9 +56,10 @@ class Redaction:
         """What the rules take out of `text`, in its order."""
         if self._matchers is None:
             return
+        from circuit.security.pattern import folded
         from circuit.security.scan import Scan
 
-        scan, at = Scan(self._matchers, text), 0
+        scan, at = Scan(self._matchers, text, folded(text)), 0
         while (finding := scan.next(at)) is not None:
             yield finding
             at = finding.end
@@ -90,6 +93,8 @@ class Redaction:
         if isinstance(value, bool) or value is None:
             return value
         if isinstance(value, int | float):
+            if isinstance(value, int) and not -_HUGE < value < _HUGE:
+                return value
             written = str(value)
             said = self.text(written)
             return value if said == written else said
@@ -116,37 +121,43 @@ class TextStream:
     """A text that comes in pieces: `feed` and `close` give what of it can be told by then."""
 
     def __init__(self, matchers: Matchers, counted: Callable[[str], None]) -> None:
+        from circuit.security.pattern import folded, unfinished
+
         self._matchers = matchers
         self._counted = counted
-        self._before = ""
-        self._held = ""
-        self._half = ""
+        self._fold = folded
+        self._unfinished = unfinished
+        # The last character that was told and what is held back, as they are and as they are compared.
+        self._text = self._folded = ""
+        self._known = 0
+        self._broken = ""
 
     @property
     def held(self) -> int:
         """How many characters are held back."""
-        return len(self._held) + len(self._half)
+        return len(self._text) - self._known + len(self._broken)
 
     def feed(self, text: str) -> str:
         """What can be told now that `text` is known."""
-        text = self._half + text
-        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-        return self._told(text[: len(text) - len(self._half)], final=False)
+        text = _joined(self._broken + text)
+        whole = len(text) - self._unfinished(text)
+        self._broken = text[whole:]
+        return self._told(text[:whole], final=False)
 
     def close(self) -> str:
         """The rest. A new text may begin then."""
-        text, self._half = self._half, ""
+        text, self._broken = self._broken, ""
         said = self._told(text, final=True)
-        self._before = ""
+        self._text, self._folded, self._known = "", "", 0
         return said
 
     def _told(self, text: str, *, final: bool) -> str:
         from circuit.security.scan import Scan
 
-        whole, at = self._before + self._held + _joined(text), len(self._before)
+        whole, folded, at = self._text + text, self._folded + self._fold(text), self._known
         if at == len(whole):
             return ""
-        pieces, scan = list[str](), Scan(self._matchers, whole)
+        pieces, scan = list[str](), Scan(self._matchers, whole, folded)
         limit = len(whole) if final else scan.unsure(at)
         while (finding := scan.next(at)) is not None and finding.start < limit:
             pieces += (whole[at : finding.start], finding.instead)
@@ -155,7 +166,8 @@ class TextStream:
             if at > limit:
                 limit = scan.unsure(at)
         pieces.append(whole[at:limit])
-        self._before, self._held = whole[limit - 1 : limit], whole[limit:]
+        known = min(limit, 1)
+        self._text, self._folded, self._known = whole[limit - known :], folded[limit - known :], known
         return "".join(pieces)
 
 

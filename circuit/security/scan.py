@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from circuit.security.pattern import Pattern, either, ending, folded, matcher
+from circuit.security.pattern import Pattern, either, ending, matcher
 from circuit.security.rules import Rule
+
+_LARGEST_PROGRAM = 100_000
+"""Of patterns that are looked for together, in RE2's instructions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +37,29 @@ class Matchers:
         patterns = [compiled(rule) for rule in rules]
         self.longest = max(pattern.longest for pattern in patterns)
         self._matchers = [matcher(pattern.whole) for pattern in patterns]
-        self._either = either(patterns) if len(patterns) > 1 else None
-        self._ending = ending(patterns)
+        # Small ones are looked for together. What is large would drive out of memory what RE2 has worked out.
+        together = len(patterns) > 1 and sum(one.programsize for one in self._matchers) <= _LARGEST_PROGRAM
+        self._either = either(patterns) if together else None
+        self._endings = [ending(patterns)] if together else [ending([pattern]) for pattern in patterns]
 
     def candidate(self, rule: int, content: bytes, at: int) -> Any:
         """The first match of the pattern of a rule."""
         return self._matchers[rule].search(content, at)
 
-    def hopeless(self, content: bytes) -> bool:
-        """Whether no pattern matches anything in `content`."""
-        return self._either is not None and self._either.search(content) is None
+    def at(self, rule: int, content: bytes, at: int) -> Any:
+        """What the pattern of a rule matches right at this place."""
+        return self._matchers[rule].match(content, at)
+
+    def first(self, content: bytes, at: int) -> int | None:
+        """Where the first match of any pattern begins: `at`, where that is not known, None, where there is none."""
+        if self._either is None:
+            return at
+        found = self._either.search(content, at)
+        return None if found is None else int(found.start())
 
     def unsure(self, content: bytes, at: int) -> int:
         """From where on the end of `content` could become part of a match, behind `at`."""
-        return int(self._ending.search(content, at).start())
+        return min(int(one.search(content, at).start()) for one in self._endings)
 
 
 def compiled(rule: Rule) -> Pattern:
@@ -60,30 +72,39 @@ def compiled(rule: Rule) -> Pattern:
 
 @dataclass(slots=True)
 class Scan:
-    """One text that is looked through, for each rule from where it looked last."""
+    """One text that is looked through, for each rule from where it looked last; `folded` is how it is compared."""
 
     matchers: Matchers
     text: str
-    _folded: str = field(init=False)
+    folded: str
     _content: bytes = field(init=False)
     _offsets: _Offsets = field(init=False)
     _found: list[Finding | None] = field(init=False)
     _looked: list[bool] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._folded = folded(self.text)
-        self._content = self._folded.encode()
-        self._offsets = _Offsets(self._folded, self._content)
+        self._content = self.folded.encode()
+        self._offsets = _Offsets(self.folded, self._content)
         self._found = [None] * len(self.matchers.rules)
-        self._looked = [self.matchers.hopeless(self._content)] * len(self.matchers.rules)
+        self._looked = [False] * len(self.matchers.rules)
 
     def next(self, at: int) -> Finding | None:
         """What is taken out first, from `at` on."""
+        first = self.matchers.first(self._content, self._offsets.byte(at))
+        if first is None:
+            return None
+        here = self._offsets.character(first)
+        for index, rule in enumerate(self.matchers.rules):
+            match = self.matchers.at(index, self._content, first)
+            if match is not None:
+                counts = self._counts(rule, here, self._offsets.character(match.end()))
+                if counts > 0:
+                    return self._finding(rule, here, here + counts)
         best: Finding | None = None
         for index, rule in enumerate(self.matchers.rules):
             found = self._found[index]
             if not self._looked[index] or (found is not None and found.start < at):
-                found = self._found[index] = self._look(index, rule, at)
+                found = self._found[index] = self._look(index, rule, here)
                 self._looked[index] = True
             if found is not None and (best is None or found.start < best.start):
                 best = found
@@ -94,18 +115,27 @@ class Scan:
         return self._offsets.character(self.matchers.unsure(self._content, self._offsets.byte(at)))
 
     def _look(self, index: int, rule: Rule, at: int) -> Finding | None:
-        check, text = None if rule.known is None else rule.known.check, self._folded
-        while at < len(text):
+        while at < len(self.folded):
             match = self.matchers.candidate(index, self._content, self._offsets.byte(at))
             if match is None:
                 return None
             start, end = self._offsets.character(match.start()), self._offsets.character(match.end())
-            if check is not None:
-                end = start + check(text[start:end], text[max(start - 1, 0) : start], text[end : end + 1])
-            if end > start:
-                return Finding(rule, start, end, rule.instead(self.text[start:end], self.matchers.key))
-            at = start + max(start - end, 1)
+            counts = self._counts(rule, start, end)
+            if counts > 0:
+                return self._finding(rule, start, start + counts)
+            at = start + max(-counts, 1)
         return None
+
+    def _counts(self, rule: Rule, start: int, end: int) -> int:
+        """How much of a candidate counts, as its kind says."""
+        check = None if rule.known is None else rule.known.check
+        if check is None:
+            return end - start
+        text = self.folded
+        return check(text[start:end], text[max(start - 1, 0) : start], text[end : end + 1])
+
+    def _finding(self, rule: Rule, start: int, end: int) -> Finding:
+        return Finding(rule, start, end, rule.instead(self.text[start:end], self.matchers.key))
 
 
 class _Offsets:

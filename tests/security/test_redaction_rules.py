@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -30,7 +31,8 @@ def streamed(rules: Redaction, text: str, cuts: list[int]) -> list[str]:
     told, at = [], 0
     for cut in [*sorted(cut for cut in cuts if cut <= len(text)), len(text)]:
         told.append(stream.feed(text[at:cut]))
-        assert stream.held <= rules.longest
+        # An escape that is not whole yet, and half a character behind it.
+        assert stream.held <= rules.longest + 6
         at = cut
     return [*told, stream.close()]
 
@@ -82,6 +84,20 @@ def test_spellings(kind: str, text: str, said: str) -> None:
     assert only(kind).text(text) == said
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_as_text_stays_json(kind: str) -> None:
+    example = KINDS[kind].example
+    for text in (f"a\n{example}", f'"{example}"', f"ä“{example}”", f"\\{example}"):
+        written = json.dumps({"said": text})
+        assert f"[{kind}]" in json.loads(only(kind).text(written))["said"]
+    assert only(kind).text(json.dumps("ad\n")) == '"ad\\n"'
+
+
+def test_a_letter_that_is_escaped_is_part_of_what_it_stands_in() -> None:
+    written = json.dumps("to mär.ada@example.com, größer")
+    assert json.loads(only("email").text(written)) == "to [email], größer"
+
+
 def test_what_begins_first_counts_and_then_the_earlier_rule() -> None:
     rules = [own("abc", "one"), own("bcd", "two"), own("ab", "three")]
     assert redaction(rules).text("abcd bcd ab") == "[one]d [two] [three]"
@@ -127,8 +143,8 @@ def test_json_has_its_texts_keys_and_numbers_redacted() -> None:
     ("pattern", "said"),
     [
         ("a(", "no regular expression"),
-        ("a*", "1000 characters at most"),
-        ("ab+", "1000 characters at most"),
+        ("a*", "300 characters at most"),
+        ("ab+", "300 characters at most"),
         ("a{0,5}", "matches the empty text"),
         (r"\b", "matches the empty text"),
         ("(?=a)b", "looking ahead or behind"),
@@ -137,13 +153,13 @@ def test_json_has_its_texts_keys_and_numbers_redacted() -> None:
         ("a{2,3}+", "a possessive repetition"),
         (r"[^\W]", "complement"),
         ("x" * 401, "longer than 400"),
-        ("(?:(?:a{1,90}){1,90})", "too large"),
+        ("|".join(rf"\w{{1,290}}{n}" for n in range(9)), "too large"),
         ("(" * 300 + "a" + ")" * 90, "no regular expression"),
     ],
 )
 def test_a_pattern_that_cannot_be_used_says_why(pattern: str, said: str) -> None:
     with pytest.raises(PatternFault, match=re.escape(said)):
-        Pattern.parse(pattern, longest=1000 if said != "too large" else 10**6)
+        Pattern.parse(pattern)
 
 
 def test_own_patterns_know_all_scripts() -> None:
@@ -158,7 +174,7 @@ def test_a_rule_that_would_change_what_stands_instead_is_named() -> None:
     assert conflict([Rule(name, name, None, HASH) for name in KINDS]) is None
     assert conflict([Rule("email", "email"), own("mail", "post")]) == ("email", "post")
     assert conflict([own("a", "a", "aa")]) == ("a", "a")
-    assert conflict([own("(?s).{1,1000}", "all", "[all]")]) is None
+    assert conflict([own("(?s).{1,300}", "all", "[all]")]) is None
 
 
 @pytest.mark.parametrize("text", ["1" * 1_000_000, "4" * 1_000_000, "a" * 1_000_000, "a.b-" * 250_000, "é–" * 500_000])
@@ -184,25 +200,9 @@ def test_the_redactor_applies_the_rules_of_a_place_and_counts() -> None:
 _PIECES = [
     *(kind.example for kind in KINDS.values()),
     *(kind.example[: len(kind.example) // 2] for kind in KINDS.values()),
-    *(
-        "@",
-        " ",
-        ".",
-        "-",
-        "1",
-        "4111",
-        "٤",
-        "é",
-        "\ud83d\ude00",
-        "\ud83d",
-        "\ude00",
-        "😀",
-        "\n",
-        "::",
-        "+",
-        "a",
-        "word ",
-    ),
+    *"@ .-1٤é😀\n+an",
+    *("4111", "::", "word ", "\ud83d\ude00", "\ud83d", "\ude00"),
+    *("\\", "\\n", "\\u00e4", "u00", "e4", "\\\\", '\\"'),
 ]
 _CUTS = st.lists(st.integers(0, 120), max_size=12)
 
@@ -229,7 +229,7 @@ _PATTERNS = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(_PATTERNS, min_size=1, max_size=3), st.text("abc1 \n", max_size=30), _CUTS)
+@given(st.lists(_PATTERNS, min_size=1, max_size=3), st.text("abc1 \n\\u", max_size=30), _CUTS)
 def test_any_patterns_in_any_pieces(patterns: list[str], text: str, cuts: list[int]) -> None:
     rules = []
     for pattern in patterns:
@@ -242,6 +242,6 @@ def test_any_patterns_in_any_pieces(patterns: list[str], text: str, cuts: list[i
         return
     done = redaction(rules)
     assert "".join(streamed(done, text, cuts)) == done.text(text)
-    if len(rules) == 1 and "\n" not in text:
+    if len(rules) == 1 and not {"\n", "\\"} & set(text):
         # Python's own engine is the reference.
         assert done.text(text) == re.sub(rules[0].pattern or "", "<0>", text)
