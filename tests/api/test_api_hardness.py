@@ -69,6 +69,8 @@ async def test_too_much_is_refused_before_anything_is_read(server: Server) -> No
         answer = await server.client.post(f"{server.url}/graphql", json={"query": query})
         messages = [one["message"] for one in answer.json()["errors"]]
         assert any("more than" in one for one in messages) and len(messages) <= 2, messages
+    answer = await server.client.post(f"{server.url}/graphql", json={"query": "{ " + "x" * 1_000_000 + " }"})
+    assert len(answer.content) < 2_000, "nobody is told at length what he said"
     assert "errors" not in await server.post("{ cases(first: 200) { tokens(first: 100) { id place } } }")
 
     async def endless() -> AsyncIterator[bytes]:

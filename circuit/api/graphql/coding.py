@@ -12,6 +12,9 @@ from strawberry.extensions import SchemaExtension
 from circuit.api.problems import INTERNAL_CODE, INTERNAL_MESSAGE, shown
 from circuit.errors import CircuitError, InvalidRequest
 
+LONGEST_MESSAGE = 1_000
+"""Characters of what GraphQL itself says."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -25,10 +28,15 @@ def coded(error: GraphQLError) -> GraphQLError:
         return _rewritten(error, cause.message, {**cause.details, "code": cause.code, "retryable": cause.retryable})
     if cause is None:
         # What GraphQL says about the document itself: its syntax, its fit to the schema, its variables.
-        return _rewritten(error, error.message, {"code": InvalidRequest.code, "retryable": False})
+        return _rewritten(error, _short(error.message), {"code": InvalidRequest.code, "retryable": False})
     if isinstance(cause, RecursionError):
         return _rewritten(error, "the document nests too deep", {"code": InvalidRequest.code, "retryable": False})
     return _rewritten(error, INTERNAL_MESSAGE, {"code": INTERNAL_CODE, "retryable": False})
+
+
+def _short(message: str) -> str:
+    """GraphQL repeats names and values that somebody sent, however long they are."""
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}..."
 
 
 def root(error: GraphQLError) -> BaseException | None:
