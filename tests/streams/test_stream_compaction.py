@@ -296,7 +296,7 @@ class LongAgo(SystemClock):
         return super().now() - timedelta(weeks=4)
 
 
-async def test_a_week_whose_cases_have_ended_gives_its_room_back(here: Stage, plain: Any) -> None:
+async def test_a_week_whose_cases_have_ended_gives_its_room_back(here: Stage, plain: Any, tmp_path: Path) -> None:
     """Also with what somebody left who was killed while he packed; and only where nobody else is at the week."""
     here.clock = LongAgo()
     week = partitions.week_of(here.clock.now())
@@ -339,6 +339,19 @@ async def test_a_week_whose_cases_have_ended_gives_its_room_back(here: Stage, pl
             assert told(await collect(here.streams, one.name, cursor)) == told(expected)
     # Never again.
     assert await compaction.plan(AT_ONCE, soon()) == [] and await compaction.run(AT_ONCE, soon(), notes.append) == []
+
+    # A week of such streams is archived as it is, and erased there.
+    shelf, key = Archive(here.database, tmp_path), said[0][0].key
+    async with here.database.transaction(1) as connection:
+        await subjects.link(connection, key, ["ada"], "me")
+    [done] = await shelf.run(Policy(A_DAY), soon())
+    assert done.cases == 3 and await compaction_store.size(here.connection, week) is None
+    first = (await shelf.show(key))["rows"]["stream_event"][0]
+    assert first["first_seq"] == 1 and sum(first["lengths"]) == len(orjson.loads(first["frame"])["content"])
+    await Subjects(here.database, None, shelf).erase("ada", LOCAL)  # type: ignore[arg-type]
+    first = (await shelf.show(key))["rows"]["stream_event"][0]
+    assert (first["first_seq"], first["seq"], first["lengths"]) == (1, 900, None) and '"content":' not in first["frame"]
+    assert await compaction.run(AT_ONCE, soon()) == []
 
 
 async def test_a_keeper_compacts_by_policy_and_figures_tell_what_went(here: Stage) -> None:
