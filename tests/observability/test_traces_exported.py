@@ -87,8 +87,9 @@ async def test_one_trace_from_two_processes_and_one_from_a_command(
     assert not alone.parent and alone.trace not in (asked, theirs)
 
 
-def test_a_collector_that_is_away_stops_nobody(process: Command, database_url: str, tmp_path: Path) -> None:
-    away = {"CIRCUIT_TRACING": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
+@pytest.mark.parametrize("what", ["CIRCUIT_TRACING", "CIRCUIT_METRICS"])
+def test_a_collector_that_is_away_stops_nobody(what: str, process: Command, database_url: str, tmp_path: Path) -> None:
+    away = {what: "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
     done = process(
         "run",
         scripted_workflow(tmp_path),
