@@ -15,12 +15,12 @@ from circuit.actions.context import BlockingContext, Context
 from circuit.actions.functions import Function
 from circuit.actions.result import as_json
 from circuit.actions.retrieval import Retrieval
-from circuit.actions.threads import Threads
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput, Suspended
 from circuit.errors import ActionFailed, CircuitError, ExecutionTimeout
 from circuit.providers.registry import ProviderRegistry
 from circuit.security.redaction import excerpt, redact
 from circuit.security.redactor import Redactor
+from circuit.threads import Threads
 
 KIND = "function"
 

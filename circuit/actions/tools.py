@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from circuit.agents.function import function_tool
+from circuit.agents.function import MOST_THREADS, function_tool
 from circuit.agents.policy import matches
 from circuit.agents.toolbox.fetch import DEFAULT_LIMIT as FETCH_LIMIT
 from circuit.agents.toolbox.fetch import Gate, fetch_tool
@@ -21,6 +21,7 @@ from circuit.agents.toolbox.shell import MEGABYTE, Bounds, shell_tool
 from circuit.agents.tools import Tool, Toolset, table
 from circuit.errors import ToolsMisconfigured
 from circuit.security.secrets import UnresolvedReference, resolve
+from circuit.threads import Threads
 from circuit.value import dataclass
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Toolbox:
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict[str, Callable[..., Any]])
     """Python functions that agents may name."""
+    _threads: Threads = field(default_factory=lambda: Threads(MOST_THREADS), repr=False)
     _toolsets: dict[str, Toolset] = field(default_factory=dict[str, Toolset], repr=False)
 
     async def tools(self, agent: Mapping[str, Any], case_id: str) -> dict[str, Tool]:
@@ -76,7 +78,7 @@ class Toolbox:
     def _of(self, entry: Mapping[str, Any], entries: list[Mapping[str, Any]], case_id: str) -> Iterator[Tool]:
         match entry["kind"]:
             case "files":
-                yield from file_tools(self._root(entry, case_id))
+                yield from file_tools(self._root(entry, case_id), self._threads)
             case "shell":
                 yield self._shell(entry, entries, case_id)
             case "openapi":
@@ -92,10 +94,10 @@ class Toolbox:
     def _named(self, name: str, entries: list[Mapping[str, Any]], case_id: str) -> Iterator[Tool]:
         """The tools that a bare name or a pattern means, with the settings that the agent has for their kind."""
         own = {known: call for known, call in self.functions.items() if matches([name], known)}
-        chosen = [function_tool(known, call) for known, call in own.items()]
+        chosen = [function_tool(known, call, threads=self._threads) for known, call in own.items()]
         if any(matches([name], known) for known in NAMES):
             root = self._root(_settings("files", entries), case_id)
-            chosen += [tool for tool in file_tools(root) if matches([name], tool.name)]
+            chosen += [tool for tool in file_tools(root, self._threads) if matches([name], tool.name)]
         if name in SHELL:
             # Never by a wider pattern: who grants a shell names it.
             chosen.append(self._shell(_settings("shell", entries), entries, case_id))

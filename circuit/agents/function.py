@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -14,14 +13,24 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 from circuit.agents.tools import DEFAULT_SECONDS, Tool, ToolContext
 from circuit.errors import ToolArgumentsInvalid, ToolsMisconfigured
 from circuit.providers.provider import ToolSpec
+from circuit.threads import Threads
+
+MOST_THREADS = 64
+"""How many calls of functions that block may be under way in a process."""
 
 
 def function_tool(
-    name: str, call: Callable[..., Any], *, seconds: float = DEFAULT_SECONDS, description: str = ""
+    name: str,
+    call: Callable[..., Any],
+    *,
+    seconds: float = DEFAULT_SECONDS,
+    description: str = "",
+    threads: Threads | None = None,
 ) -> Tool:
-    """`call` as a tool. One that is not asynchronous runs in a thread; a parameter of the type `ToolContext` gets the
-    context. Raises `ToolsMisconfigured` where the signature cannot be read."""
+    """`call` as a tool. One that is not asynchronous runs in one of `threads`; a parameter of the type `ToolContext`
+    gets the context. Raises `ToolsMisconfigured` where the signature cannot be read."""
     model, context = _model(name, call)
+    own = threads or Threads(MOST_THREADS)
     spec = ToolSpec(name, description or first_paragraph(call), schema_of(model))
 
     async def perform(arguments: Mapping[str, Any], around: ToolContext) -> Any:
@@ -36,7 +45,8 @@ def function_tool(
             given[context] = around
         if inspect.iscoroutinefunction(call):
             return await call(**given)
-        return await asyncio.to_thread(call, **given)
+        # Not one of asyncio's own threads: a call that never returns would keep the process, and what else needs them.
+        return await own.run(name, partial(call, **given))
 
     return Tool(spec, perform, seconds)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -170,6 +172,29 @@ async def test_twenty_calls_at_once_and_no_more_than_can_be() -> None:
     many = [("add", f'{{"a": {n}}}') for n in range(MOST_CALLS + 2)]
     _, book = await work(Dialogue(many, "Done."), Bench())
     assert sum("error" in value for value in book.results() if isinstance(value, dict)) == 2
+
+
+def test_a_function_that_never_returns_keeps_no_process() -> None:
+    program = """
+import asyncio, threading
+from circuit.agents.function import function_tool
+from circuit.agents.tools import ToolContext, call_tool
+from circuit.errors import ToolTimeout
+
+async def main():
+    tools = [function_tool(f"f{n}", threading.Event().wait, seconds=0.01) for n in range(40)]
+    for tool in tools:
+        try:
+            await call_tool(tool, {}, ToolContext("e", "a", "c", "k"))
+        except ToolTimeout:
+            pass
+    # What the process needs its threads for goes on.
+    print(await asyncio.to_thread(lambda: "free"))
+
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "free\n"), ended.stderr
 
 
 async def test_a_run_that_starts_again_asks_and_does_nothing_twice() -> None:

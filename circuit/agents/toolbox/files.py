@@ -19,6 +19,7 @@ from circuit.agents.toolbox.root import Root
 from circuit.agents.tools import Tool
 from circuit.errors import ToolArgumentsInvalid, ToolFailed
 from circuit.expressions.cel import EvaluationFault, Expression, ExpressionFault, compile_expression
+from circuit.threads import Threads
 
 PREFIX = "fs."
 MOST_LINES = 2_000
@@ -183,12 +184,13 @@ _TOOLS: dict[str, Callable[..., Any]] = {
 NAMES = tuple(PREFIX + name for name in _TOOLS)
 
 
-def file_tools(root: Root) -> Iterator[Tool]:
+def file_tools(root: Root, threads: Threads | None = None) -> Iterator[Tool]:
     """All tools for files below `root`."""
     for name, call in _TOOLS.items():
         bound = partial(call, root)
         bound.__doc__ = call.__doc__  # type: ignore[misc]
-        yield function_tool(PREFIX + name, bound, description=" ".join((call.__doc__ or "").split()))
+        description = " ".join((call.__doc__ or "").split())
+        yield function_tool(PREFIX + name, bound, description=description, threads=threads)
 
 
 def _lines(root: Root, path: str) -> list[str]:
