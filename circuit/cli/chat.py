@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -13,7 +12,7 @@ from circuit.cli.agents import AgentArgument, chosen
 from circuit.cli.conversations import print_list, print_message
 from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, one_line
-from circuit.cli.trial import ActionsOption, ModelOption, read_line, staged
+from circuit.cli.trial import ActionsOption, ModelOption, staged, typed
 from circuit.errors import CircuitError, InvalidRequest, StorageError
 from circuit.settings import Settings, with_actions
 
@@ -73,7 +72,7 @@ def chat(
             named = prompt_values(inputs={}, tokens=(), workflow_id="", history_count=0)
             systems = tuple(one for one in build_messages(stage.texts, named) if one.role == Role.SYSTEM)
             while True:
-                said = await asyncio.to_thread(read_line)
+                said = await typed()
                 if not said.strip():
                     break
                 asked = Message.text(Role.USER, said.rstrip("\n"))

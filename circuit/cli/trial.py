@@ -6,6 +6,7 @@ What is said here is in no journal: a run that is interrupted is over.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -45,6 +46,8 @@ ActionsOption = Annotated[
     typer.Option("--actions", metavar="MODULE", help="A Python module (or .py file) with functions as tools."),
 ]
 _WIDTH = 200
+_ahead = bytearray()
+"""What was typed, or pasted, and not yet read."""
 _CASE = "cli"
 """In the place of a case: whose files they are."""
 
@@ -358,7 +361,7 @@ class _Reader:
 
     async def ask_person(self, key: str, payload: Mapping[str, Any], **_: Any) -> Mapping[str, Any]:
         self._line(f"? {payload['tool']} {compact(payload['arguments'], _WIDTH)}")
-        said = await asyncio.to_thread(read_line, "  allow it? [y/N] ")
+        said = await typed("  allow it? [y/N] ")
         return {"approved": said.strip().lower() in ("y", "yes")}
 
     async def hold(self, most: Spend) -> int | None:
@@ -379,9 +382,25 @@ class _Reader:
         self._terminal.line(one_line(text, _WIDTH))
 
 
-def read_line(prompt: str = "you> ") -> str:
-    """A line of standard input, asked for where somebody sits there; empty at its end."""
-    if sys.stdin.isatty():
-        sys.stderr.write(prompt)
-        sys.stderr.flush()
-    return sys.stdin.readline()
+async def typed(prompt: str = "you> ") -> str:
+    """A line of standard input, asked for where somebody sits there; empty at its end. Nothing blocks meanwhile, so
+    that whoever interrupts at the prompt is let go at once."""
+    if not sys.stdin.isatty():
+        return await asyncio.to_thread(sys.stdin.readline)
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    loop, terminal = asyncio.get_running_loop(), sys.stdin.fileno()
+    while b"\n" not in _ahead:
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(terminal, lambda ready=ready: None if ready.done() else ready.set_result(None))
+        try:
+            await ready
+        finally:
+            loop.remove_reader(terminal)
+        piece = os.read(terminal, 4096)
+        if not piece:
+            break
+        _ahead.extend(piece)
+    line, newline, rest = bytes(_ahead).partition(b"\n")
+    _ahead[:] = rest
+    return (line + newline).decode(sys.stdin.encoding or "utf-8", "replace")

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,6 +156,23 @@ def test_a_chat_is_kept_continued_listed_and_copied(
     assert chat("x", "--continue", "0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11").code != 0
     assert chat("x", "--continue", conversation, "--no-store").code == chat("x", "--list", "--no-store").code == 2
     assert circuit("chat").code == 2
+
+
+def test_who_interrupts_at_the_prompt_is_let_go_at_once(file: Path) -> None:
+    inside, outside = pty.openpty()
+    program = [sys.executable, "-m", "circuit", "chat", str(file), "--no-store"]
+    process = subprocess.Popen(program, stdin=outside, stdout=outside, stderr=outside, start_new_session=True)
+    os.close(outside)
+    try:
+        shown = b""
+        while b"you> " not in shown:
+            shown += os.read(inside, 4096)
+        process.send_signal(signal.SIGINT)
+        # Nothing more is typed.
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        os.close(inside)
 
 
 FRAGMENT = """
