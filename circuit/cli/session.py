@@ -87,8 +87,8 @@ def with_circuit(
 
 
 def configure_logging(settings: Settings) -> None:
-    """Logs go to standard error, redacted, at the level of the settings; those of the library that sends traces too.
-    Warnings of others, which Python writes there by itself, are redacted as well."""
+    """Logs go to standard error, redacted, at the level of the settings; those of the library that sends traces
+    and figures too. Warnings of others, which Python writes there by itself, are redacted as well."""
     from circuit.observability.logs import AboutFilter, JSONFormatter, RedactingFormatter
 
     handler = logging.StreamHandler(sys.stderr)
@@ -104,6 +104,6 @@ def configure_logging(settings: Settings) -> None:
         logger = logging.getLogger(name)
         for old in [old for old in logger.handlers if old.get_name() == _LOG_HANDLER]:
             logger.removeHandler(old)
-        if name == "circuit" or settings.tracing is not None:
+        if name == "circuit" or settings.tracing or settings.metrics:
             logger.addHandler(handler)
             logger.setLevel(settings.log_level.upper())
