@@ -18,6 +18,7 @@ import uvicorn
 from circuit.api.application import LARGEST_BODY, Application
 from circuit.api.exposure import names_this_machine
 from circuit.api.readers import GRACE_SECONDS, Readers
+from circuit.engine import collector
 from circuit.errors import Conflict, InvalidRequest
 
 DEFAULT_HOST = "127.0.0.1"
@@ -73,6 +74,7 @@ async def serve(
     `ready` hears the URL when requests are taken. Raises `Conflict` if the port is in use and `InvalidRequest` if it
     cannot be had for another reason.
     """
+    collector.relax()
     listening = sock or listen(host, port)
     address, bound = listening.getsockname()[:2]
     url = f"http://{f'[{address}]' if ':' in address else address}:{bound}"

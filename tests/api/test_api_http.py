@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from circuit.api.application import LARGEST_BODY
 from circuit.api.health import HealthEndpoint
 from circuit.api.server import listen, serve
+from circuit.engine import collector
 from circuit.errors import Conflict, DatabaseUnreachable, InvalidRequest, SchemaMismatch
 
 SECONDS = 30.0
@@ -171,3 +173,16 @@ async def test_a_socket_may_be_handed_in(server: Served, client: httpx.AsyncClie
         with pytest.raises(asyncio.CancelledError):
             await task
     assert given.fileno() == -1
+
+
+@pytest.mark.parametrize(("before", "while_serving"), [(700, collector.YOUNG), (0, 0), (90_000, 90_000)])
+async def test_a_process_that_serves_looks_for_garbage_rarely(
+    reading: Stage, serving: Serving, before: int, while_serving: int
+) -> None:
+    chosen = gc.get_threshold()
+    gc.set_threshold(before, *chosen[1:])
+    try:
+        async with serving(reading):
+            assert gc.get_threshold() == (while_serving, *chosen[1:])
+    finally:
+        gc.set_threshold(*chosen)
