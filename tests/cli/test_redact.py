@@ -50,6 +50,22 @@ def test_a_text_is_shown_redacted_with_what_was_found_where(bare: Command, tmp_p
     assert bare("redact", "--list", "--json").json[0]["kind"] == "email"
 
 
+def test_an_agent_that_is_tried_is_shown_as_its_stream_would_be(bare: Command, tmp_path: Path) -> None:
+    file = tmp_path / "clerk.yaml"
+    file.write_text(
+        "workflow: w\nplaces: [a, b]\ntransitions: {t: {from_places: a, to_place: b, agent_execution: x}}\n"
+        "redaction: [{kind: email, where: [events]}]\n"
+        "agents:\n  x:\n    redaction: [{name: customer, pattern: 'KD-\\d{3}', where: [prompts]}]\n"
+        "    llm_provider:\n      {type: scripted, chunk_size: 2,\n"
+        "       responses: [{when: '[customer]', response: 'ada@example.com, KD-123'}]}\n"
+    )
+    outcome = bare("agents", "test", str(file), "--input", '{"who": "KD-123"}')
+    assert (outcome.code, outcome.out.strip()) == (0, "[email], KD-123")
+    told = bare("agents", "test", str(file), "--input", '{"who": "KD-123"}', "--json")
+    assert told.json["text"] == "[email], KD-123"
+    assert "ada@" not in told.out + told.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
