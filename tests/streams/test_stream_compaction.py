@@ -19,6 +19,7 @@ from eventually import eventually
 from stage import Stage, SystemClock, Told, collect
 
 from circuit.engine.archive import compaction as compaction_file
+from circuit.engine.archive import patience
 from circuit.engine.archive.compaction import Compaction
 from circuit.engine.archive.keeper import Keeper
 from circuit.engine.archive.policy import Policy
@@ -296,7 +297,9 @@ class LongAgo(SystemClock):
         return super().now() - timedelta(weeks=4)
 
 
-async def test_a_week_whose_cases_have_ended_gives_its_room_back(here: Stage, plain: Any, tmp_path: Path) -> None:
+async def test_a_week_whose_cases_have_ended_gives_its_room_back(
+    here: Stage, plain: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also with what somebody left who was killed while he packed; and only where nobody else is at the week."""
     here.clock = LongAgo()
     week = partitions.week_of(here.clock.now())
@@ -319,6 +322,13 @@ async def test_a_week_whose_cases_have_ended_gives_its_room_back(here: Stage, pl
     async with plain.transaction():
         await plain.fetch("SELECT * FROM circuit.stream_event LIMIT 1")
         assert not await compaction_store.exchange(here.connection, week)
+        # Nor where some old transaction does not end; the other weeks do not wait for that.
+        await plain.execute("SELECT pg_current_xact_id()")
+        with monkeypatch.context() as hurried:
+            hurried.setattr(patience, "PATIENCE_SECONDS", 0.0)
+            await compaction.run(A_DAY - timedelta(hours=1, minutes=30), soon(), notes.append)
+        assert "are not packed now" in notes[-1] and (await compaction.weeks())[0].state == "open"
+        assert await plain.fetchval("SELECT to_regclass($1)", f"circuit.stream_event_{week.suffix}_packed") is None
     before = await plain.fetch("SELECT * FROM circuit.stream_event ORDER BY case_id, start, seq")
     await compaction.run(A_DAY - timedelta(hours=2), soon(), notes.append)
     assert notes[-1].startswith(f"week {week.suffix}: its streams take ")

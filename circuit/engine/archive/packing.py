@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from circuit.engine.archive.patience import others_ended, until
+from circuit.errors import Conflict
 from circuit.storage import archive, compaction
 from circuit.storage.driver import Connection
 from circuit.storage.partitions import Week
@@ -19,8 +20,9 @@ LEAST_SHARE = 0.2
 
 
 async def pack(connection: Connection, week: Week, gone: int, told: Callable[[str], None]) -> bool:
-    """Pack a week of which so many frames have gone, and all cases have ended. False where the archive is at work: it
-    and erasures, which take its lock, are all that could change anything of the week meanwhile. Raises `Conflict`."""
+    """Pack a week of which so many frames have gone, and all cases have ended. False where that cannot be now: others
+    use the week without end, or the archive is at work. That and erasures, which take its lock, are all that could
+    change anything of the week meanwhile."""
     if not await archive.lock(connection):
         return False
     try:
@@ -36,5 +38,9 @@ async def pack(connection: Connection, week: Week, gone: int, told: Callable[[st
         after = await compaction.size(connection, week) or 0
         told(f"week {week.suffix}: its streams take {after:,} bytes on the disk, before {before:,}")
         return True
+    except Conflict as busy:
+        told(f"week {week.suffix}: its streams are not packed now: {busy.message}")
+        await compaction.forget_copies(connection)
+        return False
     finally:
         await archive.unlock(connection)
