@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 import psutil
@@ -78,18 +77,15 @@ async def test_figures_and_readiness_while_the_database_is_away(
 
         await eventually(counted)
         # One that hangs is no better: nobody waits for it with figures.
-        processes = [one for one in psutil.process_iter() if one.name() == "postgres" and belongs(one, server)]
+        head = psutil.Process(int((server.data / "postmaster.pid").read_text().split()[0]))
+        processes = [head, *head.children()]
         for one in processes:
-            os.kill(one.pid, signal.SIGSTOP)
+            with suppress(psutil.NoSuchProcess):
+                one.suspend()
         try:
             assert (await shown())["circuit_database_up"] == 0
         finally:
             for one in processes:
-                os.kill(one.pid, signal.SIGCONT)
+                with suppress(psutil.NoSuchProcess):
+                    one.resume()
         await eventually(counted)
-
-
-def belongs(process: psutil.Process, server: Server) -> bool:
-    """Whether it is a process of this server."""
-    head = int((server.data / "postmaster.pid").read_text().split()[0])
-    return head in (process.pid, process.ppid())
