@@ -61,15 +61,27 @@ class SharedRate:
                 self._drawn.popitem(last=False)
         self._drawn.move_to_end(key)
         if drawn.left <= 0 or self._monotonic() >= drawn.until:
+            if within is not None:
+                return await self._draw_one(drawn, key, within)
             async with drawn.drawing:
-                wait = await self._fill(drawn, key, within)
+                wait = await self._fill(drawn, key)
                 if wait:
                     return wait
         drawn.left -= 1
         drawn.used += 1
         return 0.0
 
-    async def _fill(self, drawn: _Drawn, key: tuple[int, str], within: TenantConnection | None) -> float:
+    async def _draw_one(self, drawn: _Drawn, key: tuple[int, str], within: TenantConnection) -> float:
+        """Not behind whoever fills: he may wait for a connection, and this one is not free before its end."""
+        now = self._monotonic()
+        if now < drawn.again_at:
+            return drawn.again_at - now
+        _, wait = await self._draw(within, key, 1)
+        if wait:
+            drawn.again_at = now + wait
+        return wait
+
+    async def _fill(self, drawn: _Drawn, key: tuple[int, str]) -> float:
         now = self._monotonic()
         if now < drawn.again_at:
             return drawn.again_at - now
@@ -77,11 +89,8 @@ class SharedRate:
             return 0.0
         if now >= drawn.until:
             drawn.used = 0
-        if within is not None:
-            drawn.left, wait = await self._draw(within, key, 1)
-        else:
-            async with self._database.transaction(key[0]) as connection:
-                drawn.left, wait = await self._draw(connection, key, min(self._at_once, 1 + drawn.used // 2))
+        async with self._database.transaction(key[0]) as connection:
+            drawn.left, wait = await self._draw(connection, key, min(self._at_once, 1 + drawn.used // 2))
         if wait:
             drawn.again_at = now + wait
         else:

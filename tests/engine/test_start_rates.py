@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -10,7 +11,7 @@ from circuit.engine.rates import DRAWN_SECONDS, StartRates
 from circuit.errors import TooManyRequests
 from circuit.security.principal import Principal
 from circuit.security.rates import Rate
-from circuit.storage.database import Database
+from circuit.storage.database import POOL_OVERFLOW, POOL_SIZE, Database
 
 ADA, EVE = Principal("ada"), Principal("eve")
 
@@ -73,3 +74,14 @@ async def test_a_busy_principal_is_asked_for_in_the_database_once_a_second(datab
     async with database.transaction(1) as connection:
         await rates.check(EVE, connection)
     assert drawn == 3
+
+
+async def test_who_has_a_connection_does_not_wait_for_who_wants_one(database: Database) -> None:
+    rates = StartRates(database, Rate(1, 8), lambda: 0.0)
+    async with AsyncExitStack() as ends:
+        held = [await ends.enter_async_context(database.transaction(1)) for _ in range(POOL_SIZE + POOL_OVERFLOW)]
+        beside = asyncio.create_task(rates.check(ADA))
+        await asyncio.sleep(0)  # it fills from now on, as soon as there is a connection
+        async with asyncio.timeout(5):
+            await rates.check(ADA, held[0])
+    await beside
