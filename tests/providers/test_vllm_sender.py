@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from itertools import pairwise
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuit.providers.vllm.child import PAUSE_SECONDS, PIECES_A_SECOND, Sender
+from circuit.providers.vllm.child import PAUSE_SECONDS, PIECES_A_SECOND, Sender, answer
 from circuit.providers.vllm.port import joined
 from tests.streams.virtual_time import pass_time, run
 
@@ -97,6 +97,31 @@ def test_the_more_are_answered_the_larger_are_the_pieces() -> None:
             sender.send("end", number, {})
         await pass_time(0.001)
         assert all(line.of(number) == "x" * steps for number in range(many))
+
+    sending(body)
+
+
+class Endless:
+    """An engine whose answers begin, and never end."""
+
+    async def answer(self, *_: Any) -> AsyncGenerator[tuple[str, Any]]:
+        yield "text", "first"
+        await asyncio.Event().wait()
+
+
+def test_answers_that_were_given_up_slow_nobody_down() -> None:
+    async def body(sender: Sender, line: Line) -> None:
+        engine: Any = Endless()
+        orders = [asyncio.ensure_future(answer(engine, sender, number, {"ask": "chat"})) for number in range(1_000)]
+        await pass_time(0.001)
+        for order in orders:
+            order.cancel()
+        await asyncio.gather(*orders, return_exceptions=True)
+        for piece in "abc":
+            sender.send("text", 5_000, piece)
+            await pass_time(0.001)
+        await pass_time(PAUSE_SECONDS)
+        assert line.of(5_000) == "abc"
 
     sending(body)
 

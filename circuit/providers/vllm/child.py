@@ -64,6 +64,10 @@ class Sender:
         self._urgent[number] = None
         self._wake.set()
 
+    def over(self, number: int) -> None:
+        """Nobody speaks under `number` any more, also where it came to no end."""
+        self._speaking.discard(number)
+
     async def run(self) -> None:
         while True:
             await self._wake.wait()
@@ -110,7 +114,7 @@ async def serve(number: int, open_engine: OpenEngine) -> None:
                     task.cancel()
                 continue
             asked: int = order["id"]
-            task = tasks[asked] = asyncio.create_task(_answer(engine, sender, asked, order))
+            task = tasks[asked] = asyncio.create_task(answer(engine, sender, asked, order))
             task.add_done_callback(lambda _, asked=asked: tasks.pop(asked, None))
     finally:
         for task in tasks.values():
@@ -128,7 +132,8 @@ async def _heard(reader: asyncio.StreamReader) -> Mapping[str, Any]:
     return order
 
 
-async def _answer(engine: Engine, sender: Sender, number: int, order: Mapping[str, Any]) -> None:
+async def answer(engine: Engine, sender: Sender, number: int, order: Mapping[str, Any]) -> None:
+    """Send what the engine says to one order, to its end or until it is given up."""
     try:
         async with aclosing(engine.answer(order["ask"], str(number), order)) as pieces:
             async for kind, content in pieces:
@@ -142,6 +147,8 @@ async def _answer(engine: Engine, sender: Sender, number: int, order: Mapping[st
         os._exit(DEAD)
     except Exception as error:
         sender.send("fault", number, {"code": 500, "message": f"{type(error).__name__}: {error}"})
+    finally:
+        sender.over(number)
 
 
 def watch(number: int) -> None:
