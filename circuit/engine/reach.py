@@ -32,8 +32,10 @@ class Reach:
 
     @asynccontextmanager
     async def transaction(self, tenant: int) -> AsyncGenerator[TenantConnection]:
-        """As `Database.transaction`. Raises `StorageError`, and where the database does not answer in time
-        `TimeoutError`; it is `lost` then."""
+        """As `Database.transaction`. Raises `StorageError`, at once while the database is `lost`, and where it does not
+        answer in time `TimeoutError`; it is `lost` then."""
+        if self.lost:
+            raise DatabaseUnreachable("the database did not answer a short while ago")
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), self._database.transaction(tenant) as connection:
                 yield connection

@@ -124,3 +124,8 @@ async def test_without_the_database_each_process_counts_for_itself(monkeypatch: 
     now, away.hangs = PAUSE_SECONDS, True
     assert await rate.take(ADA) > 0
     assert away.asked == 2
+    # Neither does who waits behind others for what they ask.
+    now += 2 * PAUSE_SECONDS
+    waits = await asyncio.gather(*(rate.take(ADA) for _ in range(5)))
+    assert all(waits)
+    assert away.asked == 3
