@@ -21,6 +21,11 @@ from circuit.streams.relay import Relay
 
 logger = logging.getLogger(__name__)
 
+EARLY = 0.25
+MANY = 10
+"""By so much of its time a wait may end early where more than so many read: the end of each wakes all, so their ends
+come together, and each is woken a few times, however many they are."""
+
 Line = Callable[[Sequence[Frame]], int]
 """Sends frames at once, as many of the first as it can without waiting, and says how many."""
 
@@ -100,7 +105,7 @@ class Reader:
 
     async def read(self, timeout: float | None = None) -> Sequence[Frame]:
         """The next frames, at least one. None if the stream is `over`, or if `timeout` seconds brought nothing, not
-        to the line either.
+        to the line either; where many read, after somewhat less.
 
         A database that cannot be reached is waited for. Raises other `StorageError`s.
         """
@@ -123,7 +128,7 @@ class Reader:
             if timeout is not None:
                 now = self._loop.time()
                 until = max(until or now + timeout, self._sent_at + timeout)
-                if until <= now:
+                if until - now <= (timeout * EARLY if channel.holders > MANY else 0.0):
                     break
                 if until - now < seconds:
                     seconds = until - now

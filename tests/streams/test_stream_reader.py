@@ -234,6 +234,34 @@ def test_a_read_with_a_time_limit_comes_back_empty_and_goes_on_later() -> None:
     run(main())
 
 
+def test_those_who_wait_for_long_come_together() -> None:
+    """Each who has waited long enough wakes all: one by one a thousand would be woken a thousand times."""
+
+    async def main() -> None:
+        process, beats = Process(Store()), list[float]()
+        channel = process.feed()
+
+        async def follow(late: float) -> None:
+            await pass_time(late)
+            reader = await process.open()
+            while not reader.over:
+                assert await reader.read(15.0) == ()
+                beats.append(asyncio.get_running_loop().time())
+
+        tasks = [asyncio.ensure_future(follow(number * 0.15)) for number in range(100)]
+        await pass_time(60)
+        begun = len(beats)
+        await pass_time(15)
+        assert 100 <= len(beats) - begun <= 150
+        assert len(set(beats[begun:])) < 10
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        process.stop_feeding(channel)
+
+    run(main())
+
+
 def test_stop_ends_a_read_under_way() -> None:
     async def main() -> None:
         process = Process(Store())
