@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import orjson
 from sqlalchemy import Integer, RowMapping, SmallInteger, Text, bindparam, cast, func, select, text
@@ -235,22 +236,25 @@ async def placed(conn: AsyncConnection, bucket: int, given: Sequence[tuple[Any, 
     return Placed(texts, raised, {one.hash: one for cut in cuts.values() for one in cut.artefacts})
 
 
-async def put(conn: AsyncConnection, key: CaseKey, artefacts: Mapping[str, Artefact]) -> None:
-    """Store these artefacts where they are not there yet, and that the case, which this transaction started, uses
-    them."""
-    if not artefacts:
+async def put(conn: AsyncConnection, tenant: int, given: Mapping[UUID, Mapping[str, Artefact]]) -> None:
+    """Store the artefacts of these cases of a tenant, which this transaction started, where they are not there yet, and
+    that the cases use them. All of them in one order: else two that put the same at once could wait for each other."""
+    found = {name: artefact for artefacts in given.values() for name, artefact in artefacts.items()}
+    if not found:
         return
-    given = [artefacts[name] for name in sorted(artefacts)]
+    ordered = [found[name] for name in sorted(found)]
     await conn.execute(
         _PUT,
         {
-            "tenant": key.tenant,
-            "hashes": [one.hash for one in given],
-            "sizes": [one.size for one in given],
-            "contents": [one.text for one in given],
+            "tenant": tenant,
+            "hashes": [one.hash for one in ordered],
+            "sizes": [one.size for one in ordered],
+            "contents": [one.text for one in ordered],
         },
     )
-    uses = [{"tenant_id": key.tenant, "case_id": key.case, "hash": one.hash} for one in given]
+    uses = [
+        {"tenant_id": tenant, "case_id": case, "hash": name} for case, artefacts in given.items() for name in artefacts
+    ]
     await conn.execute(upsert(tables.artefact_use).on_conflict_do_nothing(), uses)
 
 

@@ -81,8 +81,8 @@ async def insert_cases(conn: AsyncConnection, beginnings: Sequence[Beginning]) -
     await conn.execute(
         insert(tables.case), [_case(one, there.bucket) for one, there in zip(beginnings, placed, strict=True)]
     )
-    for one, there in zip(beginnings, placed, strict=True):
-        await artefacts.put(conn, one.key, there.artefacts)
+    asides = {one.key.case: there.artefacts for one, there in zip(beginnings, placed, strict=True)}
+    await artefacts.put(conn, beginnings[0].key.tenant, asides)
     laid = [(one.key.case, token) for one in beginnings for token in one.tokens]
     await conn.execute(
         _BEGIN,

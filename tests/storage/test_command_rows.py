@@ -13,6 +13,8 @@ from circuit.storage import cases, commands, history, listing, tokens
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
 from circuit.storage.records import CaseStatus, CommandResult, CommandRow, CommandState
+from circuit.value import replace
+from tests.eventually import eventually
 from tests.storage.cases_in_store import AT, first_row, first_token, new_key, start_case, start_worker
 
 
@@ -50,6 +52,32 @@ async def test_one_key_starts_one_case_however_many_ask_at_once(database: Databa
     assert await start_case(database, idempotency_key="delivery-2") != started[0]
     assert await conn.fetchval('SELECT count(*) FROM circuit."case"') == 2
     assert await conn.fetchval("SELECT count(*) FROM circuit.token") == 2
+
+
+async def test_starts_that_are_written_together_wait_for_no_others_that_put_the_same(
+    database: Database, witness: Connection
+) -> None:
+    def beginnings(letters: str) -> list[commands.Beginning]:
+        event = CaseStarted("flow", "hash", (), "tests")
+        tokens = [replace(first_token(), data={"text": letter * 20_000}) for letter in letters]
+        return [commands.Beginning(new_key(), first_row(), [token], event, AT) for token in tokens]
+
+    async def write(letters: str) -> None:
+        async with database.transaction(1) as tenant:
+            await commands.insert_cases(tenant, beginnings(letters))
+
+    async def blocked() -> bool:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return await witness.fetchval(count) == 2
+
+    await write("z")  # then there is a bucket for what is so large
+    async with database.transaction(1) as first:
+        await commands.insert_cases(first, beginnings("m"))
+        others = [asyncio.ensure_future(write(letters)) for letters in ("amb", "bma")]
+        await eventually(blocked, what="both to wait for the first")
+    await asyncio.gather(*others)
+    assert await witness.fetchval("SELECT count(*) FROM circuit.artefact") == 4
+    assert await witness.fetchval("SELECT count(*) FROM circuit.artefact_use") == 8
 
 
 async def test_one_key_asks_once_however_many_ask_at_once(database: Database, conn: Connection) -> None:
