@@ -13,7 +13,7 @@ from circuit.app import Circuit
 from circuit.definition import load_workflow
 from circuit.engine.calls import action_config, descriptor
 from circuit.engine.provenance import ExecutionRecord, FeedbackView, execution_key, found_record
-from circuit.errors import InvalidRequest, NotFound
+from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import DEFAULT_TENANT, CaseKey
 from circuit.security.principal import Principal
 from tests.cli.commanding import Command
@@ -79,9 +79,11 @@ async def test_an_execution_keeps_what_it_used_and_what_was_said_of_it(database_
         key = CaseKey(DEFAULT_TENANT, opened.key(case).case)
         given = [
             await opened.commands.give_feedback(key, 1, principal=opened.principal, score=score, idempotency_key="k")
-            for score in (0.5, -1.0)
+            for score in (0.5, 0.5)
         ]
         assert given[0] == given[1], "asked again with the same key, it is what was added first"
+        with pytest.raises(Conflict):
+            await opened.commands.give_feedback(key, 1, principal=opened.principal, score=-1.0, idempotency_key="k")
         with pytest.raises(NotFound):
             await opened.commands.give_feedback(
                 key, 1, principal=Principal("other", 2, frozenset({"operator"})), score=1.0
