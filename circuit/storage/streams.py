@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from circuit.events import Frame, StreamType
 from circuit.ids import CaseKey
 from circuit.storage import rows, tables
-from circuit.storage.records import ExecutionRow
+from circuit.storage.records import CaseStatus, ExecutionRow
 
 _FRAME = tables.stream_event
 
@@ -24,6 +24,14 @@ async def execution(conn: AsyncConnection, key: CaseKey, firing: int) -> Executi
     )
     row = found.mappings().one_or_none()
     return None if row is None else rows.execution(row)
+
+
+async def expected(conn: AsyncConnection, key: CaseKey, firing: int) -> bool:
+    """Whether `CASE.firing` is the next one that begins, if the case goes on."""
+    table = tables.case.c
+    mine = (table.tenant_id == key.tenant, table.case_id == key.case, table.next_firing == firing)
+    live = table.status.not_in([status.value for status in CaseStatus if status.terminal])
+    return bool(await conn.scalar(select(literal(True)).where(*mine, live)))
 
 
 class Stored(NamedTuple):

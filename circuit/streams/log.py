@@ -62,9 +62,15 @@ class Log:
         self._events = Ferry(self._read_events, MOST_FOLLOWED)
 
     async def frames(self, key: CaseKey, firing: int, after: Cursor) -> FramePage | None:
-        """The frames of the execution `CASE.firing` behind `after`; None if there is no such execution."""
+        """The frames of the execution `CASE.firing` behind `after`; None if there is no such execution, and none is
+        about to begin."""
         async with self._database.transaction(key.tenant) as connection:
             execution = await streams.execution(connection, key, firing)
+            if execution is None:
+                if await streams.expected(connection, key, firing):
+                    return FramePage((), ended=False)
+                # It may have begun between the two looks.
+                execution = await streams.execution(connection, key, firing)
             if execution is None:
                 return None
             stored = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)

@@ -181,7 +181,7 @@ async def test_a_cancelled_execution_ends_its_readers_everywhere(here: Stage, el
 
 async def test_what_is_not_there_is_not_found(here: Stage) -> None:
     told = await here.execution()
-    for name in (Numbered(told.key.case, 2), Numbered(UUID(int=7), 1), Numbered(uuid7(1, 1), 999_999_999)):
+    for name in (Numbered(told.key.case, 3), Numbered(UUID(int=7), 1), Numbered(uuid7(1, 1), 999_999_999)):
         with pytest.raises(NotFound, match=str(name)):
             await collect(here.streams, name)
     assert len(here.broker) == 0
