@@ -56,7 +56,11 @@ class Threads:
                 logger.debug("%s returned after its event loop was closed", what)
 
         thread = threading.Thread(target=work, name=f"circuit-action-{what}", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no more threads
+            self._free.release()
+            raise
         try:
             value, error = await done
         except asyncio.CancelledError:

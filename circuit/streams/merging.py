@@ -78,10 +78,10 @@ def rest(frame: Frame, lengths: Sequence[int] | None, after: Cursor) -> Frame:
         return frame
     left = frame.merged - told
     if lengths is None:
-        return replace(frame, merged=left)
+        return replace(frame, merged=left, wires={})
     said = orjson.loads(frame.body)
     body = orjson.dumps({**said, "content": said["content"][sum(lengths[:told]) :]})
-    return replace(frame, merged=left, body=body)
+    return replace(frame, merged=left, body=body, wires={})
 
 
 class _Run:
