@@ -34,6 +34,12 @@ def parse_model_override(text: str, workflow: Workflow | None = None) -> tuple[s
         raise InvalidRequest(f"{kind!r} is not a provider that runs here ({suggestion(kind, TYPES, 'types')}).")
     if "\0" in model or len(model) > 500:
         raise InvalidRequest("the name of a model has 500 characters at most and no NUL.")
+    if (
+        workflow is not None
+        and not workflow.agents
+        and not any(action.kind == "subworkflow" for action in workflow.actions.values())
+    ):
+        raise InvalidRequest(f"workflow {workflow.id} has no agents, so no model answers in it: leave --model out.")
     if workflow is not None and agent != EVERY_AGENT and agent not in workflow.agents:
         hint = suggestion(agent, tuple(workflow.agents), "agents")
         raise InvalidRequest(f"workflow {workflow.id} has no agent {agent!r} ({hint}).")

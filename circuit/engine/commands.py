@@ -29,6 +29,7 @@ from circuit.engine.asking import (
     stored_object,
 )
 from circuit.engine.children import check_calls
+from circuit.engine.chronicle import chronicle
 from circuit.engine.conversations import take_along
 from circuit.engine.grants import check_agents
 from circuit.engine.intake import Intake
@@ -251,6 +252,8 @@ class Commands:
                 if started == case:
                     await take_along(connection, case, workflow, conversations or {}, principal)
                     await ledger.write(connection, [entry])
+        if started == case:
+            chronicle(case, [(new.row.started_at, new.event)])
         self._hints.work()
         return started
 

@@ -20,6 +20,7 @@ from functools import partial
 from uuid import UUID
 
 from circuit.definition.workflow import Workflow
+from circuit.engine.chronicle import chronicle
 from circuit.engine.execution import Ended, FaultHook, no_fault
 from circuit.engine.owner import Owner, Step
 from circuit.engine.slots import Slots
@@ -287,6 +288,7 @@ class Desk:
         for row in write.frames:
             reports.announce(key, row.firing, row.frame)
         reports.changed(key, write.expected_seq + 1, write.events)
+        chronicle(key, write.events)
         if write.holds is not None:
             reports.resources(key.tenant, write.row.workflow_id)
         if write.mail is not None:

@@ -20,7 +20,7 @@ from prometheus_client.samples import Sample
 
 from circuit.ids import CaseKey, Numbered, uuid7
 from circuit.observability.logs import AboutFilter, JSONFormatter, about
-from tests.cli.commanding import Command
+from tests.cli.commanding import Command, scripted_workflow
 from tests.cli.test_interrupt import SECONDS, read_until
 from tests.eventually import eventually
 
@@ -167,3 +167,22 @@ def test_the_command_logs_as_the_settings_say(process: Command, database_url: st
     [said] = [json.loads(row) for row in done.err.splitlines() if row.startswith("{")]
     assert (said["message"], said["logger"]) == ("careful", "circuit.shop")
     assert said["execution_id"].startswith(said["case_id"])
+
+
+def test_the_log_says_of_each_execution_how_it_went(process: Command, database_url: str, tmp_path: Path) -> None:
+    file = scripted_workflow(tmp_path, responses='[{error: unavailable, message: "secret words"}, Well.]')
+    file.write_text(file.read_text().replace("required: true", "required: true, retry_config: {max_attempts: 2}"))
+    settings = {"CIRCUIT_LOG_FORMAT": "json", "CIRCUIT_LOG_LEVEL": "info", "CIRCUIT_DATABASE_URL": database_url}
+    done = process("run", file, **settings)
+    assert done.code == 0, done.err
+    found = [json.loads(row) for row in done.err.splitlines() if row.startswith("{")]
+    told = [line for line in found if line["logger"] == "circuit.engine.chronicle"]
+    case = told[0]["case_id"]
+    assert [(line["message"].replace(case, "CASE"), line.get("execution_id")) for line in told] == [
+        ("case CASE of story begins", None),
+        ("write begins as execution CASE.1", f"{case}.1"),
+        ("try 1 of write failed in execution CASE.1: unavailable", f"{case}.1"),
+        ("write is done: execution CASE.1", f"{case}.1"),
+        ("case CASE is completed", None),
+    ]
+    assert "secret words" not in done.err

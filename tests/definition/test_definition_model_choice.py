@@ -68,3 +68,9 @@ def test_choices_of_a_run_together() -> None:
         "*": {"type": "custom", "model": "m", "options": CUSTOM},
         "own": {"type": "custom", "model": "m"},
     }
+
+
+def test_where_no_model_answers_none_is_chosen() -> None:
+    alone = load_workflow("workflow: x\nplaces: [a]\ntransitions: {}\n")
+    with pytest.raises(InvalidRequest, match="x has no agents"):
+        model_overrides(["openai:m"], alone)
