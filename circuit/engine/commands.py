@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -32,6 +32,7 @@ from circuit.engine.children import check_calls
 from circuit.engine.chronicle import chronicle
 from circuit.engine.conversations import take_along
 from circuit.engine.grants import check_agents
+from circuit.engine.hints import Hints
 from circuit.engine.intake import Intake
 from circuit.engine.modification import Modification
 from circuit.engine.opening import TokenInput as TokenInput
@@ -45,9 +46,7 @@ from circuit.security.permissions import Permission
 from circuit.security.principal import Principal
 from circuit.storage import commands, feedback, ledger, listing, streams, workflows
 from circuit.storage.database import Database
-from circuit.storage.records import TRACEPARENT, CaseRow, CommandRow, CommandState
-from circuit.streams.broker import Broker
-from circuit.streams.relay import Relay
+from circuit.storage.records import CaseRow, CommandRow, CommandState
 
 DEFAULT_WAIT_SECONDS = 10.0
 LONGEST_REASON = 1_000
@@ -95,22 +94,6 @@ class Published:
 
     def as_dict(self) -> dict[str, Any]:
         return {"workflow": self.workflow_id, "hash": self.hash, "new": self.new}
-
-
-@dataclass(frozen=True, slots=True)
-class Hints:
-    """How a process hears that a case has new events, and tells workers that there is work. `caller` is the trace of
-    whoever asks for something now, if he is traced."""
-
-    broker: Broker
-    relay: Relay
-    work: Callable[[], None] = field(default=lambda: None)
-    caller: Callable[[], str | None] = field(default=lambda: None)
-
-    def signed(self, principal: Principal) -> dict[str, Any]:
-        """Who asks, as it goes into rows, with the trace in which he does."""
-        traceparent = self.caller()
-        return principal.as_dict() if traceparent is None else {**principal.as_dict(), TRACEPARENT: traceparent}
 
 
 class Commands:

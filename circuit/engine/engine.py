@@ -17,7 +17,7 @@ from circuit.engine.archive.policy import Policy
 from circuit.engine.archive.round import Archive
 from circuit.engine.attendance import Errand
 from circuit.engine.budgets import Budgets
-from circuit.engine.commands import Commands, Hints
+from circuit.engine.commands import Commands
 from circuit.engine.consultations import Consultations
 from circuit.engine.conversations import Conversations
 from circuit.engine.costs import Costs
@@ -26,6 +26,7 @@ from circuit.engine.feedback import FeedbackLog
 from circuit.engine.figures import figures, worker_figures
 from circuit.engine.fleet import Fleet
 from circuit.engine.grants import Grants
+from circuit.engine.hints import Hints
 from circuit.engine.inbox import Inbox
 from circuit.engine.keys import Keys
 from circuit.engine.ledger import Ledger

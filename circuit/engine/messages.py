@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from circuit.engine.asking import stored_object
-from circuit.engine.commands import Hints
+from circuit.engine.hints import Hints
 from circuit.engine.opening import TokenInput, open_case, traced
 from circuit.engine.payload import storable_text
 from circuit.engine.rates import StartRates

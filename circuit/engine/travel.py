@@ -9,10 +9,10 @@ from typing import Any
 
 from circuit.engine.asking import check_idempotency_key, fingerprint, start_parameters
 from circuit.engine.audit.replay import Replay
-from circuit.engine.commands import Hints
 from circuit.engine.comparison import Cost, Difference, Side, compare
 from circuit.engine.conversations import carry_over
 from circuit.engine.fork import fork_tokens, origin_of
+from circuit.engine.hints import Hints
 from circuit.engine.past import Moment, moment
 from circuit.engine.queries import Queries
 from circuit.engine.requirement import requirement
