@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -381,6 +382,31 @@ async def test_what_a_killed_process_had_started_goes_with_it(tmp_path: Path) ->
     gone(int((tmp_path / "pid").read_text()))
     with pytest.raises(ModelCrashed):
         await made.call("figures")
+
+
+def inside(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
+@pytest.mark.parametrize("ended", ["killed", "stopped", "failed"])
+async def test_the_sockets_of_an_engine_go_with_its_process(
+    ended: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    start = {"exit": 1} if ended == "failed" else {}
+    starting = ModelProcess.start(LAUNCH, Load("tiny", {"start": start}), limit_seconds=60)
+    if ended == "failed":
+        with pytest.raises(ProviderError):
+            await starting
+    else:
+        made = await starting
+        [folder] = inside(tmp_path)
+        assert made.about["sockets"] == str(tmp_path / folder)
+        if ended == "killed":
+            os.kill(made.pid, signal.SIGKILL)
+            await made.ended.wait()
+        await made.stop()
+    assert inside(tmp_path) == []
 
 
 def test_an_image_goes_to_the_model() -> None:

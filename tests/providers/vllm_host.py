@@ -63,7 +63,12 @@ class ScriptedEngine:
         return cls(load)
 
     def about(self) -> Mapping[str, Any]:
-        return {"context": 4096, "tasks": ["generate"], "version": "scripted"}
+        return {
+            "context": 4096,
+            "tasks": ["generate"],
+            "version": "scripted",
+            "sockets": os.environ["VLLM_RPC_BASE_PATH"],
+        }
 
     async def answer(self, kind: str, request_id: str, order: Mapping[str, Any]) -> AsyncGenerator[Message, None]:
         match kind:

@@ -13,6 +13,7 @@ from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import field
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from circuit.errors import ModelRequestRefused, ProviderError
@@ -92,9 +93,15 @@ class ModelProcess:
     """Made by `start`. `ended` is set when the process is no more, however that came."""
 
     def __init__(
-        self, load: Load, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        load: Load,
+        process: Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        folder: TemporaryDirectory[str],
     ) -> None:
         self.about: Mapping[str, Any] = {}
+        self._folder = folder
         self.ended = asyncio.Event()
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._load = load
@@ -112,13 +119,15 @@ class ModelProcess:
     ) -> ModelProcess:
         """Start the process and return when its model answers; `hear` is told what it says meanwhile. Raises
         `ProviderError`, and leaves no process behind then."""
+        # The sockets by which the engine's own processes meet: nobody removes them where these are ended by force.
+        folder = TemporaryDirectory(prefix="circuit-model-")
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *launch.command,
                     str(theirs.fileno()),
-                    env=launch.variables(),
+                    env={**launch.variables(), "VLLM_RPC_BASE_PATH": folder.name},
                     pass_fds=[theirs.fileno()],
                     stdin=DEVNULL,
                     stdout=PIPE,
@@ -127,9 +136,10 @@ class ModelProcess:
                 )
             except BaseException:
                 ours.close()
+                folder.cleanup()
                 raise
         reader, writer = await asyncio.open_connection(sock=ours)
-        made = cls(load, process, reader, writer)
+        made = cls(load, process, reader, writer, folder)
         listening = asyncio.create_task(made._listen(hear), name=f"circuit-model-log-{process.pid}")
         made._tasks.append(listening)
         try:
@@ -256,6 +266,7 @@ class ModelProcess:
         for inbox in self._inboxes.values():
             inbox.fail(fault)
         self._writer.close()
+        self._folder.cleanup()
 
     def _end_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
