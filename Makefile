@@ -37,8 +37,9 @@ format: $(VENV)/.installed-dev ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-bench ## Measure Circuit beside other engines; ONLY=circuit,dbos,chain and ROUNDS=5 choose
+bench: $(VENV)/.installed-bench ## Measure Circuit beside other engines, and streams; ONLY=circuit,dbos,chain and ROUNDS=5 choose engines
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
+	$(if $(ONLY),,$(BIN)/python -m benchmarks.streams)
 
 bench-growth: $(VENV)/.installed-bench ## Measure what a firing costs as the store grows; ONLY=history,waiting,tokens chooses
 	$(BIN)/python -m benchmarks.growth $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
