@@ -80,8 +80,8 @@ async def test_two_workers_run_no_more_than_the_deployment_may_and_one_alone_has
         engines = [await stack.enter_async_context(engine(database, {"agent": one}, limits=FEW)) for one in busy]
         await publish(engines[0], REVIEW)
         keys = [await start(engines[0], "review") for _ in range(12)]
+        # Who runs how many is a matter of who claimed first, for none of these ends before it is let go.
         await eventually(lambda: sum(one.count for one in busy) == 4, what="all four run")
-        assert all(one.count for one in busy), "one that comes later finds room"
 
         async def shared() -> bool:
             return await plain.fetchval("SELECT sum(amount) FROM circuit.worker_share") == 4
