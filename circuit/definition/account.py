@@ -127,7 +127,7 @@ def _entry(workflow: Workflow, label: str, choices: Sequence[Transition]) -> Ent
         _takes(choices),
         tuple(_only_if(one)),
         _does(workflow, one, action),
-        _gives(workflow, one),
+        _gives(one),
         _failure(one, action),
         tuple(_also(workflow, net, one, action, written)),
         tuple(choice.name for choice in choices) if len(choices) > 1 else (),
@@ -235,15 +235,12 @@ def _does(workflow: Workflow, one: Transition, action: ActionSpec | None) -> str
     return f"{said}; {tries} of {_span(action.timeout_seconds)} at most"
 
 
-def _gives(workflow: Workflow, one: Transition) -> tuple[str, ...]:
-    hiding: Mapping[str, str] = {
-        at: place for place, at in (workflow.document["transitions"].get(one.label) or {}).get("hidden", {}).items()
-    }
+def _gives(one: Transition) -> tuple[str, ...]:
     if one.refresh:
         return ("the token, with what came of it",)
     found: list[str] = []
     for arc in one.makes:
-        place = hiding.get(arc.place) or arc.place.removeprefix(f"{one.label}~to~")
+        place = arc.place.removeprefix(f"{one.label}~to~")
         if not hidden(place):
             found.append(_made(arc, place))
     return tuple(found)
