@@ -15,6 +15,7 @@ import pytest
 from circuit.app import Circuit
 from circuit.storage import statements
 from circuit.storage.database import Database
+from circuit.storage.notifications import CHANNEL
 from circuit.storage.writer import Writer
 from tests import invariants
 from tests.chaos.controls import unordered_locks
@@ -89,19 +90,28 @@ async def sleeper_comes_back(control: str | None, fleet: Fleet, client: Circuit,
 
 async def hint_is_lost(control: str | None, fleet: Fleet, client: Circuit, plain: Any, url: str) -> None:
     """The notification that a case was started is lost, with the connection that would have brought it."""
-    name = url.rpartition("/")[2]
+    server, _, name = url.rpartition("/")
+    sent = asyncio.Event()
+    listeners = "FROM pg_stat_activity WHERE datname = $1 AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
+    in_use = """FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()
+        AND state_change > clock_timestamp() - interval '0.4 seconds'"""
+
+    async def nobody(connections: str) -> bool:
+        return await plain.fetchval(f"SELECT count(*) {connections}", name) == 0
+
     async with ChatServer([{"text": "All is well."}]) as chat:
         workflow = await client.load(WORKFLOW.format(url=chat.url))
         await fleet.add(control=control, lease_seconds=30.0)
         await client.start(workflow.id, {})
         await eventually(lambda: completed(plain, 1), within=30)
-        await execute(
-            url.rpartition("/")[0] + "/postgres",
-            f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND query LIKE 'LISTEN%'",
-        )
+        await eventually(lambda: nobody(in_use), within=30, what="that everybody rests")
+        await execute(server + "/postgres", f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await plain.fetch(f"SELECT pg_terminate_backend(pid) {listeners}", name)
+        await eventually(lambda: nobody(listeners), what="that nobody listens")
+        await plain.add_listener(CHANNEL, lambda *_: sent.set())
         await client.start(workflow.id, {})
-        await execute(url.rpartition("/")[0] + "/postgres", f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await sent.wait()
+        await execute(server + "/postgres", f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         ended = asyncio.ensure_future(eventually(lambda: completed(plain, 2), within=30))
         try:
             while not ended.done():
