@@ -170,15 +170,23 @@ class Http:
 
     @asynccontextmanager
     async def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, address: str | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        address: str | None = None,
+        timeouts: Timeouts | None = None,
     ) -> AsyncGenerator[Exchange, None]:
         """Send a request and hand over the answer, whatever its status, when its headers are there.
 
-        With `address` the connection goes to that one, whatever the host's name means now, and to no proxy. Raises
+        With `address` the connection goes to that one, whatever the host's name means now, and to no proxy; with
+        `timeouts`, these count. Raises
         `ProviderUnavailable` where there is no connection or no answer, `ProviderTimeout` where it takes too
         long, `BadResponse` where the answer is not HTTP, `ProviderMisconfigured` for a URL or header that cannot be.
         """
-        exchange = await self._open(method, url, headers, body, address)
+        exchange = await self._open(method, url, headers, body, address, timeouts or self._timeouts)
         try:
             yield exchange
         finally:
@@ -193,17 +201,22 @@ class Http:
         limit: int,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
+        seconds: float | None = None,
     ) -> Fetched:
         """Ask the server of `url` at exactly `address`, as `request` does, and read its answer.
 
-        No proxy and no redirect: where the request goes was looked at before. Raises `ProviderError`.
+        No proxy and no redirect: where the request goes was looked at before. All of it may take `seconds`, if they
+        are given. Raises `ProviderError`.
         """
         given = {"Accept-Encoding": "identity", "User-Agent": "circuit-engine", **(headers or {})}
         limits = self._timeouts
+        if seconds is not None:
+            limits = Timeouts(min(limits.connect, seconds), seconds, seconds)
+        longest = limits.connect + limits.idle if seconds is None else seconds
         try:
             async with (
-                asyncio.timeout(limits.connect + limits.idle),
-                self.request(method, url, headers=given, body=body, address=address) as exchange,
+                asyncio.timeout(longest),
+                self.request(method, url, headers=given, body=body, address=address, timeouts=limits) as exchange,
             ):
                 said = bytearray()
                 while len(said) <= limit and (piece := await exchange.receive()) is not None:
@@ -221,12 +234,17 @@ class Http:
             await client.aclose()
 
     async def _open(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, address: str | None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        address: str | None,
+        limits: Timeouts,
     ) -> Exchange:
         place = origin(url)
         headers = _carrying(url, headers)
         _check_headers(headers)
-        limits = self._timeouts
         deadline = asyncio.get_running_loop().time() + limits.connect + limits.first_byte
         fault: ProviderError
         try:

@@ -73,6 +73,9 @@ class Threads:
                     self._limit,
                 )
             raise
+        if isinstance(error, KeyboardInterrupt):
+            # No key reaches a thread: the function raised it, and must not end the process.
+            raise ActionFailed(f"{what} raised KeyboardInterrupt")
         if error is not None:
             raise error
         return value

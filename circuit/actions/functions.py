@@ -14,10 +14,12 @@ from types import ModuleType
 from typing import Any, TypeVar, overload
 
 from circuit.actions.signature import Signature
+from circuit.agents.function import SECONDS_MARK
 from circuit.definition.action_document import FUNCTION_NAME
 from circuit.errors import InvalidRequest
 
-_MARK = "__circuit_action__"
+MARK = "__circuit_action__"
+"""Where a function says that it is an action, and of which name."""
 
 Called = TypeVar("Called", bound=Callable[..., Any])
 Source = Callable[..., Any] | ModuleType | str
@@ -37,9 +39,12 @@ class Function:
 @overload
 def action(function: Called, /) -> Called: ...
 @overload
-def action(*, name: str | None = None) -> Callable[[Called], Called]: ...
-def action(function: Called | None = None, /, *, name: str | None = None) -> Called | Callable[[Called], Called]:
-    """Mark a function as one that workflows may call, under its own name or another one.
+def action(*, name: str | None = None, tool_seconds: float | None = None) -> Callable[[Called], Called]: ...
+def action(
+    function: Called | None = None, /, *, name: str | None = None, tool_seconds: float | None = None
+) -> Called | Callable[[Called], Called]:
+    """Mark a function as one that workflows may call, under its own name or another one. Where an agent calls it as a
+    tool, the call may take `tool_seconds`.
 
     @action
     async def charge_card(amount: int, currency: str = "EUR", *, ctx: Context) -> dict:
@@ -49,8 +54,14 @@ def action(function: Called | None = None, /, *, name: str | None = None) -> Cal
 
     def mark(marked: Called) -> Called:
         # What cannot be an action is said where it is written, not when a workflow first calls it.
-        described(marked, name)
-        setattr(marked, _MARK, name or marked.__name__)
+        known = described(marked, name)
+        if tool_seconds is not None:
+            if not tool_seconds > 0:
+                raise InvalidRequest(f"action {known.name}: tool_seconds must be more than 0, not {tool_seconds}")
+            if known.signature.context is not None:
+                raise InvalidRequest(f"action {known.name} takes a context, so it is no tool: leave tool_seconds out")
+            setattr(marked, SECONDS_MARK, float(tool_seconds))
+        setattr(marked, MARK, known.name)
         return marked
 
     return mark if function is None else mark(function)
@@ -58,7 +69,7 @@ def action(function: Called | None = None, /, *, name: str | None = None) -> Cal
 
 def described(call: Callable[..., Any], name: str | None = None) -> Function:
     """`call` as a function that workflows may call. Raises `InvalidRequest` where it cannot be one."""
-    known: str = name or getattr(call, _MARK, None) or getattr(call, "__name__", "")
+    known: str = name or getattr(call, MARK, None) or getattr(call, "__name__", "")
     if not re.fullmatch(FUNCTION_NAME, known):
         raise InvalidRequest(f"{known!r} cannot be the name of an action: give one, as in @action(name='charge_card')")
     if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
@@ -94,7 +105,7 @@ def _functions(source: Source) -> list[Function]:
 
 
 def _is_marked(value: Any) -> bool:
-    return callable(value) and isinstance(getattr(value, _MARK, None), str)
+    return callable(value) and isinstance(getattr(value, MARK, None), str)
 
 
 def _module(name: str) -> ModuleType:

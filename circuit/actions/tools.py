@@ -18,7 +18,7 @@ from circuit.agents.toolbox.files import NAMES, file_tools
 from circuit.agents.toolbox.openapi import openapi_tools
 from circuit.agents.toolbox.root import DEFAULT_LIMIT, Root
 from circuit.agents.toolbox.shell import MEGABYTE, Bounds, shell_tool
-from circuit.agents.tools import Tool, Toolset, table
+from circuit.agents.tools import DEFAULT_SECONDS, Tool, Toolset, table
 from circuit.errors import ToolsMisconfigured
 from circuit.security.secrets import UnresolvedReference, resolve
 from circuit.threads import Threads
@@ -87,27 +87,42 @@ class Toolbox:
                 return  # the action that runs agents makes these
             case "http":
                 gate = Gate(tuple(entry["allow"]), bool(entry.get("private")))
-                yield fetch_tool(self.http(), gate, entry.get("max_bytes", FETCH_LIMIT))
+                seconds = entry.get("seconds", DEFAULT_SECONDS)
+                yield fetch_tool(self.http(), gate, entry.get("max_bytes", FETCH_LIMIT), seconds=seconds)
+            case "function":
+                yield from self._required(str(entry["name"]), self._functions(str(entry["name"]), entries))
             case _:
-                yield from self._named(str(entry["name"]), entries, case_id)
+                name = str(entry["name"])
+                yield from self._required(name, self._named(name, entries, case_id))
+
+    def _functions(self, name: str, entries: list[Mapping[str, Any]]) -> Iterator[Tool]:
+        """The functions that a name or a pattern means, with the settings of the first entry that has some for them."""
+        for known, call in self.functions.items():
+            if matches([name], known):
+                given = (one for one in entries if one["kind"] == "function" and matches([one["name"]], known))
+                seconds = next((one["seconds"] for one in given if "seconds" in one), None)
+                yield function_tool(known, call, seconds=seconds, threads=self._threads)
 
     def _named(self, name: str, entries: list[Mapping[str, Any]], case_id: str) -> Iterator[Tool]:
         """The tools that a bare name or a pattern means, with the settings that the agent has for their kind."""
-        own = {known: call for known, call in self.functions.items() if matches([name], known)}
-        chosen = [function_tool(known, call, threads=self._threads) for known, call in own.items()]
+        yield from self._functions(name, entries)
         if any(matches([name], known) for known in NAMES):
             root = self._root(_settings("files", entries), case_id)
-            chosen += [tool for tool in file_tools(root, self._threads) if matches([name], tool.name)]
+            yield from (tool for tool in file_tools(root, self._threads) if matches([name], tool.name))
         if name in SHELL:
             # Never by a wider pattern: who grants a shell names it.
-            chosen.append(self._shell(_settings("shell", entries), entries, case_id))
+            yield self._shell(_settings("shell", entries), entries, case_id)
+
+    def _required(self, name: str, tools: Iterable[Tool]) -> list[Tool]:
+        """`tools`, which `name` means. Raises `ToolsMisconfigured` where it means none."""
+        chosen = list(tools)
         if not chosen:
             known = ", ".join(self.functions) or "none"
             raise ToolsMisconfigured(
                 f"there is no tool {name!r}: write the name of one, a pattern such as fs.*, or a mapping with settings"
                 f" (functions that this process has: {known})"
             )
-        yield from chosen
+        return chosen
 
     def _shell(self, settings: Mapping[str, Any], entries: list[Mapping[str, Any]], case_id: str) -> Tool:
         """The shell, in the root of the agent's files unless it has one of its own."""

@@ -98,6 +98,8 @@ def _names(entry: Mapping[str, Any]) -> Iterator[str]:
         case "named":
             meant = [known for known in NAMES if fnmatchcase(known, name)]
             yield from meant or [name]
+        case "function":
+            yield name
         case _:
             yield f"{name}.*"
 

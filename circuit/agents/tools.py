@@ -7,13 +7,16 @@ A tool raises `ToolError` for what the model should hear of; the run goes on. An
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import field
 from typing import Any, Protocol, cast
 
 import jsonschema_rs
 import orjson
+from pydantic_core import to_jsonable_python
 
 from circuit.errors import (
     CircuitError,
@@ -35,6 +38,9 @@ from circuit.value import dataclass
 DEFAULT_SECONDS = 120.0
 RESULT_LIMIT = 256 * 1024
 """How many bytes a result may have, as JSON: it goes into the prompt."""
+_BINARY = (bytes, bytearray, memoryview)
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""A NUL as JSON writes it, and not a backslash before what only looks like that."""
 _MESSAGE_LIMIT = 500
 _FAULTS_SHOWN = 5
 
@@ -139,37 +145,62 @@ def check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
 async def call_tool(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> Any:
     """What the tool gives back, as JSON. Raises `ToolError`."""
     fault: ToolError
+    limit = asyncio.timeout(tool.seconds)
     try:
-        async with asyncio.timeout(tool.seconds):
+        async with limit:
             return as_result(tool, await tool.call(arguments, context))
-    except TimeoutError:
-        fault = ToolTimeout(f"{tool.name} did not come back within {tool.seconds:g} s")
     except ToolError as error:
         fault = type(error)(_told(tool, error.message), details=error.details)
     except CircuitError as error:
         fault = ToolFailed(_told(tool, f"{tool.name} failed ({error.code}): {error.message}"))
-    except Exception as error:
-        fault = ToolFailed(_told(tool, f"{tool.name} failed: {type(error).__name__}: {error}"))
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        fault = ToolFailed(f"{tool.name} failed: it was cancelled from within")
+    except (Exception, SystemExit) as error:
+        # A tool must not be able to end the process.
+        if isinstance(error, TimeoutError) and limit.expired():
+            fault = ToolTimeout(f"{tool.name} did not come back within {tool.seconds:g} s")
+        else:
+            fault = ToolFailed(_told(tool, f"{tool.name} failed: {type(error).__name__}: {error}"))
     # Outside of the `except` blocks: what a tool raised may hold what nobody should see.
     raise fault
 
 
 def as_result(tool: Tool, value: Any) -> Any:
-    """`value` as JSON that a model can read. Raises `ToolOutputInvalid`."""
-    if isinstance(value, bytes | bytearray | memoryview):
+    """`value` as JSON that a model can read: models, dataclasses, dates, sets and the like in their JSON form. Raises
+    `ToolOutputInvalid`."""
+    if isinstance(value, _BINARY):
         raise ToolOutputBinary(f"{tool.name} gave back {len(value)} bytes of binary data, which a model cannot read")
     # Measured before it is encoded: a result may be as large as memory.
     if isinstance(value, str) and len(value) > RESULT_LIMIT:
         raise _too_large(tool, len(value))
     try:
-        encoded = orjson.dumps(value)
+        encoded = orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ToolOutputInvalid(f"{tool.name} gave back what is no JSON: {error}") from None
+        if isinstance(error.__cause__, _Binary):
+            raise ToolOutputBinary(f"{tool.name} gave back binary data, which a model cannot read") from None
+        said = str(error.__cause__ or error).splitlines()[0]
+        raise ToolOutputInvalid(_told(tool, f"{tool.name} gave back what is no JSON: {said}")) from None
     if len(encoded) > RESULT_LIMIT:
         raise _too_large(tool, len(encoded))
-    if b"\\u0000" in encoded:
+    if _NUL.search(encoded):
         raise ToolOutputBinary(f"{tool.name} gave back text with NUL characters, which is binary data")
     return orjson.loads(encoded)
+
+
+class _Binary(TypeError):
+    """Bytes somewhere within a result."""
+
+
+def _plain(value: Any) -> Any:
+    """The JSON form of what has none by itself, as what actions return has it."""
+    if isinstance(value, _BINARY):
+        raise _Binary
+    if inspect.isgenerator(value) or inspect.isasyncgen(value) or inspect.isawaitable(value):
+        raise TypeError(f"{type(value).__name__}, which has no value yet")
+    return to_jsonable_python(value)
 
 
 def _too_large(tool: Tool, size: int) -> ToolOutputTooLarge:

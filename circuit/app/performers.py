@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -13,7 +14,7 @@ from circuit.actions.consultation import KIND as CONSULTATION
 from circuit.actions.consultation import ConsultationAction
 from circuit.actions.function import KIND as FUNCTION
 from circuit.actions.function import FunctionAction
-from circuit.actions.functions import Function
+from circuit.actions.functions import MARK, Function
 from circuit.actions.human import KIND as HUMAN
 from circuit.actions.human import HumanAction
 from circuit.actions.job import DEFAULT_BACKEND, JobAction
@@ -26,6 +27,7 @@ from circuit.actions.subworkflow import SubworkflowAction
 from circuit.actions.tools import Toolbox
 from circuit.agents.interceptor import Interceptor
 from circuit.clock import Clock
+from circuit.definition.action_document import FUNCTION_NAME
 from circuit.egress import Egress
 from circuit.engine.action import Action
 from circuit.engine.answers import Answers
@@ -33,6 +35,7 @@ from circuit.engine.children import Children
 from circuit.engine.conversations import Memory
 from circuit.engine.execution import FaultHook
 from circuit.engine.grants import Permits
+from circuit.errors import InvalidRequest
 from circuit.http import Http, Timeouts
 from circuit.providers.registry import ProviderRegistry
 from circuit.settings import Settings
@@ -40,9 +43,16 @@ from circuit.storage.database import Database
 
 
 def as_tools(functions: Mapping[str, Function], tools: Sequence[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    """What agents may call of Python: `tools` by their own names, and the functions that do without a context."""
-    named = {name: function.call for name, function in functions.items() if function.signature.context is None}
-    return named | {call.__name__: call for call in tools}
+    """What agents may call of Python: `tools` by their own names, and the functions that do without a context. Raises
+    `InvalidRequest` where one has no name, or two have the same."""
+    found = {name: function.call for name, function in functions.items() if function.signature.context is None}
+    for call in tools:
+        name = str(getattr(call, MARK, "") or getattr(call, "__name__", ""))
+        if not re.fullmatch(FUNCTION_NAME, name):
+            raise InvalidRequest(f"{call!r:.100} has no name that a tool could have: write a function around it")
+        if found.setdefault(name, call) is not call:
+            raise InvalidRequest(f"two tools have the name {name!r}: rename one with @action(name=...)")
+    return found
 
 
 def performers(

@@ -130,6 +130,7 @@ def list_tools(
                         "name": spec.name,
                         "description": spec.description,
                         "parameters": spec.parameters,
+                        "seconds": tool.seconds,
                         "access": access["access"],
                         "policies": access["policies"],
                         **({"pin": tool.pin} if tool.pin else {}),
@@ -141,10 +142,16 @@ def list_tools(
             terminal.line(one_line(f"agent {found.agent.id} has no tools"))
         else:
             rows = [
-                (spec.name, _standing(access), ", ".join(spec.parameters.get("properties", {})), spec.description)
-                for spec, access in tools
+                (
+                    spec.name,
+                    _standing(access),
+                    f"{tool.seconds:g} s",
+                    ", ".join(spec.parameters.get("properties", {})),
+                    spec.description,
+                )
+                for tool, (spec, access) in zip(listed, tools, strict=True)
             ]
-            terminal.table(("tool", "access", "takes", "what it does"), rows)
+            terminal.table(("tool", "access", "at most", "takes", "what it does"), rows)
         return 0
 
     return run_session(body, settings)

@@ -111,7 +111,7 @@ def _policies(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
 def _pattern(entry: Mapping[str, Any]) -> str:
     """What the names of the tools of an entry look like."""
     kind = entry["kind"]
-    if kind == "named":
+    if kind in ("named", "function"):
         return str(entry["name"])
     if kind in ("agent", "hand_over"):
         return f"{kind}.{entry['name']}"

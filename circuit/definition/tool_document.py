@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Tag
 
 from circuit.definition.agent_reference import Headers, SecretReference, Url
-from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, by_kind, fault
+from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, by_kind, fault, seconds
 
 CAPABILITIES = ("direct", "chain_of_thought", "react", "self_reflection")
 _TOOL_HINT = "write the name of a function, fs.*, shell.run, http.fetch, or a mapping like {files: {root: data}}"
@@ -72,6 +72,24 @@ Capability = Annotated[
 ]
 
 
+def _some_time(value: float | str) -> float | str:
+    if not seconds(value):
+        raise fault("no_time", "a call needs some time", "write 30s, say")
+    return value
+
+
+Longest = Annotated[Duration, AfterValidator(_some_time)]
+
+
+class FunctionTools(Part):
+    """Python functions that the process has."""
+
+    name: Annotated[Pattern, Field(description="The name of a function, or a pattern.")]
+    seconds: Annotated[
+        Longest | None, Field(description="Longest call. Default: what the function says itself, else 120 s.")
+    ] = None
+
+
 class FileTools(Part):
     """Files below one directory."""
 
@@ -85,7 +103,7 @@ class ShellTools(Part):
     """A shell in a sandbox without a network, which sees the agent's files and the system's programs."""
 
     root: Annotated[Line | None, Field(description="The directory. Default: one of the case's own.")] = None
-    seconds: Annotated[Duration | None, Field(description="Longest run of a command. Default: 60 s.")] = None
+    seconds: Annotated[Longest | None, Field(description="Longest run of a command. Default: 60 s.")] = None
     memory_mb: Annotated[int | None, Field(ge=16, description="Memory of a command, in MiB. Default: 512.")] = None
     max_bytes: Annotated[int | None, Field(ge=1, description="Most output. Default: 64 KiB.")] = None
 
@@ -96,6 +114,7 @@ class HttpTools(Part):
     allow: Annotated[list[Line], Field(min_length=1, description="Hosts, as patterns: example.org, *.example.org.")]
     max_bytes: Annotated[int | None, Field(ge=1, description="Most of an answer. Default: 200 KB.")] = None
     private: Annotated[bool | None, Field(description="Whether the named hosts may lie in private networks.")] = None
+    seconds: Annotated[Longest | None, Field(description="Longest call. Default: 120 s.")] = None
 
 
 class OpenApiTools(Part):
@@ -107,6 +126,7 @@ class OpenApiTools(Part):
     headers: Annotated[Headers | None, Field(description="HTTP headers, as references to the environment.")] = None
     operations: Annotated[list[Pattern] | None, Field(description="Which of them, as patterns. Default: all.")] = None
     private: Annotated[bool | None, Field(description="Whether the server may lie in a private network.")] = None
+    seconds: Annotated[Longest | None, Field(description="Longest call. Default: 120 s.")] = None
 
 
 class McpTools(Part):
@@ -122,7 +142,7 @@ class McpTools(Part):
     )
     headers: Annotated[Headers | None, Field(description="HTTP headers, as references to the environment.")] = None
     tools: Annotated[list[Pattern] | None, Field(description="Which of its tools, as patterns. Default: all.")] = None
-    seconds: Annotated[Duration | None, Field(description="Longest call. Default: 60 s.")] = None
+    seconds: Annotated[Longest | None, Field(description="Longest call. Default: 60 s.")] = None
     pinned: Annotated[
         dict[str, Line] | None,
         Field(description="Hashes of tools' schemas, by tool: one that changed is not used before somebody allows it."),
@@ -132,6 +152,7 @@ class McpTools(Part):
 class ToolEntry(Part):
     """Tools of one kind with their settings; one key only."""
 
+    function: Annotated[FunctionTools | None, Field(description="A Python function.")] = None
     files: Annotated[FileTools | None, Field(description="Files below one directory.")] = None
     shell: Annotated[ShellTools | None, Field(description="A shell in a sandbox.")] = None
     http: Annotated[HttpTools | None, Field(description="Fetching over HTTP.")] = None
@@ -143,7 +164,7 @@ class ToolEntry(Part):
     ] = None
 
 
-TOOL_KINDS = ("files", "shell", "http", "openapi", "mcp", "agent", "hand_over")
+TOOL_KINDS = ("function", "files", "shell", "http", "openapi", "mcp", "agent", "hand_over")
 Tool = Annotated[
     Annotated[Line, Tag("<text>")] | Annotated[ToolEntry, _one_key("a tool", TOOL_KINDS), Tag("<mapping>")],
     by_kind(_TOOL_HINT, "text", "mapping"),

@@ -14,7 +14,10 @@ from circuit.providers.profiles import misfits
 
 WHOLE = """
 capabilities: [chain_of_thought, {self_reflection: {confidence_threshold: 0.5, criteria: [be kind]}}]
-tools: [fs.read_file, {files: {root: data, read_only: ['*.md'], max_bytes: 1000}}]
+tools:
+  - fs.read_file
+  - {files: {root: data, read_only: ['*.md'], max_bytes: 1000}}
+  - {function: {name: look_up, seconds: 10m}}
 policies:
   - {deny: fs.write_file}
   - {limit: [fs.*], to: 3}
@@ -34,6 +37,7 @@ def test_the_canonical_form() -> None:
     assert agent["tools"] == [
         {"kind": "named", "name": "fs.read_file"},
         {"kind": "files", "root": "data", "read_only": ["*.md"], "max_bytes": 1000},
+        {"kind": "function", "name": "look_up", "seconds": 600.0},
     ]
     assert agent["policies"] == [
         {"deny": ["fs.write_file"]},
@@ -83,7 +87,10 @@ def test_agents_that_a_file_lacks_come_from_those_that_are_published() -> None:
         ("capabilities: [«direct, react]", "direct and react exclude each other"),
         ("capabilities: [{self_reflection: {confidence_threshold: «2}}]", "between 0 and 1"),
         ("tools: [«7]", "the name of a function"),
-        ("tools: [«{}]", "exactly one of the keys files"),
+        ("tools: [«{}]", "exactly one of the keys function, files"),
+        ("tools: [{function: {name: look_up, seconds: «0}}]", "a call needs some time"),
+        ("tools: [{http: {allow: [a.example], seconds: «soon}}]", "not a duration"),
+        ("tools: [{function: {name: look_up}}]\npolicies: [{deny: «look_at}]", "no tool that 'look_at' means"),
         ("tools: [fs.*]\npolicies: [«{}]", "exactly one of the keys allow"),
         ("tools: [fs.*]\npolicies: [{deny: fs.head, to: «3}]", "to belongs to limit"),
         ("tools: [fs.*]\npolicies: [«{limit: fs.head}]", "limit needs to"),

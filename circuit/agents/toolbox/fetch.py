@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 from pydantic import Field
 
 from circuit.agents.function import function_tool
-from circuit.agents.tools import Tool
+from circuit.agents.tools import DEFAULT_SECONDS, Tool
 from circuit.errors import ToolDenied, ToolFailed
 from circuit.value import dataclass
 
@@ -84,7 +84,13 @@ async def resolved(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def fetch_tool(http: Http, gate: Gate, limit: int = DEFAULT_LIMIT, resolve: Resolve = resolved) -> Tool:
+def fetch_tool(
+    http: Http,
+    gate: Gate,
+    limit: int = DEFAULT_LIMIT,
+    resolve: Resolve = resolved,
+    seconds: float = DEFAULT_SECONDS,
+) -> Tool:
     """A tool that fetches from the servers that `gate` lets through."""
 
     async def fetch(
@@ -93,7 +99,7 @@ def fetch_tool(http: Http, gate: Gate, limit: int = DEFAULT_LIMIT, resolve: Reso
         """Fetch a page or a file over HTTP (GET). Gives back the status, the type of the content and its text."""
         for _ in range(MOST_REDIRECTS):
             _, _, address = await gate.address(url, resolve)
-            answer = await http.fetch("GET", url, address=address, limit=limit)
+            answer = await http.fetch("GET", url, address=address, limit=limit, seconds=seconds)
             target = answer.headers.get("location")
             if answer.status in (301, 302, 303, 307, 308) and target:
                 url = urljoin(url, target)
@@ -108,7 +114,7 @@ def fetch_tool(http: Http, gate: Gate, limit: int = DEFAULT_LIMIT, resolve: Reso
             }
         raise ToolFailed(f"{MOST_REDIRECTS} redirects, and no end")
 
-    return function_tool(NAME, fetch)
+    return function_tool(NAME, fetch, seconds=seconds)
 
 
 def text_of(body: bytes, kind: str) -> str:

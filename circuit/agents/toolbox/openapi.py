@@ -17,7 +17,7 @@ import orjson
 
 from circuit.agents.policy import matches
 from circuit.agents.toolbox.fetch import Gate, Resolve, resolved, text_of
-from circuit.agents.tools import RESULT_LIMIT, Tool, ToolContext
+from circuit.agents.tools import DEFAULT_SECONDS, RESULT_LIMIT, Tool, ToolContext
 from circuit.errors import DefinitionError, ToolFailed, ToolsMisconfigured
 from circuit.providers.provider import ToolSpec
 from circuit.value import dataclass
@@ -89,13 +89,14 @@ def openapi_tools(
         raise ToolsMisconfigured(f"the OpenAPI document of {settings['prefix']} names no server: give a base_url")
     gate = Gate((host,), bool(settings.get("private")))
     wanted = settings.get("operations")
+    seconds = float(settings.get("seconds", DEFAULT_SECONDS))
     for number, operation in enumerate(operations(document)):
         if number >= MOST_OPERATIONS:
             raise ToolsMisconfigured(f"the API has more than {MOST_OPERATIONS} operations: choose some by `operations`")
         if not wanted or matches(wanted, operation.name):
             spec = ToolSpec(f"{settings['prefix']}.{operation.name}", operation.description, operation.schema)
-            call = _caller(http, gate, base, operation, headers, resolve)
-            yield Tool(spec, call, secrets=tuple(headers.values()))
+            call = _caller(http, gate, base, operation, headers, resolve, seconds)
+            yield Tool(spec, call, seconds, tuple(headers.values()))
 
 
 def request_of(base: str, operation: Operation, arguments: Mapping[str, Any]) -> tuple[str, dict[str, str], bytes]:
@@ -119,7 +120,13 @@ def request_of(base: str, operation: Operation, arguments: Mapping[str, Any]) ->
 
 
 def _caller(
-    http: Http, gate: Gate, base: str, operation: Operation, headers: Mapping[str, str], resolve: Resolve
+    http: Http,
+    gate: Gate,
+    base: str,
+    operation: Operation,
+    headers: Mapping[str, str],
+    resolve: Resolve,
+    seconds: float,
 ) -> Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]:
     async def call(arguments: Mapping[str, Any], around: ToolContext) -> Any:
         url, own, body = request_of(base, operation, arguments)
@@ -127,7 +134,13 @@ def _caller(
         # The same call of a run that starts again can be known by this.
         given = {"Idempotency-Key": around.key, **own, **headers}
         answer = await http.fetch(
-            operation.method.upper(), url, address=address, limit=RESULT_LIMIT, headers=given, body=body
+            operation.method.upper(),
+            url,
+            address=address,
+            limit=RESULT_LIMIT,
+            headers=given,
+            body=body,
+            seconds=seconds,
         )
         kind = answer.headers.get("content-type", "")
         said = text_of(answer.body, kind) if answer.body else ""
