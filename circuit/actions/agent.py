@@ -28,6 +28,7 @@ from circuit.agents.prompt import PromptTexts, build_messages, hidden, prompt_va
 from circuit.agents.redaction import PromptRedaction
 from circuit.agents.run import AgentResult, AgentRun, Capability, Choice
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
+from circuit.engine.suspension import APPROVAL
 from circuit.events import StreamDelta
 from circuit.providers.cache import AnswerStore
 from circuit.providers.messages import Message, Role
@@ -74,9 +75,7 @@ class CallJournal:
         timeout_seconds: float | None = None,
         form: Mapping[str, Any] | None = None,
     ) -> Mapping[str, Any]:
-        woken = await self._context.suspend(
-            "tool_approval", key, dict(payload), timeout_seconds, roles=roles, form=form
-        )
+        woken = await self._context.suspend(APPROVAL, key, dict(payload), timeout_seconds, roles=roles, form=form)
         return {"timed_out": True} if woken.timed_out else cast("Mapping[str, Any]", woken.payload or {})
 
     async def hold(self, most: Spend) -> int | None:

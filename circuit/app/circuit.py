@@ -103,6 +103,7 @@ class Circuit:
         self.principal: Principal = LOCAL
         self.commands = engine.commands
         self.queries = engine.queries
+        self.inbox = engine.inbox
         self.travel = engine.travel
         self.messages = engine.messages
         self.migrator = engine.migrator

@@ -10,6 +10,7 @@ import typer
 from circuit.cli import (
     access,
     analysis,
+    approvals,
     archive,
     audit,
     budgets,
@@ -89,6 +90,9 @@ app.command("schedules")(schedules.schedules)
 app.command("trigger")(schedules.trigger)
 app.command("tasks")(tasks.tasks)
 app.command("complete")(tasks.complete)
+app.command("approvals")(approvals.approvals)
+app.command("approve")(approvals.approve)
+app.command("refuse")(approvals.refuse)
 app.command("retry")(cases.retry)
 app.command("modify")(repair.modify)
 app.command("cancel")(cases.cancel)

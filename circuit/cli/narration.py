@@ -104,9 +104,12 @@ class Narrator:
                 self.speeches[event.execution_id] = Speech(label)
                 return [Line(f"{label} begins (execution {event.execution_id})", "cyan")]
             case FiringSuspended():
-                key = f" {one_line(event.key)}" if event.key else ""
-                until = f" for at most {max(0.0, (event.wake_at - at).total_seconds()):g} s" if event.wake_at else ""
-                return [Line(f"{one_line(event.transition)} waits for {one_line(event.awaits)}{key}{until}", "yellow")]
+                until = f" for at most {_duration((event.wake_at - at).total_seconds())}" if event.wake_at else ""
+                if event.awaits == "tool_approval":
+                    what = "somebody to allow the call of a tool (circuit approvals)"
+                else:
+                    what = one_line(f"{event.awaits} {event.key}".rstrip())
+                return [Line(f"{one_line(event.transition)} waits for {what}{until}", "yellow")]
             case FiringGranted():
                 held = ", ".join(f"{amount} x {one_line(place, 60)}" for place, amount in event.holds.items())
                 return [Line(f"{one_line(event.transition)} has what it waited for: {held}", "cyan")]
@@ -221,6 +224,14 @@ class Narrator:
     @staticmethod
     def _path(consumed: Sequence[TokenRef], produced: Sequence[TokenImage]) -> str:
         return one_line(f"{_places(consumed)} -> {_places(produced)}")
+
+
+def _duration(seconds: float) -> str:
+    """A time in the largest unit that has a whole number of it."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{max(0.0, seconds):g} s"
 
 
 def _places(tokens: Sequence[TokenRef] | Sequence[TokenImage]) -> str:

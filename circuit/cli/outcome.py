@@ -82,6 +82,8 @@ def print_why(why: CaseWhy, terminal: Terminal) -> None:
         for obstacle in transition.obstacles:
             if obstacle.kind == "suspended":
                 terminal.line(f"    circuit signal {why.key} {obstacle.subject.rpartition('.')[2]} --data '...'")
+            if obstacle.kind == "approval":
+                terminal.line(f"    circuit approvals --case {why.key}")
             if obstacle.kind == "child":
                 terminal.line(f"    circuit why {obstacle.subject}")
         if transition.enabled and any(obstacle.kind == "person" for obstacle in transition.obstacles):

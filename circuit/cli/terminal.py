@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _WIDEST = 200
 """A column of plain text is not filled up beyond this."""
 _DIRECTION = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+_UNSEEN = {0x200B, *range(0x2060, 0x2065), 0xFEFF, *range(0xE0000, 0xE0080)}
 
 
 def clean(text: str, *, keep: str = "\n") -> str:
@@ -36,7 +37,7 @@ def _visible(character: str) -> str:
         return "    "
     if code < 0x20 or 0x7F <= code < 0xA0:
         return f"\\x{code:02x}"
-    if code in _DIRECTION or code in (0x2028, 0x2029) or 0xD800 <= code < 0xE000:
+    if code in _DIRECTION or code in _UNSEEN or code in (0x2028, 0x2029) or 0xD800 <= code < 0xE000:
         return f"\\u{code:04x}"
     return character
 

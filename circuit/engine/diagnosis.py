@@ -8,6 +8,7 @@ from datetime import datetime
 from circuit.definition.workflow import Workflow
 from circuit.engine.kinship import CHILD
 from circuit.engine.memory import LiveFiring, Memory
+from circuit.engine.suspension import APPROVAL
 from circuit.engine.views import CaseWhy, Obstacle, TransitionWhy, instant
 from circuit.errors import BudgetExhausted
 from circuit.net.completion import incompleteness
@@ -90,6 +91,12 @@ def _of_attempt(memory: Memory, live: LiveFiring) -> Obstacle:
             child = row.awaits[CHILD]
             message = f"execution {execution} waits since {since}{until} for case {child} of {called} to end"
             return Obstacle("child", child, None, None, message)
+        if row.awaits["kind"] == APPROVAL:
+            roles = ", ".join(row.awaits.get("roles", ()))
+            who = f"somebody of {roles}" if roles else "somebody"
+            tool = row.awaits["payload"]["tool"]
+            message = f"execution {execution} waits since {since}{until} for {who} to allow its call of {tool}"
+            return Obstacle("approval", execution, None, row.awaits["payload"], message)
         message = f"execution {execution} waits for {row.awaits['kind']}{key} since {since}{until}"
         return Obstacle("suspended", execution, None, None, message)
     failure = f" after {row.error['code']}: {row.error['message']}" if row.error else ""
@@ -128,7 +135,7 @@ def _summary(memory: Memory, transitions: tuple[TransitionWhy, ...]) -> str:
         obstacle.message
         for transition in transitions
         for obstacle in transition.obstacles
-        if obstacle.kind in ("running", "retry", "suspended", "resource", "turn", "child")
+        if obstacle.kind in ("running", "retry", "suspended", "approval", "resource", "turn", "child")
     ]
     people = [
         f"{transition.transition} {obstacle.message}"

@@ -12,8 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from circuit.engine.commands import CommandOutcome, Commands
+from circuit.engine.suspension import APPROVAL
 from circuit.engine.viewing import task_view
-from circuit.engine.views import TaskView
+from circuit.engine.views import TaskView, instant
 from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, Numbered
 from circuit.security.permissions import EVERY_ROLE, Permission
@@ -23,15 +24,16 @@ from circuit.storage.database import Database
 from circuit.storage.records import FiringRow
 
 TASK = "human"
-APPROVAL = "tool_approval"
 LARGEST_PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalView:
-    """A call of a tool that an agent may make only when somebody has allowed it, with exactly these arguments."""
+    """A call of a tool that an agent may make only when somebody has allowed it, with exactly these arguments. `call`
+    names it: whoever decides with it decides on this call and no other."""
 
     id: str
+    call: str
     key: CaseKey
     workflow_id: str
     transition: str
@@ -42,6 +44,22 @@ class ApprovalView:
     roles: tuple[str, ...]
     since: datetime
     due_at: datetime | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "execution_id": self.id,
+            "call": self.call,
+            "case_id": str(self.key),
+            "workflow": self.workflow_id,
+            "transition": self.transition,
+            "agent": self.agent,
+            "tool": self.tool,
+            "arguments": self.arguments,
+            "doubt": self.doubt,
+            "roles": list(self.roles),
+            "since": instant(self.since),
+            "due_at": instant(self.due_at) if self.due_at else None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +125,15 @@ class Inbox:
         approved: bool,
         reason: str = "",
         *,
+        call: str | None = None,
         principal: Principal,
         idempotency_key: str | None = None,
     ) -> CommandOutcome:
-        """Allow the call of a tool that a firing waits to make, or refuse it: then the model is told why."""
+        """Allow the call of a tool that a firing waits to make, or refuse it: then the model is told why. With `call`
+        (of its `ApprovalView`) it is this call, however long ago somebody looked at it: where the firing waits with
+        another one by now, nobody has looked at that, and it is a `Conflict`."""
         said = {"approved": approved, **({"reason": reason} if reason else {})}
-        return await self._answer(key, firing, APPROVAL, said, principal, idempotency_key)
+        return await self._answer(key, firing, APPROVAL, said, principal, idempotency_key, call)
 
     async def _answer(
         self,
@@ -122,6 +143,7 @@ class Inbox:
         said: Mapping[str, Any],
         principal: Principal,
         idempotency_key: str | None,
+        call: str | None = None,
     ) -> CommandOutcome:
         if key.tenant != principal.tenant:
             raise NotFound(f"there is no {_NAMES[kind]} {key}.{firing}")
@@ -131,6 +153,8 @@ class Inbox:
             wait = await self._answered(key, idempotency_key)
         if wait is None:
             wait = await self._wait(key, firing, kind)
+            if call not in (None, wait):
+                raise Conflict(f"{key}.{firing} waits with another call by now: look at it before you answer")
         return await self._commands.signal(
             key, firing, said, wait=wait, principal=principal, idempotency_key=idempotency_key
         )
@@ -189,6 +213,7 @@ def _approval(listed: listing.Listed, firing: FiringRow) -> ApprovalView:
     said: Mapping[str, Any] = (firing.awaits or {}).get("payload") or {}
     return ApprovalView(
         str(Numbered(listed.key.case, firing.number)),
+        str((firing.awaits or {}).get("key", "")),
         task.key,
         task.workflow_id,
         task.transition,

@@ -7,6 +7,9 @@ All of it lies in the journal of the firing's attempt, where the first write of 
 
 So a wait ends once, whatever is sent twice or is lost, and the start that follows finds how it ended as it finds every
 other answer. A new attempt after a failure takes these steps along: what somebody said is not asked for again.
+
+What allows the call of a tool is for this call alone: a signal without its key counts only while that call waits, and
+is never kept for another one.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 WAIT = "$wait:"
 SIGNAL = "$signal:"
 MOST_KEPT = 100
+APPROVAL = "tool_approval"
+"""The kind of waits for somebody who allows the call of a tool."""
 
 
 def suspend(memory: Memory, live: LiveFiring, wait: Suspended, recorded: Mapping[str, Any], draft: Draft) -> None:
@@ -65,7 +70,8 @@ def suspend(memory: Memory, live: LiveFiring, wait: Suspended, recorded: Mapping
         return
     for number, kept in _kept(journal):
         sender = Principal.from_json(kept["principal"], memory.key.tenant)
-        if kept["key"] in (None, wait.key) and _refusal(awaits, kept["payload"], sender) is None:
+        meant = (wait.key,) if wait.kind == APPROVAL else (None, wait.key)
+        if kept["key"] in meant and _refusal(awaits, kept["payload"], sender) is None:
             _end(memory, live, {"payload": kept["payload"], "principal": sender.subject, "signal": number}, draft)
             return
 
@@ -114,6 +120,11 @@ def signal(
         return live, True
     if key is not None and WAIT + key in journal:
         raise Conflict(f"firing {number} has had its signal {key!r} already")
+    if key is None and any(value.get("kind") == APPROVAL for step, value in journal.items() if step.startswith(WAIT)):
+        raise Conflict(
+            f"firing {number} waits for nothing now: the call of a tool that waited is answered, and what is said to"
+            " one counts for no other"
+        )
     kept = [one for _, one in _kept(journal)]
     if any(one["key"] == key for one in kept):
         which = "a signal without a key" if key is None else f"a signal {key!r}"
@@ -167,8 +178,10 @@ def _refusal(awaits: Mapping[str, Any], payload: Any, principal: Principal) -> F
 
 
 def _end(memory: Memory, live: LiveFiring, value: Mapping[str, Any], draft: Draft) -> None:
-    assert live.row.awaits is not None
-    _record(memory, live, WAIT + live.row.awaits["key"], value, draft)
+    awaits = live.row.awaits
+    assert awaits is not None
+    kind = {"kind": APPROVAL} if awaits["kind"] == APPROVAL else {}
+    _record(memory, live, WAIT + awaits["key"], {**value, **kind}, draft)
 
 
 def _record(memory: Memory, live: LiveFiring, step: str, value: Mapping[str, Any], draft: Draft) -> None:

@@ -89,7 +89,7 @@ async def answers(server: Server, query: str, **variables: Any) -> list[Any]:
 
 
 TASKS = "query ($role: String) { humanTasks(role: $role) { taskId caseId workflow title roles form inputs } }"
-APPROVALS = "{ toolApprovals { executionId agentId toolName arguments roles } }"
+APPROVALS = "{ toolApprovals { executionId call agentId toolName arguments roles } }"
 
 
 async def test_a_task_is_completed_once_by_one_of_two(server: Server) -> None:
@@ -125,8 +125,10 @@ async def test_a_task_is_completed_once_by_one_of_two(server: Server) -> None:
     access = {one["tool"]: (one["access"], one["policies"]) for one in clerk["toolAccess"]}
     assert access["fs.write_file"] == ("needs_approval", [{"policy": 1, "says": "asks for approval of fs.write_file"}])
     assert access["fs.read_file"] == ("allowed", [])
-    refuse = """mutation ($id: String!) { refuseToolCall(executionId: $id, reason: "not today") { state } }"""
-    assert (await server.ok(refuse, id=approval["executionId"]))["state"] == "applied"
+    refuse = """mutation ($id: String!, $call: String) {
+      refuseToolCall(executionId: $id, reason: "not today", call: $call) { state } }"""
+    assert await server.code(refuse, id=approval["executionId"], call="of earlier") == "conflict"
+    assert (await server.ok(refuse, id=approval["executionId"], call=approval["call"]))["state"] == "applied"
     assert await server.ok(APPROVALS) == []
     laid = 'query ($id: String!) { tokensInPlace(caseId: $id, placeId: "signed") { id data } }'
     [token] = await answers(server, laid, id=case)

@@ -41,6 +41,11 @@ class Waiting(Stage):
     def signal(self, payload: Any = None, key: str | None = None, **options: Any) -> Any:
         return self.ask("signal", firing=1, key=key, payload=payload, **options)
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The journal of the firing's first attempt."""
+        return {step: value for (number, _, step), value in self.case.journal.items() if number == 1}
+
     def woken(self) -> Any:
         """The start that follows the wait."""
         self.read()
@@ -123,6 +128,26 @@ def test_a_signal_sent_before_the_firing_waits_is_kept(key: str | None) -> None:
     # It is used up: the next wait is not ended by it.
     again = stage.suspend(Suspended("person", "more"), step.starts[0])
     assert not again.starts and stage.case.firings[1].state is FiringState.SUSPENDED
+
+
+def test_what_allows_one_call_of_a_tool_is_kept_for_no_other() -> None:
+    stage = Waiting()
+    yes = {"approved": True}
+    stage.suspend(Suspended("tool_approval", "approve:a"))
+    assert stage.signal(yes).result["delivered"] is True
+    assert refusal(stage.signal(yes)) == "conflict", "of two who say yes at once the second one is told so"
+    begun = stage.woken()
+    assert stage.signal(yes, "approve:b").result["delivered"] is False, "with its key it may come before"
+    stage.suspend(Suspended("tool_approval", "approve:c"), begun)
+    assert stage.case.firings[1].state is FiringState.SUSPENDED and "$wait:approve:c" not in stage.recorded
+    stage.signal(yes)
+    stage.suspend(Suspended("tool_approval", "approve:b"), stage.woken())
+    assert stage.recorded["$wait:approve:b"]["payload"] == yes
+
+    early = Waiting()
+    early.signal(yes)
+    early.suspend(Suspended("tool_approval", "approve:a"))
+    assert early.case.firings[1].state is FiringState.SUSPENDED, "said before there was anything to allow"
 
 
 def test_a_signal_that_was_kept_does_not_end_the_wait_for_a_case() -> None:

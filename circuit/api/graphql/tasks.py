@@ -50,6 +50,9 @@ class HumanTask:
 @strawberry.type(description="A call of a tool that an agent may make only when somebody has allowed it.")
 class ToolApproval:
     execution_id: str
+    call: str = strawberry.field(
+        description="Names this call with exactly these arguments: whoever decides with it decides on no other."
+    )
     case_id: str
     workflow: str
     transition: str
@@ -65,6 +68,7 @@ class ToolApproval:
     def of(cls, view: ApprovalView) -> ToolApproval:
         return cls(
             execution_id=view.id,
+            call=view.call,
             case_id=str(view.key),
             workflow=view.workflow_id,
             transition=view.transition,
@@ -138,19 +142,34 @@ class TaskMutations:
         )
         return CommandOutcome.of(outcome)
 
-    @strawberry.mutation(description="Allow the call of a tool that an execution waits to make, as it stands.")
+    @strawberry.mutation(
+        description="Allow the call of a tool that an execution waits to make, as it stands. With `call`, as"
+        " `toolApprovals` names it, it is that call: where the execution waits with another one by now, it is a"
+        " `conflict`."
+    )
     async def approve_tool_call(
-        self, info: Resolving, execution_id: str, reason: str = "", idempotency_key: str | None = None
+        self,
+        info: Resolving,
+        execution_id: str,
+        reason: str = "",
+        call: str | None = None,
+        idempotency_key: str | None = None,
     ) -> CommandOutcome:
-        return await _decide(info, execution_id, True, reason, idempotency_key)
+        return await _decide(info, execution_id, True, reason, call, idempotency_key)
 
     @strawberry.mutation(
-        description="Refuse the call of a tool that an execution waits to make; the model is told the reason."
+        description="Refuse the call of a tool that an execution waits to make; the model is told the reason. `call` is"
+        " as in `approveToolCall`."
     )
     async def refuse_tool_call(
-        self, info: Resolving, execution_id: str, reason: str = "", idempotency_key: str | None = None
+        self,
+        info: Resolving,
+        execution_id: str,
+        reason: str = "",
+        call: str | None = None,
+        idempotency_key: str | None = None,
     ) -> CommandOutcome:
-        return await _decide(info, execution_id, False, reason, idempotency_key)
+        return await _decide(info, execution_id, False, reason, call, idempotency_key)
 
     @strawberry.mutation(
         description="Send an execution what it waits for: its wait of this key, or whatever it waits for. One that does"
@@ -176,10 +195,10 @@ def _wanted(info: Resolving, workflow_id: str | None, case_id: str | None, role:
 
 
 async def _decide(
-    info: Resolving, execution_id: str, approved: bool, reason: str, idempotency_key: str | None
+    info: Resolving, execution_id: str, approved: bool, reason: str, call: str | None, idempotency_key: str | None
 ) -> CommandOutcome:
     key, firing = numbered(info, execution_id, "execution")
     outcome = await info.context.services.inbox.decide(
-        key, firing, approved, reason, principal=info.context.principal, idempotency_key=idempotency_key
+        key, firing, approved, reason, call=call, principal=info.context.principal, idempotency_key=idempotency_key
     )
     return CommandOutcome.of(outcome)
