@@ -27,12 +27,15 @@ from circuit.agents.ports import Journal
 from circuit.agents.prompt import PromptTexts, build_messages, hidden, prompt_values
 from circuit.agents.redaction import PromptRedaction
 from circuit.agents.run import AgentResult, AgentRun, Capability, Choice
+from circuit.agents.window import Past, narrowed
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.suspension import APPROVAL
 from circuit.events import StreamDelta
 from circuit.providers.cache import AnswerStore
 from circuit.providers.messages import Message, Role
 from circuit.providers.pricing import Price
+from circuit.providers.profiles import context_of
+from circuit.providers.provider import ModelRequest
 from circuit.providers.registry import ProviderRegistry
 from circuit.security.redactor import Redactor
 from circuit.security.rules import Rule, rules_of
@@ -246,7 +249,12 @@ class AgentAction:
         # What an interceptor holds back must not lie in the cache either.
         shared = cache is not None and not any(interceptor.holds for interceptor in self._interceptors)
         store, kept = (scene.answers, cache["ttl"]) if cache is not None and shared else (None, 0.0)
-        provider = self._registry.fallback([spec, *(agent.get("fallback") or ())], store, kept)
+        task = Past.of(run.messages, run.recalled).task
+
+        def fitted(choice: int, request: ModelRequest) -> ModelRequest:
+            return narrowed(request, run.context(choice), task)
+
+        provider = self._registry.fallback([spec, *(agent.get("fallback") or ())], store, kept, fitted)
         redaction = self.redactor.at("prompts", (*scene.rules, *rules_of(agent.get("redaction") or ())))
         around = (*self._interceptors, PromptRedaction(redaction)) if redaction else self._interceptors
         return await run_agent(run, provider, journal, self._fault, tools=tools, interceptors=around)
@@ -310,6 +318,7 @@ def _choice(spec: Mapping[str, Any]) -> Choice:
         str(spec.get("type") or ""),
         str(spec.get("model") or ""),
         None if price is None else Price(price.get("input", 0.0), price.get("output", 0.0)),
+        context_of(str(spec.get("model") or ""), spec.get("options") or {}),
     )
 
 

@@ -8,11 +8,22 @@ from dataclasses import field
 from datetime import UTC
 from typing import Any
 
-from circuit.agents.output import check_size, check_text
+from circuit.agents.output import check_size, check_text, unstorable
 from circuit.agents.ports import Journal
 from circuit.errors import StreamCut
 from circuit.events import StreamDelta
-from circuit.providers.messages import Part, ReasoningPart, TextPart, ToolCallPart, calls_of, part_from, part_json
+from circuit.providers.messages import (
+    ImagePart,
+    OpaquePart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    calls_of,
+    part_from,
+    part_json,
+)
 from circuit.providers.provider import Finished, ModelChunk, ReasoningChunk, Restarted, ToolCallChunk
 from circuit.value import dataclass, replace
 
@@ -180,27 +191,40 @@ async def hear(
         raise StreamCut("the provider ended its stream before the answer was whole")
     at = journal.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     text = "".join(pieces)
-    parts = tuple(_storable(part) for part in finished.parts) or ((TextPart(text),) if text else ())
+    raw = {} if unstorable(finished.raw_usage) else finished.raw_usage
+    kept = (_storable(part) for part in finished.parts)
+    parts = tuple(part for part in kept if part is not None) or ((TextPart(text),) if text else ())
     return Answer(
         text,
         finished.reason,
         finished.usage,
-        finished.model or model,
+        _clean(finished.model) or model,
         at,
         parts,
-        finished.raw_usage,
-        finished.detail,
+        raw,
+        _clean(finished.detail),
         cached=finished.cached,
         restarts=restarts,
         choice=finished.choice,
     )
 
 
-def _storable(part: Part) -> Part:
-    """Arguments are the model's own text and may hold anything; what no row can hold becomes U+FFFD."""
+def _storable(part: Part) -> Part | None:
+    """What comes from outside may hold anything: what no row can hold becomes U+FFFD, and a provider's own note that
+    holds such is left out."""
+    if isinstance(part, ImagePart | ToolResultPart):
+        return part
+    state = None if part.state is None or unstorable(part.state) else part.state
     if isinstance(part, ToolCallPart):
-        clean = part.arguments.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-        return ToolCallPart(part.id, part.name, clean, part.state)
-    if isinstance(part, ReasoningPart) and not part.text.isascii():
-        return ReasoningPart(part.text.encode("utf-8", "replace").decode(), part.state)
-    return part
+        return ToolCallPart(_clean(part.id), _clean(part.name), _clean(part.arguments), state)
+    if isinstance(part, OpaquePart):
+        return None if state is None else part
+    return (ReasoningPart if isinstance(part, ReasoningPart) else TextPart)(_clean(part.text), state)
+
+
+def _clean(text: str) -> str:
+    return (
+        text
+        if text.isascii() and "\0" not in text
+        else text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    )

@@ -43,7 +43,7 @@ def interpret(text: str, reason: str, schema: Mapping[str, Any] | None) -> Any:
             " raise max_tokens in llm_config, or ask for less in output_schema"
         )
     value = _parse(text)
-    fault = _unstorable(value)
+    fault = unstorable(value)
     if fault is not None:
         raise InvalidOutput(f"the model's answer cannot be stored: {fault}")
     _validate(value, schema)
@@ -102,7 +102,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def _unstorable(root: Any) -> str | None:
+def unstorable(root: Any) -> str | None:
     """What in `root` cannot be stored as JSON in Postgres, and where; without recursion."""
     pending: list[tuple[str, Any, int]] = [("", root, 0)]
     while pending:

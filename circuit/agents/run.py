@@ -24,11 +24,13 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model that may answer: the type of its provider, its name, and its price where the workflow names one."""
+    """A model that may answer: the type of its provider, its name, its price where the workflow names one, and how many
+    tokens it holds, where that is known."""
 
     provider: str = ""
     model: str = ""
     price: Price | None = None
+    context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class AgentRun:
     recalled: int = 0
     agent_name: str = ""
     conversation: str = ""
+
+    def context(self, choice: int = 0) -> int | None:
+        """How many tokens of a conversation one of the `choices` is shown with its answer; None where nobody knows."""
+        known = (self.context_tokens, self.choices[choice].context)
+        return min((size for size in known if size is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)

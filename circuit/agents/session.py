@@ -24,7 +24,7 @@ from circuit.agents.ports import Journal
 from circuit.agents.run import AgentRun, HandOver, Recap
 from circuit.agents.template import text_of
 from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
-from circuit.agents.window import Past, fit, transcript
+from circuit.agents.window import Past, fit, room, transcript
 from circuit.errors import (
     CircuitError,
     OutputTruncated,
@@ -38,7 +38,6 @@ from circuit.errors import (
 from circuit.events import StreamDelta, StreamType
 from circuit.providers.genai import clean
 from circuit.providers.messages import Message, Role, ToolCallPart, ToolResultPart, calls_of
-from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest, Provider, ToolSpec, recalled
 from circuit.providers.wire import plain_name
 from circuit.security.redaction import redact
@@ -56,8 +55,8 @@ DONE = "tool:"
 REFUSED = "refused:"
 """The same for a call that failed, which a retry may make again."""
 CACHED = "the answer to an identical request was taken from the cache"
-RESERVE = 4_096
-"""Tokens that are left for the answer where neither the agent nor the model's profile says how many."""
+LONGEST_TRANSCRIPT = 100_000
+"""Characters of what had to go that a summary is made of, where the model holds them."""
 
 APPROVAL_FORM: Mapping[str, Any] = {
     "type": "object",
@@ -236,16 +235,14 @@ class Session:
 
     async def _fitted(self) -> tuple[Message, ...]:
         """The conversation as far as the model can hold it; what had to go is summarised once."""
-        profile = profile_of(self.run.model)
-        limit = self.run.context_tokens or profile.context
-        if limit is None:
+        context = self.run.context()
+        if context is None:
             return tuple(self.messages)
-        reserve = int(self.run.parameters.get("max_tokens") or min(profile.max_output or RESERVE, RESERVE))
-        room = max(limit - reserve - sum(len(orjson.dumps(tool.parameters)) // 4 + 50 for tool in self.offered), 256)
-        fitted = fit(self.messages, room, self._past.task)
+        size = room(context, self.run.model, self.run.parameters, self.offered)
+        fitted = fit(self.messages, size, self._past.task)
         if not fitted.dropped:
             return fitted.messages
-        summary = await self._summary(fitted.dropped)
+        summary = await self._summary(fitted.dropped, size)
         # From now on the summary stands in the place of what it is of.
         at = self._past.place(fitted.messages)
         self.messages = [*fitted.messages[:at], recap(summary), *fitted.messages[at:]]
@@ -253,7 +250,7 @@ class Session:
             self.recap = Recap(summary, covered)
         return tuple(self.messages)
 
-    async def _summary(self, dropped: Sequence[Message]) -> str:
+    async def _summary(self, dropped: Sequence[Message], size: int) -> str:
         step = f"summary:{self.turns}"
         kept = self.journal.recorded(step)
         if kept is None:
@@ -262,7 +259,7 @@ class Session:
                 model=self.run.model,
                 messages=(
                     Message.text(Role.SYSTEM, text_of("summary", self.run.templates)),
-                    Message.text(Role.USER, transcript(dropped)[-100_000:]),
+                    Message.text(Role.USER, transcript(dropped)[-min(3 * size, LONGEST_TRANSCRIPT) :]),
                 ),
                 parameters=self.run.parameters,
                 turn=self.turns,

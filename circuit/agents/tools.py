@@ -18,6 +18,7 @@ import jsonschema_rs
 import orjson
 from pydantic_core import to_jsonable_python
 
+from circuit.agents.output import unstorable
 from circuit.errors import (
     CircuitError,
     ToolArgumentsInvalid,
@@ -123,6 +124,8 @@ def read_arguments(text: str) -> tuple[dict[str, Any], bool]:
         return {}, twice
     if not isinstance(value, dict):
         raise ToolArgumentsMalformed(f"the arguments must be a JSON object, not {type(cast('Any', value)).__name__}")
+    if (fault := unstorable(value)) is not None:
+        raise ToolArgumentsMalformed(f"the arguments cannot be taken: {fault}; write it as text, or leave it out")
     return cast("dict[str, Any]", value), twice
 
 

@@ -8,12 +8,21 @@ run; what earlier runs said goes before it. `dropped` says what a summary would 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+import orjson
 
 from circuit.providers.messages import ImagePart, Message, Part, Role, TextPart, ToolCallPart, ToolResultPart, text_of
+from circuit.providers.profiles import profile_of
+from circuit.providers.provider import ModelRequest, ToolSpec
 from circuit.value import dataclass
 
+RESERVE = 4_096
+"""Tokens that are left for the answer where neither the agent nor the model's profile says how many."""
+LEAST = 256
+"""Tokens that a conversation has in any case."""
 RECENT = 4
 """How many of the last messages keep everything."""
 STUB = "[left out: {} characters]"
@@ -61,6 +70,21 @@ class Past:
 def tokens(messages: Sequence[Message]) -> int:
     """About how many tokens `messages` are."""
     return sum(4 + sum(_size(part) for part in message.parts) for message in messages)
+
+
+def room(context: int, model: str, parameters: Mapping[str, Any], tools: Iterable[ToolSpec]) -> int:
+    """How many tokens a conversation may have where `model` holds `context` with the tools and the answer."""
+    reserve = int(parameters.get("max_tokens") or min(profile_of(model).max_output or RESERVE, RESERVE))
+    return max(context - reserve - sum(len(orjson.dumps(tool.parameters)) // 4 + 50 for tool in tools), LEAST)
+
+
+def narrowed(request: ModelRequest, context: int | None, task: Message | None) -> ModelRequest:
+    """`request` as a model that holds `context` tokens takes it: the oldest of the conversation goes, and nothing
+    stands in its place. For a model that answers once instead of the one that the conversation was fitted to."""
+    if context is None:
+        return request
+    size = room(context, request.model, request.parameters, request.tools)
+    return replace(request, messages=fit(request.messages, size, task).messages)
 
 
 def fit(messages: Sequence[Message], limit: int, task: Message | None = None) -> Fitted:

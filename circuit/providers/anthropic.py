@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from circuit.errors import BadResponse
 from circuit.providers.grammar import grammar_of
 from circuit.providers.messages import (
@@ -24,7 +22,18 @@ from circuit.providers.messages import (
     ToolResultPart,
     state_of,
 )
-from circuit.providers.parser import InBand, Parser, counts, mapping, parsed, sequence, text
+from circuit.providers.parser import (
+    InBand,
+    Parser,
+    count_of,
+    counts,
+    mapping,
+    parsed,
+    position,
+    sequence,
+    text,
+    written,
+)
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
@@ -196,7 +205,7 @@ class AnthropicParser(Parser):
             return
         value = self.object_of(event)
         kind = text(value.get("type")) or event.name
-        index = value.get("index", 0)
+        index = position(value.get("index"))
         if kind == "error" or (not kind and value.get("error")):
             raise self.in_band(value.get("error") or value)
         if kind == "message_start":
@@ -244,7 +253,7 @@ class AnthropicParser(Parser):
             name = plain_name(self._tools, text(block.get("name")))
             yield from self.assembly.call(index, call_id=text(block.get("id")), name=name)
             if block.get("input"):
-                self._given[index] = orjson.dumps(block["input"]).decode()
+                self._given[index] = written(block["input"])
         elif kind:
             self._blocks[index] = dict(block)
             self._inputs[index] = ""
@@ -286,12 +295,13 @@ class AnthropicParser(Parser):
         """Later counts replace earlier ones and are never added; what they leave out stays."""
         self.raw_usage |= {name: count for name, count in usage.items() if count is not None}
         raw = self.raw_usage
-        cached, written = raw.get("cache_read_input_tokens") or 0, raw.get("cache_creation_input_tokens") or 0
-        fresh = raw.get("input_tokens")
+        cached = count_of(raw.get("cache_read_input_tokens")) or 0
+        kept = count_of(raw.get("cache_creation_input_tokens")) or 0
+        fresh = count_of(raw.get("input_tokens"))
         self.usage = counts(
-            input_tokens=None if fresh is None else fresh + cached + written,
+            input_tokens=None if fresh is None else fresh + cached + kept,
             output_tokens=raw.get("output_tokens"),
             cached_input_tokens=cached,
-            cache_write_tokens=written,
+            cache_write_tokens=kept,
             reasoning_tokens=mapping(raw.get("output_tokens_details")).get("thinking_tokens"),
         )

@@ -118,7 +118,7 @@ class Assembly:
         if text and _HIGH.search(text):
             draft.held = text[-1]
             text = text[:-1]
-        text = _joined(text)
+        text = joined(text)
         if text:
             draft.pieces.append(text)
         return text
@@ -135,7 +135,7 @@ class Assembly:
         return (ReasoningPart if draft.kind == "reasoning" else TextPart)(text, state)
 
 
-def _joined(text: str) -> str:
+def joined(text: str) -> str:
     """`text` with surrogate pairs as the characters that they stand for; a lone surrogate stays."""
     if text.isascii() or not _PAIR.search(text):
         return text

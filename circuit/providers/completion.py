@@ -1,8 +1,9 @@
 """OpenAI's chat completions without IO: the body of a request, and the parser of what comes back.
 
 `ChatParser.feed` takes the bytes of an answer, cut anywhere, and gives chunks. It accepts what compatible servers
-send beside OpenAI's own shape: reasoning under two names, content as a list of parts, no `finish_reason`, calls that
-all have the index 0 or none, an error inside the stream, and a whole completion instead of a stream.
+send beside OpenAI's own shape: reasoning under several names, content as a list of parts, no `finish_reason`, calls
+that all have the index 0 or none, usage in other places, an error inside the stream, and a whole completion instead of
+a stream.
 """
 
 from __future__ import annotations
@@ -26,15 +27,18 @@ from circuit.providers.messages import (
     state_of,
     text_of,
 )
-from circuit.providers.parser import InBand, Parser, counts, mapping, parsed, sequence, text
+from circuit.providers.parser import InBand, Parser, count_of, counts, mapping, parsed, sequence, text, written
 from circuit.providers.profiles import Profile, profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
 from circuit.providers.strict import satisfies_strict
+from circuit.providers.thoughts import Thoughts
 from circuit.providers.wire import SAMPLING, arguments_of, data_url, plain_name, schema_prompt, wire_id, wire_name
 
 PROTOCOL = "openai-chat"
 _LONGEST_ID = 40
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+_DETAILS = "reasoning_details"
 _FINISH = {"function_call": "tool_calls", "eos": "stop", "end_turn": "stop", "max_tokens": "length"}
 
 
@@ -124,9 +128,17 @@ def _entries(message: Message, own: bool) -> Iterator[dict[str, Any]]:
         entry["tool_calls"] = [_call(call, own) for call in calls]
         # Reasoning goes back only where the server gave it and only beside calls: some ask for it there.
         for part in rest:
-            if isinstance(part, ReasoningPart) and (name := state_of(part, PROTOCOL).get("field")):
-                entry[name] = part.text
+            if isinstance(part, ReasoningPart) and not own:
+                entry |= _thought(part)
     yield entry
+
+
+def _thought(part: ReasoningPart) -> dict[str, Any]:
+    """Reasoning under the name by which it came; what a server tells of it says the text too."""
+    kept = state_of(part, PROTOCOL)
+    if kept.get(_DETAILS):
+        return {_DETAILS: kept[_DETAILS]}
+    return {kept["field"]: part.text} if kept.get("field") else {}
 
 
 def _id(call_id: str, own: bool) -> str:
@@ -165,6 +177,7 @@ class ChatParser(Parser):
         super().__init__(request, place, in_band)
         self._tools = request.tools
         self._refused = False
+        self._thoughts = Thoughts()
         self._slots: dict[int | str, tuple[str, int]] = {}
         self._last: int | str | None = None
 
@@ -198,7 +211,14 @@ class ChatParser(Parser):
         if chunk.get("object") == "error":
             raise self.in_band(chunk)
         self.model = text(chunk.get("model")) or self.model
-        usage = mapping(chunk.get("usage"))
+        # Groq's own account.
+        own = mapping(chunk.get("x_groq"))
+        if own.get("error"):
+            raise self.in_band(own["error"])
+        self._count(chunk.get("usage") or own.get("usage"))
+
+    def _count(self, account: Any) -> None:
+        usage = mapping(account)
         if read := usage_of(usage):
             self.usage, self.raw_usage = read, dict(usage)
 
@@ -216,6 +236,8 @@ class ChatParser(Parser):
                 continue
             if choice.get("error"):
                 raise self.in_band(choice["error"])
+            # Moonshot's place for it.
+            self._count(choice.get("usage"))
             yield from self._said(mapping(choice.get(key)))
             if reason := text(choice.get("finish_reason")):
                 if reason == "error":
@@ -223,11 +245,17 @@ class ChatParser(Parser):
                 self.reason = "refusal" if self._refused else _FINISH.get(reason, reason)
 
     def _said(self, said: Mapping[str, Any]) -> Iterator[ModelChunk]:
-        for name in ("reasoning_content", "reasoning"):
+        detailed = self._thoughts.take(said.get(_DETAILS))
+        for name in _REASONING:
             if thought := text(said.get(name)):
                 yield from self.assembly.reasoning("reasoning", thought)
                 self.assembly.note("reasoning", "reasoning", field=name)
                 break
+        else:
+            if detailed:
+                yield from self.assembly.reasoning("reasoning", detailed)
+        if said.get(_DETAILS) and self._thoughts.entries:
+            self.assembly.note("reasoning", "reasoning", **{_DETAILS: self._thoughts.entries})
         content = said.get("content")
         if isinstance(content, str):
             if content:
@@ -278,8 +306,8 @@ class ChatParser(Parser):
         self._slots[index] = (call_id or known, number)
         self._last = index
         # Some servers send the arguments as the object that they stand for.
-        written = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode() if arguments else ""
-        yield from self.assembly.call(("call", number), written, call_id=call_id, name=name)
+        said = arguments if isinstance(arguments, str) else written(arguments) if arguments else ""
+        yield from self.assembly.call(("call", number), said, call_id=call_id, name=name)
         if extra := call.get("extra_content"):
             self.assembly.note(("call", number), "call", extra_content=extra)
 
@@ -291,10 +319,18 @@ def usage_of(raw: Mapping[str, Any]) -> dict[str, int]:
     """The counts under Circuit's names; what the provider does not count is left out."""
     inside = mapping(raw.get("prompt_tokens_details"))
     outside = mapping(raw.get("completion_tokens_details"))
+    answered = count_of(raw.get("completion_tokens"))
+    thought = count_of(outside.get("reasoning_tokens", raw.get("reasoning_tokens")))
+    whole = count_of(raw.get("total_tokens"))
+    if thought and answered is not None and whole == (count_of(raw.get("prompt_tokens")) or 0) + answered + thought:
+        # xAI counts what was thought beside the answer, not in it.
+        answered += thought
+    # DeepSeek's and Moonshot's names for what came from the cache.
+    cached = next((raw[name] for name in ("prompt_cache_hit_tokens", "cached_tokens") if name in raw), None)
     return counts(
         input_tokens=raw.get("prompt_tokens"),
-        output_tokens=raw.get("completion_tokens"),
-        cached_input_tokens=inside.get("cached_tokens"),
+        output_tokens=answered,
+        cached_input_tokens=inside.get("cached_tokens", cached),
         cache_write_tokens=inside.get("cache_write_tokens"),
-        reasoning_tokens=outside.get("reasoning_tokens"),
+        reasoning_tokens=thought,
     )

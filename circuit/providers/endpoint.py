@@ -141,10 +141,12 @@ def _at_home(account: Account, options: Mapping[str, Any]) -> bool:
 
 def _hint(account: Account, options: Mapping[str, Any]) -> str:
     names = [name for value in _mapping(options.get("headers")).values() for name in references(str(value))]
-    if names:
-        return f"Check {', '.join(dict.fromkeys(names))} in the environment."
-    if account.key_variable and _at_home(account, options):
-        return f"Set {account.key_variable} to a valid key."
+    headers = f"Check {', '.join(dict.fromkeys(names))} in the environment." if names else ""
+    signed = any(name.lower() == "authorization" for name in _mapping(options.get("headers")))
+    if account.key_variable and _at_home(account, options) and not (signed or (headers and account.keyless)):
+        return f"Set {account.key_variable} to a valid key. {headers}".rstrip()
+    if headers:
+        return headers
     return "Give the provider an api_key or a header that refers to the environment, such as ${MY_KEY}."
 
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from circuit.errors import (
     AuthenticationRefused,
+    BadResponse,
     ContentFiltered,
     ContextTooLong,
     KeyExpired,
@@ -40,17 +41,26 @@ _QUOTA = re.compile(
 _CONTEXT = re.compile(
     r"context_length_exceeded|string_above_max_length|prompt is too long|maximum context length|context window"
     r"|context length|input token count.{0,40}exceeds|exceeds the maximum number of tokens|too many (input )?tokens"
-    r"|exceeds the available context size",
+    r"|exceeds the available context size|context limit|input is too long|maximum prompt length"
+    r"|inputs.{0,20}tokens.{0,40}must be <=",
     re.IGNORECASE | re.DOTALL,
 )
+_OVERSIZE = re.compile(r"request too large for", re.IGNORECASE)
+"""A request that is larger than what an account may ask for in a minute: no waiting makes it smaller."""
 _FILTER = re.compile(
     r"content_filter|content_policy_violation|responsible ?ai ?policy|content management policy", re.IGNORECASE
 )
 _MODEL = re.compile(
-    r"model_not_found|model.{0,80}(does not exist|not found|is not found)|not_found_error.{0,60}model",
+    r"model_not_found|model.{0,80}(does not exist|not exist|not found|is not found)|not_found_error.{0,60}model"
+    r"|DeploymentNotFound|model_not_available|(invalid|unknown) model\b",
     re.IGNORECASE | re.DOTALL,
 )
-_KEY = re.compile(r"API_KEY_INVALID|API key not valid|API key expired|invalid x-api-key|invalid_api_key", re.IGNORECASE)
+_KEY = re.compile(
+    r"API_KEY_INVALID|API key not valid|API key expired|invalid x-api-key|(invalid|incorrect)[_ ]api[_ ]key",
+    re.IGNORECASE,
+)
+_UNREADABLE = re.compile(r"tool_use_failed|json_validate_failed")
+"""Groq's words for what the model itself wrote wrongly: asked again, it may not."""
 _EXPIRED = re.compile(
     r"(key|token|credential)s?\b[^.\"]{0,40}\bexpired|expired[^.\"]{0,20}\b(key|token|credential)|(key|token)_expired",
     re.IGNORECASE,
@@ -130,8 +140,8 @@ def _error(peer: Peer, status: int | None, said: str, wait: float | None, whole:
         return KeyExpired(f"{peer.place} says that the key has expired ({status}). {peer.key_hint}")
     if status == 400 and _KEY.search(whole):
         return AuthenticationRefused(f"{peer.place} does not accept the key (400). {peer.key_hint}")
-    if status == 402 or (status in (400, 403, 429) and _QUOTA.search(whole)):
-        return QuotaExceeded(f"the account at {peer.place} has no quota left ({status}){tail}")
+    if status == 402 or (status in (400, 403, 429, None) and _QUOTA.search(whole)):
+        return QuotaExceeded(f"the account at {peer.place} has no quota left ({status or 'in its answer'}){tail}")
     if status == 401:
         # The server's own message is left out: it may quote the key in part.
         return AuthenticationRefused(f"{peer.place} does not accept the key (401). {peer.key_hint}")
@@ -139,6 +149,10 @@ def _error(peer: Peer, status: int | None, said: str, wait: float | None, whole:
         return AuthenticationRefused(
             f"{peer.place} does not allow this key to use the model {peer.model!r} (403){tail}. {peer.key_hint}"
         )
+    if (status in (400, 413, 422, None) and _CONTEXT.search(whole)) or (
+        status in (413, 429) and _OVERSIZE.search(whole)
+    ):
+        return ContextTooLong(f"the prompt is longer than {peer.model!r} at {peer.place} can hold{tail}")
     if status == 429:
         hint = f" It asks to wait {wait:g} s." if wait is not None else ""
         return RateLimited(f"{peer.place} limits the rate of requests (429){tail}.{hint}", retry_after=wait)
@@ -149,8 +163,8 @@ def _error(peer: Peer, status: int | None, said: str, wait: float | None, whole:
             f"{peer.place} answers with a redirect ({status}), and redirects are not followed:"
             " set the base URL to the address that it points to."
         )
-    if status in (400, 413, 422, None) and _CONTEXT.search(whole):
-        return ContextTooLong(f"the prompt is longer than {peer.model!r} at {peer.place} can hold{tail}")
+    if status in (400, 422, None) and _UNREADABLE.search(whole):
+        return BadResponse(f"{peer.place} could not read what the model wrote{tail}")
     if status in (400, 422, None) and _FILTER.search(whole):
         return ContentFiltered(f"the content filter of {peer.place} stopped the request{tail}")
     if status in (400, 404) and _MODEL.search(whole):

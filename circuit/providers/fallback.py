@@ -7,7 +7,7 @@ answer is not shown to another one: it is marked with its protocol.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -27,11 +27,12 @@ _ANOTHER_HELPS = (AuthenticationRefused, ContextTooLong, ModelNotFound, Provider
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One model of one provider."""
+    """One model of one provider. `fitted` makes of a request what this model can hold of it."""
 
     name: str
     model: str
     provider: Provider
+    fitted: Callable[[ModelRequest], ModelRequest] = lambda request: request
 
 
 class FallbackProvider:
@@ -52,7 +53,7 @@ class FallbackProvider:
             if fault is not None and said:
                 yield Restarted(f"{choice.name} answers instead: {fault.code}")
                 said = False
-            asked = replace(request, model=choice.model)
+            asked = choice.fitted(replace(request, model=choice.model))
             kept = await recalled(choice.provider, asked) if number else None
             if kept is not None:
                 for chunk in kept:

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import orjson
-
 from circuit.errors import BadResponse
 from circuit.providers.messages import (
     ImagePart,
@@ -26,7 +24,7 @@ from circuit.providers.messages import (
     ToolResultPart,
     state_of,
 )
-from circuit.providers.parser import InBand, Parser, counts, mapping, parsed, sequence, text
+from circuit.providers.parser import InBand, Parser, count_of, counts, mapping, parsed, sequence, text, written
 from circuit.providers.partial import PartialArguments
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
@@ -232,7 +230,7 @@ class GoogleParser(Parser):
         """Nothing more comes of the call that is open, if one is."""
         if self._partial is not None:
             (key, arguments), self._partial = self._partial, None
-            yield from self.assembly.call(key, orjson.dumps(arguments.value).decode())
+            yield from self.assembly.call(key, written(arguments.value))
 
     def _key(self, kind: str, *, apart: bool) -> tuple[str, int]:
         """Where the next piece of `kind` belongs: the open part of the same kind, or one of its own."""
@@ -255,10 +253,10 @@ class GoogleParser(Parser):
     def _count(self, usage: Mapping[str, Any]) -> None:
         """Every chunk repeats the account, and the last one counts. Thoughts are output, results of tools input."""
         self.raw_usage = dict(usage)
-        prompt, thoughts = usage.get("promptTokenCount"), usage.get("thoughtsTokenCount") or 0
+        prompt, thoughts = count_of(usage.get("promptTokenCount")), count_of(usage.get("thoughtsTokenCount")) or 0
         self.usage = counts(
-            input_tokens=None if prompt is None else prompt + (usage.get("toolUsePromptTokenCount") or 0),
-            output_tokens=(usage.get("candidatesTokenCount") or 0) + thoughts,
+            input_tokens=None if prompt is None else prompt + (count_of(usage.get("toolUsePromptTokenCount")) or 0),
+            output_tokens=(count_of(usage.get("candidatesTokenCount")) or 0) + thoughts,
             cached_input_tokens=usage.get("cachedContentTokenCount"),
             reasoning_tokens=thoughts,
         )

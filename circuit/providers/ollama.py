@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
 from circuit.errors import BadResponse, ModelRequestRefused
 from circuit.providers.lines import LineSplitter
 from circuit.providers.messages import (
@@ -23,7 +21,7 @@ from circuit.providers.messages import (
     calls_of,
     text_of,
 )
-from circuit.providers.parser import InBand, Parser, counts, mapping, sequence, text
+from circuit.providers.parser import InBand, Parser, counts, mapping, sequence, text, written
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
@@ -141,10 +139,10 @@ class OllamaParser(Parser):
             # Each call comes whole; two that are the same are two calls.
             function = mapping(mapping(item).get("function"))
             arguments = function.get("arguments")
-            written = arguments if isinstance(arguments, str) else orjson.dumps(arguments or {}).decode()
+            said = arguments if isinstance(arguments, str) else written(arguments or {})
             name = plain_name(self._tools, text(function.get("name")))
             key = ("call", self.assembly.calls)
-            yield from self.assembly.call(key, written, call_id=text(mapping(item).get("id")), name=name)
+            yield from self.assembly.call(key, said, call_id=text(mapping(item).get("id")), name=name)
         if line.get("done"):
             self._end(line)
 

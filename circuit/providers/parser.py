@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, cast
 
+import orjson
+
 from circuit.errors import BadResponse, CircuitError, StreamCut
 from circuit.providers.assembly import Assembly
 from circuit.providers.messages import calls_of
@@ -181,16 +183,29 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def position(value: Any) -> int | str:
+    """Where in an answer something belongs: what the server says, if that can be a place, else the first one."""
+    return value if isinstance(value, int | str) else 0
+
+
+def written(value: Any) -> str:
+    """`value` as JSON text, also where it holds integers of more than 64 bits or halves of surrogate pairs."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value)
+
+
 def counts(**given: Any) -> dict[str, int]:
     """The counts that were given; input and output also where they are 0, the rest only where they say something."""
     return {
         name: count
         for name, given_count in given.items()
-        if (count := _count(given_count)) is not None and (count or name in ("input_tokens", "output_tokens"))
+        if (count := count_of(given_count)) is not None and (count or name in ("input_tokens", "output_tokens"))
     }
 
 
-def _count(value: Any) -> int | None:
+def count_of(value: Any) -> int | None:
     """A count, also where it is written as a number that is whole by chance; None where it is none."""
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and value % 1 == 0
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53 and value % 1 == 0
     return int(value) if whole else None

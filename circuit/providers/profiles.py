@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,17 @@ def profile_of(model: str) -> Profile:
         name = name.removeprefix("ft:").partition(":")[0]
     name = name.rpartition("/")[2]
     return next((profile for pattern, profile in _PROFILES if pattern.match(name)), DEFAULT)
+
+
+def context_of(model: str, options: Mapping[str, Any]) -> int | None:
+    """How many tokens `model` holds as it is set up with the `options` of its provider: what its profile says, or less
+    where they say so (vLLM's `max_model_len`, Ollama's `num_ctx`); None where nobody knows."""
+    given: Any = options.get("options")
+    body = cast("Mapping[str, Any]", given) if isinstance(given, Mapping) else {}
+    inner: Any = body.get("options")
+    inside = cast("Mapping[str, Any]", inner) if isinstance(inner, Mapping) else {}
+    known = (profile_of(model).context, body.get("max_model_len"), inside.get("num_ctx"))
+    return min((size for size in known if isinstance(size, int) and size > 0), default=None)
 
 
 def misfits(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from circuit.errors import ProviderMisconfigured
@@ -17,7 +18,7 @@ from circuit.providers.calls import Calls
 from circuit.providers.fallback import Choice, FallbackProvider
 from circuit.providers.limits import Allowance, LimitedProvider, Limits
 from circuit.providers.observed import ObservedEmbedder, ObservedProvider, ObservedReranker
-from circuit.providers.provider import Provider
+from circuit.providers.provider import ModelRequest, Provider
 
 if TYPE_CHECKING:
     from circuit.http import Http, Timeouts
@@ -99,10 +100,15 @@ class ProviderRegistry:
         )
 
     def fallback(
-        self, specs: Sequence[Mapping[str, Any]], store: AnswerStore | None = None, seconds: float = 0.0
+        self,
+        specs: Sequence[Mapping[str, Any]],
+        store: AnswerStore | None = None,
+        seconds: float = 0.0,
+        fitted: Callable[[int, ModelRequest], ModelRequest] = lambda _, request: request,
     ) -> Provider:
-        """The first of the providers that `specs` name, and where it fails the next; with a `store` they share what
-        was answered in the last `seconds`. Raises `ProviderMisconfigured`."""
+        """The first of the providers that `specs` name, and where it fails the next, asked for what `fitted` makes of
+        the request for it; with a `store` they share what was answered in the last `seconds`. Raises
+        `ProviderMisconfigured`."""
 
         def made(spec: Mapping[str, Any]) -> Provider:
             provider = ObservedProvider(self.provider(spec), spec, self.calls)
@@ -112,8 +118,13 @@ class ProviderRegistry:
             return made(specs[0])
         return FallbackProvider(
             [
-                Choice(f"{spec.get('type')}:{spec.get('model')}", str(spec.get("model") or ""), made(spec))
-                for spec in specs
+                Choice(
+                    f"{spec.get('type')}:{spec.get('model')}",
+                    str(spec.get("model") or ""),
+                    made(spec),
+                    partial(fitted, number) if number else lambda request: request,
+                )
+                for number, spec in enumerate(specs)
             ]
         )
 

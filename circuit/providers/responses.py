@@ -22,7 +22,7 @@ from circuit.providers.messages import (
     ToolResultPart,
     state_of,
 )
-from circuit.providers.parser import InBand, Parser, counts, mapping, sequence, text
+from circuit.providers.parser import InBand, Parser, counts, mapping, position, sequence, text
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
@@ -156,7 +156,7 @@ class ResponsesParser(Parser):
         if kind in _TERMINAL:
             yield from self._end(mapping(value.get("response")), kind)
             return
-        at = value.get("output_index", 0)
+        at = position(value.get("output_index"))
         if kind in ("response.created", "response.in_progress"):
             self.model = text(mapping(value.get("response")).get("model")) or self.model
         elif kind == "response.output_item.added":
@@ -166,7 +166,7 @@ class ResponsesParser(Parser):
         elif kind in ("response.output_text.delta", "response.refusal.delta"):
             self._refused = self._refused or kind == "response.refusal.delta"
             self._streamed.add("message")
-            yield from self.assembly.text((at, value.get("content_index", 0)), text(value.get("delta")))
+            yield from self.assembly.text((at, position(value.get("content_index"))), text(value.get("delta")))
         elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
             self._streamed.add("reasoning")
             yield from self._thought(at, value)
@@ -185,7 +185,7 @@ class ResponsesParser(Parser):
 
     def _thought(self, at: Any, value: Mapping[str, Any]) -> Iterator[ModelChunk]:
         """Summaries come in sections, each with an index of its own: an empty line parts them."""
-        section = value.get("summary_index", value.get("content_index", 0))
+        section = position(value.get("summary_index", value.get("content_index")))
         begun = self.assembly.said((at, "reasoning"))
         fresh = begun and not self.assembly.has((at, "section", section))
         if not self.assembly.has((at, "section", section)):
@@ -196,8 +196,8 @@ class ResponsesParser(Parser):
         self._streamed.add(_mark(item))
         if item.get("type") == "function_call":
             name = plain_name(self._tools, text(item.get("name")))
-            written = text(item.get("arguments"))
-            yield from self.assembly.call((at, "call"), written, call_id=text(item.get("call_id")), name=name)
+            said = text(item.get("arguments"))
+            yield from self.assembly.call((at, "call"), said, call_id=text(item.get("call_id")), name=name)
         elif item.get("type") == "reasoning":
             self.assembly.note((at, "reasoning"), "reasoning")
 

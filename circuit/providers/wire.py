@@ -60,7 +60,9 @@ def arguments_of(call: ToolCallPart) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(call.arguments, strict=False)
-    except (ValueError, RecursionError):
+        # What no request could hold: integers of more than 64 bits, halves of surrogate pairs.
+        orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError):
         value = None
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {"invalid_arguments": call.arguments}
 

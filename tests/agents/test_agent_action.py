@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +11,13 @@ import pytest
 from chat_server import ChatServer
 from surroundings import Book
 
-from circuit.actions.agent import AgentAction
+from circuit.actions.agent import AgentAction, agent_run
 from circuit.agents.agent import ANSWER_STEP
 from circuit.engine.action import ActionCall
 from circuit.errors import InvalidOutput, ProviderMisconfigured
 from circuit.ids import CaseKey
+from circuit.providers.messages import Message, Role
+from circuit.providers.profiles import context_of
 from circuit.providers.registry import ProviderRegistry
 
 CASE = UUID(int=7)
@@ -132,6 +135,37 @@ async def test_the_whole_way_to_a_real_server() -> None:
     assert (output.model, output.usage) == ("loopback-1", {"input_tokens": 11, "output_tokens": 7})
     assert "thinking" in book.order
     assert "secret-token" not in repr(book.deltas) + repr(book.steps) + repr(output)
+
+
+async def test_a_model_that_holds_less_is_told_less_where_the_first_one_fails() -> None:
+    """The first one is told all of it; the other one the task and what was said last."""
+    past = [Message.text(Role.USER if n % 2 == 0 else Role.ASSISTANT, f"{n} " + "x" * 3_000) for n in range(12)]
+    messages = (Message.text(Role.SYSTEM, "Be good."), *past, Message.text(Role.USER, "Do it."))
+    async with ChatServer([{"status": 503}]) as first, ChatServer([{"text": "Done."}]) as second:
+        registry = ProviderRegistry({})
+        choices = [{"type": "custom", "model": model, "options": {"base_url": server.url}} for model, server in
+                   (("gpt-4.1", first), ("gpt-4", second))]  # fmt: skip
+        agent = {"id": "a", "provider": choices[0], "fallback": choices[1:]}
+        asked = replace(agent_run(agent, choices[0], messages), recalled=12)
+        result = await AgentAction(registry).work(asked, {"agent": agent}, Book(), "case")
+        await registry.aclose()
+    whole, told = ([one["content"] for one in s.requests[0].body["messages"]] for s in (first, second))
+    assert result.answer.text == "Done."
+    assert len(whole) == 14
+    assert (told[0], told[-1]) == ("Be good.", "Do it.")
+    assert 3 < len(told) < 14 and told[1:-1] == whole[-len(told) + 1 : -1]
+    # What GPT-4 holds, without what is left for its answer.
+    assert sum(len(text) for text in told) < 4 * (8_192 - 4_096)
+
+
+def test_how_much_a_model_holds_is_what_its_options_say_where_that_is_less() -> None:
+    assert context_of("gpt-4", {}) == 8_192
+    assert context_of("qwen3", {}) is None
+    assert context_of("qwen3", {"options": {"options": {"num_ctx": 4_096}, "keep_alive": "10m"}}) == 4_096
+    assert context_of("/models/gpt-oss-20b", {"options": {"max_model_len": 16_384}}) == 16_384
+    provider = {"type": "ollama", "model": "gpt-oss", "options": {"options": {"options": {"num_ctx": 4_096}}}}
+    asked = agent_run({"id": "a", "context_tokens": 2_000, "fallback": [provider]}, provider, ())
+    assert (asked.context(), asked.context(1)) == (2_000, 2_000)
 
 
 async def test_errors_pass_as_they_are() -> None:

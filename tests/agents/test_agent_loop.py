@@ -19,6 +19,7 @@ from circuit.agents.policy import Policies
 from circuit.agents.run import AgentResult, AgentRun, Capability
 from circuit.agents.session import MOST_CALLS
 from circuit.agents.tools import RESULT_LIMIT, Tool, ToolContext, table
+from circuit.agents.window import tokens
 from circuit.errors import (
     InvalidOutput,
     OutputHeld,
@@ -128,6 +129,10 @@ def print_nothing() -> None:
     ("name", "arguments", "code", "says"),
     [
         ("add", "{", "tool_arguments_malformed", "not JSON"),
+        ("add", '{"a": 123456789012345678901234567890}', "tool_arguments_malformed", "more than 64 bits"),
+        ("look", '{"name": "\\ud83d"}', "tool_arguments_malformed", "half of a surrogate pair"),
+        ("look", '{"name": "\\u0000"}', "tool_arguments_malformed", "a NUL character"),
+        ("add", '{"a": 1e999}', "tool_arguments_malformed", "a number too large"),
         ("add", "[1]", "tool_arguments_malformed", "must be a JSON object"),
         ("add", '{"a": 1} and more', "tool_arguments_malformed", "not JSON"),
         ("add", "", "tool_arguments", "a"),
@@ -462,6 +467,9 @@ async def test_a_conversation_that_grows_too_long_is_summarised_once() -> None:
     assert result.answer.text == "ok"
     summaries = [step for step in book.steps if step.startswith("summary")]
     assert summaries
+    # What it is made of is no more than the model holds.
+    (asked, *_) = (one for one in speaker.requests if one.messages[0].parts[0].text.startswith("Summarise"))  # type: ignore[union-attr]
+    assert tokens(asked.messages) < 6_000
     last = speaker.requests[-1].messages
     assert last[0].parts[0].text == "Be good."  # type: ignore[union-attr]
     assert any("It was long." in part.text for m in last for part in m.parts if hasattr(part, "text"))

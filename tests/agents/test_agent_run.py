@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import orjson
 import pytest
 from surroundings import Book, Speaker
 
@@ -14,7 +15,7 @@ from circuit.agents.agent import ANSWER_STEP, run_agent
 from circuit.agents.run import AgentRun
 from circuit.errors import InvalidOutput, ModelRefusal, OutputTruncated, RateLimited, StreamCut
 from circuit.events import StreamDelta
-from circuit.providers.messages import Message, Role
+from circuit.providers.messages import Message, OpaquePart, ReasoningPart, Role, TextPart, part_from
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, ReasoningChunk, TextChunk
 
 SCHEMA = {"type": "object", "required": ["verdict"], "properties": {"verdict": {"enum": ["yes", "no"]}}}
@@ -30,6 +31,18 @@ KEPT = {
 
 def run(**more: Any) -> AgentRun:
     return AgentRun(model="model", messages=(Message.text(Role.USER, "?"),), **more)
+
+
+async def test_what_no_row_holds_of_what_a_server_says_of_its_answer_is_left_out() -> None:
+    sealed = ReasoningPart("why", {"protocol": "p", "signature": "\0"})
+    parts = (TextPart("x"), sealed, OpaquePart({"protocol": "p", "n": 10**30}))
+    odd = Finished("stop", "m\ud83d", {}, parts, {"n": 10**30}, "why\0")
+    book = Book()
+    await run_agent(run(), Speaker(TextChunk("x"), odd), book)
+    kept = book.steps[ANSWER_STEP]
+    assert (kept["model"], kept["detail"], kept.get("raw_usage")) == ("m?", "why\ufffd", None)
+    assert [part_from(one) for one in kept["parts"]] == [TextPart("x"), ReasoningPart("why")]
+    orjson.dumps(kept)
 
 
 async def test_the_answer_is_streamed_journalled_and_only_then_interpreted() -> None:

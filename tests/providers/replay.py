@@ -129,7 +129,8 @@ async def _chat(pieces: list[bytes]) -> Heard:
                 for choice in chunk.choices:
                     text += choice.delta.content or ""
                     extra = choice.delta.model_extra or {}
-                    reasoning += extra.get("reasoning") or extra.get("reasoning_content") or ""
+                    told = "".join(one.get("text", "") for one in extra.get("reasoning_details") or ())
+                    reasoning += extra.get("reasoning") or extra.get("reasoning_content") or told
                     reason = choice.finish_reason or reason
                     for call in choice.delta.tool_calls or ():
                         entry = calls.setdefault(call.index, ["", ""])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from provider_shapes import stream_bytes
-from replay import WIRES, finished_of, heard_by_circuit, heard_by_sdk, parse, said_calls, text_of
+from replay import WIRES, finished_of, heard_by_circuit, heard_by_sdk, parse, reasoning_of, said_calls, text_of
 
 from circuit.errors import ProviderError
 from circuit.providers.messages import Message, Role, TextPart, ToolCallPart, ToolResultPart, calls_of
@@ -157,6 +160,96 @@ async def test_arguments_that_come_whole_with_their_call_count() -> None:
     heard = heard_by_circuit([body], "anthropic")
     assert heard.calls == (("f", {"a": 1}),)
     assert (await heard_by_sdk([body.replace(b'"index": 4', b'"index": 0')], "anthropic")).calls == heard.calls
+
+
+ANYTHING: tuple[Any, ...] = (None, True, -1, 1.5, 10**30, "", "x", [], [None], [[]], {}, {"a": 1}, [{}], float("inf"))
+
+
+def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of each value in `value`."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, below in inner:
+        yield from nodes(below, (*path, step))
+
+
+def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = changed(copy[path[0]], path[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize("protocol", list(BETWEEN))
+def test_whatever_stands_in_an_answer_it_is_heard_or_a_fault_of_the_provider(protocol: str) -> None:
+    """And what was called can be sent back."""
+    lines = stream_bytes({**REPLY, "pieces": 100}, protocol).split(b"\n")
+    for at, line in enumerate(lines):
+        prefix, brace, rest = line.partition(b"{")
+        if not brace:
+            continue
+        value = json.loads(brace + rest)
+        for path in nodes(value):
+            for new in ANYTHING:
+                bent = prefix + json.dumps(changed(value, path, new)).encode()
+                body = b"\n".join([*lines[:at], bent, *lines[at + 1 :]])
+                with suppress(ProviderError):
+                    calls = calls_of(finished_of(parse([body], protocol)).parts)
+                    made = WIRES[protocol].body(ModelRequest("m", (Message(Role.ASSISTANT, calls),)), own=False)
+                    assert orjson.dumps(made)
+
+
+@pytest.mark.parametrize(
+    ("usage", "beside", "heard"),
+    [
+        # xAI counts what was thought apart from the answer; OpenAI counts it in.
+        ({"total_tokens": 60, "completion_tokens_details": {"reasoning_tokens": 40}}, {}, (12, 48, None, 40)),
+        ({"total_tokens": 20, "completion_tokens_details": {"reasoning_tokens": 5}}, {}, (12, 8, None, 5)),
+        ({"prompt_cache_hit_tokens": 7, "prompt_cache_miss_tokens": 5}, {}, (12, 8, 7, None)),
+        ({"cached_tokens": 9, "prompt_tokens_details": None}, {}, (12, 8, 9, None)),
+        (None, {"x_groq": {"usage": {"prompt_tokens": 12, "completion_tokens": 8}}}, (12, 8, None, None)),
+    ],
+)
+def test_an_account_has_many_forms(usage: Any, beside: dict[str, Any], heard: tuple[int | None, ...]) -> None:
+    account = usage and {"prompt_tokens": 12, "completion_tokens": 8, **usage}
+    names = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
+    told = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": account, **beside}
+    for body in (
+        event(told),
+        event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": account}], **beside}),
+    ):
+        end = finished_of(parse([choice({"content": "x"}), body, b"data: [DONE]\n\n"]))
+        assert tuple(end.usage.get(name) for name in names) == heard
+
+
+def test_details_of_reasoning_are_heard_and_go_back_as_one() -> None:
+    """Where a server tells the text itself too, it is not heard twice."""
+
+    def told(**detail: Any) -> list[dict[str, Any]]:
+        return [{"type": "reasoning.text", "index": 0, "format": "anthropic-claude-v1", **detail}]
+
+    sealed = {"type": "reasoning.encrypted", "index": 1, "data": "QUJD", "id": "tool_0_f"}
+    calls = [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}]
+    for text in (True, False):
+        body = b"".join(
+            [
+                choice({"reasoning_details": told(text="let "), **({"reasoning": "let "} if text else {})}),
+                choice({"reasoning_details": told(text="me \ud83d"), **({"reasoning": "me \ud83d"} if text else {})}),
+                choice({"reasoning_details": told(text="\ude00"), **({"reasoning": "\ude00"} if text else {})}),
+                choice({"reasoning_details": told(signature="sig", text=None)}),
+                choice({"reasoning_details": [sealed], "tool_calls": calls}, finish="tool_calls"),
+            ]
+        )
+        chunks = parse([body])
+        assert reasoning_of(chunks) == "let me 😀"
+        turn = (Message(Role.ASSISTANT, finished_of(chunks).parts),)
+        (entry,) = WIRES["chat"].body(ModelRequest("m", turn), own=False)["messages"]
+        assert entry["reasoning_details"] == [*told(text="let me 😀", signature="sig"), sealed]
+        assert "reasoning" not in entry
+        assert set(WIRES["chat"].body(ModelRequest("m", turn), own=True)["messages"][0]) == {
+            "role", "content", "tool_calls"
+        }  # fmt: skip
 
 
 def test_counts_are_whole_and_not_negative() -> None:
