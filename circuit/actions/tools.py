@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,12 +17,12 @@ from circuit.agents.policy import matches
 from circuit.agents.toolbox.fetch import DEFAULT_LIMIT as FETCH_LIMIT
 from circuit.agents.toolbox.fetch import Gate, fetch_tool
 from circuit.agents.toolbox.files import NAMES, file_tools
-from circuit.agents.toolbox.openapi import openapi_tools
+from circuit.agents.toolbox.openapi import Api, api_of, openapi_tools
 from circuit.agents.toolbox.root import DEFAULT_LIMIT, Root
 from circuit.agents.toolbox.shell import MEGABYTE, Bounds, shell_tool
 from circuit.agents.tools import DEFAULT_SECONDS, Tool, Toolset, table
 from circuit.errors import ToolsMisconfigured
-from circuit.security.secrets import UnresolvedReference, resolve
+from circuit.security.secrets import UnresolvedReference, references, resolve
 from circuit.threads import Threads
 from circuit.value import dataclass
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from circuit.http import Http
 
 SHELL = ("shell.run", "shell.*")
+MOST_APIS = 32
+"""How many APIs a process keeps read."""
 DOORS = ("mcp",)
 """The kinds of tools that extensions bring."""
 
@@ -50,13 +54,19 @@ class Toolbox:
     """Python functions that agents may name."""
     _threads: Threads = field(default_factory=lambda: Threads(MOST_THREADS), repr=False)
     _toolsets: dict[str, Toolset] = field(default_factory=dict[str, Toolset], repr=False)
+    _apis: dict[str, Api] = field(default_factory=dict[str, Api], repr=False)
 
     async def tools(self, agent: Mapping[str, Any], case_id: str) -> dict[str, Tool]:
         """The tools that `agent` names, for one case. Raises `ToolsMisconfigured`."""
         entries: list[Mapping[str, Any]] = agent.get("tools") or []
         found: list[Tool] = []
         for entry in entries:
-            given = await self._foreign(entry) if entry["kind"] in DOORS else self._of(entry, entries, case_id)
+            if entry["kind"] in DOORS:
+                given = await self._foreign(entry)
+            elif entry["kind"] == "openapi":
+                given = await self._api(entry)
+            else:
+                given = self._of(entry, entries, case_id)
             known = {tool.name for tool in found}
             found += [tool for tool in given if tool.name not in known]
         return table(found)
@@ -75,14 +85,34 @@ class Toolbox:
             toolset = self._toolsets[key] = _door(str(entry["kind"]))(entry, self.environment)
         return await toolset.tools()
 
+    async def _api(self, entry: Mapping[str, Any]) -> Iterable[Tool]:
+        """The tools of an HTTP API. Its document is read once, and again when its file has changed."""
+        given = {**(entry.get("headers") or {}), "": str(entry.get("base_url") or "")}
+        try:
+            values = {name: resolve(text, self.environment) for name, text in given.items()}
+        except UnresolvedReference as missing:
+            lacking = ", ".join(missing.names)
+            raise ToolsMisconfigured(f"the settings of {entry['prefix']} refer to {lacking}: set it") from None
+        base = values.pop("")
+        document = entry["document"]
+        written = await asyncio.to_thread(_written, document) if isinstance(document, str) else None
+        key = orjson.dumps([entry, base, written], option=orjson.OPT_SORT_KEYS).decode()
+        api = self._apis.get(key)
+        if api is None:
+            api = await asyncio.to_thread(api_of, entry, base, tuple(values))
+            while len(self._apis) >= MOST_APIS:
+                del self._apis[next(iter(self._apis))]
+            self._apis[key] = api
+        names = {name for text in given.values() for name in references(text)}
+        secrets = tuple(self.environment[name].strip() for name in names)
+        return openapi_tools(self.http(), api, entry, values, secrets)
+
     def _of(self, entry: Mapping[str, Any], entries: list[Mapping[str, Any]], case_id: str) -> Iterator[Tool]:
         match entry["kind"]:
             case "files":
                 yield from file_tools(self._root(entry, case_id), self._threads)
             case "shell":
                 yield self._shell(entry, entries, case_id)
-            case "openapi":
-                yield from openapi_tools(self.http(), entry, self._headers(entry))
             case "agent" | "hand_over":
                 return  # the action that runs agents makes these
             case "http":
@@ -135,13 +165,6 @@ class Toolbox:
         )
         return shell_tool(root.path, bounds)
 
-    def _headers(self, entry: Mapping[str, Any]) -> dict[str, str]:
-        try:
-            return {name: resolve(text, self.environment) for name, text in (entry.get("headers") or {}).items()}
-        except UnresolvedReference as missing:
-            names = ", ".join(missing.names)
-        raise ToolsMisconfigured(f"headers of {entry['prefix']} refer to {names}, which is not set: set it")
-
     def _root(self, settings: Mapping[str, Any], case_id: str) -> Root:
         path = Path(settings["root"]) if settings.get("root") else self.workspaces / case_id
         if not settings.get("root"):
@@ -160,6 +183,14 @@ def _door(kind: str) -> Callable[[Mapping[str, Any], Mapping[str, str]], Toolset
     if found is None:
         raise ToolsMisconfigured(f"no extension that is installed has tools of the kind {kind}")
     return found.load()
+
+
+def _written(path: str) -> list[int]:
+    """What tells a file from what it was before; nothing where there is none."""
+    with suppress(OSError):
+        info = Path(path).stat()
+        return [info.st_ino, info.st_size, info.st_mtime_ns]
+    return []
 
 
 def _settings(kind: str, entries: list[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ from circuit.errors import (
 )
 from circuit.providers.provider import ToolSpec
 from circuit.providers.wire import wire_name
-from circuit.security.redaction import excerpt, redact
+from circuit.security.redaction import excerpt, redact, without
 from circuit.value import dataclass
 
 DEFAULT_SECONDS = 120.0
@@ -190,6 +190,9 @@ def as_result(tool: Tool, value: Any) -> Any:
         raise _too_large(tool, len(encoded))
     if _NUL.search(encoded):
         raise ToolOutputBinary(f"{tool.name} gave back text with NUL characters, which is binary data")
+    if tool.secrets:
+        # A server may say what it was told.
+        encoded = without(encoded.decode(), tool.secrets).encode()
     return orjson.loads(encoded)
 
 

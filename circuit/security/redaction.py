@@ -19,6 +19,11 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
     Servers quote keys in part (`sk-ab***yz`), which no comparison with the value would find.
     """
+    return _KEY_LIKE.sub(MASK, without(text, secrets))
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """`text` without the values in `secrets`, plain or escaped as in URLs and JSON."""
     forms: set[str] = set()
     for secret in secrets:
         if len(secret) >= SHORTEST_SECRET:
@@ -30,7 +35,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
             }
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)
-    return _KEY_LIKE.sub(MASK, text)
+    return text
 
 
 def excerpt(text: str, limit: int) -> str:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from circuit.agents.toolbox.fetch import Gate, fetch_tool, public
 from circuit.agents.toolbox.shell import MEGABYTE, Bounds, isolator, shell_tool
 from circuit.agents.tools import ToolContext, call_tool
-from circuit.errors import ToolDenied, ToolError, ToolFailed, ToolsMisconfigured, ToolTimeout
+from circuit.errors import ToolDenied, ToolError, ToolFailed, ToolOutputBinary, ToolsMisconfigured, ToolTimeout
 from circuit.http import Http
 
 AROUND = ToolContext("case.1", "a", "c", "k")
@@ -165,7 +165,7 @@ class TestFetch:
 
     async def test_what_is_no_text(self) -> None:
         async with ChatServer([{"status": 200, "body": "GIF\0\1\2"}]) as server:
-            with pytest.raises(ToolFailed, match="no text"):
+            with pytest.raises(ToolOutputBinary, match="no text"):
                 await self.fetch(f"http://docs.test:{server.port}/", Gate(("docs.test",), private=True))
 
     @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ async def test_tools_are_found_with_a_prefix_and_called() -> None:
         assert tools["s.add"].spec.parameters["required"] == ["a"]
         assert await call_tool(tools["s.add"], {"a": 2}, AROUND) in ({"result": 3}, 3, "3")
         said = str(await call_tool(tools["s.whoami"], {}, AROUND))
-        assert "secret-token-1 none" in said, "a server gets its own credentials and no others"
+        assert "*** none" in said, "a server gets its own credentials and no others, and tells them to nobody"
         assert tools["s.add"].secrets == ("secret-token-1",)
         many = await asyncio.gather(*(call_tool(tools["s.add"], {"a": n}, AROUND) for n in range(20)))
         assert len({str(value) for value in many}) == 20

@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from email.message import Message
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urljoin, urlsplit
@@ -19,7 +20,7 @@ from pydantic import Field
 
 from circuit.agents.function import function_tool
 from circuit.agents.tools import DEFAULT_SECONDS, Tool
-from circuit.errors import ToolDenied, ToolFailed
+from circuit.errors import ToolDenied, ToolFailed, ToolOutputBinary
 from circuit.value import dataclass
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 NAME = "http.fetch"
 MOST_REDIRECTS = 5
+REDIRECTS = (301, 302, 303, 307, 308)
 DEFAULT_LIMIT = 200_000
+_NO_TEXT = ("image", "audio", "video", "font", "application/pdf", "application/zip", "application/gzip",
+            "application/octet-stream")  # fmt: skip
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
@@ -101,7 +105,7 @@ def fetch_tool(
             _, _, address = await gate.address(url, resolve)
             answer = await http.fetch("GET", url, address=address, limit=limit, seconds=seconds)
             target = answer.headers.get("location")
-            if answer.status in (301, 302, 303, 307, 308) and target:
+            if answer.status in REDIRECTS and target:
                 url = urljoin(url, target)
                 continue
             kind = answer.headers.get("content-type", "")
@@ -118,7 +122,18 @@ def fetch_tool(
 
 
 def text_of(body: bytes, kind: str) -> str:
-    """The body as text. Raises `ToolFailed` for what is none."""
-    if b"\0" in body[:4096]:
-        raise ToolFailed(f"what lies there is no text ({kind or 'of an unknown type'})")
-    return body.decode("utf-8", "replace")
+    """The body as text, in the encoding that its type names. Raises `ToolOutputBinary` for what is none."""
+    message = Message()
+    message["content-type"] = kind or "text/plain"
+    try:
+        text = body.decode(str(message.get_content_charset("utf-8")), "strict")
+    except (UnicodeDecodeError, LookupError):
+        text = ""
+    if not text and body:
+        # Cut in the middle of a character, or said to be what it is not: what is text may be read all the same.
+        if message.get_content_maintype() in _NO_TEXT or message.get_content_type() in _NO_TEXT:
+            raise ToolOutputBinary(f"what lies there is no text ({kind})")
+        text = body.decode("utf-8", "replace")
+    if "\0" in text[:4096]:
+        raise ToolOutputBinary(f"what lies there is no text ({kind or 'of an unknown type'})")
+    return text
