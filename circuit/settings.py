@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -88,7 +89,7 @@ class Settings:
     trace_hosts: tuple[str, ...] = ()
     trace_content: bool = False
     traceparent: str | None = None
-    redactor: Redactor = field(default_factory=Redactor, repr=False, compare=False)
+    redactor: Redactor = field(default_factory=lambda: Redactor(guard=Lock()), repr=False, compare=False)
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -310,7 +311,7 @@ def _folder(values: Mapping[str, str], name: str) -> Path | None:
 
 def _redactor(values: Mapping[str, str]) -> Redactor:
     key = _secret(values, "CIRCUIT_REDACTION_KEY", SHORTEST_SECRET)
-    return Redactor(_redaction(values), None if key is None else key.encode())
+    return Redactor(_redaction(values), None if key is None else key.encode(), Lock())
 
 
 def _redaction(values: Mapping[str, str]) -> tuple[Rule, ...]:

@@ -7,11 +7,29 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
 
 from circuit.errors import ActionFailed
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_APART = 2
+"""How much of what would hold up an event loop is worked on at once."""
+
+
+async def apart(work: Callable[[], T]) -> T:
+    """What `work` returns, or raises, while the event loop goes on. It must not be long: whoever is cancelled does not
+    wait for its end, but others do."""
+    return await asyncio.get_running_loop().run_in_executor(_apart(), work)
+
+
+@cache
+def _apart() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_APART, "circuit-apart")
 
 
 class Threads:

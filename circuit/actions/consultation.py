@@ -16,8 +16,10 @@ from circuit.agents.chat import call_json, messages_of
 from circuit.agents.prompt import build_messages, prompt_values
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.calls import rules_of_agents
-from circuit.providers.messages import Role
+from circuit.providers.messages import Role, ToolCallPart
 from circuit.providers.provider import ToolSpec
+from circuit.security.redactor import lengthy
+from circuit.threads import apart
 
 KIND = "consultation"
 
@@ -48,16 +50,22 @@ class ConsultationAction:
         answer = result.answer
         usage = result.counted
         # Nothing goes on from this answer: it is what readers are told, so that it reads as its stream does.
-        message: dict[str, Any] = {"role": "assistant", "content": redaction.text(answer.text) or None}
-        if result.calls:
+        told = [answer.text, result.output, *(one.arguments for one in result.calls)]
+
+        def shown() -> tuple[str, Any, list[ToolCallPart]]:
             calls = [replace(one, arguments=redaction.written(one.arguments)) for one in result.calls]
+            return redaction.text(answer.text), redaction.value(result.output), calls
+
+        text, output, calls = await apart(shown) if redaction and lengthy(told) else shown()
+        message: dict[str, Any] = {"role": "assistant", "content": text or None}
+        if calls:
             message["tool_calls"] = [call_json(one) for one in calls]
         said: dict[str, Any] = {
             "message": message,
             "finish": "tool_calls" if result.calls else answer.finish,
             "model": answer.model,
             "usage": usage,
-            **({} if result.output is None else {"output": redaction.value(result.output)}),
+            **({} if result.output is None else {"output": output}),
         }
         return ActionOutput({"answer": said}, answer.text, result.output, usage, answer.model)
 

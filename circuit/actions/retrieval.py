@@ -14,8 +14,9 @@ from circuit.errors import ActionFailed, ProviderError
 from circuit.providers.pricing import FREE, Price, cost_of, most_of
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.retrieval import MOST_TEXTS, EmbeddingRequest, Embeddings, Ranked, RerankRequest
-from circuit.security.redactor import NOTHING, Redaction
+from circuit.security.redactor import NOTHING, Redaction, lengthy
 from circuit.spend import Spend, bounded, microdollars
+from circuit.threads import apart
 from circuit.value import dataclass
 
 Model = str | Mapping[str, Any]
@@ -85,7 +86,7 @@ class Retrieval:
         if kept is not None and kept.get("vectors") is not None:
             return kept["vectors"]
 
-        texts = [self._redaction.text(text) for text in texts]
+        texts = await self._redacted(texts)
 
         async def ask() -> Embeddings:
             request = EmbeddingRequest(asked.model, tuple(texts), dimensions)
@@ -105,7 +106,7 @@ class Retrieval:
         if kept is not None:
             return [Ranked(index, score) for index, score in kept["order"]]
 
-        query, texts = self._redaction.text(query), [self._redaction.text(text) for text in texts]
+        query, *texts = await self._redacted([query, *texts])
 
         async def ask() -> Sequence[Ranked]:
             request = RerankRequest(asked.model, query, tuple(texts), top)
@@ -116,6 +117,12 @@ class Retrieval:
         order = [[one.index, one.score] for one in found]
         await self._keep(step, asked, asked.model, {}, charge, {"order": order})
         return list(found)
+
+    async def _redacted(self, texts: Sequence[str]) -> list[str]:
+        def told() -> list[str]:
+            return [self._redaction.text(text) for text in texts]
+
+        return await apart(told) if self._redaction and lengthy(list(texts)) else told()
 
     async def _charged(
         self, asked: _Asked, texts: Sequence[str], ask: Callable[[], Awaitable[_Answer]]

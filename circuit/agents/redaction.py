@@ -5,12 +5,14 @@ The conversation itself stays as it is, and so does what the model answers: each
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from circuit.agents.answer import Answer
 from circuit.providers.messages import Message, Part, TextPart, ToolCallPart, ToolResultPart
 from circuit.providers.provider import ModelRequest
-from circuit.security.redactor import Redaction
+from circuit.security.redactor import Redaction, lengthy
+from circuit.threads import apart
 
 
 class PromptRedaction:
@@ -23,7 +25,10 @@ class PromptRedaction:
         self._redaction = redaction
 
     async def before(self, request: ModelRequest) -> ModelRequest:
-        return replace(request, messages=tuple(self._message(message) for message in request.messages))
+        def messages() -> tuple[Message, ...]:
+            return tuple(self._message(message) for message in request.messages)
+
+        return replace(request, messages=await apart(messages) if _long(request.messages) else messages())
 
     async def after(self, request: ModelRequest, answer: Answer) -> Answer:
         return answer
@@ -39,3 +44,10 @@ class PromptRedaction:
         if isinstance(part, ToolCallPart):
             return ToolCallPart(part.id, part.name, self._redaction.written(part.arguments), part.state)
         return part
+
+
+def _long(messages: Sequence[Message]) -> bool:
+    parts = [part for message in messages for part in message.parts]
+    said = [part.text for part in parts if isinstance(part, TextPart)]
+    said += [part.content for part in parts if isinstance(part, ToolResultPart)]
+    return lengthy([*said, *(part.arguments for part in parts if isinstance(part, ToolCallPart))])

@@ -215,7 +215,8 @@ class Circuit:
         text, name = await asyncio.to_thread(read, source)
         names = await asyncio.to_thread(borrowed, text, name, fragments(name))
         agents = await self.agents(names)
-        workflow = await asyncio.to_thread(loaded, text, name, allow_unsound, agents)
+        rules = self.settings.redactor.rules
+        workflow = await asyncio.to_thread(loaded, text, name, allow_unsound, agents, rules)
         await self.publish(workflow)
         return workflow
 

@@ -32,6 +32,7 @@ from circuit.errors import CircuitError, DatabaseUnreachable, InvalidRequest, Un
 from circuit.http import Http, Timeouts, origin
 from circuit.observability.metrics import Figure
 from circuit.providers.profiles import misfits
+from circuit.security.rules import Rule
 from circuit.settings import LOOPBACK_HOSTS
 from circuit.storage import schema
 
@@ -46,11 +47,17 @@ _LARGEST_KEY_SET = 1024 * 1024
 
 
 def _loaded(
-    text: str, source: str, *, agents: Catalogue | None = None, unsound: bool = False, read: Reader | None = None
+    text: str,
+    source: str,
+    *,
+    agents: Catalogue | None = None,
+    unsound: bool = False,
+    read: Reader | None = None,
+    rules: Sequence[Rule] = (),
 ) -> Workflow:
     """The workflow in a text, as `circuit load` takes it. `agents` are published ones; `read` gives what it
-    includes."""
-    workflow = load_workflow(text, source, misfits, agents, read)
+    includes; `rules` of redaction are those of the deployment."""
+    workflow = load_workflow(text, source, misfits, agents, read, rules)
     admit(workflow, source, time.monotonic, unsound=unsound)
     return workflow
 
@@ -80,7 +87,7 @@ async def serve(
         catalogue=circuit.catalogue,
         held_models=circuit.models.held,
         streams=circuit.streams,
-        load=_loaded,
+        load=partial(_loaded, rules=circuit.settings.redactor.rules),
         gate=await _gate(circuit, host, reach),
         ready=partial(_working if probes else _health, circuit),
         clock=circuit.clock,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from circuit.definition import load_workflow
@@ -13,6 +13,7 @@ from circuit.definition.workflow import Workflow
 from circuit.errors import InvalidRequest
 from circuit.fragments import beside
 from circuit.providers.profiles import misfits
+from circuit.security.rules import Rule
 
 _TEXT = "<text>"
 
@@ -33,8 +34,9 @@ def fragments(name: str) -> Callable[[str], str] | None:
     return None if name == _TEXT else beside(Path(name))
 
 
-def loaded(text: str, name: str, unsound: bool, agents: Catalogue) -> Workflow:
-    """The workflow in a text of this name. `agents` are published ones. Raises `DefinitionError`."""
-    workflow = load_workflow(text, name, misfits, agents, fragments(name))
+def loaded(text: str, name: str, unsound: bool, agents: Catalogue, rules: Sequence[Rule] = ()) -> Workflow:
+    """The workflow in a text of this name. `agents` are published ones, `rules` those of redaction of the deployment.
+    Raises `DefinitionError`."""
+    workflow = load_workflow(text, name, misfits, agents, fragments(name), rules)
     admit(workflow, name, time.monotonic, unsound=unsound)
     return workflow

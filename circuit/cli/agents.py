@@ -148,7 +148,7 @@ def add_agent(
 
         async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
             known = await circuit.engine.consultations.agent(circuit.principal.tenant, agent)
-            load = partial(load_workflow, models=misfits)
+            load = partial(load_workflow, models=misfits, rules=settings.redactor.rules)
             try:
                 made = await circuit.engine.publishing.publish_agent(agent, said, load, principal=circuit.principal)
             except DefinitionError as error:

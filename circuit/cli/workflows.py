@@ -66,7 +66,8 @@ def read_workflow(file: Path, *, published: bool = False, offline: bool = False)
                 raise
             missing = f"{file} does not define {', '.join(names)}, and no database could be asked for"
             terminal.note(clean(f"{missing} published agents: {error.message}"))
-    return load_workflow(text, str(file), misfits, agents, beside(file))
+    rules = Settings.from_environment().redactor.rules
+    return load_workflow(text, str(file), misfits, agents, beside(file), rules)
 
 
 def published_agents(ids: Sequence[str] | None, terminal: Terminal, *, offline: bool = False) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from circuit.definition.lint_agent import ModelCheck, lint_agents
@@ -19,21 +19,25 @@ from circuit.definition.tree import PathTuple
 from circuit.definition.validation import Report
 from circuit.expressions.path import Path
 from circuit.net.colour import Colour
+from circuit.security.rules import Rule, rules_of
 
 
-def lint(report: Report, plain: Mapping[str, Any], models: ModelCheck | None = None) -> None:
-    """Report every fault that shows only when the parts of the document are held against each other."""
+def lint(
+    report: Report, plain: Mapping[str, Any], models: ModelCheck | None = None, rules: Sequence[Rule] = ()
+) -> None:
+    """Report every fault that shows only when the parts of the document are held against each other, or against the
+    `rules` of redaction of the deployment."""
     scene = Scene.of(report, plain)
     _colours(scene)
     _places(scene)
     _complete_when(scene)
-    lint_agents(scene, models)
+    lint_agents(scene, models, (*rules, *rules_of(scene.plain.get("redaction") or ())))
     lint_transitions(scene)
     lint_compensation(scene)
     lint_place_agents(scene)
     lint_messages(scene)
     _subject(scene)
-    lint_rules(scene.report, ("redaction",), scene.plain.get("redaction") or ())
+    lint_rules(scene.report, ("redaction",), scene.plain.get("redaction") or (), rules)
     for name, region in scene.section("regions").items():
         check_region(scene, ("regions", name), region)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from circuit.definition.adoption import colleagues
 from circuit.definition.fault_text import suggestion
 from circuit.definition.lint_redaction import lint_rules
 from circuit.definition.scene import Scene
@@ -13,6 +14,7 @@ from circuit.definition.schemas import bundle, check_schema
 from circuit.definition.workflow import COLLEAGUES
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
 from circuit.net.contradiction import contradiction
+from circuit.security.rules import Rule, rules_of
 
 ModelCheck = Callable[[str, Mapping[str, Any], bool, bool, int | None], list[str]]
 """What a model does not take of `llm_config`, of having tools, of being shown images, of `context_tokens`, in words."""
@@ -30,9 +32,10 @@ CAPABILITY_TEXTS = (
 PROMPTS = ("system", "user_template", "context_instructions")
 
 
-def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
-    """Report what is wrong with the agents of the file."""
-    for name, agent in scene.section("agents").items():
+def lint_agents(scene: Scene, models: ModelCheck | None = None, rules: Sequence[Rule] = ()) -> None:
+    """Report what is wrong with the agents of the file, beside whose `rules` of redaction others count."""
+    agents = scene.section("agents")
+    for name, agent in agents.items():
         schema = agent.get("output_schema")
         if schema is not None:
             _output(scene, ("agents", name, "output_schema"), schema)
@@ -40,7 +43,8 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
         _capabilities(scene, name, agent)
         _policies(scene, name, agent)
         _images(scene, name, agent)
-        lint_rules(scene.report, ("agents", name, "redaction"), agent.get("redaction") or ())
+        own = agent.get("redaction") or ()
+        lint_rules(scene.report, ("agents", name, "redaction"), own, (*rules, *_beside(agents, name)))
         for index, entry in enumerate(agent.get("tools") or ()):
             if entry["kind"] not in COLLEAGUES:
                 continue
@@ -49,6 +53,17 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None) -> None:
                 scene.report.add(path, "an agent cannot ask itself, or hand over to itself", "name another one")
         if models is not None:
             _models(scene, name, agent, models)
+
+
+def _beside(agents: Mapping[str, Any], name: str) -> list[Rule]:
+    """The rules of redaction of all whom an agent may ask, or hand over to."""
+    found, pending = dict[str, Any](), [name]
+    while pending:
+        for other in colleagues(agents[pending.pop()]):
+            if other != name and other in agents and other not in found:
+                found[other] = agents[other]
+                pending.append(other)
+    return [rule for agent in found.values() for rule in rules_of(agent.get("redaction") or ())]
 
 
 def _models(scene: Scene, name: str, agent: Mapping[str, Any], models: ModelCheck) -> None:

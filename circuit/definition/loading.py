@@ -16,6 +16,7 @@ from circuit.definition.lint_agent import ModelCheck
 from circuit.definition.validation import Report, validate
 from circuit.definition.workflow import Workflow
 from circuit.errors import DefinitionError, Fault
+from circuit.security.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,11 @@ def load(
     models: ModelCheck | None = None,
     agents: Catalogue | None = None,
     read: Reader | None = None,
+    rules: Sequence[Rule] = (),
 ) -> Loaded:
     """The document in a YAML text, checked as a whole. `source` names the file in faults, `models` knows models,
     `agents` are published ones, from which come those that the file names and does not define; `read` reads what it
-    includes.
+    includes; `rules` of redaction are those of the deployment.
 
     Raises `DefinitionError` with every fault.
     """
@@ -47,7 +49,7 @@ def load(
     if document is not None:
         plain = canonical(document)
         adopt(plain, agents or {})
-        lint(report, plain, models)
+        lint(report, plain, models, rules)
     if report.faults or assembly.elsewhere or document is None:
         if not report.faults and not assembly.elsewhere:
             report.add((), "this is not a workflow", "see docs/reference/workflow-file.md")
@@ -64,14 +66,16 @@ def load_workflow(
     models: ModelCheck | None = None,
     agents: Catalogue | None = None,
     read: Reader | None = None,
+    rules: Sequence[Rule] = (),
 ) -> Workflow:
     """The workflow that a YAML text describes, ready to run. `source` names the file in faults; `models` says what of
     an agent's settings its model does not take, and nothing is checked of that without it; `agents` are published ones,
-    from which come those that the file names and does not define; `read` reads what it includes.
+    from which come those that the file names and does not define; `read` reads what it includes; `rules` of redaction
+    are those of the deployment, beside which its own count.
 
     Raises `DefinitionError` with every fault of the text: of YAML, of the format, and of names and expressions.
     """
-    loaded = load(text, source, models, agents, read)
+    loaded = load(text, source, models, agents, read, rules)
     try:
         return compile_document(loaded.plain)
     except (ValueError, RecursionError) as error:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from circuit.engine.action import LONGEST_KEY, Action, ActionCall, ActionOutput, Suspended, Woken, lasting
@@ -25,11 +26,12 @@ from circuit.ids import CaseKey
 from circuit.net.colour import Colour
 from circuit.observability.logs import about
 from circuit.security.redaction import excerpt, redact
-from circuit.security.redactor import Redaction, Redactor
+from circuit.security.redactor import Redaction, Redactor, lengthy
 from circuit.spend import NOTHING, Spend
 from circuit.storage.charges import Asked, Charge, Settled
 from circuit.storage.records import ALL_ATTEMPTS, ChargeRow, JournalRow, LogWrite, NewCase
 from circuit.streams.publisher import Outlet, Publisher
+from circuit.threads import apart
 from circuit.tracing import entered
 from circuit.value import dataclass, replace
 
@@ -261,6 +263,8 @@ async def _execute(start: Start, around: Surroundings, cutoff: Cutoff, redaction
         if isinstance(result, StorageError):
             outlet.abandon()
             return Ended(call.key, call.firing, call.start, 0, interrupted=result)
+        if redaction:
+            result = await _shown(result, redaction)
         try:
             sequence = await outlet.close()
         except StorageError as error:
@@ -270,13 +274,23 @@ async def _execute(start: Start, around: Surroundings, cutoff: Cutoff, redaction
         outlet.abandon()
         raise
     if isinstance(result, CircuitError):
-        error = result.saying(redaction.text(result.message)) if redaction else result
-        return Ended(call.key, call.firing, call.start, sequence, error=error, recorded=context.lasting)
+        return Ended(call.key, call.firing, call.start, sequence, error=result, recorded=context.lasting)
     if isinstance(result, Suspended):
         return Ended(call.key, call.firing, call.start, sequence, suspended=result, recorded=context.recorded)
-    if redaction:
-        result = replace(result, shown=(redaction.text(result.text), redaction.value(result.output)))
     return Ended(call.key, call.firing, call.start, sequence, output=result)
+
+
+async def _shown(
+    result: ActionOutput | Suspended | CircuitError, redaction: Redaction
+) -> ActionOutput | Suspended | CircuitError:
+    """`result` as it is told."""
+    if isinstance(result, CircuitError):
+        return result.saying(redaction.text(result.message))
+    if isinstance(result, Suspended):
+        return result
+    told = [result.text, result.output]
+    text, output = await apart(partial(redaction.value, told)) if lengthy(told) else redaction.value(told)
+    return replace(result, shown=(text, output))
 
 
 async def _perform(

@@ -23,6 +23,8 @@ from circuit.security.redactor import Redactor
 from circuit.security.rules import Rule
 from circuit.tracing import current
 
+LONGEST_SAID = 64 * 1024
+"""Characters of a message, or of a traceback, that are logged: they are redacted where others wait."""
 _NOT_SHOWN = "[not shown: it could not be redacted]"
 
 _about: ContextVar[Mapping[str, str] | None] = ContextVar("circuit_about", default=None)
@@ -96,7 +98,13 @@ class RedactingFormatter(logging.Formatter):
 
     def _clean(self, text: str) -> str:
         try:
-            return self._redactor.at("logs", ruled()).text(redact(text, self._secrets))
+            text, redaction = redact(text, self._secrets), self._redactor.at("logs", ruled())
+            if len(text) <= LONGEST_SAID:
+                return redaction.text(text)
+            # Nothing of what is cut in two is shown.
+            begin, stream = text[:LONGEST_SAID], redaction.stream()
+            said = begin if stream is None else stream.feed(begin)
+            return f"{said} [cut off: it has {len(text):,} characters]"
         except Exception:
             return _NOT_SHOWN
 

@@ -1,36 +1,31 @@
 """Regular expressions that can be trusted with any text: RE2 runs them, in time that grows with the text alone.
 
 They are written as Python's are, without what takes more than that (back references, looking ahead or behind), and what
-they match has a greatest length, so that a stream knows how much it may have to hold back. Text is compared folded: the
-digits of all scripts, letters of full width, dashes and spaces of every kind count as those of ASCII, and escapes as
-JSON has them as the space or the letter that they stand for.
+they match has a greatest length, so that a stream knows how much it may have to hold back.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-import unicodedata
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import re2
 
+from circuit.security.folding import foldings
 from circuit.value import dataclass
 
 LONGEST_PATTERN = 400
 """Characters of a pattern."""
 LONGEST_MATCH = 300
 """Characters that what a pattern matches may have."""
+LARGEST = 2_000
+"""Characters and sets of characters that own patterns may have together, with each repetition written out. Where RE2
+cannot do better it follows all of them at once, in some nanoseconds for each."""
 _MEMORY = 32 << 20
 _SMALL = 1 << 18
 """What the program of an own pattern may take: it is compiled where others wait."""
-_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{0,4}|[^u]|\Z)", re.DOTALL)
-_LONGEST_ESCAPE = 6
-_FULL_BACKSLASH = 0xFF3C
-_LAST_DIGIT = 0x1FFFF
-"""No character that is folded comes after it."""
 
 _parser: Any = importlib.import_module("re._parser")
 # Whole blocks of letters: the exact classes of Unicode are hundreds of ranges each, which no repetition could afford.
@@ -56,29 +51,6 @@ _REFUSED = {
 }
 
 
-@cache
-def _foldings() -> dict[int, int]:
-    found = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
-    for code in range(0x80, _LAST_DIGIT + 1):
-        kind = unicodedata.category(chr(code))
-        if kind == "Nd":
-            found[code] = ord("0") + unicodedata.decimal(chr(code))
-        elif kind == "Zs":
-            found[code] = ord(" ")
-        elif kind == "Pd" or code == 0x2212:
-            found[code] = ord("-")
-        elif 0xFF01 <= code <= 0xFF5E and code != _FULL_BACKSLASH:
-            found[code] = code - 0xFF01 + 0x21
-    return found
-
-
-@cache
-def _foreign() -> re.Pattern[str]:
-    # A set with characters beyond the first plane is slow to look for; all of theirs are candidates therefore.
-    first = "".join(f"\\u{code:04x}" for code in _foldings() if code <= 0xFFFF)
-    return re.compile(f"[{first}]|[\U00010000-\U0001ffff]")
-
-
 class PatternFault(ValueError):
     """A regular expression that cannot be used, and why."""
 
@@ -86,11 +58,13 @@ class PatternFault(ValueError):
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """A regular expression for RE2: `whole` matches, and `begun` what could still become a match, both as RE2 writes
-    them. `longest` is how many characters a match has at most."""
+    them. `longest` is how many characters a match has at most, `size` how many the pattern has when its repetitions
+    are written out."""
 
     whole: str
     begun: str
     longest: int
+    size: int
 
     @classmethod
     def parse(cls, text: str, *, longest: int | None = None) -> Pattern:
@@ -116,7 +90,7 @@ class Pattern:
             )
         if least == 0:
             raise PatternFault("it matches the empty text")
-        pattern = cls(whole, begun, int(most))
+        pattern = cls(whole, begun, int(most), _size(tree))
         if known is None:
             matcher(pattern.whole, _SMALL)
             ending([pattern], _SMALL)
@@ -146,37 +120,6 @@ def ending(patterns: Sequence[Pattern], memory: int = _MEMORY) -> Any:
     """What finds where the end of a text begins that could become a match of one of `patterns`: the end itself, if
     none could."""
     return matcher(rf"(?:{'|'.join(f'(?:{pattern.begun})' for pattern in patterns)})\z", memory)
-
-
-def folded(text: str) -> str:
-    """`text` as it is compared, character for character."""
-    if not text.isascii() and _foreign().search(text) is not None:
-        table = _foldings()
-        text = _foreign().sub(lambda match: chr(table.get(ord(match[0]), ord(match[0]))), text)
-    return _ESCAPE.sub(_meant, text) if "\\" in text else text
-
-
-def unfinished(text: str) -> int:
-    """How many characters at the end of `text` are no whole character or escape yet, so that they are not folded."""
-    half = 1 if "\ud800" <= text[-1:] <= "\udbff" else 0
-    if "\\" not in text[-_LONGEST_ESCAPE - half :]:
-        return half
-    whole = text[: len(text) - half]
-    last = ""
-    for escape in _ESCAPE.finditer(whole):
-        last = escape[0] if escape.end() == len(whole) else ""
-    grows = len(last) == 1 or (last.startswith("\\u") and len(last) < _LONGEST_ESCAPE)
-    return half + (len(last) if grows else 0)
-
-
-def _meant(escape: re.Match[str]) -> str:
-    written = escape[0]
-    if len(written) == 2 and written[1] in "nrtbf":
-        return "  "
-    if len(written) < _LONGEST_ESCAPE:
-        return written
-    letter = unicodedata.category(chr(int(written[2:], 16)))[0] in "LMN"
-    return ("a" if letter else " ") * _LONGEST_ESCAPE
 
 
 class _Writer:
@@ -262,8 +205,22 @@ class _Writer:
         return f"(?:{inner}){{{int(least)},{end}}}{'?' if lazy else ''}"
 
 
+def _size(tree: Any) -> int:
+    size = 0
+    for name, value in ((str(name), value) for name, value in tree):
+        if name in ("MAX_REPEAT", "MIN_REPEAT"):
+            size += int(value[1]) * _size(value[2])
+        elif name == "BRANCH":
+            size += sum(map(_size, value[1]))
+        elif name == "SUBPATTERN":
+            size += _size(value[3])
+        elif name != "AT":
+            size += 1
+    return size
+
+
 def _character(code: int) -> str:
-    return f"\\x{{{code if code < 0x80 else _foldings().get(code, code):x}}}"
+    return f"\\x{{{code if code < 0x80 else foldings().get(code, code):x}}}"
 
 
 def _set(items: Sequence[tuple[Any, Any]]) -> str:

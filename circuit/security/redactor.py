@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from circuit.security.folding import Folded, fold, unfinished
 from circuit.security.rules import Rule
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ DEEPEST = 200
 """How deep JSON may nest."""
 _HUGE = 10**400
 """No number of a card or a person has so many digits, and Python writes not many more."""
+LENGTHY = 4096
+"""From so many characters on, JSON is redacted apart from an event loop."""
 MOST_KEPT = 64
 """How many sets of rules are kept compiled."""
 
@@ -49,21 +54,25 @@ class Redaction:
         """`text` without what the rules match."""
         if self._matchers is None or not text:
             return text
-        text, pieces, at = _joined(text), list[str](), 0
-        for finding in self.find(text):
-            pieces += (text[at : finding.start], finding.instead)
+        folded, pieces, at = fold(_joined(text)), list[str](), 0
+        for finding in self._findings(folded):
+            pieces += (folded.cut(at, finding.start), finding.instead)
             at = finding.end
             self._counted(finding.rule.name)
-        return "".join((*pieces, text[at:])) if pieces else text
+        return "".join((*pieces, folded.text[folded.place(at) :]))
 
     def find(self, text: str) -> Iterator[Finding]:
         """What the rules take out of `text`, in its order."""
+        folded = fold(text)
+        for finding in self._findings(folded):
+            yield replace(finding, start=folded.place(finding.start), end=folded.place(finding.end))
+
+    def _findings(self, folded: Folded) -> Iterator[Finding]:
         if self._matchers is None:
             return
-        from circuit.security.pattern import folded
         from circuit.security.scan import Scan
 
-        scan, at = Scan(self._matchers, text, folded(text)), 0
+        scan, at = Scan(self._matchers, folded), 0
         while (finding := scan.next(at)) is not None:
             yield finding
             at = finding.end
@@ -125,26 +134,22 @@ class TextStream:
     """A text that comes in pieces: `feed` and `close` give what of it can be told by then."""
 
     def __init__(self, matchers: Matchers, counted: Callable[[str], None]) -> None:
-        from circuit.security.pattern import folded, unfinished
-
         self._matchers = matchers
         self._counted = counted
-        self._fold = folded
-        self._unfinished = unfinished
-        # The last character that was told and what is held back, as they are and as they are compared.
-        self._text = self._folded = ""
+        # The last character that was told and what is held back.
+        self._last = fold("")
         self._known = 0
         self._broken = ""
 
     @property
     def held(self) -> int:
-        """How many characters are held back."""
-        return len(self._text) - self._known + len(self._broken)
+        """How many characters are held back, an escape of JSON counted as the one that it stands for."""
+        return len(self._last.plain) - self._known + len(self._broken)
 
     def feed(self, text: str) -> str:
         """What can be told now that `text` is known."""
         text = _joined(self._broken + text)
-        whole = len(text) - self._unfinished(text)
+        whole = len(text) - unfinished(text)
         self._broken = text[whole:]
         return self._told(text[:whole], final=False)
 
@@ -152,26 +157,27 @@ class TextStream:
         """The rest. A new text may begin then."""
         text, self._broken = self._broken, ""
         said = self._told(text, final=True)
-        self._text, self._folded, self._known = "", "", 0
+        self._last, self._known = fold(""), 0
         return said
 
     def _told(self, text: str, *, final: bool) -> str:
         from circuit.security.scan import Scan
 
-        whole, folded, at = self._text + text, self._folded + self._fold(text), self._known
-        if at == len(whole):
+        whole, at = self._last + fold(text), self._known
+        length = len(whole.plain)
+        if at == length:
             return ""
-        pieces, scan = list[str](), Scan(self._matchers, whole, folded)
-        limit = len(whole) if final else scan.unsure(at)
+        pieces, scan = list[str](), Scan(self._matchers, whole)
+        limit = length if final else scan.unsure(at)
         while (finding := scan.next(at)) is not None and finding.start < limit:
-            pieces += (whole[at : finding.start], finding.instead)
+            pieces += (whole.cut(at, finding.start), finding.instead)
             self._counted(finding.rule.name)
             at = finding.end
             if at > limit:
                 limit = scan.unsure(at)
-        pieces.append(whole[at:limit])
+        pieces.append(whole.cut(at, limit))
         known = min(limit, 1)
-        self._text, self._folded, self._known = whole[limit - known :], folded[limit - known :], known
+        self._last, self._known = whole.behind(limit - known), known
         return "".join(pieces)
 
 
@@ -187,10 +193,14 @@ NOTHING = Redaction()
 class Redactor:
     """By what a process redacts: the rules of its deployment, and beside them those of workflows and agents.
 
-    `key` makes the marks of hashes. `counts` says how often each rule took something out where, and nothing of it."""
+    `key` makes the marks of hashes. `counts` says how often each rule took something out where, and nothing of it;
+    `guard` is held while that is counted, where threads redact."""
 
-    def __init__(self, rules: Sequence[Rule] = (), key: bytes | None = None) -> None:
+    def __init__(
+        self, rules: Sequence[Rule] = (), key: bytes | None = None, guard: AbstractContextManager[Any] | None = None
+    ) -> None:
         self.rules = tuple(rules)
+        self._guard = guard or nullcontext()
         self.counts: Counter[tuple[str, str]] = Counter()
         self.key = key
         self._compiled = lru_cache(maxsize=MOST_KEPT)(self._compile)
@@ -203,7 +213,11 @@ class Redactor:
 
     def _compile(self, place: str, more: tuple[Rule, ...]) -> Redaction:
         rules = [rule for rule in dict.fromkeys((*self.rules, *more)) if place in rule.places]
-        return redaction(rules, self.key, lambda name: self.counts.update(((place, name),))) if rules else NOTHING
+        return redaction(rules, self.key, lambda name: self._count(place, name)) if rules else NOTHING
+
+    def _count(self, place: str, name: str) -> None:
+        with self._guard:
+            self.counts[place, name] += 1
 
 
 def redaction(
@@ -215,14 +229,30 @@ def redaction(
     return Redaction(Matchers(rules, key) if rules else None, counted)
 
 
-def conflict(rules: Sequence[Rule]) -> tuple[str, str] | None:
-    """The first rule whose replacement the rules would change again, and the rule that would: a text that goes through
-    two doors must be what it is behind one. Raises `PatternFault`."""
+def conflicts(rules: Sequence[Rule]) -> Iterator[tuple[Rule, Rule]]:
+    """Rules whose replacement the rules would change again, each with the rule that would: a text that goes through two
+    doors must be what it is behind one. Raises `PatternFault`."""
     key = b"conflict"
     done = redaction(rules, key)
     for rule in rules:
         instead = rule.instead("a", key)
         for finding in done.find(instead):
             if done.text(instead) != instead:
-                return rule.name, finding.rule.name
-    return None
+                yield rule, finding.rule
+
+
+def lengthy(value: Any) -> bool:
+    """Whether so much is said in `value`, which is JSON, that it is redacted apart from an event loop."""
+    left, found = LENGTHY, [value]
+    while found:
+        one = found.pop()
+        if isinstance(one, str):
+            left -= len(one)
+        elif isinstance(one, Mapping):
+            found += (*cast("Mapping[Any, Any]", one).keys(), *cast("Mapping[Any, Any]", one).values())
+        elif isinstance(one, list | tuple):
+            found += cast("Sequence[Any]", one)
+        left -= 1
+        if left <= 0:
+            return True
+    return False

@@ -51,7 +51,7 @@ class Rule:
             return f"[{self.name}]"
         if self.replace != HASH:
             return self.replace
-        from circuit.security.pattern import folded
+        from circuit.security.folding import folded
 
         dropped = "" if self.known is None else self.known.dropped
         value = "".join(one for one in folded(found).casefold() if one not in dropped)

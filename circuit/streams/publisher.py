@@ -12,18 +12,20 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from circuit.clock import Clock
 from circuit.errors import CircuitError, StorageError
 from circuit.events import CaseEvent, Frame, StreamDelta, StreamType
 from circuit.ids import CaseKey, Numbered
-from circuit.security.redactor import NOTHING, Redaction
+from circuit.security.redactor import NOTHING, Redaction, lengthy
 from circuit.storage.records import LogWrite, StreamRow
 from circuit.streams.broker import Broker
 from circuit.streams.channel import Channel
 from circuit.streams.encoding import encode, readable
 from circuit.streams.veil import Veil, mergeable
+from circuit.threads import apart
 
 COALESCE_SECONDS = 0.03
 STORE_SECONDS = 0.1
@@ -92,6 +94,7 @@ class Outlet:
         self._firing = firing
         self.start = start
         self._veil = veil
+        self._turn = asyncio.Lock()
         self._execution = str(Numbered(key.case, firing))
         publisher.broker.fed(self._execution, self)
         self._loop = asyncio.get_running_loop()
@@ -130,8 +133,10 @@ class Outlet:
         if self._veil is None:
             self._take(delta)
         else:
-            for told in self._veil.told(delta):
-                self._take(told)
+            told = await self._redacted(self._veil, delta)
+            self._require_open()
+            for one in told:
+                self._take(one)
         while len(self._unstored) >= MOST_UNSTORED and self._failure is None:
             await self._store_now()
         self._require_open()
@@ -158,6 +163,11 @@ class Outlet:
             self._finish()
 
     # Saying
+
+    async def _redacted(self, veil: Veil, delta: StreamDelta) -> list[StreamDelta]:
+        """What may be told now: one delta after the other, also where a long one is redacted apart."""
+        async with self._turn:
+            return await apart(partial(veil.told, delta)) if lengthy(delta.fields) else veil.told(delta)
 
     def _take(self, delta: StreamDelta) -> None:
         kind, text = mergeable(delta)

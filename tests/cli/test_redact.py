@@ -13,13 +13,14 @@ from commanding import Command
 
 from circuit.cli.session import configure_logging
 from circuit.errors import CircuitError, DefinitionError, InvalidRequest
-from circuit.observability.logs import JSONFormatter, RedactingFormatter, about
+from circuit.observability.logs import LONGEST_SAID, JSONFormatter, RedactingFormatter, about
 from circuit.security.redactor import Redactor
 from circuit.security.rules import Rule
 from circuit.settings import Settings
 
 KEY = {"CIRCUIT_REDACTION_KEY": "0123456789abcdef"}
 RULES = "redaction:\n  - {kind: email, replace: hash}\n  - {name: customer, pattern: 'KD-\\d{3}', where: [events]}\n"
+LARGE = "(a{1,280}|b{1,280}|c{1,280}|d{1,280})"
 EMAILS = Redactor([Rule("email", "email")])
 
 
@@ -115,12 +116,39 @@ def test_rules_of_a_deployment_that_cannot_be_used_are_refused(tmp_path: Path) -
     for text, path in (
         ("redaction: [email, email]", "redaction[1]"),
         ("redaction: [email, {name: post, pattern: mail}]", "redaction[0]"),
+        (f"redaction: [{{name: a, pattern: '{LARGE}e'}}, {{name: b, pattern: '{LARGE}f'}}]", "redaction[1]"),
         ("rules: []", "rules"),
     ):
         file.write_text(text)
         error = refusal(str(file))
         assert isinstance(error, DefinitionError)
         assert path in [fault.path for fault in error.faults]
+
+
+def test_what_would_change_the_mark_of_another_rule_that_counts_beside_it_is_refused(
+    bare: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "workflow.yaml"
+    agents = "llm_provider: {type: scripted}, redaction: [{name: NAME, pattern: 'PATTERN'}]"
+    file.write_text(
+        "workflow: w\nredaction: [RULE]\nplaces: {a: {initial: true}, b: {terminal: true}}\n"
+        "transitions: {t: {from_places: a, to_place: b, agent_execution: x}}\nagents:\n"
+        f"  x: {{tools: [{{agent: y}}], {agents.replace('NAME', 'own').replace('PATTERN', 'KD-[0-9]{3}')}}}\n"
+        f"  y: {{description: it helps, {agents}}}\n"
+    )
+    whole = file.read_text()
+
+    def faults(rule: str, name: str, pattern: str) -> list[tuple[str, int]]:
+        file.write_text(whole.replace("RULE", rule).replace("NAME", name).replace("PATTERN", pattern))
+        told = bare("validate", str(file), "--json", CIRCUIT_REDACTION="email,iban")
+        return [(fault["path"], fault["line"]) for fault in told.json["files"][0].get("faults", ())]
+
+    assert faults("email", "none", "x{3}") == []
+    assert faults("{name: post, pattern: mail}", "none", "x{3}") == [("redaction[0]", 2)]
+    assert faults("email", "bank", "iba") == [("agents.y.redaction[0]", 7)]
+    assert faults("{name: ours, pattern: xyz}", "our", "[a-z]urs") == [("agents.y.redaction[0]", 7)]
+    # Whom an agent may ask speaks in the same execution.
+    assert faults("email", "owner", "own") == [("agents.x.redaction[0]", 6), ("agents.y.redaction[0]", 7)]
 
 
 def test_no_secret_and_nothing_that_rules_name_gets_into_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,3 +197,10 @@ def test_other_handlers_get_the_record_as_it_is_and_the_rules_of_an_execution_co
     assert orjson.loads(formatter.format(record))["message"] == "[email] KD-1"
     assert record.getMessage() == "ada@example.com KD-1"
     assert "ada" not in formatter.format(record)
+
+
+def test_of_a_message_that_is_very_long_the_beginning_is_logged_and_nothing_that_is_cut_in_two() -> None:
+    formatter = RedactingFormatter(JSONFormatter(), EMAILS)
+    long = " " * (LONGEST_SAID - 8) + "ada@example.com" + " " * 100
+    said = orjson.loads(formatter.format(logging.makeLogRecord({"msg": long})))["message"]
+    assert said.strip() == f"[cut off: it has {len(long):,} characters]"

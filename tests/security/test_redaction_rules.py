@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from random import Random
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuit.security import scan
 from circuit.security.kinds import KINDS
 from circuit.security.pattern import Pattern, PatternFault
-from circuit.security.redactor import Redaction, Redactor, conflict, redaction
+from circuit.security.redactor import Redaction, Redactor, conflicts, redaction
 from circuit.security.rules import HASH, PLACES, Rule
+from circuit.security.scan import Matchers
 
 ALL = redaction([Rule(name, name) for name in KINDS])
 
@@ -98,6 +102,19 @@ def test_a_letter_that_is_escaped_is_part_of_what_it_stands_in() -> None:
     assert json.loads(only("email").text(written)) == "to [email], größer"
 
 
+def test_an_escape_is_the_character_that_it_stands_for() -> None:
+    rules = redaction(
+        [Rule("email", "email"), own("[0-9]{3} 😀", "own"), Rule("card", "payment_card", None, HASH)], b"key"
+    )
+    text = (
+        r'{"a": "ada\u0040example.com, \u0661\uff122 \ud83d\udE00!", "b": "\u0034111111111111111", "c": "\\u0040x.de"}'
+    )
+    told = json.loads(rules.text(text))
+    assert told == {"a": "[email], [own]!", "b": rules.text("4111111111111111"), "c": "\\u0040x.de"}
+    found = [(one.rule.name, text[one.start : one.end]) for one in rules.find(text)]
+    assert found[:2] == [("email", r"ada\u0040example.com"), ("own", r"\u0661\uff122 \ud83d\udE00")]
+
+
 def test_what_begins_first_counts_and_then_the_earlier_rule() -> None:
     rules = [own("abc", "one"), own("bcd", "two"), own("ab", "three")]
     assert redaction(rules).text("abcd bcd ab") == "[one]d [two] [three]"
@@ -107,6 +124,16 @@ def test_what_begins_first_counts_and_then_the_earlier_rule() -> None:
 def test_a_rejected_candidate_of_one_rule_hides_none_of_another() -> None:
     rules = redaction([Rule("payment_card", "payment_card"), own(r"\d{4} \d{4}", "number")])
     assert rules.text("4111 1111 1111 1112") == "[number] [number]"
+
+
+def test_no_rule_is_asked_by_itself_where_what_is_found_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(*_: object) -> None:
+        pytest.fail("what a match costs grows with the number of rules")
+
+    for name in ("at", "candidate"):
+        monkeypatch.setattr(Matchers, name, alone)
+    rules = [own(rf"[a-z]{{{most},{most + 9}}}{most}", f"r{most}") for most in range(1, 30)]
+    assert redaction([*rules, own("[a-z]", "letter")]).text("ab1 abc2 c") == "[r1] [r2] [letter]"
 
 
 def test_what_stands_instead_is_not_looked_at_again() -> None:
@@ -171,10 +198,13 @@ def test_own_patterns_know_all_scripts() -> None:
 
 
 def test_a_rule_that_would_change_what_stands_instead_is_named() -> None:
-    assert conflict([Rule(name, name, None, HASH) for name in KINDS]) is None
-    assert conflict([Rule("email", "email"), own("mail", "post")]) == ("email", "post")
-    assert conflict([own("a", "a", "aa")]) == ("a", "a")
-    assert conflict([own("(?s).{1,300}", "all", "[all]")]) is None
+    def named(*rules: Rule) -> list[tuple[str, str]]:
+        return [(first.name, second.name) for first, second in conflicts(rules)]
+
+    assert named(*(Rule(name, name, None, HASH) for name in KINDS)) == []
+    assert named(Rule("email", "email"), own("mail", "post")) == [("email", "post")]
+    assert named(own("a", "a", "aa")) == [("a", "a"), ("a", "a")]
+    assert named(own("(?s).{1,300}", "all", "[all]")) == []
 
 
 @pytest.mark.parametrize("text", ["1" * 1_000_000, "4" * 1_000_000, "a" * 1_000_000, "a.b-" * 250_000, "é–" * 500_000])
@@ -202,9 +232,21 @@ _PIECES = [
     *(kind.example[: len(kind.example) // 2] for kind in KINDS.values()),
     *"@ .-1٤é😀\n+an",
     *("4111", "::", "word ", "\ud83d\ude00", "\ud83d", "\ude00"),
-    *("\\", "\\n", "\\u00e4", "u00", "e4", "\\\\", '\\"'),
+    *("\\", "\\n", "\\u00e4", "u00", "e4", "\\\\", '\\"', "\\u0040", "\\ud83d", "\\ude00", "４0"),
 ]
 _CUTS = st.lists(st.integers(0, 120), max_size=12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([one for one in _PIECES if not set(one) & set('\\"\n\ud83d\ude00')])), st.randoms())
+def test_what_is_escaped_is_redacted_as_what_is_not(pieces: list[str], random: Random) -> None:
+    text = "".join(pieces)
+    escaped = "".join(json.dumps(one)[1:-1] if one > "~" else rf"\u{ord(one):04x}" for one in text)
+    mixed = "".join(one if random.random() < 0.5 else json.loads(f'"{one}"') for one in _ESCAPES.findall(escaped))
+    assert json.loads(ALL.text(f'"{mixed}"')) == ALL.text(text)
+
+
+_ESCAPES = re.compile(r"\\ud83d\\ude00|\\u....")
 
 
 @settings(max_examples=150, deadline=None)
@@ -242,6 +284,9 @@ def test_any_patterns_in_any_pieces(patterns: list[str], text: str, cuts: list[i
         return
     done = redaction(rules)
     assert "".join(streamed(done, text, cuts)) == done.text(text)
-    if len(rules) == 1 and not {"\n", "\\"} & set(text):
+    with patch.object(scan, "_LARGEST_PROGRAM", 1):
+        assert redaction(rules).text(text) == done.text(text)
+    if not {"\n", "\\"} & set(text):
         # Python's own engine is the reference.
-        assert done.text(text) == re.sub(rules[0].pattern or "", "<0>", text)
+        every = "|".join(f"({rule.pattern})" for rule in rules)
+        assert done.text(text) == re.sub(every, lambda match: f"<{(match.lastindex or 0) - 1}>", text)

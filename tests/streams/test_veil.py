@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from threading import get_ident
 from typing import Any
 
 import orjson
@@ -11,7 +13,7 @@ from test_stream_publisher import FIRING, KEY, Bench, in_virtual_time
 from virtual_time import pass_time
 
 from circuit.events import StreamDelta, StreamType
-from circuit.security.redactor import redaction
+from circuit.security.redactor import LENGTHY, redaction
 from circuit.security.rules import Rule
 from circuit.streams import publisher as publishing
 from circuit.streams.publisher import Outlet
@@ -101,6 +103,20 @@ async def test_an_answer_goes_on_behind_a_thought() -> None:
     thoughts = [event for event in bench.live() if event["eventType"] == "thinking"]
     assert "".join(event.get("content", "") for event in thoughts) == "of [email]."
     assert said(bench.live()) == "to [email]"
+
+
+async def test_what_is_long_is_redacted_apart_and_in_its_place() -> None:
+    bench, where = Bench(), set[int]()
+    counting = redaction([Rule("email", "email")], counted=lambda _: where.add(get_ident()))
+    outlet = bench.publisher.open(KEY, FIRING, 1, reason=None, redaction=counting)
+    long = "of bob@example.com " * (LENGTHY // 19 + 1)
+    results = [StreamDelta(StreamType.TOOL_RESULT, {**CALL, "result": one}) for one in (long, "to ada@example.com")]
+    first = asyncio.ensure_future(outlet.emit(results[0]))
+    second = asyncio.ensure_future(outlet.emit(results[1]))
+    await asyncio.gather(first, second)
+    await outlet.close()
+    assert [event["result"] for event in bench.live()] == [long.replace("bob@example.com", "[email]"), "to [email]"]
+    assert len(where - {get_ident()}) == 1
 
 
 _TEXTS = st.lists(
