@@ -24,6 +24,29 @@ _numbers = itertools.count(1)
 collect_ignore = [] if installed() else ["vllm"]
 """The tests of vLLM's own engine need an environment of their own."""
 
+LONGEST = (
+    "chaos/test_faults_of_processes.py",
+    "chaos/test_faults_of_the_database.py",
+    "engine/test_simulation.py",
+    "chaos/test_crashes.py",
+    "api/test_api_hardness.py",
+    "chaos/test_controls.py",
+    "test_package.py",
+    "net/test_net_analysis_truth.py",
+)
+"""Files that take longest begin first, so that what is left at the end is small, and no process has it alone."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Files are handed out in the order that `pytest_collection_modifyitems` gives them.
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).resolve().parent
+    places = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if collect_ignore:

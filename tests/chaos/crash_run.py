@@ -1,7 +1,7 @@
-"""A process that dies where it is told: for the tests of crashes, run as a program of its own.
+"""A process that dies where it is told: for the tests of crashes, which start it with `tests.chaos.processes.program`.
 
-    python crash_run.py --url URL start WORKFLOW_FILE [--cases N] [--point NAME]
-    python crash_run.py --url URL work [--point NAME]
+    --url URL [--lease SECONDS] [--point NAME] start WORKFLOW_FILE [--cases N]
+    --url URL [--lease SECONDS] [--point NAME] work
 
 `start` publishes the workflow, starts cases and works on all that is there; `work` only works. Each line of standard
 output is one JSON object: `{"case": ID}` for each case that was started, then `{"working": true}`. With `--point` the
@@ -15,7 +15,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +56,8 @@ async def main(arguments: argparse.Namespace) -> None:
         await stopped.wait()
 
 
-if __name__ == "__main__":
+def run(*arguments: str) -> None:
+    """The whole life of a process with these arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True)
     parser.add_argument("--lease", type=float, default=1.0)
@@ -67,5 +67,4 @@ if __name__ == "__main__":
     start.add_argument("workflow", type=Path)
     start.add_argument("--cases", type=int, default=1)
     commands.add_parser("work")
-    asyncio.run(main(parser.parse_args()))
-    sys.exit(0)
+    asyncio.run(main(parser.parse_args(arguments)))

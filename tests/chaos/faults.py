@@ -73,7 +73,7 @@ async def die_at(stage: Stage, point: str) -> None:
 
 async def _owning(stage: Stage, members: list[Member]) -> None:
     """Return when one of `members` owns a case."""
-    pids = [member.process.pid for member in members]
+    pids = [member.pid for member in members]
     while not await stage.fetch(
         'SELECT 1 FROM circuit."case" t JOIN circuit.worker w ON w.id = t.owner WHERE w.pid = ANY($1::int[])', pids
     ):

@@ -6,15 +6,13 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-DEADLINE_SECONDS = 40.0
+from tests.chaos import crash_run
+from tests.forked import SECONDS, Forked, command, finished
 
 WORKFLOW = """
 workflow: two-steps
@@ -46,21 +44,27 @@ transitions:
 """Two agents, one after the other, both asking the server at `url`."""
 
 
-class Program:
-    """One running process, whose standard output is JSON lines."""
+class Program(Forked):
+    """One running process, whose standard output is JSON lines. To be opened with `program`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
+    def __init__(self, *arguments: str) -> None:
+        self._pipe, there = os.pipe()
+        # Its errors go where ours do.
+        with Path(os.devnull).open("rb") as nothing:
+            super().__init__(crash_run.run, *arguments, standard=(nothing.fileno(), there, 2))
+        os.close(there)
+        self._lines = asyncio.StreamReader()
         self.cases: list[str] = []
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+    async def open(self) -> None:
+        await asyncio.to_thread(self.start)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self._lines), os.fdopen(self._pipe, "rb", buffering=0)
+        )
 
     async def says(self, what: str) -> dict[str, Any] | None:
         """The next line that has the key `what`; None if the process ended before it said it."""
-        assert self.process.stdout is not None
-        while line := await asyncio.wait_for(self.process.stdout.readline(), DEADLINE_SECONDS):
+        while line := await asyncio.wait_for(self._lines.readline(), SECONDS):
             said = json.loads(line)
             if "case" in said:
                 self.cases.append(said["case"])
@@ -68,61 +72,28 @@ class Program:
                 return said
         return None
 
-    async def ended(self) -> int:
-        """Its exit status; minus the signal that ended it."""
-        return await asyncio.wait_for(self.process.wait(), DEADLINE_SECONDS)
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.process.returncode is None:
-            os.kill(self.process.pid, number)
-
-    async def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        await self.ended()
-
 
 @asynccontextmanager
 async def program(*arguments: str) -> AsyncIterator[Program]:
     """`crash_run.py` with these arguments; terminated in the end, and killed if that does not help."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(HERE / "crash_run.py"),
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-        env=_environment(),
-    )
-    running = Program(process)
+    running = Program(*arguments)
+    await running.open()
     try:
         yield running
     finally:
         running.signal(signal.SIGCONT)
         running.signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), DEADLINE_SECONDS)
-        except TimeoutError:
+        if await running.ended() is None:
             await running.kill()
-            raise
+            raise TimeoutError(f"it did not end within {SECONDS} s of being told to: {arguments}")
+
+
+def settings(url: str) -> dict[str, str]:
+    """The environment of a command of Circuit on the database at `url`."""
+    return {**os.environ, "CIRCUIT_DATABASE_URL": url, "CIRCUIT_LEASE_SECONDS": "1"}
 
 
 async def circuit(*arguments: str, url: str) -> tuple[int, dict[str, Any] | None, str]:
     """The command line `circuit ...` to its end: exit status, the JSON that it printed, and its other output."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "circuit",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-        env={**_environment(), "CIRCUIT_DATABASE_URL": url, "CIRCUIT_LEASE_SECONDS": "1"},
-    )
-    out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
-    assert process.returncode is not None
-    return process.returncode, json.loads(out) if out.strip() else None, err.decode()
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with this checkout's package in front of an installed one."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    status, out, err = await asyncio.to_thread(finished, command, *arguments, environment=settings(url))
+    return status, json.loads(out) if out.strip() else None, err

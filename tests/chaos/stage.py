@@ -305,7 +305,7 @@ class Stage:
     async def judge_amounts(self) -> None:
         """I10: whatever was lost and begun anew, no process has grown without bound, and no connection was left."""
         for member in self.fleet.living:
-            size = psutil.Process(member.process.pid).memory_info().rss
+            size = psutil.Process(member.pid).memory_info().rss
             assert size < MOST_BYTES, f"I10: {member.name} has {size:,} bytes"
         rows = await self.fetch(
             "SELECT count(*) AS count FROM pg_stat_activity"

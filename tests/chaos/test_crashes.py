@@ -16,7 +16,7 @@ import pytest
 from chat_server import ChatServer
 from crash_run import AFTER_TOOL, POINTS
 from eventually import eventually
-from processes import WORKFLOW, circuit, program
+from processes import WORKFLOW, Program, circuit, program
 
 ASKED_AGAIN = {"before_answer", "after_answer"}
 """Where a crash loses the answer: it had not been journalled."""
@@ -209,11 +209,9 @@ async def test_kills_at_random_times_lose_nothing_and_ask_no_recorded_answer_aga
     await _no_recorded_answer_was_asked_again(plain, asked(chat))
 
 
-async def _kill_within(running: Any, seconds: float) -> None:
+async def _kill_within(running: Program, seconds: float) -> None:
     """Kill it when so many seconds are over, or let it be if it ends before."""
-    try:
-        await asyncio.wait_for(running.process.wait(), seconds)
-    except TimeoutError:
+    if await running.ended(seconds) is None:
         await running.kill()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import select
 import signal
-from collections.abc import Callable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +16,25 @@ from typing import Any
 
 import orjson
 
+from tests.chat_server import ChatServer
+from tests.forked import Forked, command
+
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 PROCESS_SECONDS = 120
+
+ASKING = """\
+workflow: {workflow}
+places:
+  submitted: {{initial: true}}
+  done: {{terminal: true}}
+agents:
+  writer: {{llm_provider: {{type: custom, base_url: "{url}", model: loopback}}}}
+transitions:
+  write:
+    from_places: [submitted]
+    to_place: done
+    agent_execution: {{agent_id: writer, output_mapping: {{data.text: text}}, required: true}}
+"""
 
 SCRIPTED = """\
 workflow: {workflow}
@@ -38,6 +59,40 @@ def scripted_workflow(
     file = folder / f"{name}.yaml"
     file.write_text(SCRIPTED.format(workflow=name, responses=responses, delay=delay))
     return file
+
+
+class Chat:
+    """A server of models beside a test that awaits nothing: it lives in a thread. An answer with a `gate` waits there
+    until `release`; `replies` are those of `ChatServer`."""
+
+    def __init__(self, *replies: dict[str, Any]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.server = ChatServer(replies)
+        self._do(self.server.__aenter__())
+
+    def workflow(self, folder: Path, name: str = "story") -> Path:
+        """A workflow of one agent that asks this server, in a file of its own."""
+        file = folder / f"{name}.yaml"
+        file.write_text(ASKING.format(workflow=name, url=self.server.url))
+        return file
+
+    def at_gate(self) -> None:
+        """Return when an answer waits."""
+        self._do(self.server.at_gate())
+
+    def release(self) -> None:
+        self._loop.call_soon_threadsafe(self.server.release)
+
+    def end(self) -> None:
+        self._do(self.server.__aexit__())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, what: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(what, self._loop).result(PROCESS_SECONDS)
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -65,6 +120,61 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+class Spawned(Forked):
+    """A command that goes on while the test does. What it prints and what it complains of come together, unless
+    what it prints goes to the file `out`."""
+
+    def __init__(self, *arguments: str, environment: Mapping[str, str], out: Path | None = None) -> None:
+        self._read, write = os.pipe()
+        with Path(os.devnull).open("rb") as nothing, (out or Path(os.devnull)).open("wb") as file:
+            standard = (nothing.fileno(), write if out is None else file.fileno(), write)
+            super().__init__(command, *arguments, standard=standard, environment=environment)
+        os.close(write)
+        self._unread = b""
+
+    def read_until(self, wanted: bytes) -> bytes:
+        """What it prints up to the first line that holds `wanted`."""
+        read, deadline = b"", time.monotonic() + PROCESS_SECONDS
+        while line := self._line(deadline):
+            read += line
+            if wanted in line:
+                return read
+        raise AssertionError(f"{wanted!r} was never printed:\n{read.decode()}")
+
+    def rest(self) -> bytes:
+        """What else it prints before its end, which is waited for."""
+        read, deadline = b"", time.monotonic() + PROCESS_SECONDS
+        while line := self._line(deadline):
+            read += line
+        assert self.wait(PROCESS_SECONDS) is not None, f"it has closed its output and goes on:\n{read.decode()}"
+        return read
+
+    def cut(self) -> None:
+        """Kill it, and see that it is gone."""
+        self.signal(signal.SIGKILL)
+        assert self.wait(PROCESS_SECONDS) is not None
+
+    def end(self) -> None:
+        """Nothing is left of it."""
+        self.cut()
+        os.close(self._read)
+
+    def _line(self, deadline: float) -> bytes:
+        """The next line, as far as there is one."""
+        while b"\n" not in self._unread:
+            if not select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f"nothing more was printed in time, and it has not ended:\n{self._unread.decode()}")
+            piece = os.read(self._read, 65_536)
+            self._unread += piece
+            if not piece:
+                break
+        line, end, self._unread = self._unread.partition(b"\n")
+        return line + end
+
+
+Spawn = Callable[..., Spawned]
 
 
 @contextmanager

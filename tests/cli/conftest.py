@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from circuit.cli.main import main
-from tests.cli.commanding import PROCESS_SECONDS, Command, Outcome, environment, limited
+from tests.cli.commanding import PROCESS_SECONDS, Command, Outcome, Spawn, Spawned, environment, limited
+from tests.forked import command, finished
 
 
 @pytest.fixture
@@ -45,40 +44,26 @@ def process(tmp_path: Path) -> Command:
     """Runs the command as a process of its own, in an empty directory."""
 
     def run(*arguments: str | Path, stdin: str = "", **variables: str) -> Outcome:
-        result = subprocess.run(
-            [sys.executable, "-m", "circuit", *(str(argument) for argument in arguments)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            env=environment(variables),
-            cwd=tmp_path,
-            timeout=PROCESS_SECONDS,
-            check=False,
+        words = (str(argument) for argument in arguments)
+        surroundings = environment(variables)
+        return Outcome(
+            *finished(command, *words, stdin=stdin, environment=surroundings, folder=tmp_path, within=PROCESS_SECONDS)
         )
-        return Outcome(result.returncode, result.stdout, result.stderr)
 
     return run
 
 
 @pytest.fixture
-def spawned() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def spawned() -> Iterator[Spawn]:
     """Starts commands that go on while the test does; those that still run at its end are killed."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Spawned] = []
 
-    def spawn(*arguments: str | Path, **variables: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "circuit", *(str(argument) for argument in arguments)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment(variables),
-        )
+    def spawn(*arguments: str | Path, out: Path | None = None, **variables: str) -> Spawned:
+        process = Spawned(*(str(argument) for argument in arguments), environment=environment(variables), out=out)
+        process.start()
         started.append(process)
         return process
 
     yield spawn
     for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        process.end()

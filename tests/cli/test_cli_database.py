@@ -6,16 +6,15 @@ import asyncio
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from subprocess import Popen
 
 import pytest
 from postgres import execute, make_folder
 
 from circuit.storage import embedded, schema
-from tests.cli.commanding import WORKFLOWS, Command, scripted_workflow
+from tests.cli.commanding import WORKFLOWS, Command, Spawn, scripted_workflow
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +125,12 @@ def test_the_embedded_database_of_a_newer_release_is_refused(process: Command, m
 
 
 def test_a_killed_process_leaves_nothing_behind_that_stops_the_next(
-    process: Command, spawned: Callable[..., Popen[bytes]], made_home: Path, tmp_path: Path
+    process: Command, spawned: Spawn, made_home: Path, tmp_path: Path
 ) -> None:
     assert process("db", "upgrade", CIRCUIT_HOME=str(made_home)).code == 0
     running = spawned("run", scripted_workflow(tmp_path, delay=30), CIRCUIT_HOME=str(made_home))
-    assert running.stdout is not None
-    case = next(line.split()[1].decode() for line in running.stdout if line.startswith(b"case "))
-    running.kill()
-    running.wait()
+    case = running.read_until(b"case ").splitlines()[-1].split()[1].decode()
+    running.cut()
     shown = process("show", case, "--json", CIRCUIT_HOME=str(made_home))
     assert shown.code == 0, shown.err
     assert shown.json["status"] == "running"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import Popen
 
-from tests.cli.commanding import Command, scripted_workflow
+from tests.cli.commanding import Command, Spawn, scripted_workflow
 
 
 def test_a_worker_is_listed_asked_and_drained(
-    circuit: Command, spawned: Callable[..., Popen[bytes]], database_url: str, tmp_path: Path
+    circuit: Command, spawned: Spawn, database_url: str, tmp_path: Path
 ) -> None:
     worker = spawned("worker", CIRCUIT_DATABASE_URL=database_url, CIRCUIT_LEASE_SECONDS="2")
-    assert worker.stdout is not None and b"ready" in worker.stdout.readline()
+    worker.read_until(b"ready")
     assert circuit("load", scripted_workflow(tmp_path)).code == 0
     [listed] = circuit("workers", "--json").json
     assert (listed["pid"], listed["state"], listed["cases"]) == (worker.pid, "alive", 0)

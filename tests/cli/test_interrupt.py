@@ -7,31 +7,28 @@ import pty
 import re
 import select
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from subprocess import Popen
 
+import httpx
+import orjson
 import pytest
 
-from tests.cli.commanding import Command, environment, scripted_workflow
+from tests.cli.commanding import Chat, Command, Spawn, environment, scripted_workflow
+from tests.forked import Forked, command
 
 SECONDS = 60
-SLOW = '["one two"]'
-"""Two pieces: with a delay of a second before each, time enough to interrupt the answer, and little to wait for."""
+STOPPED = {"text": "one two", "gate": 0}, {"text": "one two"}
+"""What is asked first waits for its answer, for as long as it takes to interrupt it; who asks again is answered."""
 
 
-def read_until(process: Popen[bytes], wanted: bytes) -> bytes:
-    """What the process prints up to the first line that holds `wanted`."""
-    assert process.stdout is not None
-    read = b""
-    for line in process.stdout:
-        read += line
-        if wanted in line:
-            return read
-    raise AssertionError(f"{wanted!r} was never printed:\n{read.decode()}")
+@pytest.fixture
+def chat() -> Iterator[Chat]:
+    """A model whose first answer waits."""
+    found = Chat(*STOPPED)
+    yield found
+    found.end()
 
 
 def case_in(output: bytes) -> str:
@@ -43,13 +40,11 @@ def case_in(output: bytes) -> str:
 def on_a_terminal(arguments: list[str], variables: dict[str, str]) -> tuple[int, str]:
     """Run the command on a pseudo-terminal; its exit code and all that it wrote there."""
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "circuit", *arguments],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=environment({**variables, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}),
+    size = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    process = Forked(
+        command, *arguments, standard=(slave, slave, slave), environment=environment({**variables, **size})
     )
+    process.start()
     os.close(slave)
     written = b""
     deadline = time.monotonic() + SECONDS
@@ -64,9 +59,10 @@ def on_a_terminal(arguments: list[str], variables: dict[str, str]) -> tuple[int,
                     break
                 written += piece
     finally:
-        process.kill() if time.monotonic() >= deadline else None
-        code = process.wait(SECONDS)
+        code = process.wait(max(1.0, deadline - time.monotonic()))
+        process.signal(signal.SIGKILL)
         os.close(master)
+    assert code is not None, f"it never ended:\n{written.decode()}"
     return code, written.decode("utf-8", "replace")
 
 
@@ -89,19 +85,18 @@ def test_on_a_terminal_the_text_is_drawn_while_it_comes(database_url: str, tmp_p
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     circuit: Command,
-    spawned: Callable[..., Popen[bytes]],
+    spawned: Spawn,
+    chat: Chat,
     database_url: str,
     tmp_path: Path,
     number: signal.Signals,
 ) -> None:
-    file = scripted_workflow(tmp_path, responses=SLOW, delay=1.0)
-    running = spawned("run", file, CIRCUIT_DATABASE_URL=database_url)
-    output = read_until(running, b"begins")
-    begun = time.monotonic()
-    running.send_signal(number)
-    rest, _ = running.communicate(timeout=SECONDS)
-    assert running.returncode == 128 + number
-    assert time.monotonic() - begun < 10
+    running = spawned("run", chat.workflow(tmp_path), CIRCUIT_DATABASE_URL=database_url)
+    output = running.read_until(b"begins")
+    chat.at_gate()
+    running.signal(number)
+    rest = running.rest()
+    assert running.status == 128 + number
     case = case_in(output)
     assert f"circuit run --resume {case}" in rest.decode()
     assert "Traceback" not in rest.decode()
@@ -116,55 +111,44 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
 
 
 def test_an_interrupted_run_with_json_prints_one_object(
-    spawned: Callable[..., Popen[bytes]], database_url: str, tmp_path: Path
+    spawned: Spawn, chat: Chat, database_url: str, tmp_path: Path
 ) -> None:
-    import orjson
-
-    file = scripted_workflow(tmp_path, responses=SLOW, delay=1.0)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "circuit", "run", str(file), "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment({"CIRCUIT_DATABASE_URL": database_url}),
-    )
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if b"begins" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=SECONDS)
-    finally:
-        process.kill()
-    error = orjson.loads(out)["error"]
+    out = tmp_path / "out"
+    running = spawned("run", chat.workflow(tmp_path), "--json", out=out, CIRCUIT_DATABASE_URL=database_url)
+    running.read_until(b"begins")
+    running.signal(signal.SIGINT)
+    running.rest()
+    error = orjson.loads(out.read_text())["error"]
     assert error["code"] == "interrupted"
     assert error["details"]["case_id"]
 
 
 def test_a_killed_run_is_taken_over_by_a_resume(
-    circuit: Command, spawned: Callable[..., Popen[bytes]], database_url: str, tmp_path: Path
+    circuit: Command, spawned: Spawn, chat: Chat, database_url: str, tmp_path: Path
 ) -> None:
-    file = scripted_workflow(tmp_path, responses=SLOW, delay=1.0)
-    running = spawned("run", file, CIRCUIT_DATABASE_URL=database_url)
-    case = case_in(read_until(running, b"begins"))
-    running.kill()
-    running.wait()
+    running = spawned("run", chat.workflow(tmp_path), CIRCUIT_DATABASE_URL=database_url)
+    case = case_in(running.read_until(b"begins"))
+    chat.at_gate()
+    running.cut()
     resumed = circuit("run", "--resume", case, "--json")
     assert resumed.code == 0, resumed.err
     assert resumed.json["tokens"][0]["data"]["text"].startswith("one two")
 
 
 def test_a_case_that_another_process_has_is_followed(
-    circuit: Command, spawned: Callable[..., Popen[bytes]], database_url: str, tmp_path: Path
+    circuit: Command, spawned: Spawn, chat: Chat, database_url: str, tmp_path: Path
 ) -> None:
-    file = scripted_workflow(tmp_path, responses=SLOW, delay=1.0)
-    running = spawned("run", file, CIRCUIT_DATABASE_URL=database_url)
-    case = case_in(read_until(running, b"begins"))
-    followed = circuit("run", "--resume", case)
-    assert followed.code == 0, followed.err
-    assert "write fired: submitted -> done" in followed.out
-    running.communicate(timeout=SECONDS)
-    assert running.returncode == 0
+    running = spawned("run", chat.workflow(tmp_path), CIRCUIT_DATABASE_URL=database_url)
+    case = case_in(running.read_until(b"begins"))
+    chat.at_gate()
+    following = spawned("run", "--resume", case, CIRCUIT_DATABASE_URL=database_url)
+    following.read_until(b"begins")
+    chat.release()
+    followed = following.rest()
+    assert following.status == 0, followed
+    assert b"write fired: submitted -> done" in followed
+    running.rest()
+    assert running.status == 0
     kinds = [event["kind"] for event in circuit("show", case, "--json").json["history"]]
     assert kinds == ["case_started", "firing_begun", "transition_fired", "case_ended"]
 
@@ -172,33 +156,31 @@ def test_a_case_that_another_process_has_is_followed(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_worker_works_and_ends_cleanly(
     circuit: Command,
-    spawned: Callable[..., Popen[bytes]],
+    spawned: Spawn,
+    chat: Chat,
     database_url: str,
     tmp_path: Path,
     number: signal.Signals,
 ) -> None:
-    file = scripted_workflow(tmp_path, responses=SLOW, delay=1.0)
-    running = spawned("run", file, CIRCUIT_DATABASE_URL=database_url)
-    case = case_in(read_until(running, b"begins"))
-    running.kill()
-    running.wait()
+    running = spawned("run", chat.workflow(tmp_path), CIRCUIT_DATABASE_URL=database_url)
+    case = case_in(running.read_until(b"begins"))
+    chat.at_gate()
+    running.cut()
     worker = spawned("worker", CIRCUIT_DATABASE_URL=database_url)
-    read_until(worker, b"circuit worker is ready")
+    worker.read_until(b"circuit worker is ready")
     followed = circuit("run", "--resume", case)
     assert followed.code == 0, followed.err
-    worker.send_signal(number)
-    rest, _ = worker.communicate(timeout=SECONDS)
-    assert worker.returncode == 0, rest.decode()
+    worker.signal(number)
+    rest = worker.rest()
+    assert worker.status == 0, rest.decode()
     assert b"Traceback" not in rest
 
 
 def test_a_server_serves_works_and_ends_cleanly(
-    circuit: Command, spawned: Callable[..., Popen[bytes]], database_url: str, tmp_path: Path
+    circuit: Command, spawned: Spawn, database_url: str, tmp_path: Path
 ) -> None:
-    import httpx
-
     server = spawned("serve", "--port", "0", CIRCUIT_DATABASE_URL=database_url)
-    ready = read_until(server, b"circuit serve is ready at")
+    ready = server.read_until(b"circuit serve is ready at")
     url = ready.split()[-1].decode()
     assert httpx.get(f"{url}/health").json()["status"] == "ok"
     assert circuit("load", scripted_workflow(tmp_path)).code == 0
@@ -213,7 +195,7 @@ def test_a_server_serves_works_and_ends_cleanly(
     busy = circuit("serve", "--port", url.rpartition(":")[2])
     assert busy.code == 2
     assert "in use" in busy.err
-    server.send_signal(signal.SIGTERM)
-    rest, _ = server.communicate(timeout=SECONDS)
-    assert server.returncode == 0, rest.decode()
+    server.signal(signal.SIGTERM)
+    rest = server.rest()
+    assert server.status == 0, rest.decode()
     assert b"Traceback" not in rest

@@ -6,10 +6,8 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import asyncpg
@@ -20,12 +18,12 @@ from prometheus_client.samples import Sample
 
 from circuit.ids import CaseKey, Numbered, uuid7
 from circuit.observability.logs import AboutFilter, JSONFormatter, about
-from tests.cli.commanding import Command, scripted_workflow
-from tests.cli.test_interrupt import SECONDS, read_until
+from tests.cli.commanding import PROCESS_SECONDS as SECONDS
+from tests.cli.commanding import Command, Spawn, Spawned, scripted_workflow
 from tests.eventually import eventually
 
 
-def workers_of(server: Popen[bytes]) -> list[psutil.Process]:
+def workers_of(server: Spawned) -> list[psutil.Process]:
     found: list[psutil.Process] = []
     for child in psutil.Process(server.pid).children():
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
@@ -43,9 +41,7 @@ def value(samples: list[Sample], name: str, **labels: str) -> float:
     return found
 
 
-async def test_worker_processes_work_are_replaced_and_end_with_the_server(
-    spawned: Callable[..., Popen[bytes]], database_url: str
-) -> None:
+async def test_worker_processes_work_are_replaced_and_end_with_the_server(spawned: Spawn, database_url: str) -> None:
     async def working() -> int:
         connection = await asyncpg.connect(database_url)
         try:
@@ -60,7 +56,7 @@ async def test_worker_processes_work_are_replaced_and_end_with_the_server(
         return await working() == 2
 
     server = spawned("serve", "--port", "0", "--workers", "2", CIRCUIT_DATABASE_URL=database_url)
-    ready = read_until(server, b"circuit serve is ready at")
+    ready = server.read_until(b"circuit serve is ready at")
     await eventually(two, within=SECONDS)
     lost = workers_of(server)[0]
     lost.kill()
@@ -91,31 +87,30 @@ async def test_worker_processes_work_are_replaced_and_end_with_the_server(
     assert value(mine, "circuit_executions_ended_total", worker=did, outcome="completed") == 1
     assert value(mine, "circuit_firings_total", worker=did, kind="acting") == 1
     left = workers_of(server)
-    server.send_signal(signal.SIGTERM)
-    rest, _ = server.communicate(timeout=SECONDS)
-    assert server.returncode == 0, rest.decode()
+    server.signal(signal.SIGTERM)
+    rest = server.rest()
+    assert server.status == 0, rest.decode()
     assert b"Traceback" not in rest
     assert not [one for one in left if one.is_running()]
 
     # A worker that stands alone is asked itself.
     alone = spawned("worker", "--port", "0", CIRCUIT_DATABASE_URL=database_url)
-    url = read_until(alone, b"circuit worker answers at").split()[-1].decode()
+    url = alone.read_until(b"circuit worker answers at").split()[-1].decode()
     async with httpx.AsyncClient(timeout=SECONDS) as client:
         ready = (await client.get(f"{url}/ready")).json()
         assert ready["status"] == "ok" and ready["worker"]
         told = figures_in((await client.get(f"{url}/metrics")).text)
         assert value(told, "circuit_workers") == 1 and value(told, "circuit_held_cases") == 0
         assert (await client.post(f"{url}/graphql", json={})).status_code == 404
-    alone.send_signal(signal.SIGTERM)
-    rest, _ = alone.communicate(timeout=SECONDS)
-    assert alone.returncode == 0 and b"Traceback" not in rest, rest.decode()
+    alone.signal(signal.SIGTERM)
+    rest = alone.rest()
+    assert alone.status == 0 and b"Traceback" not in rest, rest.decode()
 
     # A server that is killed has no time to end anybody: its workers see for themselves that it is gone.
     server = spawned("serve", "--port", "0", "--workers", "1", CIRCUIT_DATABASE_URL=database_url)
-    read_until(server, b"circuit serve is ready at")
+    server.read_until(b"circuit serve is ready at")
     [left_over] = workers_of(server)
-    server.kill()
-    server.wait()
+    await server.kill()
     await eventually(lambda: not left_over.is_running() or left_over.status() == psutil.STATUS_ZOMBIE, within=SECONDS)
 
 

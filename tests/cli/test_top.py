@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from subprocess import Popen
 from uuid import UUID
 
 import pytest
@@ -21,8 +20,7 @@ from circuit.storage import schema
 from circuit.storage.fleet import WorkerRow
 from circuit.storage.overview import Recent, Written
 from circuit.storage.waiting import Queue
-from tests.cli.commanding import Command, scripted_workflow
-from tests.cli.test_interrupt import read_until
+from tests.cli.commanding import Command, Spawn, scripted_workflow
 from tests.postgres import Server
 
 
@@ -108,14 +106,14 @@ def server() -> Iterator[Server]:
     found.remove()
 
 
-async def test_it_goes_on_when_the_database_is_back(server: Server, spawned: Callable[..., Popen[bytes]]) -> None:
+async def test_it_goes_on_when_the_database_is_back(server: Server, spawned: Spawn) -> None:
     await schema.upgrade(server.url())
     process = spawned("top", "--json", "--every", "0.1", CIRCUIT_DATABASE_URL=server.url())
-    read_until(process, b'"queue"')
+    process.read_until(b'"queue"')
     server.stop()
-    read_until(process, b"Looking again.")
+    process.read_until(b"Looking again.")
     server.start()
-    assert b"Traceback" not in read_until(process, b'"queue"')
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert b"Traceback" not in process.read_until(b'"queue"')
+    process.signal(signal.SIGINT)
+    process.rest()
+    assert process.status == 130

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import httpx
@@ -16,10 +15,10 @@ import pytest
 from circuit.app.tracing import tracing
 from circuit.errors import InvalidRequest
 from circuit.settings import Settings
-from tests.cli.commanding import Command, environment, scripted_workflow
+from tests.cli.commanding import PROCESS_SECONDS as SECONDS
+from tests.cli.commanding import Command, Spawn, environment, scripted_workflow
 from tests.cli.conftest import process as process
 from tests.cli.conftest import spawned as spawned
-from tests.cli.test_interrupt import SECONDS, read_until
 from tests.eventually import eventually
 from tests.observability.collector import Collector
 
@@ -34,7 +33,7 @@ def collector() -> Iterator[Collector]:
 
 
 async def test_one_trace_from_two_processes_and_one_from_a_command(
-    collector: Collector, spawned: Callable[..., Popen[bytes]], process: Command, database_url: str, tmp_path: Path
+    collector: Collector, spawned: Spawn, process: Command, database_url: str, tmp_path: Path
 ) -> None:
     variables = {
         "CIRCUIT_DATABASE_URL": database_url,
@@ -64,7 +63,7 @@ async def test_one_trace_from_two_processes_and_one_from_a_command(
     collector.spans.clear()
     # What the server itself was started in is nobody's trace.
     server = spawned("serve", "--port", "0", "--workers", "1", **variables, TRACEPARENT=f"00-{theirs}-{7:016x}-01")
-    url = read_until(server, b"circuit serve is ready at").split()[-1].decode()
+    url = server.read_until(b"circuit serve is ready at").split()[-1].decode()
     asked = f"{0xDEF:032x}"
     async with httpx.AsyncClient(timeout=SECONDS) as client:
         sent: dict[str, Any] = {"json": {"query": START}, "headers": {"traceparent": f"00-{asked}-{9:016x}-01"}}
