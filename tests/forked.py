@@ -108,6 +108,37 @@ class Forked:
         assert await self.ended() is not None, f"{self.name} outlives a kill"
 
 
+class Talking(Forked):
+    """One that says lines on its standard output, and is told lines on its standard input. Its errors go where ours
+    do. To be begun with `open`."""
+
+    def __init__(self, target: Callable[..., int | None], *arguments: object) -> None:
+        given, self._told = os.pipe()
+        self._pipe, said = os.pipe()
+        super().__init__(target, *arguments, standard=(given, said, 2))
+        os.close(given)
+        os.close(said)
+        self._lines = asyncio.StreamReader()
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self.start)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self._lines), os.fdopen(self._pipe, "rb", buffering=0)
+        )
+
+    async def line(self) -> str:
+        """The next line that it says; nothing, once it has ended."""
+        return (await asyncio.wait_for(self._lines.readline(), SECONDS)).decode().rstrip("\n")
+
+    def tell(self, line: str = "") -> None:
+        os.write(self._told, f"{line}\n".encode())
+
+    async def close(self) -> None:
+        """Nothing is left of it."""
+        await self.kill()
+        os.close(self._told)
+
+
 def command(*arguments: str) -> int:
     """The command line `circuit ...`, as the whole of a process."""
     from circuit.cli.main import main

@@ -21,6 +21,7 @@ from circuit.actions.functions import described
 from circuit.engine.action import ActionOutput
 from circuit.errors import ActionFailed, Cancelled, ExecutionTimeout, InvalidInput, InvalidOutput
 from circuit.ids import idempotency_key
+from tests.streams.virtual_time import pass_time, run
 
 
 async def perform(
@@ -251,20 +252,22 @@ async def test_a_function_that_never_returns_keeps_its_thread_and_the_log_says_s
     assert context.journal == {}
 
 
-async def test_silence_is_a_time_out_and_a_heartbeat_ends_it() -> None:
+def test_silence_is_a_time_out_and_a_heartbeat_ends_it() -> None:
     async def silent(ctx: Context) -> None:
         await asyncio.Event().wait()
 
-    with pytest.raises(ExecutionTimeout, match=r"tried was silent for more than 0\.05 s"):
-        await perform(silent, config={"heartbeat_seconds": 0.05})
-
     async def alive(ctx: Context) -> str:
         for _ in range(20):
-            await asyncio.sleep(0.02)
+            await pass_time(0.9)
             await ctx.heartbeat()
         return "done"
 
-    assert (await perform(alive, config={"heartbeat_seconds": 0.3})).output == "done"
+    async def both() -> None:
+        with pytest.raises(ExecutionTimeout, match=r"tried was silent for more than 1 s"):
+            await perform(silent, config={"heartbeat_seconds": 1.0})
+        assert (await perform(alive, config={"heartbeat_seconds": 1.0})).output == "done"
+
+    run(both())
 
 
 async def test_a_function_that_the_worker_does_not_have() -> None:

@@ -8,11 +8,10 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from tests.chaos import crash_run
-from tests.forked import SECONDS, Forked, command, finished
+from tests.forked import SECONDS, Talking, command, finished
 
 WORKFLOW = """
 workflow: two-steps
@@ -44,27 +43,16 @@ transitions:
 """Two agents, one after the other, both asking the server at `url`."""
 
 
-class Program(Forked):
-    """One running process, whose standard output is JSON lines. To be opened with `program`."""
+class Program(Talking):
+    """One running process, whose lines are JSON. To be opened with `program`."""
 
     def __init__(self, *arguments: str) -> None:
-        self._pipe, there = os.pipe()
-        # Its errors go where ours do.
-        with Path(os.devnull).open("rb") as nothing:
-            super().__init__(crash_run.run, *arguments, standard=(nothing.fileno(), there, 2))
-        os.close(there)
-        self._lines = asyncio.StreamReader()
+        super().__init__(crash_run.run, *arguments)
         self.cases: list[str] = []
-
-    async def open(self) -> None:
-        await asyncio.to_thread(self.start)
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(self._lines), os.fdopen(self._pipe, "rb", buffering=0)
-        )
 
     async def says(self, what: str) -> dict[str, Any] | None:
         """The next line that has the key `what`; None if the process ended before it said it."""
-        while line := await asyncio.wait_for(self._lines.readline(), SECONDS):
+        while line := await self.line():
             said = json.loads(line)
             if "case" in said:
                 self.cases.append(said["case"])
@@ -83,9 +71,9 @@ async def program(*arguments: str) -> AsyncIterator[Program]:
     finally:
         running.signal(signal.SIGCONT)
         running.signal(signal.SIGTERM)
-        if await running.ended() is None:
-            await running.kill()
-            raise TimeoutError(f"it did not end within {SECONDS} s of being told to: {arguments}")
+        status = await running.ended()
+        await running.close()
+        assert status is not None, f"it did not end within {SECONDS} s of being told to: {arguments}"
 
 
 def settings(url: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from eventually import eventually
 from replay import text_of
 
 from circuit.errors import (
@@ -213,11 +214,15 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing_behind(
 
 async def test_models_load_one_after_the_other(tmp_path: Path) -> None:
     """Each measures how much of the device is left to it."""
-    start = {"alone": str(tmp_path / "loading")}
-    given = [spec({"text": text}, start=start) for text in ("one", "two", "three")]
+    given = [spec({"text": text}, start={"held": str(tmp_path / text)}) for text in ("one", "two", "three")]
     async with registry() as made:
-        answers = await asyncio.gather(*(collect(made.provider(one), asking()) for one in given))
-        assert [text_of(chunks) for chunks in answers] == ["one", "two", "three"]
+        answers = asyncio.gather(*(collect(made.provider(one), asking()) for one in given))
+        for number, text in enumerate(("one", "two", "three"), 1):
+            await eventually((tmp_path / text).exists, what=f"{text} loads")
+            processes = [one for one in psutil.Process().children() if HOST[1] in one.cmdline()]
+            assert len(processes) == number, "the next one is not even started"
+            (tmp_path / text).unlink()
+        assert [text_of(chunks) for chunks in await answers] == ["one", "two", "three"]
 
 
 async def test_a_start_that_failed_is_tried_again_after_a_while(tmp_path: Path) -> None:

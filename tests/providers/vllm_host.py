@@ -28,12 +28,12 @@ def misbehave(load: Mapping[str, Any], start: Mapping[str, Any]) -> None:
         Path(start["once"]).touch()
     elif "once" in start:
         start = {}
-    if "alone" in start:
-        # A file that there is while this one loads: nobody else may.
-        held = Path(start["alone"])
+    if "held" in start:
+        # It loads until somebody takes the file away.
+        held = Path(start["held"])
         held.touch(exist_ok=False)
-        time.sleep(0.2)
-        held.unlink()
+        while held.exists():
+            time.sleep(0.01)
     if "child" in start:
         # A process of the engine's own, which must not stay behind.
         started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

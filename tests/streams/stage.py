@@ -84,7 +84,7 @@ class Stage:
         self.notifier = Notifier(self.database)
         self.notifier.start()
         if self._listen:
-            self.listener = Listener(self.database, self._heard)
+            self.listener = Listener(self.database, self._heard, own=self.notifier)
             self.listener.start()
             await self.listener.started.wait()
         self.publisher = Publisher(self.writer.write, self.broker, self.clock, self.notifier.notify)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import compacting
 import invariants
 import orjson
 import pytest
@@ -33,28 +33,8 @@ from circuit.storage import archive, partitions, readback, subjects
 from circuit.storage import compaction as compaction_store
 from circuit.storage.records import LogWrite, StreamRow
 from circuit.streams.cursor import BEGINNING, Cursor
+from tests.forked import Talking
 
-KILLED = """
-import asyncio, sys
-from datetime import datetime, timedelta, UTC
-from circuit.engine.archive import compaction as file
-from circuit.errors import Conflict
-from circuit.storage.database import Database
-replace = file.compaction.replace
-async def slow(*args):
-    print("working", flush=True)
-    await asyncio.sleep(0.02)
-    await replace(*args)
-async def main():
-    file.PAGE_FRAMES, file.AT_ONCE, file.compaction.replace = 7, 1, slow
-    database = await Database.open(sys.argv[1])
-    while True:
-        try:
-            await file.Compaction(database).run(timedelta(0), datetime.now(UTC) + timedelta(minutes=1))
-        except Conflict:  # the one before was killed a moment ago
-            await asyncio.sleep(0.02)
-asyncio.run(main())
-"""
 AT_ONCE = timedelta(0)
 A_DAY = timedelta(days=1)
 
@@ -127,15 +107,6 @@ async def finished(stage: Stage, *said: Sequence[StreamDelta]) -> tuple[Told, li
         frames += await speak(one, some, start)
     frames.append(await one.complete(frames[-1].sequence))
     return one, frames
-
-
-async def whole_pass(stage: Stage) -> bool:
-    """Compact everything; False where somebody who was killed is not gone yet."""
-    try:
-        await Compaction(stage.database).run(AT_ONCE, soon())
-    except Conflict:
-        return False
-    return True
 
 
 async def numbers(plain: Any, one: Told) -> list[int]:
@@ -266,23 +237,25 @@ async def test_one_process_compacts_and_a_killed_one_is_gone_on_with(
 ) -> None:
     said = [await finished(here, letters(60), [*TOOL, *letters(20)]) for _ in range(12)]
     count = "SELECT count(*) FROM circuit.stream_event"
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
     before = await plain.fetchval(count)
     for _ in range(2):
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", KILLED, database_url, stdout=asyncio.subprocess.PIPE
-        )
-        assert child.stdout is not None and await child.stdout.readline() == b"working\n"
+        child = Talking(compacting.run, database_url)
+        await child.open()
+        assert await child.line() == "working"
         with pytest.raises(Conflict, match="another process"):
             await Compaction(here.database).run(AT_ONCE, soon())
         left = await plain.fetchval(count)
-        await eventually(partial(plain.fetchval, f"SELECT ({count}) < {left}"))
-        child.kill()
-        await child.wait()
+        while await plain.fetchval(count) == left:
+            child.tell()
+            assert await child.line() == "working"
+        await child.close()
+        await eventually(partial(plain.fetchval, f"SELECT ({locks}) = 0"), what="the lock of who was killed is free")
         for one, frames in said[::4]:
             assert told(await collect(here.streams, one.name, Cursor(1, 7))) == told(frames[7:])
         assert await invariants.i5_streams(plain) == []
     assert 12 * 6 < await plain.fetchval(count) < before
-    await eventually(partial(whole_pass, here))
+    await Compaction(here.database).run(AT_ONCE, soon())
     assert await plain.fetchval(count) == 12 * 6
     for one, frames in said:
         assert told(await collect(here.streams, one.name)) == told(frames)

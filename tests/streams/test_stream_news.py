@@ -23,7 +23,8 @@ AT = datetime(2026, 11, 27, 12, 0, 0, 123456, tzinfo=UTC)
 
 @pytest.fixture
 async def here(database_url: str) -> AsyncIterator[Stage]:
-    async with Stage(database_url) as stage:
+    """Looks into the database for nothing but a hint of another process, however long the test takes."""
+    async with Stage(database_url, poll_seconds=600) as stage:
         yield stage
 
 
