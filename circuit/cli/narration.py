@@ -176,7 +176,9 @@ class Narrator:
                 speech.text = ""
                 speech.status = ""
                 speech.fresh.clear()
-                return None  # the case's own event says it
+                if frame.sequence == 1:
+                    return None  # the case's own event says it
+                return Line(f"{speech.label} begins its answer anew: {one_line(str(body.get('reason')))}", "yellow")
             case StreamType.TOOL_CALL:
                 call = f"{one_line(str(body.get('toolName')))} {compact(body.get('arguments'), 120)}"
                 return Line(f"{speech.label} calls the tool {call}", "cyan")

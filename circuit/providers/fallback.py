@@ -51,7 +51,7 @@ class FallbackProvider:
         said = False
         for number, choice in enumerate(self._choices):
             if fault is not None and said:
-                yield Restarted(f"{choice.name} answers instead: {fault.code}")
+                yield Restarted(f"{choice.name} is asked instead: {fault.code}")
                 said = False
             asked = choice.fitted(replace(request, model=choice.model))
             kept = await recalled(choice.provider, asked) if number else None

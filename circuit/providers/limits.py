@@ -1,7 +1,7 @@
 """Keeps requests to one endpoint within its limits: how many at once, how many and how many tokens a minute.
 
 The limits are those that a workflow names, and those that the provider itself tells in the headers of its answers:
-where it says that nothing remains, requests wait until it says that something will.
+what it says that remains is shared out, and requests that it does not reach for wait until it says that there is more.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Allowance:
     _begun: deque[float] = field(default_factory=deque[float])
     _spent: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
     _used: int = 0
-    _closed_until: float = 0.0
+    _left: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    """What the provider said that remains, by kind, less what was sent since; and until when that counts."""
 
     def __post_init__(self) -> None:
         if self.limits.concurrency is not None:
@@ -65,14 +66,15 @@ class Allowance:
         """A place among those that run at once."""
         return self._slots or nullcontext()
 
-    async def admit(self, tokens: int) -> None:
-        """Return when a request of about so many tokens may be sent; requests are admitted in their order.
+    async def admit(self, prompt: int, answer: int = 0) -> None:
+        """Return when a request of about so many tokens, with an answer of so many, may be sent; requests are admitted
+        in their order.
 
         Raises `RateLimited` where that would take too long.
         """
         async with self._turn:
             waited = 0.0
-            while (delay := self._delay(tokens)) > 0:
+            while (delay := self._delay(prompt, answer)) > 0:
                 waited += delay
                 if waited > LONGEST_WAIT:
                     raise RateLimited(
@@ -80,12 +82,14 @@ class Allowance:
                     )
                 await self.sleep(delay)
             self._begun.append(self.now())
-            self._spend(tokens)
+            self._spend(prompt + answer)
+            for kind, (left, end) in self._left.items():
+                self._left[kind] = (left - _share(kind, prompt, answer), end)
 
     @property
     def closed(self) -> bool:
         """Whether a request that is made now would have to wait."""
-        return self._delay(0) > 0 or (self._slots is not None and self._slots.locked())
+        return self._delay() > 0 or (self._slots is not None and self._slots.locked())
 
     def spend(self, tokens: int) -> None:
         """So many more tokens were used than `admit` was told; less than none gives some back."""
@@ -98,22 +102,24 @@ class Allowance:
                 (f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}"),
                 (f"anthropic-ratelimit-{kind}-remaining", f"anthropic-ratelimit-{kind}-reset"),
             ):
-                if headers.get(remaining, "").strip() == "0":
-                    seconds = until(headers.get(reset, ""), at or datetime.now(UTC))
-                    if seconds is not None:
-                        self._closed_until = max(self._closed_until, self.now() + min(seconds, LONGEST_WAIT))
+                left = headers.get(remaining, "").strip()
+                seconds = until(headers.get(reset, ""), at or datetime.now(UTC))
+                if left.isascii() and left.isdigit() and seconds is not None:
+                    self._left[kind] = (int(left), self.now() + min(seconds, LONGEST_WAIT))
 
     def _spend(self, tokens: int) -> None:
         self._spent.append((self.now(), tokens))
         self._used += tokens
 
-    def _delay(self, tokens: int) -> float:
-        now = self.now()
+    def _delay(self, prompt: int = 0, answer: int = 0) -> float:
+        now, tokens = self.now(), prompt + answer
         while self._begun and self._begun[0] <= now - MINUTE:
             self._begun.popleft()
         while self._spent and self._spent[0][0] <= now - MINUTE:
             self._used -= self._spent.popleft()[1]
-        delay = self._closed_until - now
+        self._left = {kind: (left, end) for kind, (left, end) in self._left.items() if end > now}
+        short = [end for kind, (left, end) in self._left.items() if left < max(_share(kind, prompt, answer), 1)]
+        delay = max(short, default=now) - now
         most = self.limits.requests_per_minute
         if most is not None and len(self._begun) >= most:
             delay = max(delay, self._begun[-most] + MINUTE - now)
@@ -131,25 +137,29 @@ class LimitedProvider:
         self._allowance = allowance
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
-        guess = estimate(request)
+        prompt, answer = estimate(request), int(request.parameters.get("max_tokens") or 0)
         async with self._allowance.slot():
-            await self._allowance.admit(guess)
+            await self._allowance.admit(prompt, answer)
             async with aclosing(self._inner.stream(request)) as chunks:
                 async for chunk in chunks:
                     if isinstance(chunk, Finished) and chunk.usage:
                         used = chunk.usage.get("input_tokens", 0) + chunk.usage.get("output_tokens", 0)
-                        self._allowance.spend(used - guess)
+                        self._allowance.spend(used - prompt - answer)
                     yield chunk
 
 
 def estimate(request: ModelRequest) -> int:
-    """About how many tokens a request is, four characters to one, and the answer that it asks for."""
-    size = sum(
+    """About how many tokens a request is, four characters to one."""
+    return sum(
         1_000 if isinstance(part, ImagePart) else len(str(part)) // 4
         for message in request.messages
         for part in message.parts
     )
-    return size + int(request.parameters.get("max_tokens") or 0)
+
+
+def _share(kind: str, prompt: int, answer: int) -> int:
+    """What a request takes of a limit of this kind. Anthropic counts the tokens of answers as they come."""
+    return {"requests": 1, "tokens": prompt + answer, "input-tokens": prompt}.get(kind, 0)
 
 
 def until(text: str, now: datetime) -> float | None:

@@ -105,6 +105,11 @@ def test_a_new_start_takes_back_what_was_said() -> None:
     assert line is None, "the event of the case says it"
     narrator.frame(EXECUTION, encode_frame(EXECUTION, 2, 2, StreamDelta.content("the answer"), AT))
     assert narrator.speeches[EXECUTION].text == "the answer"
+    # Another model in the same start: no event of the case tells of that.
+    another = StreamDelta.restarted("custom:other is asked instead: stream_cut")
+    line = narrator.frame(EXECUTION, encode_frame(EXECUTION, 2, 3, another, AT))
+    assert line is not None and line.text == "review begins its answer anew: custom:other is asked instead: stream_cut"
+    assert narrator.speeches[EXECUTION].text == ""
 
 
 def test_two_firings_of_one_transition_are_told_apart() -> None:

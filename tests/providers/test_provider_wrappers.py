@@ -126,6 +126,22 @@ class TestLimits:
         await hear(LimitedProvider(Voice(), allowance))
         assert len(time.slept) == 1
 
+    @pytest.mark.parametrize(
+        ("kind", "left", "at_once"),
+        [("requests", "3", 3), ("tokens", "250", 2), ("input-tokens", "250", 5), ("output-tokens", "1", 5)],
+    )
+    async def test_what_remains_is_shared_out(self, kind: str, left: str, at_once: int) -> None:
+        """Before the next answer says anew what remains: each of five requests has 40 tokens, and an answer of 60."""
+        time = Time()
+        allowance = time.allowance()
+        allowance.learn({f"x-ratelimit-remaining-{kind}": left, f"x-ratelimit-reset-{kind}": "30s"})
+        admitted: list[float] = []
+        for _ in range(5):
+            await allowance.admit(40, 60)
+            admitted.append(time.now)
+        assert admitted.count(1_000.0) == at_once
+        assert time.slept == ([] if at_once == 5 else [30.0])
+
     async def test_nobody_waits_for_ever(self) -> None:
         allowance = Allowance(Limits(requests_per_minute=1), now=lambda: 0.0, sleep=lambda _: asyncio.sleep(0))
         await allowance.admit(1)
@@ -145,7 +161,7 @@ class TestLimits:
         async def sleep(seconds: float) -> None:
             slept.append(seconds)
             for allowance in registry._allowances.values():
-                allowance._closed_until = 0.0
+                allowance._left.clear()
 
         headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s", "Retry-After": "0"}
         async with ChatServer([{"status": 429, "headers": headers}, {"text": "late"}]) as server:
@@ -172,7 +188,7 @@ class TestFallback:
 
     async def test_after_it_the_stream_is_marked_as_restarted(self) -> None:
         chunks = await hear(self.choices(Voice("half", StreamCut("cut")), Voice("whole")))
-        assert chunks[:3] == [TextChunk("half"), Restarted("p:1 answers instead: stream_cut"), TextChunk("whole")]
+        assert chunks[:3] == [TextChunk("half"), Restarted("p:1 is asked instead: stream_cut"), TextChunk("whole")]
 
     async def test_what_another_model_would_refuse_too_is_not_tried(self) -> None:
         for error in (ModelRequestRefused("bad schema"), ContentFiltered("no")):
