@@ -12,6 +12,8 @@ from circuit.providers.messages import ImagePart
 
 MOST_IMAGES = 20
 _MARK = ";base64,"
+_BEGINNINGS = {"/9j/": "image/jpeg", "iVBORw0KGgo": "image/png", "R0lGOD": "image/gif", "UklGR": "image/webp"}
+"""How images of a kind begin, as base64."""
 
 
 def image_at(url: Any, at: str) -> ImagePart:
@@ -43,9 +45,11 @@ def _image(value: Any, at: str) -> ImagePart:
     if not isinstance(value, Mapping):
         return image_at(value, at)
     fields = cast("Mapping[str, Any]", value)
-    data, kind = fields.get("data"), fields.get("media_type", "image/png")
+    data, kind = fields.get("data"), fields.get("media_type")
     if not isinstance(data, str):
         return image_at(fields.get("url"), at)
+    if kind is None:
+        kind = next((one for begin, one in _BEGINNINGS.items() if data.startswith(begin)), "image/png")
     if not isinstance(kind, str) or not kind.startswith("image/"):
         raise InvalidInput(f"{at} has the media_type {kind!r:.80}, which is none of an image")
     return ImagePart(kind, _checked(data, at))

@@ -72,7 +72,9 @@ def _models(scene: Scene, name: str, agent: Mapping[str, Any], models: ModelChec
     answering = [(("llm_config",), agent["llm_provider"])]
     answering += [(("fallback", index), entry) for index, entry in enumerate(agent.get("fallback") or ())]
     for path, provider in answering:
-        for problem in models(provider["model"], *asked, agent.get("context_tokens")):
+        # One that falls in is shown what it holds of the conversation.
+        context = None if path[0] == "fallback" else agent.get("context_tokens")
+        for problem in models(provider["model"], *asked, context):
             scene.report.add(("agents", name, *path), problem, "change llm_config, or take another model")
 
 

@@ -88,8 +88,8 @@ class AnthropicWire:
         elif thinking and not _unthought(turns):
             budget = THINKING_BUDGETS.get(str(effort), THINKING_BUDGETS["medium"])
             body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-            # The limit counts thinking too.
-            body["max_tokens"] = limit + budget
+            # The limit counts thinking too, and the model's own may not be passed.
+            body["max_tokens"] = min(limit + budget, profile.max_output or limit + budget)
         elif profile.sampling:
             # Newer models refuse both at once.
             for name in ("temperature", "top_p"):

@@ -166,7 +166,8 @@ class ProviderRegistry:
     def _vectors(self, spec: Mapping[str, Any], wire: EmbeddingWire | None) -> RemoteVectors:
         from circuit.providers.vectors import RemoteVectors
 
-        return RemoteVectors(self._shared(), lambda: self._endpoints(spec), wire)
+        extra: Any = (spec.get("options") or {}).get("options")
+        return RemoteVectors(self._shared(), lambda: self._endpoints(spec), wire, extra)
 
     def check(self, spec: Mapping[str, Any]) -> None:
         """Raise `ProviderMisconfigured` if the provider that `spec` names cannot be used as things stand: its type is

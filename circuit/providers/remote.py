@@ -45,7 +45,7 @@ class RemoteProvider:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
         endpoint = self._endpoint
         peer = Peer(origin(endpoint.base), request.model, endpoint.key_hint, endpoint.secrets)
-        body = orjson.dumps(_with(self._wire.body(request, own=endpoint.own), self._extra))
+        body = orjson.dumps(with_extra(self._wire.body(request, own=endpoint.own), self._extra))
         url = endpoint.url(self._wire.path(request))
         name_server(url)
         async with self._http.post(url, headers=endpoint.headers, body=body) as exchange:
@@ -88,10 +88,10 @@ async def _receive(exchange: Exchange, parser: Parser) -> bytes | None:
     raise fault
 
 
-def _with(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+def with_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     """`body` and over it `extra`; objects that both have are joined."""
     for name, value in extra.items():
         old = body.get(name)
         joined = isinstance(value, Mapping) and isinstance(old, dict)
-        body[name] = _with(cast("dict[str, Any]", old), cast("Mapping[str, Any]", value)) if joined else value
+        body[name] = with_extra(cast("dict[str, Any]", old), cast("Mapping[str, Any]", value)) if joined else value
     return body

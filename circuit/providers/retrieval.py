@@ -5,6 +5,7 @@ Bodies and answers are values here, without IO; `remote` and `scripted` bring th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, Protocol
@@ -67,11 +68,12 @@ class Reranker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingWire:
-    """How one protocol asks for vectors, and reads them."""
+    """How one protocol asks for vectors, and reads them. `most` is how many texts it takes at once."""
 
     path: Callable[[EmbeddingRequest], str]
     body: Callable[[EmbeddingRequest], dict[str, Any]]
     read: Callable[[Any], tuple[list[Any], dict[str, int]]]
+    most: int = MOST_TEXTS
 
 
 def embedding_wire(kind: str) -> EmbeddingWire:
@@ -88,12 +90,16 @@ def embeddings_of(wire: EmbeddingWire, request: EmbeddingRequest, value: Any, pl
     vectors: list[tuple[float, ...]] = []
     for vector in found:
         numbers = sequence(vector)
-        if not numbers or not all(isinstance(number, int | float) for number in numbers):
+        if not numbers or not all(_finite(number) for number in numbers):
             raise BadResponse(f"{place} answered with a vector that is none")
         vectors.append(tuple(float(number) for number in numbers))
     if len(vectors) != len(request.texts) or len({len(vector) for vector in vectors}) > 1:
         raise BadResponse(f"{place} answered with {len(vectors)} vectors for {len(request.texts)} texts")
     return Embeddings(tuple(vectors), str(mapping(value).get("model") or request.model), usage)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def rerank_body(request: RerankRequest) -> dict[str, Any]:
@@ -105,10 +111,12 @@ def rerank_body(request: RerankRequest) -> dict[str, Any]:
 def ranked_of(request: RerankRequest, value: Any, place: str) -> tuple[Ranked, ...]:
     """The order in an answer, the best first. Raises `BadResponse`."""
     found: list[Ranked] = []
-    for item in sequence(mapping(value).get("results")):
+    answer = mapping(value)
+    # Voyage's name is the second.
+    for item in sequence(answer.get("results")) or sequence(answer.get("data")):
         entry = mapping(item)
         index, score = entry.get("index"), entry.get("relevance_score", entry.get("score"))
-        if not isinstance(index, int) or not 0 <= index < len(request.texts) or not isinstance(score, int | float):
+        if not isinstance(index, int) or not 0 <= index < len(request.texts) or not _finite(score):
             raise BadResponse(f"{place} answered with an order that is none")
         found.append(Ranked(index, float(score)))
     if not found and request.texts:
@@ -157,6 +165,7 @@ _EMBEDDING: dict[str, EmbeddingWire] = {
         lambda request: f"/models/{quote(request.model.removeprefix('models/'), safe='')}:batchEmbedContents",
         _google_body,
         _google_read,
+        100,
     ),
     "ollama": EmbeddingWire(lambda _: "/api/embed", _ollama_body, _ollama_read),
 }

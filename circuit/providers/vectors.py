@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from circuit.http import Http, origin
 from circuit.providers.endpoint import Endpoint
 from circuit.providers.failure import Peer, status_error
 from circuit.providers.parser import parsed
-from circuit.providers.remote import name_server
+from circuit.providers.remote import name_server, with_extra
 from circuit.providers.retrieval import (
     EmbeddingRequest,
     Embeddings,
@@ -26,23 +27,41 @@ from circuit.providers.retrieval import (
     ranked_of,
     rerank_body,
 )
+from circuit.value import replace
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 SCRIPTED_DIMENSIONS = 64
 
 
 class RemoteVectors:
-    """Asks one of several endpoints: the next one where the one before did not answer."""
+    """Asks one of several endpoints: the next one where the one before did not answer. `extra` goes into the body of
+    each request as it is."""
 
-    def __init__(self, http: Http, endpoints: Callable[[], Sequence[Endpoint]], wire: EmbeddingWire | None) -> None:
+    def __init__(
+        self,
+        http: Http,
+        endpoints: Callable[[], Sequence[Endpoint]],
+        wire: EmbeddingWire | None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         self._http = http
         self._endpoints = endpoints
         self._wire = wire
+        self._extra = extra or {}
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """The vectors, asked for in as many requests as the protocol needs for so many texts."""
         assert self._wire is not None
-        value, place = await self._ask(request.model, self._wire.path(request), self._wire.body(request))
-        return embeddings_of(self._wire, request, value, place)
+        wire, usage = self._wire, Counter[str]()
+        vectors: list[tuple[float, ...]] = []
+        model = request.model
+        for begin in range(0, max(len(request.texts), 1), wire.most):
+            part = replace(request, texts=request.texts[begin : begin + wire.most])
+            made = embeddings_of(wire, part, *await self._ask(request.model, wire.path(part), wire.body(part)))
+            vectors += made.vectors
+            usage.update(made.usage)
+            model = made.model
+        return Embeddings(tuple(vectors), model, dict(usage))
 
     async def rerank(self, request: RerankRequest) -> tuple[Ranked, ...]:
         value, place = await self._ask(request.model, "/rerank", rerank_body(request))
@@ -52,7 +71,7 @@ class RemoteVectors:
         fault: ProviderError | None = None
         for endpoint in self._endpoints():
             try:
-                return await self._ask_one(endpoint, model, path, orjson.dumps(body))
+                return await self._ask_one(endpoint, model, path, orjson.dumps(with_extra(body, self._extra)))
             except ProviderError as error:
                 fault = error
         assert fault is not None

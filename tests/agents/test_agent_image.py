@@ -29,8 +29,13 @@ DOT = "iVBORw0KGgo="
         (f"data:image/jpeg;base64,{DOT}", (ImagePart("image/jpeg", DOT),)),
         ({"url": "http://example.org/a"}, (ImagePart(url="http://example.org/a"),)),
         (
-            [{"data": DOT}, {"data": DOT, "media_type": "image/webp"}],
-            (ImagePart("image/png", DOT), ImagePart("image/webp", DOT)),
+            [{"data": DOT}, {"data": DOT, "media_type": "image/webp"}, {"data": "/9j/4AAQ"}, {"data": "AAAA"}],
+            (
+                ImagePart("image/png", DOT),
+                ImagePart("image/webp", DOT),
+                ImagePart("image/jpeg", "/9j/4AAQ"),
+                ImagePart("image/png", "AAAA"),
+            ),
         ),
     ],
 )

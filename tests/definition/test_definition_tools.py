@@ -130,6 +130,8 @@ transitions: {t: {from_places: a, to_place: b, agent_execution: x}}
     window = text.replace("1000000}", "16000}\n    context_tokens: 200000")
     with pytest.raises(DefinitionError, match=r"context_tokens is 200000, and gpt-4o holds 128000 tokens"):
         load_workflow(window, models=misfits)
+    narrower = window.replace("200000", "100000\n    fallback: [{type: openai, model: gpt-4-32k}]")
+    assert load_workflow(narrower, models=misfits).id == "w"
 
 
 def test_a_schema_that_nothing_satisfies_is_a_fault() -> None:

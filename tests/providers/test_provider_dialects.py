@@ -233,6 +233,12 @@ class TestAnthropic:
         else:
             assert made["max_tokens"] == 100 + made["thinking"]["budget_tokens"]
 
+    def test_thinking_does_not_lead_past_what_the_model_gives(self) -> None:
+        """Claude Opus 4.1 gives 32,000 tokens, thoughts included."""
+        more = {"model": "claude-opus-4-1", "parameters": {"reasoning_effort": "high"}}
+        made = body_of("anthropic", Message.text(Role.USER, "?"), **more)
+        assert made["max_tokens"] == 32_000 > made["thinking"]["budget_tokens"]
+
 
 class TestGoogle:
     def test_signatures_stay_on_their_parts(self) -> None:

@@ -28,7 +28,7 @@ from circuit.providers.limits import Allowance, LimitedProvider, Limits, until
 from circuit.providers.messages import TextPart
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, Restarted, TextChunk
 from circuit.providers.registry import ProviderRegistry
-from circuit.providers.retrieval import EmbeddingRequest, Ranked, RerankRequest
+from circuit.providers.retrieval import EmbeddingRequest, Ranked, RerankRequest, embedding_wire
 
 USAGE = {"input_tokens": 60, "output_tokens": 40}
 
@@ -240,7 +240,33 @@ class TestVectors:
         assert "one" in json.dumps(asked.body)
         assert asked.path.partition("?")[0].rsplit("/", 1)[-1] in ("embeddings", "embed", "e:batchEmbedContents")
 
-    @pytest.mark.parametrize("body", ['{"data": []}', '{"data": [{"embedding": ["x"]}, {"embedding": [1]}]}', "<html>"])
+    async def test_more_texts_than_a_protocol_takes_at_once(self) -> None:
+        """Each request holds what the provider's `options` say, and what was used is added up."""
+        replies = [
+            {"raw": json.dumps({"data": [{"embedding": [n]} for n in range(first, first + count)], "usage": {
+                "prompt_tokens": count}}), "content_type": "application/json"}
+            for first, count in ((0, 2_048), (2_048, 2))
+        ]  # fmt: skip
+        async with ChatServer(replies) as server:
+            registry = ProviderRegistry({})
+            options = {"base_url": server.url, "options": {"user": "me"}}
+            embedder = registry.embedder({"type": "custom", "model": "e", "options": options})
+            made = await embedder.embed(EmbeddingRequest("e", tuple(str(n) for n in range(2_050))))
+            await registry.aclose()
+            asked = [(len(one.body["input"]), one.body["user"]) for one in server.requests]
+        assert asked == [(2_048, "me"), (2, "me")]
+        assert (made.vectors[-1], made.usage) == ((2_049.0,), {"input_tokens": 2_050})
+        assert embedding_wire("google").most == 100
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            '{"data": [{"embedding": [NaN]}, {"embedding": [1]}]}',
+            '{"data": []}',
+            '{"data": [{"embedding": ["x"]}, {"embedding": [1]}]}',
+            "<html>",
+        ],
+    )
     async def test_what_is_no_vector(self, body: str) -> None:
         async with ChatServer([{"raw": body}]) as server:
             registry = ProviderRegistry({})
