@@ -124,7 +124,7 @@ class Run:
         self._said: dict[int, list[str]] = {}
         self._commands = 0
         broker = Broker()
-        publisher = Publisher(self._log, broker, clock, lambda _: None)
+        publisher = Publisher(self._log, broker, clock.now, lambda _: None)
         kinds = {spec.kind: action for spec in workflow.actions.values()}
         self._around = Surroundings(kinds, publisher, self._log, clock.now, redactor=redactor)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -16,6 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from postgres import Server, execute, make_folder
 
 from circuit.providers.vllm.spec import installed
+
+# How long a case takes says more of the machine, and of what else runs there, than of what is tested.
+hypothesis.settings.register_profile("circuit", deadline=None)
+hypothesis.settings.load_profile("circuit")
 
 TEMPLATE = "migrated"
 _numbers = itertools.count(1)

@@ -21,6 +21,8 @@ from circuit.streams.reader import Line
 RAW_SEND = "circuit.send"
 """Where the scope of a WebSocket holds the server's own `send`, which frameworks hide."""
 
+GONE = "the client is gone"
+
 Spell = Callable[[Frame], bytes]
 """The bytes of a frame on a connection."""
 
@@ -57,7 +59,9 @@ def socket_line(send: Send, spell: Spell) -> Line | None:
     write, closing = transport.write, transport.is_closing
 
     def line(frames: Sequence[Frame]) -> int:
-        if not keeps_up() or connection.close_sent or closing():
+        if closing() and not connection.close_sent:
+            raise ConnectionResetError(GONE)
+        if not keeps_up() or connection.close_sent:
             return 0
         content, count = _content(frames, spell)
         write(content)
@@ -75,7 +79,9 @@ def response_line(send: Send, spell: Spell) -> Line | None:
     write, closing = transport.write, transport.is_closing
 
     def line(frames: Sequence[Frame]) -> int:
-        if flow.write_paused or cycle.disconnected or closing():
+        if closing():
+            raise ConnectionResetError(GONE)
+        if flow.write_paused or cycle.disconnected:
             return 0
         content, count = _content(frames, spell)
         write(content)

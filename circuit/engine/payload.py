@@ -48,8 +48,10 @@ def storable(value: Any, limit: int = PAYLOAD_LIMIT) -> Any:
         encoded = orjson.dumps(value, option=_OPTIONS)
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadFault(tuple(_first(value)) or (_sentence(error),)) from None
-    if len(encoded) > limit:
-        raise PayloadOversize(len(encoded), limit)
+    size = len(encoded)
+    if size > limit:
+        del encoded  # what is raised may be kept for long, with all that this frame holds
+        raise PayloadOversize(size, limit)
     # orjson writes a number that is not finite as null, and NUL as an escape: only then is a closer look needed.
     if b"null" in encoded or b"\\u0000" in encoded:
         faults = tuple(_first(value))

@@ -221,7 +221,7 @@ class Worker(Service):
         )
         # A publisher of the tenure's own: what an execution says goes into the log under the incarnation that began
         # it, or nowhere.
-        publisher = Publisher(desk.log, self._broker, self._clock, self._notify)
+        publisher = Publisher(desk.log, self._broker, lease.now, self._notify)
         turnstile = Turnstile(self._database, self._limits.lease_seconds, now=lease.now, granted=self._granted(claims))
         postman = Postman(
             self._database, self._limits.lease_seconds, brought=self._granted(claims), settled=publisher.heard

@@ -43,20 +43,26 @@ class Stored(NamedTuple):
 
 
 async def read_frames(
-    conn: AsyncConnection, key: CaseKey, firing: int, after: tuple[int, int] = (0, 0), limit: int = 500
+    conn: AsyncConnection,
+    key: CaseKey,
+    firing: int,
+    after: tuple[int, int] = (0, 0),
+    limit: int = 500,
+    limit_bytes: int = 64 * 1024,
 ) -> list[Stored]:
-    """Up to `limit` frames behind the cursor `after` (start, sequence), in order. A cursor beyond the end of its
-    start goes on with the next one; of a frame into which the cursor's own was merged all is given."""
+    """Up to `limit` frames behind the cursor `after` (start, sequence), in order, and none behind the one with which
+    they come to `limit_bytes`. A cursor beyond the end of its start goes on with the next one; of a frame into which
+    the cursor's own was merged all is given."""
     inside = and_(_FRAME.c.start == after[0], _FRAME.c.first_seq <= after[1])
-    found = await conn.execute(
+    page = (
         select(
             _FRAME.c.start,
             _FRAME.c.seq,
             _FRAME.c.type,
             _FRAME.c.at,
             _FRAME.c.frame,
-            _FRAME.c.seq - func.coalesce(_FRAME.c.first_seq, _FRAME.c.seq) + 1,
-            case((inside, _FRAME.c.lengths)),
+            (_FRAME.c.seq - func.coalesce(_FRAME.c.first_seq, _FRAME.c.seq) + 1).label("merged"),
+            case((inside, _FRAME.c.lengths)).label("lengths"),
         )
         .where(
             _FRAME.c.tenant_id == key.tenant,
@@ -66,10 +72,14 @@ async def read_frames(
         )
         .order_by(_FRAME.c.start, _FRAME.c.seq)
         .limit(limit)
+        .subquery()
     )
+    so_far = func.sum(func.octet_length(page.c.frame)).over(order_by=(page.c.start, page.c.seq), rows=(None, 0))
+    sized = select(page, (so_far - func.octet_length(page.c.frame)).label("before")).subquery()
+    found = await conn.execute(select(sized).where(sized.c.before < limit_bytes).order_by(sized.c.start, sized.c.seq))
     return [
         Stored(Frame(start, seq, StreamType(kind), at, body.encode(), merged), lengths)
-        for start, seq, kind, at, body, merged, lengths in found
+        for start, seq, kind, at, body, merged, lengths, _ in map(tuple, found)
     ]
 
 

@@ -21,6 +21,8 @@ from circuit.streams.cursor import Cursor
 from circuit.streams.merging import rest
 
 PAGE_FRAMES = 500
+PAGE_BYTES = 64 * 1024
+"""Where the frames of a page have so much text it ends: a reader that does not read on holds no more than one page."""
 PAGE_EVENTS = 500
 MOST_FOLLOWED = 50
 """How many cases are looked at together."""
@@ -34,11 +36,8 @@ class FramePage:
     ended: bool
     retired: bool = False
     """Whether there were frames once, and are none any more."""
-
-    @property
-    def full(self) -> bool:
-        """Whether more may follow at once."""
-        return len(self.frames) >= PAGE_FRAMES
+    full: bool = False
+    """Whether more may follow at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +72,14 @@ class Log:
                 execution = await streams.execution(connection, key, firing)
             if execution is None:
                 return None
-            stored = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES)
+            stored = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES, PAGE_BYTES)
+            full = len(stored) >= PAGE_FRAMES or sum(len(one.frame.body) for one in stored) >= PAGE_BYTES
             frames = [rest(frame, lengths, after) for frame, lengths in stored]
             # Whoever completes or fails leaves a last frame, and behind that one there is nothing. Where no frame is
             # there any more, nobody can say what the cursor has seen.
             told = execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
             retired = told and not frames and not await streams.stored(connection, key, firing)
-        return FramePage(frames, execution.status is not ExecutionStatus.RUNNING, retired)
+        return FramePage(frames, execution.status is not ExecutionStatus.RUNNING, retired, full)
 
     async def events(self, key: CaseKey, after: int) -> EventPage | None:
         """The events of a case behind the number `after`; None if there is no such case."""

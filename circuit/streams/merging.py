@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from circuit.events import ENVELOPE, Frame, StreamType
+from circuit.events import ENVELOPE, Frame, StreamType, lasting
 from circuit.streams.cursor import Cursor
 from circuit.value import replace
 
@@ -80,7 +80,7 @@ def rest(frame: Frame, lengths: Sequence[int] | None, after: Cursor) -> Frame:
     if lengths is None:
         return replace(frame, merged=left, wires={})
     said = orjson.loads(frame.body)
-    body = orjson.dumps({**said, "content": said["content"][sum(lengths[:told]) :]})
+    body = lasting({**said, "content": said["content"][sum(lengths[:told]) :]})
     return replace(frame, merged=left, body=body, wires={})
 
 

@@ -15,7 +15,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from circuit.clock import Clock
 from circuit.errors import CircuitError, StorageError
 from circuit.events import CaseEvent, Frame, StreamDelta, StreamType
 from circuit.ids import CaseKey, Numbered
@@ -38,20 +37,20 @@ MOST_UNSTORED = 1000
 class Publisher:
     """Opens the outlets of a process.
 
-    `write` commits log rows and returns then; `notify` is a hint to other processes that something of this name
-    (an execution, or a case) is new, and may be lost.
+    `write` commits log rows and returns then; `now` is the time by which the events of cases are stamped as well;
+    `notify` is a hint to other processes that something of this name (an execution, or a case) is new, and may be lost.
     """
 
     def __init__(
         self,
         write: Callable[[LogWrite], Awaitable[None]],
         broker: Broker,
-        clock: Clock,
+        now: Callable[[], datetime],
         notify: Callable[[str], None],
     ) -> None:
         self.write = write
         self.broker = broker
-        self.clock = clock
+        self.now = now
         self.notify = notify
 
     def open(
@@ -210,7 +209,7 @@ class Outlet:
 
     def _send(self, delta: StreamDelta) -> None:
         self._sequence += 1
-        frame = encode(self._execution, self.start, self._sequence, delta, self._publisher.clock.now())
+        frame = encode(self._execution, self.start, self._sequence, delta, self._publisher.now())
         if self._channel is None:
             self._channel = self._publisher.broker.hold(self._execution)
         if self._channel.feeder is self:  # a newer start in this process may have taken over

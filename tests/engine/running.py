@@ -85,8 +85,8 @@ async def engine(
     database: Database, actions: Mapping[str, Action] | None = None, **options: Any
 ) -> AsyncIterator[Engine]:
     """A running engine; stopped in the end."""
-    options.setdefault("limits", LIMITS)
-    running = Engine(database, actions=actions or {}, clock=SystemClock(), ids=SystemIds(), **options)
+    options = {"limits": LIMITS, "clock": SystemClock(), **options}
+    running = Engine(database, actions=actions or {}, ids=SystemIds(), **options)
     await asyncio.wait_for(running.start(), 20)
     try:
         yield running

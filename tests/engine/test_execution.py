@@ -32,7 +32,7 @@ class Bench:
 
     def around(self, action: Doing) -> Surroundings:
         clock = SystemClock()
-        publisher = Publisher(self.log, self.broker, clock, lambda name: None)
+        publisher = Publisher(self.log, self.broker, clock.now, lambda name: None)
         return Surroundings({"test": action}, publisher, self.log, clock.now, self.points.append)
 
     async def run(self, perform: Perform, *, reason: str | None = None, **changes: object) -> Ended:

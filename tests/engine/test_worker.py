@@ -6,13 +6,14 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 import invariants
 import pytest
 from eventually import eventually
-from parts import Doing, at_once, for_ever
+from parts import Doing, SystemClock, at_once, for_ever
 from postgres import Server
 from running import CHAIN, LIMITS, MANUAL, REVIEW, engine, publish, start, until
 
@@ -240,7 +241,14 @@ async def test_a_failed_attempt_is_retried_and_the_stream_says_so(database: Data
         "output_mapping: {data.answer: answer}",
         "output_mapping: {data.answer: answer}, retry_config: {max_attempts: 3, backoff_seconds: 0.01}",
     )
-    async with engine(database, {"agent": Doing(perform)}) as running:
+
+    class Ahead(SystemClock):
+        """That of a machine whose clock is wrong."""
+
+        def now(self) -> datetime:
+            return super().now() + timedelta(hours=1)
+
+    async with engine(database, {"agent": Doing(perform)}, clock=Ahead()) as running:
         await publish(running, retried)
         key = await start(running, "review")
         case = await until(running, key, "completed")
@@ -254,6 +262,8 @@ async def test_a_failed_attempt_is_retried_and_the_stream_says_so(database: Data
             (3, 2, "content_chunk"),
             (3, 3, "completed"),
         ]
+        times = [frame.at for frame in frames]
+        assert times == sorted(times) and times[-1] == case.finished_at, "streams and events have one time"
     await invariants.check(database_url)
 
 

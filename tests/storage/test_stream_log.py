@@ -42,6 +42,9 @@ async def test_frames_read_back_byte_for_byte_from_any_cursor(
         # A cursor beyond the stored end of its start goes on with the next one.
         assert [one.frame for one in await streams.read_frames(tenant, key, 1, (2, 99))] == written[6:]
         assert await streams.read_frames(tenant, key, 1, (10, 3)) == []
+        two = len(written[0].body) + len(written[1].body)
+        for most, count in ((1, 1), (two, 2), (two + 1, 3)):
+            assert [one.frame for one in await streams.read_frames(tenant, key, 1, limit_bytes=most)] == written[:count]
 
 
 async def test_an_execution_and_all_that_belongs_to_a_case(

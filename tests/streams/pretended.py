@@ -42,7 +42,7 @@ class Store:
             await pass_time(self.seconds)
         if self.down:
             raise DatabaseUnreachable("down")
-        return FramePage(page, ended) if self.known else None
+        return FramePage(page, ended, full=len(page) == PAGE_FRAMES) if self.known else None
 
     def add(self, *frames: Frame, ended: bool = False) -> None:
         self.frames += frames

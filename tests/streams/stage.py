@@ -87,7 +87,7 @@ class Stage:
             self.listener = Listener(self.database, self._heard, own=self.notifier)
             self.listener.start()
             await self.listener.started.wait()
-        self.publisher = Publisher(self.writer.write, self.broker, self.clock, self.notifier.notify)
+        self.publisher = Publisher(self.writer.write, self.broker, self.clock.now, self.notifier.notify)
         self.streams = Streams(self.database, self.broker, self.relay, self.clock)
         return self
 

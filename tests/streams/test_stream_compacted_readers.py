@@ -31,7 +31,7 @@ class Compacting(Store):
         lengths = dict(self.lengths)  # as they are with the frames that this look finds
         page = await super().look(after)
         assert page is not None
-        return FramePage([rest(one, lengths.get(place(one)), after) for one in page.frames], page.ended)
+        return FramePage([rest(one, lengths.get(place(one)), after) for one in page.frames], page.ended, full=page.full)
 
     def compact(self, first: int, count: int) -> None:
         some = self.frames[first : first + count]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -45,7 +47,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.broker = Broker(self.ring)
         self.channel = self.broker.hold(NAME)
-        self.publisher = Publisher(self.write, self.broker, LoopClock(), self.notified.append)
+        self.publisher = Publisher(self.write, self.broker, LoopClock().now, self.notified.append)
 
     async def write(self, log: LogWrite) -> None:
         assert log.key == KEY and not log.journal
@@ -397,3 +399,13 @@ def _expected(says: list[tuple[str, str, float]]) -> list[tuple[str, str]]:
         else:
             joined.append((name, text))
     return [(name, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")) for name, text in joined]
+
+
+def test_a_frame_that_is_kept_takes_no_more_memory_than_it_is_long() -> None:
+    said, at = StreamDelta.content("x" * 16_000), datetime(2026, 11, 1, tzinfo=UTC)
+    tracemalloc.start()
+    try:
+        frame = encode_frame(NAME, 1, 1, said, at)
+        assert tracemalloc.get_traced_memory()[0] < 1.5 * len(frame.body)
+    finally:
+        tracemalloc.stop()

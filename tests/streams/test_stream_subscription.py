@@ -18,6 +18,7 @@ from circuit.storage import cases, workers
 from circuit.storage.records import LogWrite
 from circuit.streams.channel import place
 from circuit.streams.cursor import Cursor
+from circuit.streams.log import PAGE_BYTES
 from circuit.streams.relay import Relay
 from circuit.streams.subscription import Streams
 
@@ -155,12 +156,15 @@ async def test_a_reader_that_does_not_read_holds_nobody_up_and_misses_nothing(da
         outlet = told.open()
         async with asyncio.timeout(SECONDS):
             for number in range(200):
-                await told.say(outlet, [str(number)])
+                await told.say(outlet, [f"{number} " * 1000])
             await told.complete(await outlet.close())
             frames = await quick
+            longest = max(len(frame.body) for frame in frames)
             seen: list[Frame] = []
             while not slow.over:
-                seen += await slow.read()
+                page = await slow.read()
+                assert sum(len(frame.body) for frame in page) < PAGE_BYTES + longest, "it holds a page, and no more"
+                seen += page
         slow.close()
         assert bodies(seen) == bodies(frames)
         assert len(frames) == 201
