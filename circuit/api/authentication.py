@@ -40,6 +40,8 @@ LATER_PATHS = frozenset({"/graphql", "/stream"})
 """WebSockets that may bring their credential in their first message."""
 STREAM_PATHS = ("/agent-stream/", "/stream")
 JWKS_SECONDS = 300.0
+JWKS_AGAIN_SECONDS = 15.0
+JWKS_LONGEST_SECONDS = 3600.0
 _BEARER = "bearer "
 _LONGEST_CREDENTIAL = 16_384
 
@@ -48,10 +50,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Verifiers:
-    """What the gate asks: `key` finds whom an API key speaks for, `jwks` fetches a key set by its URL."""
+    """What the gate asks: `key` finds whom an API key speaks for, `jwks` fetches a key set by its URL, `tenant` raises
+    `Unauthenticated` for the number of none."""
 
     key: Callable[[str], Awaitable[Principal]]
     jwks: Callable[[str], Awaitable[Mapping[str, Any]]]
+    tenant: Callable[[int], Awaitable[None]]
 
 
 class Gate:
@@ -74,7 +78,8 @@ class Gate:
         self._clock = clock
         self._otherwise = otherwise
         self._key_set: jwt.PyJWKSet | None = None
-        self._key_set_at = float("-inf")
+        self._key_set_at = self._fetch_at = float("-inf")
+        self._unfetched = ""
         self._fetching = asyncio.Lock()
         self._guesses = guesses or SharedGuesses(clock.monotonic)
 
@@ -82,10 +87,10 @@ class Gate:
     def open(cls, clock: Clock, principal: Principal) -> Gate:
         """A gate that lets everybody in as `principal`."""
 
-        async def nobody(_: str) -> Any:
+        async def nobody(_: Any) -> Any:
             raise Unauthenticated("no credentials are configured")
 
-        return cls(Access(), Verifiers(nobody, nobody), clock, required=False, otherwise=principal)
+        return cls(Access(), Verifiers(nobody, nobody, nobody), clock, required=False, otherwise=principal)
 
     async def admit(
         self, credential: str | None, stream_token: str | None = None, *, address: str | None = None
@@ -146,31 +151,48 @@ class Gate:
         else:
             raise Unauthenticated("the token does not hold: its algorithm is not taken")
         claims = credentials.verify(token, key, algorithms, audience=access.audience, issuer=access.issuer, now=now)
-        return credentials.principal_of(claims)
+        found = credentials.principal_of(claims)
+        await self._verifiers.tenant(found.tenant)
+        return found
 
     async def _published_key(self, key_id: Any) -> Any:
         """The key of this id in the published set. An unknown id is looked for anew, but not more often than a few
         times a minute: somebody may make ids up."""
-        for age in (JWKS_SECONDS, JWKS_SECONDS / 20):
-            for key in (await self._keys(age)).keys:
-                if key.key_id == key_id or (key_id is None and len((await self._keys(age)).keys) == 1):
+        for age in (JWKS_SECONDS, JWKS_AGAIN_SECONDS):
+            keys = (await self._keys(age)).keys
+            for key in keys:
+                if key.key_id == key_id or (key_id is None and len(keys) == 1):
                     return key.key
+        if self._unfetched:
+            raise Unauthenticated(self._unfetched, guessed=False)
         raise Unauthenticated("the token does not hold: its key is not published")
 
     async def _keys(self, age: float) -> jwt.PyJWKSet:
-        assert self.access.jwks_url is not None
+        """The published keys, as they were so long ago at most. Where they cannot be fetched, those that are known are
+        taken for an hour."""
         async with self._fetching:
-            if self._key_set is None or self._clock.monotonic() - self._key_set_at > age:
-                found = await self._verifiers.jwks(self.access.jwks_url)
-                try:
-                    self._key_set = jwt.PyJWKSet.from_dict(dict(found))
-                except jwt.PyJWTError as error:
-                    logger.error("the key set at %s cannot be used: %s", self.access.jwks_url, error)
-                    raise Unauthenticated(
-                        "the published keys cannot be used; the server's log says why", guessed=False
-                    ) from None
-                self._key_set_at = self._clock.monotonic()
+            now = self._clock.monotonic()
+            if now - self._key_set_at > age and now >= self._fetch_at:
+                await self._fetch()
+            if self._key_set is None or now - self._key_set_at > JWKS_LONGEST_SECONDS:
+                raise Unauthenticated(self._unfetched, guessed=False)
             return self._key_set
+
+    async def _fetch(self) -> None:
+        """Fetch the published keys. Where that fails it is not tried again for a while, whoever asks."""
+        assert self.access.jwks_url is not None
+        try:
+            self._key_set = jwt.PyJWKSet.from_dict(dict(await self._verifiers.jwks(self.access.jwks_url)))
+        except Unauthenticated as error:
+            self._unfetched = error.message
+        except jwt.PyJWTError as error:
+            logger.error("the key set at %s cannot be used: %s", self.access.jwks_url, error)
+            self._unfetched = "the published keys cannot be used; the server's log says why"
+        else:
+            self._unfetched = ""
+            self._key_set_at = self._clock.monotonic()
+            return
+        self._fetch_at = self._clock.monotonic() + JWKS_AGAIN_SECONDS
 
 
 class Authenticated:

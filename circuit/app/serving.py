@@ -128,7 +128,7 @@ async def _gate(circuit: Circuit, host: str, reach: Reach) -> Gate:
             " and who reaches the port may start and fire anything. Make a key first (`circuit keys create`), or"
             " set AGENT_ACCESS_TOKEN, CIRCUIT_JWT_SECRET or CIRCUIT_JWKS_URL."
         )
-    verifiers = Verifiers(circuit.engine.keys.principal, _key_set)
+    verifiers = Verifiers(circuit.engine.keys.principal, _key_set, circuit.engine.keys.require_tenant)
     return Gate(
         circuit.settings.access,
         verifiers,

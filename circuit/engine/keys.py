@@ -12,8 +12,8 @@ from circuit.engine.asking import check_idempotency_key, fingerprint
 from circuit.engine.connecting import connected
 from circuit.engine.reach import Reach
 from circuit.errors import Conflict, Forbidden, InvalidRequest, NotFound, StorageError, Unauthenticated
-from circuit.ids import DEPLOYMENT
-from circuit.security.credentials import KeyParts, digest, format_key, parse_key, same
+from circuit.ids import DEFAULT_TENANT, DEPLOYMENT
+from circuit.security.credentials import KEY_SUBJECT, KeyParts, digest, format_key, parse_key, same
 from circuit.security.permissions import EVERY_ROLE, Permission
 from circuit.security.principal import LOCAL, Principal
 from circuit.storage import keys, ledger, publications, tenants
@@ -50,6 +50,7 @@ class Keys:
         self._monotonic = monotonic
         self._reach = Reach(database, monotonic)
         self._found: dict[KeyParts, tuple[float, KeyRow]] = {}
+        self._tenants = {DEFAULT_TENANT}
 
     async def create(
         self,
@@ -139,7 +140,17 @@ class Keys:
                 "this API key does not hold: it is unknown, revoked or expired", key=None if parts is None else parts.id
             )
         scopes = None if row.scopes is None else frozenset(row.scopes)
-        return Principal(f"key:{row.name}", row.tenant, frozenset(row.roles) - {EVERY_ROLE}, scopes)
+        return Principal(f"{KEY_SUBJECT}{row.name}", row.tenant, frozenset(row.roles) - {EVERY_ROLE}, scopes)
+
+    async def require_tenant(self, number: int) -> None:
+        """Raise `Unauthenticated` where no tenant has this number: whatever were written there would be found by the
+        one that gets it."""
+        if number in self._tenants:
+            return
+        async with self._database.transaction(number) as connection:
+            if await tenants.find(connection, number) is None:
+                raise Unauthenticated(f"the token's `tenant`, {number}, does not exist", guessed=False)
+        self._tenants.add(number)
 
     async def any(self) -> bool:
         """Whether there is a key that holds, in any tenant."""

@@ -14,17 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from circuit.errors import AgentNotAllowed, CircuitError, Forbidden, StorageError, TooManyRequests, Unauthenticated
-from circuit.ids import DEPLOYMENT
 from circuit.security.origin import coming_from
-from circuit.security.principal import Principal
+from circuit.security.principal import NOBODY, Principal
 from circuit.storage import ledger
 from circuit.storage.database import Database
 
 WINDOW_SECONDS = 60.0
 MOST_KINDS = 500
 LONGEST_TARGET = 100
-NOBODY = Principal("unknown", DEPLOYMENT)
-"""Who asks where nobody knows it: an entry of the deployment, for no tenant can be told either."""
 EVERYTHING_ELSE = "(more than is listed)"
 
 logger = logging.getLogger(__name__)

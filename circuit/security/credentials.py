@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import hmac
 import re
+import warnings
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple, cast
 
 import jwt
+from jwt.warnings import InsecureKeyLengthWarning
 
 from circuit.errors import Unauthenticated
 from circuit.ids import DEFAULT_TENANT
-from circuit.security.principal import Principal
+from circuit.security.principal import LOCAL, NOBODY, Principal
 
 STREAM_AUDIENCE = "circuit-stream"
 STREAM_TOKEN_LIFE = timedelta(minutes=10)
@@ -27,7 +29,14 @@ SYMMETRIC = ("HS256", "HS384", "HS512")
 ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
 SERVICE = "service"
 """The subject of the built-in service principal."""
+KEY_SUBJECT = "key:"
+"""How the subjects of API keys begin."""
+LONGEST_SUBJECT = 255
+_OWN = frozenset({SERVICE, LOCAL.subject, NOBODY.subject})
+_LAST_TENANT = 2**31 - 1
 
+# How long a secret is has been looked at where it is read; each process would say this once, amid its log.
+warnings.simplefilter("ignore", InsecureKeyLengthWarning)
 _KEY = re.compile(r"ck_([1-9][0-9]{0,8})_([a-z0-9]{16})_([A-Za-z0-9_-]{40,60})", re.ASCII)
 
 
@@ -70,12 +79,10 @@ def principal_of(claims: Mapping[str, Any]) -> Principal:
 
     Raises `Unauthenticated` for claims that make no sense.
     """
-    subject, tenant, roles = claims.get("sub"), claims.get("tenant", DEFAULT_TENANT), claims.get("roles", [])
-    scope: Any = claims.get("scope")
-    if not isinstance(subject, str) or not subject:
-        raise Unauthenticated("the token names no subject (`sub`)")
-    if not isinstance(tenant, int) or isinstance(tenant, bool) or tenant < 1:
-        raise Unauthenticated("the token's `tenant` is not the number of a tenant")
+    subject, tenant = _named(claims)
+    roles, scope = claims.get("roles", []), cast("Any", claims.get("scope"))
+    if subject in _OWN or subject.startswith(KEY_SUBJECT):
+        raise Unauthenticated("the token's `sub` is a name of Circuit's own, for which nobody else speaks")
     if not isinstance(roles, list) or not all(isinstance(role, str) for role in cast("list[Any]", roles)):
         raise Unauthenticated("the token's `roles` is not a list of names")
     if scope is not None and not isinstance(scope, str):
@@ -101,6 +108,8 @@ def verify(
         )
     except jwt.InvalidTokenError as error:
         raise Unauthenticated(f"the token does not hold: {_reason(error)}") from None
+    except (jwt.PyJWTError, TypeError, ValueError):
+        raise Unauthenticated("the token does not hold: its key is one for another algorithm") from None
     _check_time(claims, now)
     return claims
 
@@ -124,8 +133,18 @@ def verify_stream_token(secret: str, token: str, now: datetime) -> Principal:
     execution = claims.get("execution")
     if not isinstance(execution, str):
         raise Unauthenticated("the stream token names no execution")
-    found = principal_of(claims)
-    return Principal(found.subject, found.tenant, frozenset(), None, execution)
+    subject, tenant = _named(claims)
+    return Principal(subject, tenant, frozenset(), None, execution)
+
+
+def _named(claims: Mapping[str, Any]) -> tuple[str, int]:
+    """The subject of a token and the number of its tenant."""
+    subject, tenant = claims.get("sub"), claims.get("tenant", DEFAULT_TENANT)
+    if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_SUBJECT or not subject.isprintable():
+        raise Unauthenticated(f"the token's `sub` is no name of 1 to {LONGEST_SUBJECT} printable characters")
+    if not isinstance(tenant, int) or isinstance(tenant, bool) or not 0 < tenant <= _LAST_TENANT:
+        raise Unauthenticated("the token's `tenant` is not the number of a tenant")
+    return subject, tenant
 
 
 def _check_time(claims: Mapping[str, Any], now: datetime) -> None:
@@ -147,6 +166,6 @@ def _reason(error: jwt.InvalidTokenError) -> str:
         (jwt.InvalidAudienceError, "it is meant for another audience"),
         (jwt.InvalidIssuerError, "it comes from another issuer"),
         (jwt.InvalidAlgorithmError, "its algorithm is not taken"),
-        (jwt.MissingRequiredClaimError, "it lacks exp, aud or sub"),
+        (jwt.MissingRequiredClaimError, "it lacks exp, aud, sub or, where one is asked for, iss"),
     )
     return next((words for kind, words in kinds if isinstance(error, kind)), "it is malformed")

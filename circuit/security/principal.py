@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuit.errors import Forbidden
-from circuit.ids import DEFAULT_TENANT
+from circuit.ids import DEFAULT_TENANT, DEPLOYMENT
 from circuit.security.permissions import EVERY_ROLE, Permission, permissions_of, roles_with
 
 
@@ -80,3 +80,5 @@ class Principal:
 
 LOCAL = Principal("local", DEFAULT_TENANT, frozenset({EVERY_ROLE}))
 """Who works on this machine's command line: holds every role."""
+NOBODY = Principal("unknown", DEPLOYMENT)
+"""Who asks where nobody knows it: an entry of the deployment, for no tenant can be told either."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -48,7 +48,9 @@ async def guarded(reading: Stage, keys: Keys) -> AsyncIterator[Served]:
         return {"keys": [{**public, "kid": "one", "alg": "ES256", "use": "sig"}]}
 
     access = Access(TOKEN, SECRET, "https://keys.example/jwks", stream_secret=SECRET)
-    gate = Gate(access, Verifiers(keys.principal, jwks), reading.clock, required=True, otherwise=LOCAL)
+    gate = Gate(
+        access, Verifiers(keys.principal, jwks, keys.require_tenant), reading.clock, required=True, otherwise=LOCAL
+    )
     async with served(reading, gate=gate) as running:
         yield running
 
@@ -89,6 +91,61 @@ async def test_each_kind_of_credential_says_who_asks(guarded: Served, reading: S
     confused = jwt.encode({"sub": "eve", "aud": "circuit", "exp": 2**33}, "one" * 20, "HS256", headers={"kid": "one"})
     for credential in (unknown, confused, token(reading, aud="circuit-stream"), token(reading, exp=1)):
         assert (await ask(guarded, CASES, credential))[0] == 401
+
+
+async def test_published_keys_are_fetched_seldom_and_those_that_are_known_hold_while_they_cannot_be() -> None:
+    clock, asked, served = Ticking(), list[float](), list[Any]()
+
+    async def jwks(_: str) -> dict[str, Any]:
+        asked.append(clock.at)
+        if isinstance(served[-1], Exception):
+            raise served[-1]
+        return {"keys": [{**json.loads(ECAlgorithm.to_jwk(PRIVATE.public_key())), "kid": served[-1], "alg": "ES256"}]}
+
+    async def known(_: object) -> Any: ...
+
+    verifiers = Verifiers(known, jwks, known)
+    gate = Gate(Access(jwks_url="https://keys.example"), verifiers, clock, required=True, otherwise=LOCAL)
+
+    async def shown(kid: str) -> bool:
+        claims = {"sub": "eve", "aud": "circuit", "exp": 2**33}
+        try:
+            await gate.admit(jwt.encode(claims, PRIVATE, "ES256", headers={"kid": kid}))
+        except Unauthenticated as error:
+            # Whose keys cannot be fetched has guessed nothing.
+            assert error.guessed == (not isinstance(served[-1], Exception))
+            return False
+        return True
+
+    served.append("one")
+    assert await shown("one") and not await shown("two") and not await shown("two")
+    assert asked == [0]
+    served.append("two")
+    clock.at = 16
+    assert await shown("two") and not await shown("one")
+    served.append(Unauthenticated("away", guessed=False))
+    clock.at = 400
+    for _ in range(3):
+        assert await shown("two") and not await shown("three")
+    assert asked == [0, 16, 400]
+    clock.at = 16 + 3601
+    assert not await shown("two") and not await shown("two")
+    served.append("two")
+    clock.at += 15
+    assert await shown("two")
+    assert asked == [0, 16, 400, 3617, 3632]
+
+
+class Ticking:
+    """A clock that is moved by hand."""
+
+    at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 26, tzinfo=UTC) + timedelta(seconds=self.at)
 
 
 async def test_roles_and_scopes_decide_what_may_be_done(guarded: Served, reading: Stage) -> None:
@@ -153,14 +210,22 @@ async def test_graphql_over_websocket_takes_the_credential_in_its_first_message(
         assert await begin(payload) == 4403
 
 
-async def test_what_belongs_to_another_tenant_is_not_there(guarded: Served, writing: Stage, reading: Stage) -> None:
+async def test_what_belongs_to_another_tenant_is_not_there_and_a_tenant_that_is_not_lets_nobody_in(
+    guarded: Served, writing: Stage, reading: Stage, keys: Keys
+) -> None:
     told = await writing.execution()
     stranger = token(reading, tenant=2, roles=["admin"])
     async with httpx.AsyncClient(timeout=SECONDS) as client:
-        answer = await client.get(
-            f"{guarded.url}/agent-stream/{told.name}", headers={"authorization": f"Bearer {stranger}"}
-        )
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+        async def asked() -> tuple[int, str]:
+            headers = {"authorization": f"Bearer {stranger}"}
+            answer = await client.get(f"{guarded.url}/agent-stream/{told.name}", headers=headers)
+            return answer.status_code, answer.json()["error"]["code"]
+
+        # What it wrote there would be found by whoever gets the number.
+        assert await asked() == (401, "unauthenticated")
+        assert (await keys.create_tenant("the second")).id == 2
+        assert await asked() == (404, "not_found")
 
 
 async def test_a_key_is_shown_once_and_ends_when_it_is_revoked_or_expires(keys: Keys, reading: Stage) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from orjson import dumps
 
 from circuit.errors import Forbidden, Unauthenticated
 from circuit.security.access import Access
 from circuit.security.credentials import (
+    ASYMMETRIC,
     STREAM_AUDIENCE,
     SYMMETRIC,
     KeyParts,
@@ -36,6 +40,14 @@ OTHER = "another secret of thirty-two bytes"
 def token(secret: str = SECRET, algorithm: str = "HS256", **changes: Any) -> str:
     claims = {"sub": "ada", "aud": "circuit", "exp": int((NOW + timedelta(hours=1)).timestamp()), **changes}
     return jwt.encode({name: value for name, value in claims.items() if value is not None}, secret, algorithm)
+
+
+PUBLISHED: dict[str, Any] = {
+    "RSA": rsa.generate_private_key(65537, 2048).public_key(),
+    "EC": ec.generate_private_key(ec.SECP256R1()).public_key(),
+    "Ed25519": ed25519.Ed25519PrivateKey.generate().public_key(),
+}
+FORGED = {name: f"{urlsafe_b64encode(dumps({'alg': name})).decode().rstrip('=')}.e30.eA" for name in ASYMMETRIC}
 
 
 def claims_of(text: str) -> dict[str, Any]:
@@ -91,11 +103,27 @@ def test_a_token_that_does_not_hold_is_refused_and_not_quoted(text: str, reason:
     assert not text or text not in refused.value.message
 
 
+@pytest.mark.parametrize("algorithm", ASYMMETRIC)
+@pytest.mark.parametrize("kind", ["RSA", "EC", "Ed25519"])
+def test_a_key_of_another_kind_than_its_token_says_opens_nothing(kind: str, algorithm: str) -> None:
+    """Whoever knows the id of a published key may name any algorithm with it."""
+    with pytest.raises(Unauthenticated):
+        verify(FORGED[algorithm], PUBLISHED[kind], ASYMMETRIC, audience="circuit", issuer=None, now=NOW)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"sub": ""},
+        {"sub": "a\nb"},
+        {"sub": "a\0"},
+        {"sub": "x" * 256},
+        {"sub": "service"},
+        {"sub": "local"},
+        {"sub": "unknown"},
+        {"sub": "key:ops"},
         {"tenant": 0},
+        {"tenant": 2**31},
         {"tenant": "1"},
         {"tenant": True},
         {"roles": "admin"},
@@ -109,9 +137,9 @@ def test_claims_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
 
 
 def test_a_stream_token_opens_one_stream_and_nothing_else() -> None:
-    text, until = stream_token(SECRET, Principal("ada", 2, frozenset({"admin"})), "case.1", NOW)
+    text, until = stream_token(SECRET, Principal("key:ops", 2, frozenset({"admin"})), "case.1", NOW)
     found = verify_stream_token(SECRET, text, NOW)
-    assert (found.subject, found.tenant, until - NOW) == ("ada", 2, timedelta(minutes=10))
+    assert (found.subject, found.tenant, until - NOW) == ("key:ops", 2, timedelta(minutes=10))
     found.require_stream("case.1")
     for forbidden in (lambda: found.require_stream("case.2"), lambda: found.require(Permission.READ)):
         with pytest.raises(Forbidden):
