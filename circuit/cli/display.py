@@ -6,7 +6,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from circuit.cli.narration import Line, Narrator
+from circuit.cli.narration import Line, Narrator, Saying
 from circuit.cli.terminal import Terminal, clean
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PlainDisplay:
     def __init__(self, terminal: Terminal, narrator: Narrator) -> None:
         self._terminal = terminal
         self._narrator = narrator
-        self._pending: dict[str, str] = {}
+        self._pending: dict[str, Saying] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -69,28 +69,37 @@ class PlainDisplay:
     def frame(self, execution_id: str, frame: Frame) -> None:
         line = self._narrator.frame(execution_id, frame)
         speech = self._narrator.speeches[execution_id]
-        text = self._pending.pop(execution_id, "") + "".join(speech.fresh)
+        for saying in speech.fresh:
+            self._take(execution_id, saying)
         speech.fresh.clear()
-        while True:
-            head, rest = _cut(text)
-            if head is None:
-                break
-            self._say(execution_id, head)
-            text = rest
-        if text:
-            self._pending[execution_id] = text
         if line is not None or speech.done:
             self._flush(execution_id)
         if line is not None:
             self._terminal.line(line.text)
 
-    def _flush(self, execution_id: str) -> None:
-        text = self._pending.pop(execution_id, "")
-        if text:
-            self._say(execution_id, text)
+    def _take(self, execution_id: str, saying: Saying) -> None:
+        """Show what of a saying is whole lines, and keep the rest until it is one."""
+        before = self._pending.get(execution_id)
+        if before is not None and before.status != saying.status:
+            self._flush(execution_id)
+            before = None
+        text = (before.text if before is not None else "") + saying.text
+        while (cut := _cut(text))[0] is not None:
+            self._say(execution_id, saying.status, cut[0])
+            text = cut[1]
+        self._pending[execution_id] = Saying(saying.status, text)
+        if saying.status and not saying.text:
+            # It says what it does, and nothing more.
+            self._say(execution_id, saying.status, "...")
 
-    def _say(self, execution_id: str, text: str) -> None:
-        self._terminal.line(f"{self._narrator.speeches[execution_id].label} | {clean(text, keep='')}".rstrip())
+    def _flush(self, execution_id: str) -> None:
+        pending = self._pending.pop(execution_id, None)
+        if pending is not None and pending.text:
+            self._say(execution_id, pending.status, pending.text)
+
+    def _say(self, execution_id: str, status: str, text: str) -> None:
+        label = self._narrator.speeches[execution_id].named(status)
+        self._terminal.line(f"{label} | {clean(text, keep='')}".rstrip())
 
 
 def _cut(text: str) -> tuple[str | None, str]:
@@ -162,10 +171,10 @@ class LiveDisplay:
 
         speech = self._narrator.speeches[execution_id]
         speech.done = True
-        if speech.text:
-            for text in clean(speech.text).splitlines():
-                self._console.print(Text(f"{speech.label} | {text}", style="dim"), soft_wrap=True)
-            speech.text = ""
+        for saying in speech.said:
+            for text in clean(saying.text or "...").splitlines():
+                self._console.print(Text(f"{speech.named(saying.status)} | {text}", style="dim"), soft_wrap=True)
+        speech.clear()
 
     def _draw(self) -> Group:
         from rich.cells import chop_cells
@@ -179,7 +188,8 @@ class LiveDisplay:
             if speech.done:
                 continue
             wrapped: list[str] = []
-            for line in clean(speech.text[-width * (_SPOKEN_LINES + 1) :]).splitlines():
+            said = speech.said[-1].text if speech.said else ""
+            for line in clean(said[-width * (_SPOKEN_LINES + 1) :]).splitlines():
                 # By columns, not by characters: some of them are two columns wide.
                 wrapped.extend(chop_cells(line, width) or [""])
             text = "\n".join(wrapped[-_SPOKEN_LINES:]) or "..."

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -47,14 +47,47 @@ class Line:
 
 
 @dataclass(slots=True)
+class Saying:
+    """What an execution says in one go: its answer, or what it thinks, with the name of that (`thought`, `draft`)."""
+
+    status: str
+    text: str = ""
+
+
+@dataclass(slots=True)
 class Speech:
-    """What one execution has said in its present start. `status` is what it is doing, in words."""
+    """What one execution has said in its present start, `fresh` what of that nobody has shown yet."""
 
     label: str
-    text: str = ""
-    status: str = ""
+    said: list[Saying] = field(default_factory=list[Saying])
     done: bool = False
-    fresh: list[str] = field(default_factory=list[str])
+    fresh: list[Saying] = field(default_factory=list[Saying])
+
+    @property
+    def status(self) -> str:
+        """What it is doing, in words; nothing while it answers."""
+        return self.said[-1].status if self.said else ""
+
+    @property
+    def text(self) -> str:
+        """Its answer so far."""
+        return "".join(saying.text for saying in self.said if not saying.status)
+
+    def say(self, text: str, status: str = "") -> None:
+        """It goes on saying `text`."""
+        for sayings in (self.said, self.fresh):
+            if not sayings or sayings[-1].status != status:
+                sayings.append(Saying(status))
+            sayings[-1].text += text
+
+    def named(self, status: str) -> str:
+        """By what its lines begin."""
+        return f"{self.label} ({status})" if status else self.label
+
+    def clear(self) -> None:
+        """What it has said counts no more."""
+        self.said.clear()
+        self.fresh.clear()
 
 
 class Narrator:
@@ -167,15 +200,13 @@ class Narrator:
         speech = self.speeches.setdefault(execution_id, Speech(self._transitions.get(execution_id, execution_id)))
         match frame.type:
             case StreamType.CONTENT_CHUNK:
-                self._say(speech, str(body.get("content", "")))
+                speech.say(str(body.get("content", "")))
                 return None
             case StreamType.THINKING:
-                speech.status = one_line(str(body.get("status", "")), 80)
+                speech.say(str(body.get("content", "")), one_line(str(body.get("status", "")), 80) or "thinking")
                 return None
             case StreamType.RESTARTED:
-                speech.text = ""
-                speech.status = ""
-                speech.fresh.clear()
+                speech.clear()
                 if frame.sequence == 1:
                     return None  # the case's own event says it
                 return Line(f"{speech.label} begins its answer anew: {one_line(str(body.get('reason')))}", "yellow")
@@ -183,15 +214,13 @@ class Narrator:
                 call = f"{one_line(str(body.get('toolName')))} {compact(body.get('arguments'), 120)}"
                 return Line(f"{speech.label} calls the tool {call}", "cyan")
             case StreamType.TOOL_RESULT:
-                result = f"{one_line(str(body.get('toolName')))} {compact(body.get('result'), 120)}"
-                return Line(f"{speech.label} has a result of {result}", "cyan")
+                tool, result = one_line(str(body.get("toolName"))), body.get("result")
+                if (error := _failure(result)) is not None:
+                    return Line(f"{speech.label} has no result of {tool}: {error}", "yellow")
+                return Line(f"{speech.label} has a result of {tool} {compact(result, 120)}", "cyan")
             case StreamType.COMPLETED | StreamType.FAILED:
                 speech.done = True
                 return None
-
-    def _say(self, speech: Speech, content: str) -> None:
-        speech.text += content
-        speech.fresh.append(content)
 
     def _failed(self, event: FiringFailed) -> list[Line]:
         self._take(event.consumed)
@@ -239,6 +268,14 @@ def _duration(seconds: float) -> str:
 def _places(tokens: Sequence[TokenRef] | Sequence[TokenImage]) -> str:
     counts = Counter(token.place for token in tokens)
     return ", ".join(f"{count} x {place}" if count > 1 else place for place, count in counts.items()) or "nothing"
+
+
+def _failure(result: Any) -> str | None:
+    """Why a call of a tool has no result, where that is what the result says."""
+    error: Any = cast("Mapping[str, Any]", result).get("error") if isinstance(result, Mapping) else None
+    if not isinstance(error, Mapping) or not {"code", "message"} <= cast("Mapping[str, Any]", error).keys():
+        return None
+    return one_line(_error(cast("Mapping[str, Any]", error)), 300)
 
 
 def _error(error: Mapping[str, Any]) -> str:

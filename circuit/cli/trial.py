@@ -367,7 +367,7 @@ class _Reader:
         return self._steps.setdefault(step, value)
 
     async def ask_person(self, key: str, payload: Mapping[str, Any], **_: Any) -> Mapping[str, Any]:
-        self._line(f"? {payload['tool']} {compact(payload['arguments'], _WIDTH)}")
+        self._line(f"? {payload['tool']} {compact(payload['arguments'])}")
         said = await typed("  allow it? [y/N] ")
         return {"approved": said.strip().lower() in ("y", "yes")}
 

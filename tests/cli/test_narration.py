@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from circuit.cli.display import PlainDisplay
 from circuit.cli.narration import Narrator
-from circuit.cli.terminal import clean, one_line
+from circuit.cli.terminal import Terminal, clean, one_line
 from circuit.events import (
     CaseEnded,
     CaseStarted,
@@ -110,6 +113,35 @@ def test_a_new_start_takes_back_what_was_said() -> None:
     line = narrator.frame(EXECUTION, encode_frame(EXECUTION, 2, 3, another, AT))
     assert line is not None and line.text == "review begins its answer anew: custom:other is asked instead: stream_cut"
     assert narrator.speeches[EXECUTION].text == ""
+
+
+def test_what_an_agent_thinks_is_shown_apart_from_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = {"error": {"code": "x", "message": "no"}}
+    deltas = [
+        StreamDelta.thinking("thought", "1. Re"),
+        StreamDelta.thinking("thought", "ad\n2. Add"),
+        StreamDelta.thinking("summarising what was said before"),
+        StreamDelta.content("The su"),
+        StreamDelta.restarted("another model answers"),
+        StreamDelta.content("The sum is 7."),
+        StreamDelta(StreamType.TOOL_RESULT, {"toolName": "act.pay", "result": refused}),
+    ]
+    narrator = Narrator()
+    narrator.event(AT, begun())
+    with PlainDisplay(Terminal(), narrator) as shown:
+        for number, delta in enumerate(deltas, 1):
+            shown.frame(EXECUTION, encode_frame(EXECUTION, 1, number, delta, AT))
+    assert capsys.readouterr().out.splitlines() == [
+        "review (thought) | 1. Read",
+        "review (thought) | 2. Add",
+        "review (summarising what was said before) | ...",
+        "review | The su",
+        "review begins its answer anew: another model answers",
+        "review | The sum is 7.",
+        "review has no result of act.pay: x: no",
+    ]
+    speech = narrator.speeches[EXECUTION]
+    assert (speech.text, speech.status) == ("The sum is 7.", "")
 
 
 def test_two_firings_of_one_transition_are_told_apart() -> None:
