@@ -6,6 +6,7 @@
 `start` publishes the workflow, starts cases and works on all that is there; `work` only works. Each line of standard
 output is one JSON object: `{"case": ID}` for each case that was started, then `{"working": true}`. With `--point` the
 process kills itself with SIGKILL the first time that it comes to that point; else it works until it is terminated.
+With `--hold` it has an interceptor that holds answers back, and leaves a name out of them.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from circuit.agents.answer import Answer
+from circuit.agents.interceptor import with_text
 from circuit.app import Circuit
+from circuit.providers.provider import ModelRequest
 from circuit.settings import Settings
 
 POINTS = ("after_claim", "before_answer", "after_answer", "after_journal", "before_commit", "after_commit")
 AFTER_TOOL = "after_tool"
+HELD = "held"
+"""An answer is whole, and nobody but the interceptor has seen it."""
 
 
 def dying_at(point: str | None) -> Callable[[str], None]:
@@ -36,6 +42,21 @@ def dying_at(point: str | None) -> Callable[[str], None]:
     return fault
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Holds answers back, and leaves a name out."""
+
+    fault: Callable[[str], None]
+    holds: bool = True
+
+    async def before(self, request: ModelRequest) -> ModelRequest:
+        return request
+
+    async def after(self, request: ModelRequest, answer: Answer) -> Answer:
+        self.fault(HELD)
+        return with_text(answer, answer.text.replace("Ada", "***"))
+
+
 def say(**what: object) -> None:
     print(json.dumps(what), flush=True)
 
@@ -44,8 +65,10 @@ async def main(arguments: argparse.Namespace) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     settings = replace(Settings.from_environment(), lease_seconds=arguments.lease)
+    fault = dying_at(arguments.point)
+    guards = [Guard(fault)] if arguments.hold else []
     async with Circuit.open(
-        arguments.url, settings=settings, fault=dying_at(arguments.point), stop_seconds=1.0
+        arguments.url, settings=settings, fault=fault, interceptors=guards, stop_seconds=1.0
     ) as circuit:
         say(working=True)
         if arguments.command == "start":
@@ -61,7 +84,8 @@ def run(*arguments: str) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True)
     parser.add_argument("--lease", type=float, default=1.0)
-    parser.add_argument("--point", choices=(*POINTS, AFTER_TOOL))
+    parser.add_argument("--point", choices=(*POINTS, AFTER_TOOL, HELD))
+    parser.add_argument("--hold", action="store_true")
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("start")
     start.add_argument("workflow", type=Path)

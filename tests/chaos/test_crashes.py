@@ -14,9 +14,10 @@ import asyncpg
 import invariants
 import pytest
 from chat_server import ChatServer
-from crash_run import AFTER_TOOL, POINTS
+from crash_run import AFTER_TOOL, HELD, POINTS
 from eventually import eventually
 from processes import WORKFLOW, Program, circuit, program
+from provider_shapes import stream_bytes
 
 ASKED_AGAIN = {"before_answer", "after_answer"}
 """Where a crash loses the answer: it had not been journalled."""
@@ -130,6 +131,58 @@ async def test_after_a_crash_behind_a_tool_nothing_is_done_asked_or_said_twice(
         assert (len(chat.requests), file.read_text()) == (2, "xy")
     said = await plain.fetch("SELECT seq, role FROM circuit.message ORDER BY seq")
     assert [tuple(row) for row in said] == [(1, "user"), (2, "assistant"), (3, "tool"), (4, "assistant")]
+    await invariants.check(database_url)
+
+
+async def stored(plain: Any, *tables: str) -> str:
+    """All that these tables hold, as text."""
+    rows = [row[0] for table in tables for row in await plain.fetch(f"SELECT t::text FROM circuit.{table} t")]
+    return "\n".join(rows)
+
+
+async def test_a_crash_while_an_answer_is_held_back_leaves_nothing_of_it(
+    database_url: str, tmp_path: Path, plain: Any
+) -> None:
+    everywhere = ("journal", "stream_event", "history", "execution", "token", "message", "cached_answer")
+    file = tmp_path / "held.yaml"
+    async with ChatServer([{"text": "Ada did all of it.", "pieces": 2}]) as chat:
+        file.write_text(WORKFLOW.format(url=chat.url))
+        async with program("--url", database_url, "--hold", "--point", HELD, "start", str(file)) as dying:
+            await dying.says("started")
+            assert await dying.ended() == -signal.SIGKILL
+        assert len(chat.requests) == 1 and "did" not in await stored(plain, *everywhere)
+        async with program("--url", database_url, "--hold", "work"):
+            await eventually(lambda: all_completed(plain, 1))
+        assert len(chat.requests) == 3, "what was held back was recorded by nobody, so it is asked for again"
+    told = await stored(plain, *everywhere)
+    assert "*** did all of it." in told and "Ada" not in told
+    await invariants.check(database_url)
+
+
+async def test_a_crash_within_what_redaction_holds_back_tells_nothing_of_it(
+    database_url: str, tmp_path: Path, plain: Any
+) -> None:
+    """The process is killed when half of an address has come: the readers have what stands before it, and no more."""
+    answer = {"text": "Please write to ada.lovelace@example.com today.", "pieces": 4}
+    at = stream_bytes(answer).index(b"\"lace\"")
+    async with ChatServer([{**answer, "gate": at}]) as chat:
+        file = tmp_path / "redacted.yaml"
+        file.write_text(WORKFLOW.format(url=chat.url) + "redaction: [{kind: email, where: [events]}]\n")
+        async with program("--url", database_url, "start", str(file)) as dying:
+            await dying.says("started")
+            await chat.at_gate()
+
+            async def told() -> bool:
+                return "write" in await stored(plain, "stream_event")
+
+            await eventually(told)
+            await dying.kill()
+        assert "ada" not in await stored(plain, "stream_event")
+        chat.release()
+        async with program("--url", database_url, "work"):
+            await eventually(lambda: all_completed(plain, 1))
+    said = await stored(plain, "stream_event")
+    assert "Please write to [email] today." in said and "ada" not in said and "lace@" not in said
     await invariants.check(database_url)
 
 
