@@ -24,7 +24,7 @@ from circuit.agents.ports import Journal
 from circuit.agents.run import AgentRun, HandOver, Recap
 from circuit.agents.template import text_of
 from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
-from circuit.agents.window import Past, fit, room, transcript
+from circuit.agents.window import Past, excerpt, fit, room, transcript
 from circuit.errors import (
     CircuitError,
     OutputTruncated,
@@ -55,8 +55,8 @@ DONE = "tool:"
 REFUSED = "refused:"
 """The same for a call that failed, which a retry may make again."""
 CACHED = "the answer to an identical request was taken from the cache"
-LONGEST_TRANSCRIPT = 100_000
-"""Characters of what had to go that a summary is made of, where the model holds them."""
+LONGEST_TRANSCRIPT = 200_000
+"""How many bytes of what has to go a summary is made of, where the model holds them."""
 
 APPROVAL_FORM: Mapping[str, Any] = {
     "type": "object",
@@ -97,6 +97,7 @@ class Session:
         self._record = Record()
         self._made: dict[str, int] = {}
         self._stopped = False
+        self._over = False
 
     @property
     def offered(self) -> tuple[ToolSpec, ...]:
@@ -240,6 +241,10 @@ class Session:
             return tuple(self.messages)
         size = room(context, self.run.model, self.run.parameters, self.offered)
         fitted = fit(self.messages, size, self._past.task)
+        if fitted.over and not self._over:
+            self._over = True
+            said = f"about {size + fitted.over} tokens must stay of it, and there is room for {size}"
+            await self.journal.emit(StreamDelta.thinking("the conversation is too long for the model", said))
         if not fitted.dropped:
             return fitted.messages
         summary = await self._summary(fitted.dropped, size)
@@ -259,7 +264,7 @@ class Session:
                 model=self.run.model,
                 messages=(
                     Message.text(Role.SYSTEM, text_of("summary", self.run.templates)),
-                    Message.text(Role.USER, transcript(dropped)[-min(3 * size, LONGEST_TRANSCRIPT) :]),
+                    Message.text(Role.USER, excerpt(transcript(dropped), min(3 * size, LONGEST_TRANSCRIPT))),
                 ),
                 parameters=self.run.parameters,
                 turn=self.turns,

@@ -1,9 +1,10 @@
 """Keeps a conversation within what a model can hold.
 
 Tokens are estimated, four bytes to one, because the true count is the provider's. What is too long is made shorter in
-this order: old results of tools lose their content, then the oldest turns go, from a call to its results as one; the
-system's messages, the task and the last message of the user stay. The task is the first message of the user in this
-run; what earlier runs said goes before it. `dropped` says what a summary would be of.
+this order: old results of tools lose their content, then the oldest turns go, from a call to its results as one, then
+the largest of the last results lose their middle; the system's messages, the task and the last message of the user
+stay. The task is the first message of the user in this run; what earlier runs said goes before it. `dropped` says what
+a summary would be of.
 """
 
 from __future__ import annotations
@@ -26,15 +27,19 @@ LEAST = 256
 RECENT = 4
 """How many of the last messages keep everything."""
 STUB = "[left out: {} characters]"
+SHORTEST = 400
+"""No result is cut to fewer bytes than this."""
 _IMAGE_TOKENS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A conversation that fits, and the messages that had to go, oldest first."""
+    """A conversation that fits, and the messages that had to go, oldest first. What must stay may be too much even so:
+    then it is `over` by about so many tokens."""
 
     messages: tuple[Message, ...]
     dropped: tuple[Message, ...] = ()
+    over: int = 0
 
 
 @dataclass(slots=True)
@@ -100,7 +105,18 @@ def fit(messages: Sequence[Message], limit: int, task: Message | None = None) ->
     while tokens(kept) > limit and (span := _oldest(kept, task)) is not None:
         dropped += kept[span]
         del kept[span]
-    return Fitted(tuple(kept), tuple(dropped))
+    while (over := tokens(kept) - limit) > 0 and _shorten(kept, over):
+        pass
+    return Fitted(tuple(kept), tuple(dropped), max(over, 0))
+
+
+def excerpt(text: str, limit: int) -> str:
+    """`text` in at most `limit` bytes, and what says how much of it is left out: its beginning and its end."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return text
+    head, tail = data[: limit // 2].decode(errors="ignore"), data[len(data) - limit // 2 :].decode(errors="ignore")
+    return f"{head}\n{STUB.format(len(text) - len(head) - len(tail))}\n{tail}"
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -130,6 +146,26 @@ def _size(part: Part) -> int:
         case _:
             length = len(str(part))
     return -(-length // 4)
+
+
+def _shorten(messages: list[Message], over: int) -> bool:
+    """Cut the largest result of a tool by about `over` tokens; whether there was one that could be cut."""
+    sizes = [
+        (len(part.content.encode("utf-8", "replace")), at, number)
+        for at, message in enumerate(messages)
+        for number, part in enumerate(message.parts)
+        if isinstance(part, ToolResultPart)
+    ]
+    size, at, number = max(sizes, default=(0, 0, 0))
+    room = len(STUB) + 20
+    if size <= SHORTEST + room:
+        return False
+    parts = list(messages[at].parts)
+    part = parts[number]
+    assert isinstance(part, ToolResultPart)
+    parts[number] = replace(part, content=excerpt(part.content, max(SHORTEST, size - 4 * (over + 1) - room)))
+    messages[at] = Message(messages[at].role, tuple(parts))
+    return True
 
 
 def _emptied(message: Message) -> Message:

@@ -164,7 +164,7 @@ async def test_a_crash_within_what_redaction_holds_back_tells_nothing_of_it(
 ) -> None:
     """The process is killed when half of an address has come: the readers have what stands before it, and no more."""
     answer = {"text": "Please write to ada.lovelace@example.com today.", "pieces": 4}
-    at = stream_bytes(answer).index(b"\"lace\"")
+    at = stream_bytes(answer).index(b'"lace"')
     async with ChatServer([{**answer, "gate": at}]) as chat:
         file = tmp_path / "redacted.yaml"
         file.write_text(WORKFLOW.format(url=chat.url) + "redaction: [{kind: email, where: [events]}]\n")
