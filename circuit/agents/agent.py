@@ -21,7 +21,7 @@ from circuit.agents.strategies.direct import MOST_TURNS, Direct
 from circuit.agents.strategies.react import React
 from circuit.agents.strategies.self_reflection import ROUNDS, THRESHOLD, SelfReflection
 from circuit.agents.strategies.strategy import Strategy
-from circuit.agents.template import text_of, versions_of
+from circuit.agents.template import versions_of
 from circuit.agents.tools import Tool
 from circuit.errors import InvalidOutput, OutputImpossible, ToolsMisconfigured
 from circuit.events import StreamDelta, StreamType
@@ -94,8 +94,6 @@ async def _run(
         )
     session = Session(run, provider, journal, tools, interceptors, fault)
     reasoning: dict[str, Any] = {}
-    if run.capabilities:
-        reasoning["templates"] = versions_of([one.name for one in run.capabilities], run.templates)
     answer = await strategy_of(run.capabilities).answer(session, Voice(journal), reasoning)
     calls = session.handed_out(answer)
     if calls:
@@ -107,6 +105,8 @@ async def _run(
     if session.successor is None:
         answer, output = await _output(session, answer)
         session.keep(answer)
+    if run.capabilities:
+        reasoning["templates"] = versions_of(session.texts, run.templates)
     return AgentResult(
         answer,
         output,
@@ -148,7 +148,7 @@ async def _output(session: Session, answer: Answer) -> tuple[Answer, Any]:
         fault = error
     if why := contradiction(schema):
         raise OutputImpossible(f"nothing satisfies the output_schema of {session.run.agent_id}: {why}")
-    asked = Message.text(Role.USER, text_of("repair", session.run.templates, fault=fault.message[:2_000]))
+    asked = Message.text(Role.USER, session.text("repair", fault=fault.message[:2_000]))
     voice = Voice(session.journal, "repair")
     mended = await session.ask(asked, voice=voice, schema=schema)
     output = interpret(mended.text, mended.finish, schema)

@@ -67,7 +67,8 @@ APPROVAL_FORM: Mapping[str, Any] = {
 
 class Session:
     """`messages` is the conversation, which grows; `said` what of this run a later one should know; `recap` what stands
-    for messages of earlier runs that had to go; `successor` who goes on in its place."""
+    for messages of earlier runs that had to go; `successor` who goes on in its place; `texts` which prompts of
+    capabilities the model was told."""
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Session:
         self.said: list[Message] = []
         self.recap: Recap | None = None
         self.successor: HandOver | None = None
+        self.texts: list[str] = []
         self._past = Past.of(run.messages, run.recalled)
         self._provider = provider
         self._tools = tools
@@ -173,6 +175,11 @@ class Session:
         """A later run should know this answer."""
         self.said.append(Message(Role.ASSISTANT, answer.parts))
 
+    def text(self, name: str, **values: str) -> str:
+        """The prompt `name` as this agent is told it."""
+        self.texts.append(name)
+        return text_of(name, self.run.templates, **values)
+
     def note(self, text: str, role: Role = Role.USER) -> None:
         """Say something in the conversation that no model is asked about yet."""
         self.messages.append(Message.text(role, text))
@@ -257,13 +264,14 @@ class Session:
 
     async def _summary(self, dropped: Sequence[Message], size: int) -> str:
         step = f"summary:{self.turns}"
+        told = self.text("summary")
         kept = self.journal.recorded(step)
         if kept is None:
             await self.journal.emit(StreamDelta.thinking("summarising what was said before"))
             asked = ModelRequest(
                 model=self.run.model,
                 messages=(
-                    Message.text(Role.SYSTEM, text_of("summary", self.run.templates)),
+                    Message.text(Role.SYSTEM, told),
                     Message.text(Role.USER, excerpt(transcript(dropped), min(3 * size, LONGEST_TRANSCRIPT))),
                 ),
                 parameters=self.run.parameters,

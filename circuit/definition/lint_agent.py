@@ -19,16 +19,17 @@ from circuit.security.rules import Rule, rules_of
 ModelCheck = Callable[[str, Mapping[str, Any], bool, bool, int | None], list[str]]
 """What a model does not take of `llm_config`, of having tools, of being shown images, of `context_tokens`, in words."""
 
-CAPABILITY_TEXTS = (
-    "chain_of_thought",
-    "answer_now",
-    "react",
-    "self_reflection",
-    "improve",
-    "repair",
-    "summary",
-    "hand_over",
-)
+CAPABILITY_TEXTS: Mapping[str, tuple[str, ...]] = {
+    "chain_of_thought": (),
+    "answer_now": (),
+    "react": (),
+    "self_reflection": ("criteria",),
+    "improve": ("issues",),
+    "repair": ("fault",),
+    "summary": (),
+    "hand_over": ("agent", "why", "transcript"),
+}
+"""The texts of the capabilities, and the names that stand for something in each."""
 PROMPTS = ("system", "user_template", "context_instructions")
 
 
@@ -93,11 +94,27 @@ def _capabilities(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
             scene.report.add(path, f"the capability {capability} stands twice", "remove one of them")
         if capability == "direct" and "react" in names:
             scene.report.add(path, "direct and react exclude each other", "remove one of them")
-    for capability in agent["prompts"].get("capabilities") or {}:
+    for capability, text in (agent["prompts"].get("capabilities") or {}).items():
+        path = ("agents", name, "prompts", "capabilities", capability)
         if capability not in CAPABILITY_TEXTS:
-            path = ("agents", name, "prompts", "capabilities", capability)
-            hint = suggestion(capability, CAPABILITY_TEXTS, "texts")
+            hint = suggestion(capability, tuple(CAPABILITY_TEXTS), "texts")
             scene.report.add(path, f"no capability has a text {capability!r}", hint, key=True)
+            continue
+        _text(scene, path, text, CAPABILITY_TEXTS[capability])
+        judged = any(one.get("criteria") for one in agent.get("capabilities") or ())
+        if capability == "self_reflection" and judged and "{criteria}" not in text:
+            scene.report.add(path, "the criteria would be told to nobody", "put {criteria} where they belong")
+
+
+def _text(scene: Scene, path: tuple[str, ...], text: str, known: tuple[str, ...]) -> None:
+    """What an agent has in the place of a text of a capability: nothing, or names that stand for nothing, are slips."""
+    if not text.strip():
+        scene.report.add(path, "the text is empty", "leave it out for that of the capability")
+    for variable, offset in Template.parse(text).names:
+        if variable not in known:
+            names = ", ".join(f"{{{one}}}" for one in known) or "no name"
+            hint = f"this text knows {names}; what the agent is about stands in system and user_template"
+            scene.report.add(path, f"unknown template variable {{{variable}}}", hint, offset=offset)
 
 
 def _images(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:

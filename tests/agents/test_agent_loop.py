@@ -357,7 +357,7 @@ class TestCapabilities:
         assert (book.text, result.answer.text) == ("Four.", "Four.")
         assert book.thoughts("thought") == "1. First this.\n2. Then\n   that."
         assert result.reasoning["steps"] == ["First this.", "Then\n   that."]
-        assert result.reasoning["templates"] == {"chain_of_thought": 1}
+        assert result.reasoning["templates"] == {"chain_of_thought": 1, "answer_now": 1}
 
     async def test_react_is_told_how_and_goes_on_until_done(self) -> None:
         speaker = Dialogue(("add", '{"a": 1}'), ("add", '{"a": 2}'), "Done.")

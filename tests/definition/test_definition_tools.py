@@ -101,6 +101,13 @@ def test_agents_that_a_file_lacks_come_from_those_that_are_published() -> None:
         ("tools: [{hand_over: «nobody}]", "there is no agent 'nobody'"),
         ("tools: [{agent: «helper}]", "cannot ask itself"),
         ("prompts: {capabilities: {«reakt: x}}", "no capability has a text 'reakt'"),
+        ("prompts: {capabilities: {improve: «' '}}", "the text is empty"),
+        ("prompts: {capabilities: {improve: '{issues} «{question}'}}", "unknown template variable {question}"),
+        (
+            "capabilities: [{self_reflection: {criteria: [short]}}]\n"
+            "prompts: {capabilities: {self_reflection: «Judge.}}",
+            "the criteria would be told to nobody",
+        ),
     ],
 )
 def test_faults(text: str, message: str) -> None:

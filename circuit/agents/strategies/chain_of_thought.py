@@ -8,7 +8,6 @@ from typing import Any
 from circuit.agents.answer import Answer, Voice
 from circuit.agents.session import Session
 from circuit.agents.strategies.strategy import Strategy
-from circuit.agents.template import text_of
 from circuit.providers.messages import Message, Role
 from circuit.value import dataclass
 
@@ -22,10 +21,10 @@ class ChainOfThought:
     inner: Strategy
 
     async def answer(self, session: Session, voice: Voice, reasoning: dict[str, Any]) -> Answer:
-        asked = Message.text(Role.USER, text_of("chain_of_thought", session.run.templates))
+        asked = Message.text(Role.USER, session.text("chain_of_thought"))
         thought = await session.ask(asked, voice=Voice(session.journal, "thought"))
         reasoning["steps"] = [*reasoning.get("steps", ()), *steps_of(thought.text)]
-        session.note(text_of("answer_now", session.run.templates))
+        session.note(session.text("answer_now"))
         return await self.inner.answer(session, voice, reasoning)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from circuit.agents.answer import Answer, Voice
 from circuit.agents.session import Session
 from circuit.agents.strategies.direct import MOST_TURNS, Direct
-from circuit.agents.template import text_of
 from circuit.providers.messages import Message, Role
 from circuit.value import dataclass
 
@@ -19,7 +18,7 @@ class React:
     turns: int = MOST_TURNS
 
     async def answer(self, session: Session, voice: Voice, reasoning: dict[str, Any]) -> Answer:
-        told = Message.text(Role.SYSTEM, text_of("react", session.run.templates))
+        told = Message.text(Role.SYSTEM, session.text("react"))
         if told not in session.messages:
             at = next((n for n, message in enumerate(session.messages) if message.role != Role.SYSTEM), 0)
             session.messages.insert(at, told)

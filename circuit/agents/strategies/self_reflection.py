@@ -12,7 +12,6 @@ from circuit.agents.answer import Answer, Voice
 from circuit.agents.output import interpret
 from circuit.agents.session import Session
 from circuit.agents.strategies.strategy import Strategy
-from circuit.agents.template import text_of
 from circuit.errors import InvalidOutput
 from circuit.providers.messages import Message, Role
 from circuit.value import dataclass
@@ -56,7 +55,7 @@ class SelfReflection:
             if verdict["confidence"] >= self.threshold or round_ == self.rounds:
                 break
             issues = "\n".join(f"- {issue}" for issue in verdict["issues"]) or "- it is not certain to be right"
-            session.note(text_of("improve", session.run.templates, issues=issues))
+            session.note(session.text("improve", issues=issues))
             answer = await self.inner.answer(session, draft, reasoning)
         reasoning["reflections"] = judged
         reasoning["confidence"] = max(confidence, 0.0)
@@ -67,7 +66,7 @@ class SelfReflection:
         """What the model says of `answer`; a judgement that cannot be read is one without confidence."""
         listed = "".join(f"\n- {criterion}" for criterion in self.criteria)
         criteria = f" It should meet these criteria:{listed}" if listed else ""
-        asked = Message.text(Role.USER, text_of("self_reflection", session.run.templates, criteria=criteria))
+        asked = Message.text(Role.USER, session.text("self_reflection", criteria=criteria))
         said = await session.ask(asked, voice=Voice(session.journal, "reflection"), schema=JUDGEMENT, keep=False)
         try:
             verdict: dict[str, Any] = interpret(said.text, said.finish, JUDGEMENT)
