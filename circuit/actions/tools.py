@@ -168,7 +168,8 @@ class Toolbox:
     def _root(self, settings: Mapping[str, Any], case_id: str) -> Root:
         path = Path(settings["root"]) if settings.get("root") else self.workspaces / case_id
         if not settings.get("root"):
-            path.mkdir(parents=True, exist_ok=True)
+            self.workspaces.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(exist_ok=True)
         return Root(
             path,
             tuple(settings.get("read_only", ())),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuit.agents.toolbox.files import NAMES, file_tools
+from circuit.agents.toolbox.files import MOST_LINES, NAMES, file_tools
 from circuit.agents.toolbox.root import Root
 from circuit.agents.tools import Tool, ToolContext, call_tool
 from circuit.errors import ToolDenied, ToolError, ToolFailed
@@ -163,6 +163,70 @@ async def test_limits(home: Path) -> None:
     os.mkfifo(home / "pipe.txt")
     with pytest.raises(ToolFailed, match="not a file"):
         await use(home, "read_file", root=small, path="pipe.txt")
+
+
+async def test_a_directory_is_protected_with_all_that_lies_in_it(home: Path) -> None:
+    for pattern in ("sub", "sub/", "s*"):
+        with pytest.raises(ToolDenied, match="read-only"):
+            await use(home, "write_file", root=Root(home, read_only=(pattern,)), path="sub/new/c.py", content="x")
+
+
+def test_what_cannot_be_read_holds_nothing_open(home: Path) -> None:
+    os.mkfifo(home / "pipe")
+    root, before = Root(home), _descriptors()
+    for _ in range(50):
+        for path in ("sub", "pipe"):
+            with pytest.raises(ToolFailed, match="is not a file"):
+                root.read(path)
+    assert _descriptors() < before + 50
+    with pytest.raises(ToolFailed, match="neither a file nor a directory"):
+        root.entry("pipe")
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_names_and_contents_that_are_no_utf8(home: Path) -> None:
+    (home / os.fsdecode(b"bad\xff.txt")).write_text("found")
+    assert "bad\ufffd.txt" in await use(home, "list")
+    assert await use(home, "glob", pattern="bad*") == ["bad\ufffd.txt"]
+    assert await use(home, "grep", pattern="found") == ["bad\ufffd.txt:1:found"]
+    with pytest.raises(ToolDenied, match="half of a character"):
+        await use(home, "write_file", path="\udcff", content="x")
+    (home / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    with pytest.raises(ToolFailed, match="not text in UTF-8"):
+        await use(home, "edit_file", path="latin.txt", old="G", new="g")
+    assert (home / "latin.txt").read_bytes() == "Grüße".encode("latin-1")
+
+
+async def test_writing_changes_the_content_alone(home: Path) -> None:
+    (home / "run.sh").write_text("echo a")
+    (home / "run.sh").chmod(0o750)
+    await use(home, "edit_file", path="run.sh", old="a", new="b")
+    assert (home / "run.sh").stat().st_mode & 0o777 == 0o750
+    before = await use(home, "list")
+    with pytest.raises(ToolFailed, match="too long"):
+        await use(home, "write_file", path="x" * 300, content="x")
+    assert await use(home, "list") == before
+
+
+async def test_lines_and_patterns_are_those_of_other_tools(home: Path) -> None:
+    (home / "a.txt").write_text("one\u2028still one\x0c\r\ntwo\n")
+    assert await use(home, "tail", path="a.txt", lines=1) == "two"
+    assert (await use(home, "wc", path="a.txt"))["lines"] == 2
+    (home / "sub" / "deep").mkdir()
+    (home / "sub" / "deep" / "b.py").write_text("")
+    assert await use(home, "glob", pattern="sub/*") == ["sub/b.py"]
+    assert await use(home, "glob", pattern="**/b.py") == ["sub/b.py", "sub/deep/b.py"]
+    assert await use(home, "glob", pattern="*.[") == []
+    (home / "data.csv").write_text("\ufeffname\nAda\n")
+    assert await use(home, "csv_query", path="data.csv", query="rows[0].name") == "Ada"
+    (home / "data.json").write_text("\ufeff[1]")
+    assert await use(home, "json_query", path="data.json", query="doc[0]") == 1
+    for number in range(MOST_LINES):
+        (home / f"n{number}").touch()
+    assert (await use(home, "list"))[-1].startswith("[4 more")
 
 
 def test_every_tool_has_a_description_and_a_schema(home: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit.agents.toolbox.fetch import Gate, fetch_tool, public
-from circuit.agents.toolbox.shell import MEGABYTE, Bounds, isolator, shell_tool
+from circuit.agents.toolbox.shell import MEGABYTE, MOST_PROCESSES, Bounds, isolator, shell_tool
 from circuit.agents.tools import ToolContext, call_tool
 from circuit.errors import ToolDenied, ToolError, ToolFailed, ToolOutputBinary, ToolsMisconfigured, ToolTimeout
 from circuit.http import Http
@@ -46,6 +46,8 @@ class TestShell:
             "kill -9 $PPID; test $(ls -d /proc/[0-9]* | wc -l) -gt 6",
             "touch /usr/bin/x || touch /x/y || exit 1",
             "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 9))' || exit 1",
+            "test -w /proc/sys/kernel/core_pattern || test -w /proc/sysrq-trigger",
+            "echo > /x; test -e /x || echo > /dev/x",
             "mount -t tmpfs none /mnt",
             "chroot / true",
         ],
@@ -64,6 +66,9 @@ class TestShell:
         begun = time.monotonic()
         with pytest.raises(ToolTimeout, match=r"within 0\.5 s"):
             await run(tmp_path, "sleep 300 & sleep 300", seconds=0.5)
+        # What writes as fast as it can is ended as fast.
+        with pytest.raises(ToolTimeout, match=r"the command did not end within 0\.5 s"):
+            await run(tmp_path, "yes", seconds=0.5)
         assert time.monotonic() - begun < 20
         marker = f"sleep 300 {tmp_path.name}"
         assert not any(marker in line for line in _command_lines())
@@ -71,8 +76,21 @@ class TestShell:
     async def test_memory_and_files_are_bounded(self, tmp_path: Path) -> None:
         ended = await run(tmp_path, "head -c 300000000 /dev/zero | tail", memory=64 * MEGABYTE)
         assert ended["exit_code"] != 0
+        parts = "for n in 1 2 3 4; do head -c 9000000 /dev/zero > PATH/$n || exit 1; done"
+        for path in ("/tmp", "/dev/shm"):
+            ended = await run(tmp_path, parts.replace("PATH", path), memory=32 * MEGABYTE)
+            assert "No space left" in ended["stderr"]
         ended = await run(tmp_path, "head -c 3000000 /dev/zero > big", files=MEGABYTE)
         assert (tmp_path / "big").stat().st_size <= MEGABYTE
+
+    async def test_processes_are_bounded(self, tmp_path: Path) -> None:
+        bomb = f"n=0; while [ $n -lt {MOST_PROCESSES + 50} ]; do sleep 100 & n=$((n+1)); done; wait"
+        try:
+            ended = await run(tmp_path, bomb)
+        except ToolFailed as error:
+            assert "more than 256 processes" in error.message
+        else:
+            assert "fork" in ended["stderr"], "whoever is not root gets no more of them"
 
     async def test_output_is_bounded_and_need_not_be_text(self, tmp_path: Path) -> None:
         ended = await run(tmp_path, "head -c 50000000 /dev/zero", output=1000)

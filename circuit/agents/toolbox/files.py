@@ -6,9 +6,9 @@ import csv
 import difflib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Annotated, Any
 
@@ -22,6 +22,8 @@ from circuit.expressions.cel import EvaluationFault, Expression, ExpressionFault
 from circuit.threads import Threads
 
 PREFIX = "fs."
+_MARK = "\ufeff"
+"""May stand at the beginning of a text, and is no part of it."""
 MOST_LINES = 2_000
 LONGEST_LINE = 2_000
 MOST_HITS = 200
@@ -48,7 +50,11 @@ def edit_file(root: Root, path: FilePath, old: str, new: str, every: bool = Fals
     """Replace the text `old` in a file by `new`. It must stand there exactly once, unless `every` is true."""
     if not old:
         raise ToolArgumentsInvalid("old must not be empty: use write_file for a new file")
-    text = root.read(path)
+    try:
+        text = root.read_bytes(path).decode()
+    except UnicodeDecodeError:
+        # Written back, all else in it would be lost.
+        raise ToolFailed(f"{path} is not text in UTF-8, and is not edited") from None
     count = text.count(old)
     if count == 0:
         raise ToolFailed(f"the text to replace does not stand in {path}: read the file and copy it exactly")
@@ -60,13 +66,13 @@ def edit_file(root: Root, path: FilePath, old: str, new: str, every: bool = Fals
 
 def list_files(root: Root, path: FilePath = ".") -> list[str]:
     """List what lies in a directory. Directories end with a slash."""
-    return [entry.path + ("/" if entry.directory else "") for entry in root.entries(path)][:MOST_LINES]
+    return _some([_shown(entry.path) + ("/" if entry.directory else "") for entry in root.entries(path)])
 
 
 def glob(root: Root, pattern: Annotated[str, Field(description="Such as **/*.py or notes/*.md.")]) -> list[str]:
-    """Find files by a pattern of their path; ** stands for any directories."""
-    found = [entry.path for entry in root.walk() if not entry.directory and _fits(entry.path, pattern)]
-    return sorted(found)[:MOST_LINES]
+    """Find files by a pattern of their path: * stands for any part of a name, ** for any directories."""
+    fits = _pattern(pattern)
+    return _some(sorted(_shown(entry.path) for entry in root.walk() if not entry.directory and fits(entry.path)))
 
 
 def grep(
@@ -80,11 +86,12 @@ def grep(
     # RE2 takes linear time, whatever a model writes; Python's own engine can be made to hang.
     fits = _expression("line.matches(pattern)", "line", "pattern")
     asked = f"(?i){pattern}" if ignore_case else pattern
+    chosen = _pattern(files)
     start = root.entry(path)
     paths = [entry.path for entry in root.walk(path) if not entry.directory] if start.directory else [start.path]
     hits: list[str] = []
     for one in sorted(paths):
-        if not _fits(one, files):
+        if not chosen(one):
             continue
         try:
             content = root.read_bytes(one)
@@ -92,9 +99,9 @@ def grep(
             continue
         if b"\0" in content[:8192]:
             continue
-        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+        for number, line in enumerate(_split(content.decode("utf-8", "replace")), 1):
             if _evaluate(fits, line=_cut(line), pattern=asked):
-                hits.append(f"{one}:{number}:{_cut(line)}")
+                hits.append(f"{_shown(one)}:{number}:{_cut(line)}")
                 if len(hits) == MOST_HITS:
                     return [*hits, f"[more than {MOST_HITS} lines: narrow the search]"]
     return hits
@@ -133,7 +140,7 @@ def wc(root: Root, path: FilePath) -> dict[str, int]:
     """Count lines, words, characters and bytes of a file."""
     content = root.read_bytes(path)
     text = content.decode("utf-8", "replace")
-    return {"lines": len(text.splitlines()), "words": len(text.split()), "characters": len(text), "bytes": len(content)}
+    return {"lines": len(_split(text)), "words": len(text.split()), "characters": len(text), "bytes": len(content)}
 
 
 def diff(root: Root, old: FilePath, new: FilePath) -> str:
@@ -157,7 +164,7 @@ def json_query(
 ) -> Any:
     """Ask something of a JSON file with a CEL expression; `doc` is its value."""
     try:
-        doc = json.loads(root.read(path))
+        doc = json.loads(root.read(path).removeprefix(_MARK))
     except (ValueError, RecursionError) as error:
         raise ToolFailed(f"{path} is not JSON: {error}") from None
     return _evaluate(_expression(query, "doc"), doc=doc)
@@ -170,7 +177,11 @@ def csv_query(
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ",",
 ) -> Any:
     """Ask something of a CSV file with a CEL expression; `rows` are objects by the names in its first line."""
-    rows = list(csv.DictReader(io.StringIO(root.read(path)), delimiter=delimiter, restkey="more"))
+    text = io.StringIO(root.read(path).removeprefix(_MARK), newline="")
+    try:
+        rows = list(csv.DictReader(text, delimiter=delimiter, restkey="more"))
+    except csv.Error as error:
+        raise ToolFailed(f"{path} is not CSV: {error}") from None
     return _evaluate(
         _expression(query, "rows"), rows=[{key: value or "" for key, value in row.items()} for row in rows]
     )
@@ -194,7 +205,23 @@ def file_tools(root: Root, threads: Threads | None = None) -> Iterator[Tool]:
 
 
 def _lines(root: Root, path: str) -> list[str]:
-    return root.read(path).splitlines()
+    return _split(root.read(path))
+
+
+def _split(text: str) -> list[str]:
+    """The lines of a text. Python would end some at a form feed or U+2028, too, where no editor counts one."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _shown(path: str) -> str:
+    """A path as text: what is no UTF-8 in a name is shown as `\ufffd`."""
+    return path if path.isprintable() else path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _some(names: list[str]) -> list[str]:
+    left = len(names) - MOST_LINES
+    return [*names[:MOST_LINES], f"[{left} more: look in one of the directories]"] if left > 0 else names
 
 
 def _cut(line: str) -> str:
@@ -213,9 +240,12 @@ def _number(line: str) -> float:
         return float("-inf")
 
 
-def _fits(path: str, pattern: str) -> bool:
-    """`*` stays within a name of fnmatch's rules, and a leading `**/` may be nothing."""
-    return fnmatchcase(path, pattern) or (pattern.startswith("**/") and fnmatchcase(path, pattern[3:]))
+def _pattern(pattern: str) -> Callable[[str], bool]:
+    """What says whether a path fits a pattern: `*` and `?` stay within a name, `**/` may be nothing."""
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    made = "".join(known.get(part) or re.escape(part) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
+    fits = _expression("path.matches(pattern)", "path", "pattern")
+    return lambda path: bool(_evaluate(fits, path=_shown(path), pattern=f"^(?s:{made})$"))
 
 
 def _expression(source: str, *names: str) -> Expression:

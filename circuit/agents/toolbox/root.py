@@ -54,10 +54,17 @@ class Root:
         self._permit(parts, writing=False)
         with self._parent(parts) as parent:
             descriptor = self._open(path, parts[-1], os.O_RDONLY | os.O_NONBLOCK, parent)
-            with os.fdopen(descriptor, "rb") as file:
+            try:
+                # Before anything is made of it: a directory is opened, too, and would stay so.
+                file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if file is None:
+                os.close(descriptor)
+                raise ToolFailed(f"{path} is not a file")
+            with file:
                 info = os.fstat(file.fileno())
-                if not stat.S_ISREG(info.st_mode):
-                    raise ToolFailed(f"{path} is not a file")
                 if info.st_size > self.limit:
                     raise ToolFailed(f"{path} has {info.st_size} bytes, and {self.limit} may be read")
                 # It may grow while it is read.
@@ -69,7 +76,8 @@ class Root:
     def write(self, path: str, text: str) -> int:
         """Put `text` into a file, which is made with its directories if it is not there. Returns how many bytes.
 
-        The file is there as a whole or as it was: it is written beside its place and then put there.
+        The file is there as a whole or as it was: it is written beside its place and then put there. What people may
+        do with it stays.
         """
         content = text.encode("utf-8", "replace")
         if len(content) > self.limit:
@@ -80,12 +88,23 @@ class Root:
             present = self._kind(parts[-1], parent)
             if present is not None and not stat.S_ISREG(present):
                 raise ToolDenied(f"{path} is not a file, or a symbolic link, and is not written")
-            beside = f".{parts[-1][:100]}.{os.urandom(6).hex()}"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(beside, flags, 0o644, dir_fd=parent), "wb") as file:
-                file.write(content)
-            os.replace(beside, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
+            self._put(path, parts[-1], content, parent, 0o644 if present is None else present & 0o777)
         return len(content)
+
+    @staticmethod
+    def _put(path: str, name: str, content: bytes, parent: int, mode: int) -> None:
+        beside = f".circuit.{os.urandom(8).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(beside, flags, 0o600, dir_fd=parent), "wb") as file:
+                file.write(content)
+                os.fchmod(file.fileno(), mode)
+            os.replace(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError as error:
+            # A name that is too long, a disk that is full.
+            with suppress(OSError):
+                os.unlink(beside, dir_fd=parent)
+            raise _told(path, error) from None
 
     def entries(self, path: str = ".") -> list[Entry]:
         """What lies directly in a directory, by name."""
@@ -120,6 +139,8 @@ class Root:
                 raise _told(path, error) from None
         if stat.S_ISLNK(info.st_mode):
             raise ToolDenied(f"{path} is a symbolic link, which is not followed")
+        if not stat.S_ISREG(info.st_mode) and not stat.S_ISDIR(info.st_mode):
+            raise ToolFailed(f"{path} is neither a file nor a directory")
         return Entry("/".join(parts), stat.S_ISDIR(info.st_mode), info.st_size, info.st_mtime)
 
     def _scan(self, here: str, directory: int) -> Iterator[Entry]:
@@ -149,8 +170,14 @@ class Root:
         path = "/".join(parts)
         if self.extensions and not any(path.endswith(ending) for ending in self.extensions):
             raise ToolDenied(f"{path}: only files that end in {', '.join(self.extensions)} may be used")
-        if writing and any(fnmatchcase(path, pattern) for pattern in self.read_only):
+        if not writing:
+            return
+        # A directory is read-only with all that lies in it.
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        if any(fnmatchcase(one, pattern.rstrip("/")) for one in above for pattern in self.read_only):
             raise ToolDenied(f"{path} is read-only")
+        if not path.isprintable() and any("\ud800" <= character < "\ue000" for character in path):
+            raise ToolDenied("a path holds no half of a character")
 
     @contextmanager
     def _directory(self, parts: tuple[str, ...], *, make: bool = False) -> Generator[int]:
@@ -164,8 +191,7 @@ class Root:
         try:
             for name in parts:
                 if make:
-                    with suppress(FileExistsError):
-                        os.mkdir(name, 0o755, dir_fd=current)
+                    self._make(name, current)
                 below = self._open("/".join(parts), name, _DIRECTORY, current)
                 os.close(current)
                 current = below
@@ -179,6 +205,14 @@ class Root:
             yield directory
 
     @staticmethod
+    def _make(name: str, directory: int) -> None:
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=directory)
+        except OSError as error:
+            raise _told(name, error) from None
+
+    @staticmethod
     def _open(path: str, name: str, flags: int, directory: int) -> int:
         try:
             return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
@@ -189,8 +223,8 @@ class Root:
     def _kind(name: str, directory: int) -> int | None:
         try:
             return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-        except FileNotFoundError:
-            return None
+        except OSError:
+            return None  # whatever keeps it from being looked at keeps it from being written
 
 
 def _told(path: str, error: OSError) -> ToolDenied | ToolFailed:

@@ -7,12 +7,15 @@ and output. Where there is no bubblewrap there is no shell: nothing runs without
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +23,15 @@ from pydantic import Field
 
 from circuit.agents.function import function_tool
 from circuit.agents.tools import Tool
-from circuit.errors import ToolsMisconfigured, ToolTimeout
+from circuit.errors import ToolFailed, ToolsMisconfigured, ToolTimeout
 from circuit.value import dataclass
 
 NAME = "shell.run"
 MEGABYTE = 1024 * 1024
 MOST_PROCESSES = 256
+WATCH_SECONDS = 0.05
+_LIMITED = f'ulimit -p {MOST_PROCESSES} 2>/dev/null || ulimit -u {MOST_PROCESSES} 2>/dev/null; exec /bin/sh -c "$1"'
+"""Counts the processes of the sandbox alone, since it is said inside of it."""
 _READ_ONLY = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache")
 
 
@@ -63,42 +69,59 @@ def shell_tool(root: Path, bounds: Bounds, find: Callable[[], str] = isolator) -
 
 
 async def run_isolated(program: str, root: Path, command: str, bounds: Bounds) -> dict[str, Any]:
-    """How `command` ended. Raises `ToolTimeout` where it took too long, `ToolsMisconfigured` where it could not be
-    isolated."""
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *sandbox(root),
-        "/bin/sh",
-        "-c",
-        command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/work", "LANG": "C.UTF-8"},
-        start_new_session=True,
-        preexec_fn=lambda: _bound(bounds),
-    )
+    """How `command` ended. Raises `ToolTimeout` where it took too long, `ToolFailed` where it had too many processes,
+    `ToolsMisconfigured` where it could not be isolated."""
+    told, telling = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *("--info-fd", str(telling), *sandbox(root, bounds, sized=_takes_sizes(program))),
+            *("/bin/sh", "-c", _LIMITED, "sh", command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/work", "LANG": "C.UTF-8"},
+            start_new_session=True,
+            pass_fds=(telling,),
+            preexec_fn=lambda: _bound(bounds),
+        )
+    except BaseException:
+        os.close(told)
+        raise
+    finally:
+        os.close(telling)
     assert process.stdout is not None and process.stderr is not None
+    heard = asyncio.gather(_read(process.stdout, bounds.output), _read(process.stderr, bounds.output))
+    inside, watching = _Inside(None), None
     try:
         async with asyncio.timeout(bounds.seconds):
-            out, err = await asyncio.gather(_read(process.stdout, bounds.output), _read(process.stderr, bounds.output))
+            inside = _Inside(await asyncio.to_thread(_read_told, told))
+            watching = asyncio.create_task(inside.watch())
+            out, err = await asyncio.shield(heard)
             code = await process.wait()
     except TimeoutError:
         raise ToolTimeout(f"the command did not end within {bounds.seconds:g} s and was ended") from None
     finally:
-        if process.returncode is None:
-            # The sandbox dies with its parent, and with it every process in it.
+        if watching is not None:
+            watching.cancel()
+        if process.returncode is None and not inside.end():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        inside.close()
+        # Its pipes are read to their end: what nobody reads keeps them, and the process, from ending here.
+        await asyncio.gather(heard, return_exceptions=True)
+        await process.wait()
+    if inside.crowded:
+        raise ToolFailed(f"the command had more than {MOST_PROCESSES} processes and was ended")
     if code != 0 and err[0].startswith("bwrap: "):
         raise ToolsMisconfigured(f"the sandbox could not be made: {err[0][:300]}")
     ended = {"exit_code": code, "stdout": out[0], "stderr": err[0]}
     return ended | ({"truncated": True} if out[1] or err[1] else {})
 
 
-def sandbox(root: Path) -> list[str]:
-    """The arguments that make the sandbox around a command."""
+def sandbox(root: Path, bounds: Bounds, *, sized: bool = True) -> list[str]:
+    """The arguments that make the sandbox around a command. Where the program takes sizes, what lies in memory there is
+    bounded, too."""
     made = ["--die-with-parent", "--unshare-all", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     for name, value in (("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/work"), ("LANG", "C.UTF-8")):
         made += ["--setenv", name, value]
@@ -108,8 +131,70 @@ def sandbox(root: Path) -> list[str]:
             made += ["--symlink", str(here.readlink()), path]
         elif here.exists():
             made += ["--ro-bind", path, path]
-    made += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--bind", str(root), "/work", "--chdir", "/work"]
+    made += ["--proc", "/proc", "--dev", "/dev"]
+    for path in ("/tmp", "/dev/shm"):
+        made += [*(("--size", str(bounds.memory)) if sized else ()), "--tmpfs", path]
+    made += ["--bind", str(root), "/work", "--chdir", "/work"]
+    # Root may write to much of /proc without any right: what it sets there holds for the whole machine.
+    for path in ("/proc", "/dev", "/"):
+        made += ["--remount-ro", path]
     return made
+
+
+class _Inside:
+    """The first process in a sandbox: with it end all others there."""
+
+    def __init__(self, pid: int | None) -> None:
+        self.crowded = False
+        self._pid = pid
+        self._handle: int | None = None
+        if pid is not None:
+            # A number may mean another process when this one has ended.
+            with suppress(OSError):
+                self._handle = os.pidfd_open(pid)
+
+    async def watch(self) -> None:
+        """End it where there are too many others: no limit of the system holds for root."""
+        while not self.crowded:
+            await asyncio.sleep(WATCH_SECONDS)
+            self.crowded = self._others() > MOST_PROCESSES
+        self.end()
+
+    def end(self) -> bool:
+        """Whether it could be told to end."""
+        if self._handle is None:
+            return False
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        return True
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _others(self) -> int:
+        if self._handle is None:
+            return 0
+        with suppress(OSError):
+            return sum(path.name.isdecimal() for path in Path(f"/proc/{self._pid}/root/proc").iterdir())
+        return 0
+
+
+def _read_told(descriptor: int) -> int | None:
+    """The number of the first process in the sandbox, as bubblewrap tells it; None where it made none."""
+    with os.fdopen(descriptor, "rb") as told:
+        said = told.read()
+    with suppress(ValueError, KeyError, TypeError):
+        return int(json.loads(said)["child-pid"])
+    return None
+
+
+@cache
+def _takes_sizes(program: str) -> bool:
+    with suppress(OSError, subprocess.SubprocessError):
+        return b"--size" in subprocess.run([program, "--help"], capture_output=True, timeout=10, check=False).stdout
+    return False
 
 
 def _bound(bounds: Bounds) -> None:
