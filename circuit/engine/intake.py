@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from circuit.storage import commands, ledger, workflows
 from circuit.storage.database import Database
 from circuit.storage.ferry import Ferry
@@ -19,7 +21,7 @@ class Intake:
         self._database = database
         self._pointers = Ferry(self._look_up)
         self._documents = Ferry(self._read)
-        self._cases = Ferry(self._write)
+        self._cases = Ferry(self._write, weigh=_size)
 
     async def pointer(self, tenant: int, workflow_id: str) -> Pointer | None:
         """Which version of a workflow is the current one; None if there is no such workflow."""
@@ -48,3 +50,8 @@ class Intake:
             await commands.write_cases(connection, [new for new, _ in given])
             await ledger.write(connection, [entry for _, entry in given])
         return [None] * len(given)
+
+
+def _size(given: tuple[NewCase, Mapping[str, Any]]) -> int:
+    """How many bytes the tokens of a new case are."""
+    return sum(len(orjson.dumps((token.data, token.metadata))) for token in given[0].tokens)

@@ -361,7 +361,8 @@ def translated(error: BaseException) -> CircuitError:
         return UnstorableText("a text that was given holds half a character (a lone surrogate): it is no UTF-8")
     if _passing(error, state):
         what = "did not answer" if state is None else "cannot do this at present"
-        return DatabaseUnreachable(f"The database {what}: {message or type(error).__name__}.")
+        details = {} if state is None else {"sqlstate": state}
+        return DatabaseUnreachable(f"The database {what}: {message or type(error).__name__}.", details=details)
     return StorageError(message)
 
 

@@ -13,6 +13,8 @@ ROLLED_BACK = frozenset({"40001", "40P01", "25006", "57014"})
 """The server says that nothing of the batch counts, and that the same may work later: serialisation, deadlock, a
 server that is read-only at present, a time that ran out. (40003 is the one of its class that leaves it open.)"""
 LOCK_HELD = "55P03"
+GAVE_WAY = frozenset({"40001", "40P01", LOCK_HELD})
+"""It was rolled back for others to go on: they may be through at once."""
 OUT_OF_RESOURCES = "53"
 """The class of errors about disk, memory and connections: rolled back, and waited out."""
 CUT_OFF = ("08", "57P", "40003", "25P03", "58")

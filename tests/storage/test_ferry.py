@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from postgres import execute
+
 from circuit.app import Circuit
 from circuit.engine.commands import TokenInput
 from circuit.errors import Conflict, DatabaseUnreachable, NotFound
 from circuit.ids import CaseKey, uuid7
 from circuit.security.principal import LOCAL
 from circuit.storage import ledger
-from circuit.storage.ferry import LANES, MOST_AT_ONCE, Ferry
+from circuit.storage.ferry import LANES, MOST_AT_ONCE, MOST_BYTES, Ferry
 from circuit.storage.ledger import Sought
 from circuit.streams.log import Log
 
@@ -69,10 +71,41 @@ async def test_one_that_is_refused_takes_nobody_down_and_what_may_pass_is_told_t
     crossings.errors[3] = Conflict("no")
     told = await asyncio.gather(*(ferry.take(1, number) for number in range(6)), return_exceptions=True)
     assert [one for one in told if not isinstance(one, Conflict)] == [0, 10, 20, 40, 50]
-    crossings.errors[3] = DatabaseUnreachable("away")
-    crossings.made.clear()
-    told = await asyncio.gather(*(ferry.take(1, number) for number in range(6)), return_exceptions=True)
-    assert all(isinstance(one, DatabaseUnreachable) for one in told) and len(crossings.made) == 1
+    # What gave way to others goes once more. The last number is how many crossings there are in all.
+    for state, count in ((None, 1), ("57014", 1), ("40P01", 2), ("55P03", 2)):
+        crossings.errors[3] = DatabaseUnreachable("away", details={"sqlstate": state})
+        crossings.made.clear()
+        told = await asyncio.gather(*(ferry.take(1, number) for number in range(6)), return_exceptions=True)
+        assert all(isinstance(one, DatabaseUnreachable) for one in told) and len(crossings.made) == count, state
+
+
+async def test_who_is_large_goes_with_few() -> None:
+    crossings = Crossings()
+    ferry = Ferry(crossings, weigh=lambda number: MOST_BYTES // 2 if number > 100 else 1)
+    first = [asyncio.ensure_future(ferry.take(1, number)) for number in range(LANES)]
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(ferry.take(1, number)) for number in (10, 101, 102, 103, 11, 104, 12)]
+    await asyncio.sleep(0)
+    crossings.go.set()
+    assert await asyncio.gather(*first, *others) == [0, 10, 100, 1010, 1020, 1030, 110, 1040, 120]
+    together = [items for _, items in crossings.made]
+    assert [items for items in together if items[0] >= 10] == [[10, 101, 102], [103, 11, 104], [12]]
+
+
+async def test_a_burst_that_meets_a_deadlock_is_started(database_url: str) -> None:
+    async with Circuit.open(database_url, worker=False) as circuit:
+        await circuit.load(FLOW)
+        await execute(
+            database_url,
+            "CREATE SEQUENCE public.written",
+            "GRANT USAGE ON public.written TO PUBLIC",
+            "CREATE FUNCTION public.stumble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF nextval('public.written') = 1 THEN RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END IF;"
+            " RETURN NULL; END $$",
+            "CREATE TRIGGER stumble AFTER INSERT ON circuit.token EXECUTE FUNCTION public.stumble()",
+        )
+        started = await asyncio.gather(*(circuit.start("burst", {"n": number}) for number in range(5)))
+        assert len(set(started)) == len(await circuit.cases()) == 5
 
 
 async def test_a_burst_of_starts_waits_its_turn_and_each_is_written_down(database_url: str) -> None:
