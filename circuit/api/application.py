@@ -28,6 +28,7 @@ from circuit.api.limits import BodyLimit, HostCheck, RateLimited
 from circuit.api.line import RAW_SEND
 from circuit.api.metrics import MetricsEndpoint
 from circuit.api.multiplex.socket import MultiplexEndpoint
+from circuit.api.openai.answers import error_body
 from circuit.api.openai.endpoint import ChatEndpoint
 from circuit.api.openapi import describe
 from circuit.api.origins import OriginCheck, Origins
@@ -114,7 +115,7 @@ def create_application(
     """
     exposure = Exposure(development=development)
     readers = Readers(services.streams)
-    problems = Problems(services.clock, services.refusals)
+    problems = Problems(services.clock, services.refusals, {"/v1/": error_body})
     origins = Origins(allowed_origins)
     explorer = ExplorerPage(exposure)
     graphql = GraphQLEndpoint(services, readers, problems, explorer)

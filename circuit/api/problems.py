@@ -1,4 +1,5 @@
-"""Errors as the server answers them: `{"error": {"code", "message", "details", "timestamp"}}`.
+"""Errors as the server answers them: `{"error": {"code", "message", "details", "timestamp"}}`, and where clients
+of others ask, as these know them.
 
 What is one of Circuit's errors shows its code and message; of anything else nobody outside learns more than that it
 happened.
@@ -7,7 +8,7 @@ happened.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from circuit.clock import Clock
 from circuit.engine.refusals import Refusals
@@ -72,12 +74,45 @@ def shown(error: CircuitError) -> CircuitError:
     return StorageError(INTERNAL_MESSAGE)
 
 
-class Problems:
-    """Turns what was raised into an answer, and has what somebody may not do written down."""
+Spelling = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""What is answered for an error, which is given as `code`, `message`, `details` and `retryable`."""
 
-    def __init__(self, clock: Clock, refusals: Refusals | None = None) -> None:
+
+class Problem(JSONAnswer):
+    """The answer for an error. Below the paths of `spellings` it is spelt as these say, and says whether another try is
+    of use."""
+
+    def __init__(
+        self,
+        error: Mapping[str, Any],
+        at: datetime,
+        status: int,
+        headers: Mapping[str, str] | None,
+        spellings: Mapping[str, Spelling],
+    ) -> None:
+        super().__init__(body(error["code"], error["message"], error["details"], at), status, headers)
+        self._error = error
+        self._spellings = spellings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for path, spelt in self._spellings.items():
+            if scope["path"].startswith(path):
+                self.body = self.render(spelt(self._error))
+                self.headers["content-length"] = str(len(self.body))
+                self.headers["x-should-retry"] = "true" if self._error["retryable"] else "false"
+        await super().__call__(scope, receive, send)
+
+
+class Problems:
+    """Turns what was raised into an answer, and has what somebody may not do written down. `spellings` are by the
+    beginning of the path."""
+
+    def __init__(
+        self, clock: Clock, refusals: Refusals | None = None, spellings: Mapping[str, Spelling] | None = None
+    ) -> None:
         self._clock = clock
         self._refusals = refusals
+        self._spellings = spellings or {}
 
     async def noted(self, error: CircuitError, principal: Principal | None, what: str, address: str | None) -> None:
         """Have it written down, if it is refused by who may do what. `what` is a path, or the field of a mutation."""
@@ -91,13 +126,13 @@ class Problems:
         """The answer for one of Circuit's errors."""
         error = shown(error)
         headers = {"retry-after": str(max(1, round(error.retry_after)))} if error.retry_after else None
-        content = body(error.code, error.message, error.details, self._clock.now())
-        return JSONAnswer(content, surface(error.code).http, headers)
+        told = {**error.as_dict(), "details": error.details}
+        return self._answer(told, surface(error.code).http, headers)
 
     def refused(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
         """The answer for a request that HTTP itself refuses."""
         code = _CODES.get(status, InvalidRequest.code if status < 500 else INTERNAL_CODE)
-        return JSONAnswer(body(code, message, {}, self._clock.now()), status, headers)
+        return self._answer({"code": code, "message": message, "details": {}, "retryable": False}, status, headers)
 
     async def on_circuit_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, CircuitError)
@@ -113,4 +148,7 @@ class Problems:
 
     def fault(self) -> Response:
         """The answer for a fault of the server's own."""
-        return JSONAnswer(body(INTERNAL_CODE, INTERNAL_MESSAGE, {}, self._clock.now()), 500)
+        return self.refused(500, INTERNAL_MESSAGE)
+
+    def _answer(self, error: Mapping[str, Any], status: int, headers: Mapping[str, str] | None) -> Response:
+        return Problem(error, self._clock.now(), status, headers, self._spellings)

@@ -156,7 +156,7 @@ def _description(spot: Spot, before: str) -> str:
     for name, info in _fields(model):
         if spot.path and name == spot.path[-1] and info.description:
             description: str = info.description
-            first = re.split(r"[.:;]", description)[0]
+            first = re.split(r"(?<!\.)[.:;](?:\s|$)", description)[0]
             return before + first[0].lower() + first[1:]
     return ""
 

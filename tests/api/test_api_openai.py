@@ -18,6 +18,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from whole import whole
 
 from circuit.api.openai import endpoint
+from circuit.api.openai.form import chat_wish
 from circuit.app import Circuit
 from circuit.security.principal import LOCAL
 
@@ -208,6 +209,11 @@ async def test_structured_answers_and_ways_of_working(desk: Desk) -> None:
         await chat.create(model="agent:reviewer", messages=asked("x"), response_format=form)
     assert (refused.value.param, refused.value.code) == ("response_format", "invalid_request")
 
+    # Of a server that has no model for requests that name none, the template names who answers.
+    for default, model in ((None, "agent:clerk"), ("agent:waiter", "agent:waiter")):
+        body = json.dumps({"messages": asked("x"), "template": "clerk"}).encode()
+        assert chat_wish(body, default).model == model
+
     # As the design has it: no model, and the ways of working that this request wants.
     answer = await desk.post({"messages": asked("hello"), "capabilities": ["chain_of_thought"]})
     assert answer.json()["choices"][0]["message"]["content"] == "Good morning, Ada."
@@ -289,6 +295,16 @@ async def test_errors_say_what_and_whether_to_try_again(desk: Desk) -> None:
         answer = await desk.post({"prompt": several}, "completions")
         assert answer.status_code == 400
         assert answer.json()["error"]["message"] == "prompt: write one text, or a list of one text"
+    # So is what other parts of the server answer there, and only there.
+    for path, status in (("nothing", 404), ("completions/x", 404), ("../nothing", 404)):
+        answer = await desk.http.post(f"{desk.url}/v1/{path}")
+        assert answer.status_code == status
+        chat_client = answer.request.url.path.startswith("/v1/")
+        assert ("type" in answer.json()["error"]) == chat_client == ("x-should-retry" in answer.headers), path
+        assert int(answer.headers["content-length"]) == len(answer.content)
+    huge = await desk.post(b" " * (8 * 1024 * 1024 + 1))
+    assert huge.json()["error"].keys() == {"message", "type", "param", "code"}
+    assert (huge.status_code, huge.json()["error"]["code"]) == (413, "payload_too_large")
     # NUL and lone surrogates in what is to be stored.
     assert (await desk.post({"messages": asked("a\0b")})).status_code == 422
     assert len(await desk.circuit.cases(limit=1000)) == begun

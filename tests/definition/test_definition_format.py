@@ -98,11 +98,12 @@ def test_keys_that_are_missing_are_shown_at_the_key_of_what_lacks_them() -> None
     expect(
         workflow(
             agents="second:\n  «llm_provider:\n    type: openai\n«third: {}",
-            step="rules: [{«field_equals: {field: x}}]",
+            step="rules: [{«field_equals: {field: x}}, {«field_equals: {value: x}}]",
         ),
         "agents.second.llm_provider.model: the key 'model' is missing",
         "agents.third.llm_provider: the key 'llm_provider' is missing (add it: which model",
         "rules[0].field_equals.value: the key 'value' is missing",
+        "the key 'field' is missing (add it: dotted path (data.x, metadata.x))",
     )
 
 

@@ -178,9 +178,13 @@ def _wish(
     *,
     older: bool = False,
 ) -> Wish:
-    model = form.model or default_model
+    model = form.model or default_model or (form.template and f"agent:{form.template}")
     if not model:
-        raise _refused("model", "model is missing: name an agent (agent:ID), a workflow (workflow:ID) or TYPE:MODEL")
+        raise _refused(
+            "model",
+            "model is missing: name an agent (agent:ID), a workflow (workflow:ID) or TYPE:MODEL. One for requests that"
+            " name none is CIRCUIT_DEFAULT_MODEL of the server",
+        )
     return Wish(
         model,
         messages,
