@@ -21,6 +21,7 @@ from circuit.errors import (
     ContextTooLong,
     KeyExpired,
     ModelNotFound,
+    ModelOutOfMemory,
     ModelRequestRefused,
     ProviderError,
     ProviderMisconfigured,
@@ -47,6 +48,8 @@ _CONTEXT = re.compile(
 )
 _OVERSIZE = re.compile(r"request too large for", re.IGNORECASE)
 """A request that is larger than what an account may ask for in a minute: no waiting makes it smaller."""
+_MEMORY = re.compile(r"requires more (system )?memory", re.IGNORECASE)
+"""Ollama's words; that a card has none left just now may pass."""
 _FILTER = re.compile(
     r"content_filter|content_policy_violation|responsible ?ai ?policy|content management policy", re.IGNORECASE
 )
@@ -156,6 +159,8 @@ def _error(peer: Peer, status: int | None, said: str, wait: float | None, whole:
     if status == 429:
         hint = f" It asks to wait {wait:g} s." if wait is not None else ""
         return RateLimited(f"{peer.place} limits the rate of requests (429){tail}.{hint}", retry_after=wait)
+    if status in (500, None) and _MEMORY.search(whole):
+        return ModelOutOfMemory(f"{peer.place} has not the memory for {peer.model!r}{tail}")
     if (status is not None and status >= 500) or status in (408, 409):
         return ProviderUnavailable(f"{peer.place} cannot answer now ({status}){tail}", retry_after=wait)
     if status is not None and 300 <= status < 400:

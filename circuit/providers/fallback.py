@@ -14,7 +14,11 @@ from dataclasses import replace
 from circuit.errors import (
     AuthenticationRefused,
     ContextTooLong,
+    ExtraMissing,
     ModelNotFound,
+    ModelOptionsRefused,
+    ModelOutOfMemory,
+    ModelUnsupported,
     ProviderError,
     ProviderMisconfigured,
     QuotaExceeded,
@@ -22,7 +26,17 @@ from circuit.errors import (
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, Provider, Restarted, recalled
 from circuit.value import dataclass
 
-_ANOTHER_HELPS = (AuthenticationRefused, ContextTooLong, ModelNotFound, ProviderMisconfigured, QuotaExceeded)
+_ANOTHER_HELPS = (
+    AuthenticationRefused,
+    ContextTooLong,
+    ExtraMissing,
+    ModelNotFound,
+    ModelOptionsRefused,
+    ModelOutOfMemory,
+    ModelUnsupported,
+    ProviderMisconfigured,
+    QuotaExceeded,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +30,9 @@ from circuit.errors import (
     ToolsMisconfigured,
     TurnLimit,
 )
-from circuit.providers.messages import Message, Role, ToolResultPart
-from circuit.providers.provider import ModelRequest, ToolSpec
+from circuit.providers.messages import Message, Role, TextPart, ToolResultPart
+from circuit.providers.messages import text_of as part_text
+from circuit.providers.provider import Finished, ModelChunk, ModelRequest, TextChunk, ToolSpec
 
 SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
 
@@ -82,6 +84,28 @@ async def work(
 ) -> tuple[AgentResult, Book]:
     book = book or Book()
     return await run_agent(asked or run(), speaker, book, book.fault, tools=bench.tools(), **more), book
+
+
+class Pausing:
+    """A provider that pauses twice in its answer."""
+
+    def __init__(self) -> None:
+        self.requests: list[ModelRequest] = []
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
+        self.requests.append(request)
+        text = ("I looked", " and found", " it.")[request.turn]
+        yield TextChunk(text)
+        yield Finished("pause" if request.turn < 2 else "stop", "m", {"output_tokens": 1}, (TextPart(text),))
+
+
+async def test_a_model_that_pauses_is_asked_to_go_on_and_all_of_it_is_the_answer() -> None:
+    speaker, book = Pausing(), Book()
+    result = await run_agent(run(), speaker, book)
+    assert (result.answer.text, book.text) == ("I looked and found it.", "I looked and found it.")
+    assert [part_text(message.parts) for message in speaker.requests[2].messages[2:]] == ["I looked", " and found"]
+    assert [part_text(message.parts) for message in result.said] == ["I looked", " and found", " it."]
+    assert result.usage == {"output_tokens": 3}
 
 
 def results_in(request: ModelRequest) -> list[ToolResultPart]:

@@ -17,6 +17,7 @@ from circuit.errors import (
     BadResponse,
     ContentFiltered,
     ModelNotFound,
+    ModelOutOfMemory,
     ModelRequestRefused,
     ProviderError,
     ProviderMisconfigured,
@@ -181,10 +182,10 @@ class TestFallback:
 
     async def test_before_the_first_chunk_nobody_notices(self) -> None:
         first, second = Voice("", ModelNotFound("no")), Voice("fine")
-        chunks = await hear(self.choices(first, second))
+        chunks = await hear(self.choices(Voice("", ModelOutOfMemory("no")), first, second))
         assert [type(chunk) for chunk in chunks] == [TextChunk, Finished]
-        assert finished_of(chunks).model == "model-1"
-        assert second.asked[0].model == "model-1"
+        assert finished_of(chunks).model == "model-2"
+        assert second.asked[0].model == "model-2"
 
     async def test_after_it_the_stream_is_marked_as_restarted(self) -> None:
         chunks = await hear(self.choices(Voice("half", StreamCut("cut")), Voice("whole")))
