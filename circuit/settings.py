@@ -51,6 +51,8 @@ class Settings:
     `traceparent` the trace in which this process was started.
     `redactor` has the rules by which logs, events and prompts are redacted in the whole deployment.
     `stop_seconds` is what running executions get to end when a worker is told to.
+    `answer_seconds` is how long a provider may take to begin an answer, `silence_seconds` how long it may say nothing
+    in one.
     `archive_after`, `streams_after` and `streams_compact_after` are None where nothing is archived, dropped or
     compacted by itself.
 
@@ -68,6 +70,8 @@ class Settings:
     port: int = 4000
     stream_buffer_size: int = 1000
     connection_timeout: float = 30.0
+    answer_seconds: float = 300.0
+    silence_seconds: float = 120.0
     log_level: str = "warning"
     log_format: str = "text"
     access: Access = field(default_factory=Access)
@@ -109,6 +113,8 @@ class Settings:
             port=_whole(values, "CIRCUIT_PORT", 4000, least=0, most=65_535),
             stream_buffer_size=_whole(values, "STREAM_BUFFER_SIZE", 1000, least=1, most=1_000_000),
             connection_timeout=_number(values, "CONNECTION_TIMEOUT", 30.0, least=0.1, most=3600.0),
+            answer_seconds=_number(values, "CIRCUIT_ANSWER_SECONDS", 300.0, least=0.1, most=86_400.0),
+            silence_seconds=_number(values, "CIRCUIT_SILENCE_SECONDS", 120.0, least=0.1, most=86_400.0),
             actions=_names(values, "CIRCUIT_ACTIONS"),
             default_model=_text(values, "CIRCUIT_DEFAULT_MODEL"),
             start_rate=_rate(values, "RATE_LIMIT_PER_MINUTE"),
@@ -133,6 +139,15 @@ class Settings:
             streams_compact_after=_span(values, "CIRCUIT_STREAMS_COMPACT_AFTER"),
             environment=values,
         )
+
+    @property
+    def waits(self) -> Mapping[str, float]:
+        """How long servers of models are waited for, by the names of `circuit.http.Timeouts`."""
+        return {
+            "connect": self.connection_timeout,
+            "first_byte": self.answer_seconds,
+            "idle": self.silence_seconds,
+        }
 
     @property
     def debug(self) -> bool:

@@ -159,7 +159,7 @@ class Circuit:
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(opened(chosen, progress))
             functions = collect([*chosen.actions, *actions])
-            registry = ProviderRegistry(chosen.environment, connect_seconds=chosen.connection_timeout)
+            registry = ProviderRegistry(chosen.environment, waits=chosen.waits)
             stack.push_async_callback(registry.aclose)
             tracer = tracing(chosen, tracer_provider, meter_provider)
             if tracer is not None:

@@ -187,7 +187,7 @@ async def _try(settings: Settings, spec: Mapping[str, Any], prompt: str, tokens:
     from circuit.providers.provider import Finished, ModelRequest, ReasoningChunk, TextChunk
     from circuit.providers.registry import ProviderRegistry
 
-    registry = ProviderRegistry(settings.environment, connect_seconds=settings.connection_timeout)
+    registry = ProviderRegistry(settings.environment, waits=settings.waits)
     said: list[str] = []
     thought: list[str] = []
     end: Finished | None = None

@@ -283,7 +283,7 @@ async def staged(settings: Settings, found: Chosen, model: str | None, terminal:
     parameters = {"models": models}
     agent = agent_json(found.agent, provider_of(found.agent, parameters))
     config = {"agent": agent, "colleagues": colleagues_json(found.workflow, found.agent, parameters)}
-    registry = ProviderRegistry(settings.environment, connect_seconds=settings.connection_timeout)
+    registry = ProviderRegistry(settings.environment, waits=settings.waits)
     functions = as_tools(collect(settings.actions), ())
     toolbox = Toolbox(settings.home / "workspaces", registry.http, settings.environment, functions=functions)
     try:

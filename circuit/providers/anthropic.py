@@ -213,8 +213,10 @@ class AnthropicParser(Parser):
             self.model = text(message.get("model")) or self.model
             self._count(mapping(message.get("usage")))
         elif kind == "content_block_start":
+            self.moved = True
             yield from self._start(index, mapping(value.get("content_block")))
         elif kind == "content_block_delta":
+            self.moved = True
             yield from self._delta(index, mapping(value.get("delta")))
         elif kind == "content_block_stop":
             yield from self._stop(index)

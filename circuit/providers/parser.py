@@ -54,6 +54,9 @@ class Parser(ABC):
         self.detail = ""
         self.done = False
         """Whether the terminal marker was seen: nothing that matters can follow."""
+        self.moved = False
+        """Whether the server went on with its answer, also where that says nothing: it is set here, and taken back by
+        who heard of it."""
         self._splitter: Splitter = self.splitter()
         self._whole: bytearray | None = None
         self._head = b""

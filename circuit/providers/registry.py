@@ -49,21 +49,21 @@ class ProviderRegistry:
     """Gives providers and shares their connections. Use it in one event loop, and close it.
 
     `environment` is what references such as `${NAME}` and `OPENAI_API_KEY` are looked up in, at each request.
-    `connect_seconds` bounds how long a connection may take to open, unless `timeouts` says all of them. `launch` says
-    how the processes of models inside are started, for tests.
+    `waits` bounds in seconds what servers are waited for, by the names of `Timeouts`, unless `timeouts` says all of
+    them. `launch` says how the processes of models inside are started, for tests.
     """
 
     def __init__(
         self,
         environment: Mapping[str, str],
         *,
-        connect_seconds: float | None = None,
+        waits: Mapping[str, float] | None = None,
         timeouts: Timeouts | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         launch: Launch | None = None,
     ) -> None:
         self._environment = environment
-        self._connect_seconds = connect_seconds
+        self._waits = waits or {}
         self._timeouts = timeouts
         self._sleep = sleep
         self._http: Http | None = None
@@ -274,8 +274,5 @@ class ProviderRegistry:
         if self._http is None:
             from circuit.http import Http, Timeouts
 
-            timeouts = self._timeouts
-            if timeouts is None and self._connect_seconds is not None:
-                timeouts = Timeouts(connect=self._connect_seconds)
-            self._http = Http(timeouts)
+            self._http = Http(self._timeouts or Timeouts(**self._waits))
         return self._http

@@ -56,8 +56,9 @@ class RemoteProvider:
             parser = self._wire.parser(request, peer.place, lambda error: stream_error(peer, error, self._now()))
             while (piece := await _receive(exchange, parser)) is not None:
                 chunks = parser.feed(piece)
-                if chunks:
+                if chunks or parser.moved:
                     exchange.progress()
+                    parser.moved = False
                 for chunk in chunks:
                     yield chunk
                 if parser.done:

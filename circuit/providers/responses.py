@@ -32,6 +32,7 @@ from circuit.providers.wire import arguments_of, data_url, plain_name, schema_pr
 PROTOCOL = "openai-responses"
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 _LONGEST_ID = 64
+_WAITING = ("response.created", "response.queued", "response.in_progress", "keepalive")
 _OWN_ITEMS = ("message", "function_call", "reasoning")
 
 
@@ -157,6 +158,7 @@ class ResponsesParser(Parser):
             yield from self._end(mapping(value.get("response")), kind)
             return
         at = position(value.get("output_index"))
+        self.moved = self.moved or (bool(kind) and kind not in _WAITING)
         if kind in ("response.created", "response.in_progress"):
             self.model = text(mapping(value.get("response")).get("model")) or self.model
         elif kind == "response.output_item.added":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import traceback
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from chat_server import ChatServer
 from provider_shapes import stream_bytes
-from replay import finished_of, text_of
+from replay import finished_of, parser, text_of
 
 from circuit.errors import (
     AuthenticationRefused,
@@ -36,6 +37,7 @@ from circuit.http import Timeouts
 from circuit.providers.messages import Message, Role
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.registry import ProviderRegistry
+from circuit.settings import Settings
 
 KEY = "sk-proj-abcdefghijklmnop1234"
 HASTY = Timeouts(connect=0.3, first_byte=0.3, idle=0.3)
@@ -302,6 +304,33 @@ async def test_comments_are_no_content() -> None:
             async with asyncio.timeout(10):
                 await ask({"type": "custom", "options": {"base_url": f"http://127.0.0.1:{port}"}}, {}, HASTY)
         await asyncio.wait_for(stopped.wait(), 10)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "events", "moved"),
+    [
+        ("anthropic", {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta"}}, True),
+        ("anthropic", {"type": "ping"}, False),
+        ("responses", {"type": "response.web_search_call.searching", "output_index": 0}, True),
+        ("responses", {"type": "response.in_progress", "response": {}}, False),
+        ("responses", {"type": "keepalive"}, False),
+        ("responses", {}, False),
+        ("chat", {"choices": [{"index": 0, "delta": {}}]}, False),
+    ],
+)
+def test_what_a_provider_does_itself_is_no_silence(protocol: str, events: dict[str, Any], moved: bool) -> None:
+    """A search of the provider's own takes minutes, in which nothing is said."""
+    reader = parser(protocol)
+    name = f"event: {events['type']}\n" if "type" in events else ""
+    assert reader.feed(f"{name}data: {json.dumps(events)}\n\n".encode()) == []
+    assert reader.moved is moved
+
+
+def test_how_long_servers_are_waited_for_is_a_setting() -> None:
+    given = {"CIRCUIT_ANSWER_SECONDS": "900", "CIRCUIT_SILENCE_SECONDS": "60", "CONNECTION_TIMEOUT": "4"}
+    registry = ProviderRegistry({}, waits=Settings.from_environment(given).waits)
+    assert registry.http()._timeouts == Timeouts(connect=4.0, first_byte=900.0, idle=60.0)
+    assert ProviderRegistry({}, waits=Settings.from_environment({}).waits).http()._timeouts == Timeouts()
 
 
 async def test_a_whole_answer_counts_though_its_end_is_missing() -> None:
