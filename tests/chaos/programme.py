@@ -56,8 +56,10 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 async def all_rounds(*areas: str) -> None:
-    """What `make test` runs: each fault of these areas of the table as often as it says."""
-    seed = int(os.environ.get("CIRCUIT_CHAOS_SEED") or secrets.randbelow(2**32))
+    """What `make test` runs: each fault of these areas of the table as often as it says. As with Hypothesis, the same
+    is drawn each time where a change is judged (`CI`); `make chaos` looks for what nobody has seen yet."""
+    drawn_once = 1 if os.environ.get("CI") else secrets.randbelow(2**32)
+    seed = int(os.environ.get("CIRCUIT_CHAOS_SEED") or drawn_once)
     async with Stage.open(seed) as stage:
         for faults in rounds(*areas):
             await one_round(stage, faults)
