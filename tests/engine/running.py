@@ -22,7 +22,8 @@ from circuit.ids import CaseKey
 from circuit.security.principal import LOCAL
 from circuit.storage.database import Database
 
-LIMITS = WorkerLimits(lease_seconds=15.0, executions=50, poll_seconds=0.2, stop_seconds=1.0)
+LIMITS = WorkerLimits(lease_seconds=3.0, executions=50, poll_seconds=0.2, stop_seconds=1.0)
+"""A lease that is not lost where the machine does something else for two seconds."""
 
 CHAIN = """
 workflow: chain
