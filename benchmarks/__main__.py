@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from benchmarks import comparison, plot, results
 from benchmarks.contest import Measured, contest
 from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.gauge import Gauge
-from circuit.storage import embedded
+from benchmarks.postgres import postgres
 
 SCENARIOS = ("chain", "guarded", "immediate", "fork", "alone", "alone-immediate")
 
@@ -45,12 +44,8 @@ def main() -> None:
     contestants = [names[word] for word in only if word in names] or list(CONTESTANTS)
     scenarios = [word for word in only if word in SCENARIOS] or list(SCENARIOS)
     load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="circuit-bench-", dir="/tmp") as directory:
-        server = embedded.start(Path(directory) / "home")
-        try:
-            found, missing, settings = asyncio.run(_measure(server.url, contestants, scenarios, options.rounds))
-        finally:
-            server.stop()
+    with postgres() as (url, _):
+        found, missing, settings = asyncio.run(_measure(url, contestants, scenarios, options.rounds))
     show(found)
     rows = comparison.rows(found)
     conditions = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "cores": os.cpu_count(), **settings}

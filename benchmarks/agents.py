@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import os
 import sys
-import tempfile
 import time
 from contextlib import aclosing
 from pathlib import Path
@@ -22,13 +21,14 @@ from rich.console import Console
 
 from benchmarks import results
 from benchmarks.gauge import Gauge
+from benchmarks.postgres import postgres
 from benchmarks.results import Row, figure
 from circuit.app import Circuit, circuit
 from circuit.providers.registry import SUPPORTED
 from circuit.providers.vllm.process import Launch
 from circuit.providers.vllm.spec import ModelSpec
 from circuit.settings import Settings
-from circuit.storage import embedded, schema
+from circuit.storage import schema
 
 HOST = (sys.executable, str(Path(__file__).with_name("paced_host.py")))
 console = Console(width=160)
@@ -110,14 +110,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds, after one that warms up (default 3)")
     parser.add_argument("--output", type=Path, default=results.LATEST, help="where the results go")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="circuit-bench-", dir="/tmp") as directory:
-        folder = Path(directory)
-        folder.chmod(0o755)
-        server = embedded.start(folder / "home")
-        try:
-            row = asyncio.run(measure(options, folder / "home", server.url))
-        finally:
-            server.stop()
+    with postgres() as (url, folder):
+        row = asyncio.run(measure(options, folder / "home", url))
     results.write([row], options.output)
     console.print(f"{row['value']} ms of Circuit's CPU a case; written to {options.output}")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,9 +17,10 @@ import asyncpg
 from rich.console import Console
 
 from benchmarks import results
+from benchmarks.postgres import postgres
 from benchmarks.results import Row, figure
 from circuit.engine.archive.compaction import Compaction
-from circuit.storage import embedded, partitions, schema
+from circuit.storage import partitions, schema
 from circuit.storage.database import Database
 
 WEEKS_AGO = timedelta(weeks=2)
@@ -104,12 +104,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.compaction", description=__doc__)
     parser.add_argument("--output", type=Path, default=results.LATEST, help="where the results go")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="circuit-bench-", dir="/tmp") as directory:
-        server = embedded.start(Path(directory) / "home")
-        try:
-            rows = asyncio.run(_measure(server.url))
-        finally:
-            server.stop()
+    with postgres() as (url, _):
+        rows = asyncio.run(_measure(url))
     results.write(rows, options.output)
     console.print(f"written to {options.output}")
 

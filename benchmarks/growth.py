@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -22,8 +21,9 @@ from benchmarks.contest import Measured, perform
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.environment import python_of
 from benchmarks.gauge import Gauge
+from benchmarks.postgres import postgres
 from benchmarks.results import Row, figure
-from circuit.storage import embedded, schema
+from circuit.storage import schema
 
 HISTORY = (0, 1_000_000, 10_000_000)
 WAITING = (0, 10_000, 100_000)
@@ -150,12 +150,8 @@ def main() -> None:
     only = [word.strip() for word in options.only.split(",") if word.strip()]
     if unknown := [word for word in only if word not in TITLES]:
         parser.error(f"{', '.join(unknown)}: no such curve; there are {', '.join(TITLES)}")
-    with tempfile.TemporaryDirectory(prefix="circuit-bench-", dir="/tmp") as directory:
-        server = embedded.start(Path(directory) / "home")
-        try:
-            curves = asyncio.run(_measure(server.url, only, options.rounds))
-        finally:
-            server.stop()
+    with postgres() as (url, _):
+        curves = asyncio.run(_measure(url, only, options.rounds))
     results.write(rows_of(curves), options.output)
     told = {
         TITLES[name]: [(amount, one.client, one.server) for amount, one in points.items()]

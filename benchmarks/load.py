@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rich.console import Console
 
 from benchmarks import results
 from benchmarks.gauge import Gauge
+from benchmarks.postgres import postgres
 from benchmarks.results import Row, figure
 from circuit.actions.agent import AgentAction
 from circuit.app import SystemClock, SystemIds
@@ -30,7 +30,7 @@ from circuit.engine.engine import Engine
 from circuit.engine.worker import WorkerLimits
 from circuit.providers.registry import ProviderRegistry
 from circuit.security.principal import LOCAL
-from circuit.storage import embedded, schema
+from circuit.storage import schema
 from circuit.storage.database import Database
 
 CASES = 100
@@ -176,12 +176,8 @@ def main() -> None:
     if options.serve:
         asyncio.run(serve(options.serve))
         return
-    with tempfile.TemporaryDirectory(prefix="circuit-bench-", dir="/tmp") as directory:
-        server = embedded.start(Path(directory) / "home")
-        try:
-            rows = asyncio.run(_measure(server.url, options))
-        finally:
-            server.stop()
+    with postgres() as (url, _):
+        rows = asyncio.run(_measure(url, options))
     results.write(rows, options.output)
     console.print(f"written to {options.output}")
 

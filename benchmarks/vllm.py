@@ -20,7 +20,6 @@ import os
 import random
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -35,12 +34,13 @@ from rich.console import Console
 
 from benchmarks import results, shapes
 from benchmarks.gauge import Gauge
+from benchmarks.postgres import postgres
 from benchmarks.results import Row, rate
 from circuit.app import Circuit
 from circuit.providers.vllm.model import HostedModel
 from circuit.providers.vllm.spec import ModelSpec
 from circuit.settings import Settings
-from circuit.storage import embedded, schema
+from circuit.storage import schema
 
 WORDS = ("a", "agent", "case", "clear", "draft", "fires", "its", "net", "of", "paper", "place", "reads", "the", "token")
 ON_CPU: Mapping[str, Any] = {"enforce_eager": True, "distributed_executor_backend": "uni", "max_model_len": 1024}
@@ -369,14 +369,8 @@ def main() -> None:
     weights = {"load_format": "dummy"} if options.dummy else {}
     engine = {**(ON_CPU if options.cpu else ON_GPU), **weights, "max_num_seqs": options.batch}
     options.engine = {**engine, **dict(options.option)}
-    with tempfile.TemporaryDirectory(prefix="circuit-bench-", dir="/tmp") as directory:
-        folder = Path(directory)
-        folder.chmod(0o755)
-        server = embedded.start(folder / "home")
-        try:
-            rows = asyncio.run(_measure_all(options, folder, server.url))
-        finally:
-            server.stop()
+    with postgres() as (url, folder):
+        rows = asyncio.run(_measure_all(options, folder, url))
     results.write(rows, options.output)
     console.print(f"written to {options.output}")
 

@@ -68,6 +68,16 @@ def postgres_server() -> Iterator[Server]:
     server.remove()
 
 
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A Postgres server of the test's own, for it to stop and start."""
+    server = Server()
+    server.create()
+    server.start()
+    yield server
+    server.remove()
+
+
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: Server) -> str:
     """The name of a migrated database that nobody connects to: fresh ones are copies of it."""

@@ -15,7 +15,7 @@ T = TypeVar("T")
 LOOK_SECONDS = 0.02
 
 
-async def eventually(look: Callable[[], T | Awaitable[T]], *, within: float = 20.0, what: str = "the condition") -> T:
+async def eventually(look: Callable[[], T | Awaitable[T]], *, within: float = 60.0, what: str = "the condition") -> T:
     """The first value of `look` that is true, looked at until `within` seconds are over."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within

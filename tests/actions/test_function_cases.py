@@ -45,7 +45,7 @@ async def opened(url: str, act: Callable[..., Any], **options: Any) -> AsyncIter
 async def done(url: str, act: Callable[..., Any], text: str = WORKFLOW, **data: Any) -> CaseView:
     async with opened(url, act) as circuit:
         workflow = await circuit.load(text)
-        return await asyncio.wait_for(circuit.wait(await circuit.start(workflow.id, data)), 30)
+        return await asyncio.wait_for(circuit.wait(await circuit.start(workflow.id, data)), 60)
 
 
 async def test_what_a_function_returns_is_mapped_into_the_token(database_url: str) -> None:
@@ -99,9 +99,9 @@ async def test_another_worker_does_no_step_again(database_url: str) -> None:
     async with opened(database_url, act) as circuit:
         workflow = await circuit.load(WORKFLOW)
         case = await circuit.start(workflow.id, {"amount": 5})
-        await asyncio.wait_for(waiting.wait(), 20)
+        await asyncio.wait_for(waiting.wait(), 60)
     async with opened(database_url, act) as circuit:
-        view = await asyncio.wait_for(circuit.wait(case), 30)
+        view = await asyncio.wait_for(circuit.wait(case), 60)
     assert view.tokens[0].data["receipt"] == "r-5"
     assert seen == ["charged", "waits"]
 
@@ -132,7 +132,7 @@ async def test_a_bad_output_or_input_fails_the_firing_and_says_why(database_url:
     async with opened(database_url, lambda amount: BAD[int(amount)][0]()) as circuit:
         workflow = await circuit.load(WORKFLOW.replace("max_attempts: 2", "max_attempts: 1"))
         for number, (_, code, message) in enumerate(BAD):
-            view = await asyncio.wait_for(circuit.wait(await circuit.start(workflow.id, {"amount": number})), 30)
+            view = await asyncio.wait_for(circuit.wait(await circuit.start(workflow.id, {"amount": number})), 60)
             [token] = view.tokens
             assert token.place == "refused" and token.data == {"amount": number}
             assert token.metadata["failure"]["code"] == code
@@ -177,7 +177,7 @@ async def test_a_function_waits_for_a_signal_and_goes_on_after_it(database_url: 
     async with opened(database_url, act) as circuit:
         workflow = await circuit.load(WORKFLOW)
         case = await circuit.start(workflow.id, {"amount": 1})
-        view = await asyncio.wait_for(circuit.wait(case), 30)
+        view = await asyncio.wait_for(circuit.wait(case), 60)
         [execution] = view.executions
         assert execution.status == "suspended" and execution.awaits is not None
         assert (execution.awaits["key"], execution.awaits["payload"]) == ("delivered", {"order": "o-1"})
@@ -185,7 +185,7 @@ async def test_a_function_waits_for_a_signal_and_goes_on_after_it(database_url: 
         assert refused.state.value == "refused"
     async with opened(database_url, act) as circuit:
         assert (await circuit.signal(case, 1, {"by": "bike"}, key="delivered")).state.value == "applied"
-        view = await asyncio.wait_for(circuit.wait(case), 30)
+        view = await asyncio.wait_for(circuit.wait(case), 60)
     assert view.marking == {"charged": 1}
     assert view.tokens[0].data["receipt"] == [{"by": "bike"}, "local", True]
     assert deeds == ["ordered"]

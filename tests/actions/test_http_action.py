@@ -305,6 +305,6 @@ async def test_a_case_sends_a_request(database_url: str) -> None:
             url = f"http://localhost:{office.port}/"
             asked = "{type: http, url: '%s', body: {a: 1}, output_mapping: {data.id: id}}"
             workflow = await circuit.load(FILE % (asked % url))
-            view = await asyncio.wait_for(circuit.wait(await circuit.start(workflow.id)), 30)
+            view = await asyncio.wait_for(circuit.wait(await circuit.start(workflow.id)), 60)
     assert view.marking == {"b": 1} and view.tokens[0].data == {"id": "o1"}
     assert [body for _, _, body in office.asked] == [b'{"a":1}']

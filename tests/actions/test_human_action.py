@@ -50,7 +50,7 @@ async def test_a_task_is_listed_and_completed_once(database_url: str) -> None:
     async with opened(database_url) as circuit:
         workflow = await circuit.load(WORKFLOW)
         case = await circuit.start(workflow.id, DATA)
-        waiting = await asyncio.wait_for(circuit.wait(case), 30)
+        waiting = await asyncio.wait_for(circuit.wait(case), 60)
         assert waiting.status == "waiting" and waiting.executions[0].status == "suspended"
         [task] = await circuit.tasks(role="accountant")
         assert (task.id, task.title) == (f"{case}.1", "Check invoice 7")
@@ -77,7 +77,7 @@ async def test_a_task_is_listed_and_completed_once(database_url: str) -> None:
         ends = await asyncio.gather(by("ada"), by("ben"), by("cyd"))
         assert ends.count("conflict") == 2
         [winner] = [end for end in ends if end != "conflict"]
-        done = await asyncio.wait_for(circuit.wait(case), 30)
+        done = await asyncio.wait_for(circuit.wait(case), 60)
         assert done.marking == {"paid": 1}
         assert done.tokens[0].data == {**DATA, "approved": True, "by": winner, "note": winner}
         assert await circuit.tasks() == []
@@ -86,7 +86,7 @@ async def test_a_task_is_listed_and_completed_once(database_url: str) -> None:
 async def test_a_task_that_nobody_completes_in_time_fails(database_url: str) -> None:
     async with opened(database_url) as circuit:
         workflow = await circuit.load(WORKFLOW.replace("type: human", "type: human\n      timeout_seconds: 0.1"))
-        done = await asyncio.wait_for(circuit.wait(await circuit.start(workflow.id, DATA)), 30)
+        done = await asyncio.wait_for(circuit.wait(await circuit.start(workflow.id, DATA)), 60)
         assert done.marking == {"unpaid": 1}
         assert done.tokens[0].metadata["failure"]["code"] == "timeout"
         assert "nobody completed the task within 0.1 s" in done.tokens[0].metadata["failure"]["message"]
@@ -96,14 +96,14 @@ async def test_a_task_waits_over_restarts_and_a_cancelled_case_takes_none(databa
     async with opened(database_url) as circuit:
         workflow = await circuit.load(WORKFLOW)
         first, second = [await circuit.start(workflow.id, DATA) for _ in range(2)]
-        await asyncio.wait_for(asyncio.gather(circuit.wait(first), circuit.wait(second)), 30)
+        await asyncio.wait_for(asyncio.gather(circuit.wait(first), circuit.wait(second)), 60)
     async with opened(database_url) as circuit:
         await circuit.cancel(second)
         with pytest.raises(Conflict):
             await circuit.complete(f"{second}.1", {"approved": True})
         assert [task.id for task in await circuit.tasks()] == [f"{first}.1"]
         await circuit.complete(f"{first}.1", {"approved": False})
-        done = await asyncio.wait_for(circuit.wait(first), 30)
+        done = await asyncio.wait_for(circuit.wait(first), 60)
     assert done.tokens[0].data["approved"] is False and done.tokens[0].data["by"] == "local"
 
 

@@ -231,7 +231,7 @@ async def test_a_case_waits_for_a_job_over_workers_and_a_cancel_ends_one(databas
         gone = await eventually(lambda: [one for one in folders if (one / "cancelled").exists()])
         assert len(gone) == 1
         gate.touch()
-        done = await asyncio.wait_for(circuit.wait(case), 30)
+        done = await asyncio.wait_for(circuit.wait(case), 60)
     assert done.tokens[0].data == {"loss": 0.5}
     assert len(list((home / "jobs").iterdir())) == 2
 

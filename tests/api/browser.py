@@ -17,7 +17,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-SECONDS = 15.0
+SECONDS = 120.0
 
 
 def found() -> str | None:

@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from circuit.app import Circuit
 from circuit.settings import Settings
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 class Server:

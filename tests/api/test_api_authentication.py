@@ -25,7 +25,7 @@ from circuit.security.access import Access
 from circuit.security.credentials import stream_token
 from circuit.security.principal import LOCAL, Principal
 
-SECONDS = 30.0
+SECONDS = 120.0
 SECRET = "a secret of thirty-two bytes, yes"
 TOKEN = "the token of the built-in service"
 CASES = "{ cases { caseId } }"

@@ -25,7 +25,7 @@ from circuit.engine.archive.compaction import Compaction
 from circuit.events import Frame, StreamDelta, StreamType, encode_frame
 from circuit.storage.records import LogWrite, StreamRow
 
-SECONDS = 30.0
+SECONDS = 120.0
 ALL = 10_000
 FIELDS = "executionId eventType content status toolName attempt sequence timestamp cursor"
 

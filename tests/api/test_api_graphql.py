@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from circuit.api.graphql.schema import create_schema
 from circuit.errors import Conflict
 
-SECONDS = 30.0
+SECONDS = 120.0
 SDL = Path(__file__).resolve().parents[2] / "docs" / "reference" / "schema.graphql"
 
 LOAD = "mutation ($yaml: String!) { loadWorkflow(yaml: $yaml) { id name description hash publishedAt document } }"

@@ -24,7 +24,7 @@ from circuit.security.principal import LOCAL
 from circuit.security.rates import Rate
 from circuit.settings import Settings
 
-SECONDS = 30.0
+SECONDS = 120.0
 FRIEND, STRANGER = "https://desk.example", "https://evil.example"
 QUERY = {"query": "{ __typename }"}
 

@@ -18,6 +18,7 @@ from eventually import eventually
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_api_people import BROKEN, LOAD, OFFICE, START, TASKS, answers
+from test_api_people import server as server
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -34,15 +35,6 @@ GHOST = "0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11"
 
 def codes(cls: type[CircuitError] = CircuitError) -> set[str]:
     return {cls.code}.union(*(codes(sub) for sub in cls.__subclasses__()))
-
-
-@pytest.fixture
-async def server(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
-    settings = Settings(home=tmp_path, database_url=database_url)
-    async with driven(database_url, settings=settings) as running:
-        for text in (OFFICE, BROKEN):
-            await running.ok(LOAD, yaml=text)
-        yield running
 
 
 async def test_too_much_is_refused_before_anything_is_read(server: Server) -> None:

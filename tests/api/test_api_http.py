@@ -22,7 +22,7 @@ from circuit.api.server import listen, serve
 from circuit.engine import collector
 from circuit.errors import Conflict, DatabaseUnreachable, InvalidRequest, SchemaMismatch
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from circuit.api.sse import event
 from circuit.events import Frame
 from circuit.streams.reader import Line, Reader
 
-SECONDS = 30.0
+SECONDS = 120.0
 LENGTHS = (0, 1, 125, 126, 200, 65_535, 65_536, 200_000)
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from asking import SCHEMA, Operation, operations
-from driven import Server, driven
+from driven import Server
 from eventually import eventually
 from graphql import (
     GraphQLList,
@@ -20,9 +17,7 @@ from graphql import (
     get_nullable_type,
 )
 from sqlalchemy import event
-from test_api_people import BROKEN, LOAD, OFFICE
-
-from circuit.settings import Settings
+from test_api_people import server as server
 
 SHORT = {
     "providers", "unanswered", "heldModels", "executionLimits", "availableTransitions", "evaluateRules", "transitions",
@@ -64,15 +59,6 @@ ASKED: dict[str, dict[str, Any]] = {
     "budgets": {"cases": True},
     "costs": {"by": ["CASE"]},
 }
-
-
-@pytest.fixture
-async def server(database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
-    settings = Settings(home=tmp_path, database_url=database_url)
-    async with driven(database_url, settings=settings) as running:
-        for text in (OFFICE, BROKEN):
-            await running.ok(LOAD, yaml=text)
-        yield running
 
 
 def test_every_list_comes_by_pages_or_is_short() -> None:

@@ -19,7 +19,7 @@ from circuit.api.multiplex.message import LONGEST_MESSAGE
 from circuit.api.multiplex.socket import MOST_SUBSCRIPTIONS
 from circuit.events import FiringResumed
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 class Client:

@@ -60,7 +60,7 @@ TOOL: Any = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     },
 }
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 class Desk:

@@ -23,7 +23,7 @@ from circuit.app import Circuit
 from circuit.errors import InvalidRequest
 from circuit.settings import Settings
 
-SECONDS = 30.0
+SECONDS = 120.0
 METRICS = (Path(__file__).parents[2] / "docs" / "reference" / "metrics.md").read_text()
 
 CREATE = """

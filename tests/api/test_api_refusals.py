@@ -34,7 +34,7 @@ async def fetch(url: str, query: str) -> list[Any]:
 
 async def test_what_is_refused_is_written_down_without_the_credential(database_url: str) -> None:
     variables = {"CIRCUIT_JWT_SECRET": SECRET, "AGENT_ACCESS_TOKEN": TOKEN, "CIRCUIT_RATE_LIMITS": "v1=1"}
-    async with whole(database_url, **variables) as (circuit, url), httpx.AsyncClient(timeout=30) as client:
+    async with whole(database_url, **variables) as (circuit, url), httpx.AsyncClient(timeout=120) as client:
         keys, now = circuit.engine.keys, circuit.clock.now()
 
         async def ask(credential: str | None, query: str) -> Any:

@@ -18,7 +18,7 @@ from circuit.api import server as server_module
 from circuit.api.openai import endpoint
 from circuit.app import Circuit
 
-SECONDS = 30.0
+SECONDS = 120.0
 WORKFLOW = """
 workflow: slow
 places: {open: {initial: true}, done: {terminal: true}}

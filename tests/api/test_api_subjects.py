@@ -54,7 +54,7 @@ async def test_a_person_is_found_shown_and_erased_by_administrators_alone(databa
         assert (erased["status"], erased["erasedAt"] is not None) == ("cancelled", True)
 
         # A chat client says whom it is about as it always did.
-        async with httpx.AsyncClient(timeout=30, headers={"authorization": f"Bearer {TOKEN}"}) as client:
+        async with httpx.AsyncClient(timeout=120, headers={"authorization": f"Bearer {TOKEN}"}) as client:
             body = {"model": "scripted:x", "messages": [{"role": "user", "content": SECRET}], "user": "visitor 7"}
             answer = await client.post(f"{running.url}/v1/chat/completions", json=body)
             assert answer.status_code == 200

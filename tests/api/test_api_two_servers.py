@@ -20,7 +20,7 @@ async def test_two_servers_let_through_what_one_may(database_url: str) -> None:
             return await client.get(url + path, headers=headers)
         return await client.post(url + path, json=QUERY, headers=headers)
 
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=120) as client:
         async with whole(database_url, **variables) as (circuit, one), whole(database_url, **variables) as (_, two):
             keys = [(await circuit.engine.keys.create(name, ["viewer"], LOCAL)).text for name in ("ada", "eve")]
             answers = [await ask((one, two)[number % 2], keys[0]) for number in range(14)]

@@ -17,7 +17,7 @@ from circuit.api.graphql.schema import create_schema
 from circuit.api.graphql.streams import AgentStreamEvent
 from circuit.events import StreamDelta, StreamType
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 async def subscribed(

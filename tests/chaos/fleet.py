@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.chaos.member import Orders, run
 from tests.forked import Forked
 
-ENDING_SECONDS = 30.0
+ENDING_SECONDS = 60.0
 MOST_LOGS = 8
 
 

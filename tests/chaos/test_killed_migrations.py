@@ -49,7 +49,7 @@ async def test_each_case_goes_once_however_often_who_moves_them_dies(database_ur
             await plain.execute(REST, (number + 1) * A_ROUND)
             before = await moved()
             process = await _migrating(database_url)
-            await eventually(_more_than(moved, before), within=60, what=f"a case that moves, round {number}")
+            await eventually(_more_than(moved, before), within=120, what=f"a case that moves, round {number}")
             assert process.alive, "it ended before it was killed"
             await process.kill()
     assert 0 < await moved() < CASES

@@ -57,13 +57,13 @@ async def test_kills_forget_no_turn_and_pass_no_budget(database_url: str) -> Non
             both = [await stack.enter_async_context(program("--url", database_url, "work")) for _ in range(2)]
             for one in both:
                 assert await one.says("working") is not None
-            await eventually(queued, within=30, what=f"seed {seed}: some wait for their turn")
+            await eventually(queued, what=f"seed {seed}: some wait for their turn")
             await circuit.engine.limits.set(LOCAL, pool(1, agent="writer"), 2)
             await asyncio.sleep(rng.uniform(0, 0.5))
             for one in both[: rng.randint(1, 2)]:
                 await one.kill()
         async with program("--url", database_url, "work"):
-            await eventually(ended, within=60, what=f"seed {seed}: the end of all cases")
+            await eventually(ended, within=120, what=f"seed {seed}: the end of all cases")
 
             async def settled() -> bool:
                 found = await circuit.budgets.find(LOCAL, Target())

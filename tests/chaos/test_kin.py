@@ -74,7 +74,7 @@ async def test_kills_lose_no_child_and_no_message_and_double_none(database_url: 
         async with program("--url", database_url, "work"):
             for number in range(CASES):
                 await send(circuit, number)
-            await eventually(completed, within=60, what=f"seed {seed}: the end of all cases")
+            await eventually(completed, within=120, what=f"seed {seed}: the end of all cases")
         scores = [(await circuit.case(case)).tokens[0].data["score"] for case in cases]
         assert scores == list(range(CASES)), f"seed {seed}"
         async with connected(circuit.database) as connection:

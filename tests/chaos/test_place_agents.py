@@ -51,10 +51,10 @@ async def test_each_time_has_one_run_whatever_dies(database_url: str, tmp_path: 
         ):
             await first.says("started")
             await third.says("working")
-            await eventually(begun, within=20, what="the first run")
+            await eventually(begun, what="the first run")
             await first.kill()
             async with program(*common, "work", "--point", "after_commit") as fourth, program(*common, "work"):
-                await eventually(over, within=40, what="all runs")
+                await eventually(over, what="all runs")
                 # No run is begun that is not due: what follows is nothing.
                 assert await begun() == CASES * RUNS
                 for one in (second, fourth):

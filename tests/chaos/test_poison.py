@@ -22,7 +22,7 @@ from tests.eventually import eventually
 
 WORKERS = 2
 HEALTHY = 6
-DEADLINE_SECONDS = 90.0
+DEADLINE_SECONDS = 240.0
 
 
 @pytest.fixture

@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import json
 import signal
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-import pytest
 from rich.console import Console
 
 from circuit.cli.top import OTHER_LINES, _picture
@@ -97,22 +95,13 @@ def test_of_many_workers_those_are_shown_that_matter() -> None:
     assert "It is away.\\x1b[2J" in file.getvalue()
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    found = Server()
-    found.create()
-    found.start()
-    yield found
-    found.remove()
-
-
-async def test_it_goes_on_when_the_database_is_back(server: Server, spawned: Spawn) -> None:
-    await schema.upgrade(server.url())
-    process = spawned("top", "--json", "--every", "0.1", CIRCUIT_DATABASE_URL=server.url())
+async def test_it_goes_on_when_the_database_is_back(own_server: Server, spawned: Spawn) -> None:
+    await schema.upgrade(own_server.url())
+    process = spawned("top", "--json", "--every", "0.1", CIRCUIT_DATABASE_URL=own_server.url())
     process.read_until(b'"queue"')
-    server.stop()
+    own_server.stop()
     process.read_until(b"Looking again.")
-    server.start()
+    own_server.start()
     assert b"Traceback" not in process.read_until(b'"queue"')
     process.signal(signal.SIGINT)
     process.rest()

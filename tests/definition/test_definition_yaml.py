@@ -47,10 +47,10 @@ def test_a_text_that_is_too_long_is_refused_before_it_is_parsed() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 200_000, "{a: " * 200_000, "- " * 200_000, "a: " + "[" * 101])
 def test_deep_nesting_is_refused_quickly(text: str) -> None:
-    before = time.monotonic()
+    before = time.process_time()
     (fault,) = faults_of(text)
     assert "nested more than 100 levels" in fault.message
-    assert time.monotonic() - before < 5
+    assert time.process_time() - before < 5
 
 
 def test_aliases_cannot_blow_the_file_up() -> None:
@@ -69,9 +69,9 @@ def test_aliases_cannot_nest_deeper_than_what_is_written() -> None:
 
 def test_a_large_file_of_few_values_is_read_quickly() -> None:
     text = workflow(top="description: |\n" + "  a line of text that is of no interest at all\n" * 3000)
-    before = time.monotonic()
+    before = time.process_time()
     assert load_workflow(text).id == "small"
-    assert time.monotonic() - before < 5
+    assert time.process_time() - before < 5
 
 
 def test_anchors_and_aliases_stand_for_their_values() -> None:

@@ -88,7 +88,7 @@ async def engine(
     """A running engine; stopped in the end."""
     options = {"limits": LIMITS, "clock": SystemClock(), **options}
     running = Engine(database, actions=actions or {}, ids=SystemIds(), **options)
-    await asyncio.wait_for(running.start(), 20)
+    await asyncio.wait_for(running.start(), 60)
     try:
         yield running
     finally:
@@ -105,7 +105,7 @@ async def start(running: Engine, workflow: str, data: Mapping[str, Any] | None =
     return await running.commands.start_case(workflow, TokenInput(data or {}), principal=LOCAL)
 
 
-async def until(running: Engine, key: CaseKey, *statuses: str, within: float = 20) -> CaseView:
+async def until(running: Engine, key: CaseKey, *statuses: str, within: float = 60) -> CaseView:
     """The case when it has one of these statuses."""
 
     async def look() -> CaseView | None:

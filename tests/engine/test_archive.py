@@ -315,8 +315,8 @@ async def test_a_table_that_others_hold_is_waited_for_with_short_locks(
     await transaction.start()  # type: ignore[attr-defined]
     await holder.execute("SELECT count(*) FROM circuit.history")
     running = asyncio.create_task(shelf.run(OLD, NOW))
-    await asyncio.wait_for(retired.wait(), 30)
-    async with asyncio.timeout(10):
+    await asyncio.wait_for(retired.wait(), 60)
+    async with asyncio.timeout(60):
         # Between two tries nobody stands in the way of writers.
         await plain.execute("UPDATE circuit.history SET kind = kind WHERE false")
     await transaction.rollback()  # type: ignore[attr-defined]
@@ -380,7 +380,7 @@ async def test_a_keeper_makes_the_coming_weeks_and_applies_the_policy(
     later = NOW + timedelta(weeks=3)
     keeper = Keeper(database, lambda: later, OLD, shelf)
     await keeper.start()
-    await asyncio.wait_for(keeper.started.wait(), 30)
+    await asyncio.wait_for(keeper.started.wait(), 60)
     await keeper.stop()
     assert f"token_{partitions.week_of(later + timedelta(weeks=4)).suffix}" in await tables(plain)
     assert [row.state for row in await shelf.weeks()] == ["dropped"]

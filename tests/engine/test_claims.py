@@ -79,7 +79,7 @@ async def test_a_fault_of_ours_in_one_case_does_not_stop_the_others(
         async with engine(database) as running:
             for key in good:
                 await until(asking, key, "completed")
-            await until(asking, bad, "attention", within=30)
+            await until(asking, bad, "attention")
             assert poison.tries[bad] == MOST_TRIES
             assert str(bad) in caplog.text
             # It is not forgotten: somebody who asks for it gives it another chance.
@@ -97,7 +97,7 @@ async def test_a_case_that_fails_again_and_again_is_given_up_in_sight_of_everybo
         bad = await start(asking, "chain")
         poison.cases.add(bad)
         async with engine(database):
-            case = await until(asking, bad, "attention", within=30)
+            case = await until(asking, bad, "attention")
             assert [(one.code, one.open) for one in case.incidents] == [("action_failed", True)]
             message = case.incidents[0].message
             assert str(bad) in message and "log" in message and "ZeroDivisionError" in message
@@ -135,7 +135,7 @@ async def test_a_case_that_is_given_up_while_it_waits_for_a_retry_comes_to_rest(
     async with engine(database, {"agent": Doing(perform)}) as running:
         await publish(running, retried)
         key = await start(running, "review")
-        case = await until(running, key, "attention", within=30)
+        case = await until(running, key, "attention")
         assert case.due_at is None, "nothing more happens by itself: who follows the case may stop"
         poison.cases.clear()
         assert (await running.commands.retry(key, principal=LOCAL)).state == "applied"
@@ -151,7 +151,7 @@ async def test_a_worker_for_one_case_does_not_hammer_it_when_it_was_given_up(
         bad = await start(asking, "chain")
         poison.cases.add(bad)
         async with engine(database, only=[bad]) as running:
-            await until(asking, bad, "attention", within=30)
+            await until(asking, bad, "attention")
             claims = tenure(running).claims
             looks = 0
             look = claims._look
@@ -185,7 +185,7 @@ async def test_a_case_that_cannot_be_read_does_not_stop_the_others(
         good = await start(asking, "chain")
         async with engine(database) as running:
             await until(asking, good, "completed")
-            await eventually(lambda: not tenure(running).claims.holds(strange), within=30)
+            await eventually(lambda: not tenure(running).claims.holds(strange))
             row = await plain.fetchrow('SELECT status, owner FROM circuit."case" WHERE case_id = $1', strange.case)
             assert (row["status"], row["owner"]) == ("attention", None)
 

@@ -232,7 +232,7 @@ async def test_cancelling_ends_the_case_and_what_runs_of_it(database: Database) 
         worker = running.worker
         assert worker is not None and worker.tenure is not None
         slots = worker.tenure.desk.slots
-        await eventually(lambda: slots.running == 0, within=5, what="the end of what was cancelled")
+        await eventually(lambda: slots.running == 0, what="the end of what was cancelled")
 
 
 async def test_an_incident_is_retried_on_command(database: Database) -> None:

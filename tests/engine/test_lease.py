@@ -96,7 +96,7 @@ async def test_a_fenced_worker_hears_of_it(lease: Lease, database: Database) -> 
     connection = await database.raw()
     await workers.take_over(connection, lease.incarnation.id)
     await connection.close()
-    await asyncio.wait_for(lease.lost.wait(), 20)
+    await asyncio.wait_for(lease.lost.wait(), 60)
     assert lease.loss is Loss.FENCED
     assert not lease.held
 
@@ -106,7 +106,7 @@ async def test_a_loop_that_is_stuck_loses_its_lease(database: Database, plain: A
     await lease.start()
     time.sleep(LEASE_SECONDS * 1.5)  # noqa: ASYNC251 - this is the fault: nothing else of the loop runs meanwhile
     assert (await expires_at(plain, lease)) < await plain.fetchval("SELECT clock_timestamp()")
-    await asyncio.wait_for(lease.lost.wait(), 20)
+    await asyncio.wait_for(lease.lost.wait(), 60)
     assert lease.loss in (Loss.STUCK, Loss.EXPIRED)
     await lease.stop()
 
@@ -129,7 +129,7 @@ async def test_what_a_loop_is_stuck_in_is_said_and_a_loop_that_stays_so_takes_it
         lease.incarnation.id,
     )
     assert tuple(row) == (1, key.case, 3)
-    await asyncio.wait_for(lease.lost.wait(), 20)
+    await asyncio.wait_for(lease.lost.wait(), 60)
     await lease.stop()
 
 
@@ -141,7 +141,7 @@ async def test_a_database_that_is_away_for_longer_than_the_lease_ends_it(databas
         raise ConnectionRefusedError("the database is away")
 
     database.raw = gone  # type: ignore[method-assign]
-    await asyncio.wait_for(lease.lost.wait(), 20)
+    await asyncio.wait_for(lease.lost.wait(), 60)
     assert lease.loss is Loss.EXPIRED
     await lease.stop()
 
@@ -243,7 +243,7 @@ async def test_a_database_whose_clock_goes_back_is_followed_by_beginning_anew(da
         ahead = await eventually(lambda: lease.now() - before > timedelta(minutes=59))
         assert ahead and lease.loss is None, "a clock that jumps ahead is followed at once"
         await set_clock_ahead(database_url, 0)
-        await asyncio.wait_for(lease.lost.wait(), 20)
+        await asyncio.wait_for(lease.lost.wait(), 60)
         assert lease.loss is Loss.EXPIRED
     finally:
         await lease.stop()

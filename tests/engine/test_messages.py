@@ -97,7 +97,7 @@ async def test_a_message_that_comes_before_anyone_waits_is_kept_and_the_first_se
             listed = await running.messages.list(LOCAL, name="payment")
             return [(one.state, one.data["amount"]) for one in listed] == [("delivered", 2), ("delivered", 1)]
 
-        await eventually(delivered, within=10, what="both are delivered")
+        await eventually(delivered, what="both are delivered")
         # One that is over is nobody's.
         short = await send(running, key="late", lifetime_seconds=0.001)
         key = await start(running, "order", {"order_id": "late"})
@@ -106,7 +106,7 @@ async def test_a_message_that_comes_before_anyone_waits_is_kept_and_the_first_se
         async def gone() -> bool:
             return (await running.messages.outcome(LOCAL, UUID(short.id))).state == "expired"
 
-        await eventually(gone, within=10, what="an expired message")
+        await eventually(gone, what="an expired message")
         assert (await until(running, key, "waiting")).tokens[0].place == "open"
 
 
@@ -210,14 +210,14 @@ async def test_whatever_dies_each_message_is_taken_once(database: Database, data
 
         await asyncio.gather(kill(), late())
         for one, key in enumerate(keys):
-            case = await until(running, key, "completed", within=40)
+            case = await until(running, key, "completed")
             assert case.tokens[0].data["amount"] == one
         assert await plain.fetchval("SELECT count(*)::int FROM circuit.history WHERE kind = 'message_taken'") == number
 
         async def delivered() -> bool:
             return await plain.fetchval("SELECT bool_and(state = 'delivered') FROM circuit.sent_message")
 
-        await eventually(delivered, within=10, what="every message delivered")
+        await eventually(delivered, what="every message delivered")
         assert await rows(plain, "awaited_message") == 0
     await invariants.check(database_url)
 

@@ -69,7 +69,7 @@ async def test_wrong_credentials_count_at_every_process_and_beyond_its_end(
     await connection.execute("UPDATE circuit.request_rate SET full_at = now() - interval '2 hours'")
     keeper = Keeper(database, lambda: datetime.now(UTC), Policy())
     await keeper.start()
-    await asyncio.wait_for(keeper.started.wait(), 30)
+    await asyncio.wait_for(keeper.started.wait(), 60)
     await keeper.stop()
     rows = await connection.fetch("SELECT address FROM circuit.wrong_credential")
     assert [row["address"] for row in rows] == ["192.0.2.8"]

@@ -82,6 +82,6 @@ async def test_who_has_a_connection_does_not_wait_for_who_wants_one(database: Da
         held = [await ends.enter_async_context(database.transaction(1)) for _ in range(POOL_SIZE + POOL_OVERFLOW)]
         beside = asyncio.create_task(rates.check(ADA))
         await asyncio.sleep(0)  # it fills from now on, as soon as there is a connection
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await rates.check(ADA, held[0])
     await beside

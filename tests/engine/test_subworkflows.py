@@ -123,7 +123,7 @@ async def child_of(running: Engine, plain: Any, parent: CaseKey) -> CaseKey:
     async def look() -> Any:
         return await plain.fetchval('SELECT case_id FROM circuit."case" WHERE parent_case = $1', parent.case)
 
-    return CaseKey(1, await eventually(look, within=10, what="a child"))
+    return CaseKey(1, await eventually(look, what="a child"))
 
 
 async def test_a_case_does_not_rest_when_its_child_ends_while_one_looks(
@@ -243,7 +243,7 @@ async def test_what_is_called_must_be_there_and_take_the_inputs(database: Databa
         endless = PARENT.replace("workflow: credit", "workflow: order").replace("workflow: order", "workflow: order")
         await publish(running, endless.replace("score: score, data.", ""))
         key = await start(running, "order", {"customer": "Ada"})
-        case = await until(running, key, "completed", within=40)
+        case = await until(running, key, "completed")
         assert [token.place for token in case.tokens] == ["done"]
         async with database.transaction(1) as connection:
             deepest = (await connection.exec_driver_sql('SELECT max(depth) FROM circuit."case"')).scalar()
@@ -262,9 +262,9 @@ async def test_whatever_dies_each_child_is_opened_once_and_told_of_once(
             tenure = one.worker.tenure if one.worker is not None else None
             if tenure is not None:
                 await workers.take_over(plain, tenure.incarnation.id)
-            await until(running, keys.pop(), "completed", within=40)
+            await until(running, keys.pop(), "completed")
         for key in keys:
-            await until(running, key, "completed", within=40)
+            await until(running, key, "completed")
         counted = await plain.fetch(
             'SELECT parent_case, count(*)::int AS children FROM circuit."case" WHERE parent_case IS NOT NULL GROUP BY 1'
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_SECONDS = 40.0
+DEADLINE_SECONDS = 120.0
 
 
 def newest() -> tuple[str, str]:

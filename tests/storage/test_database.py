@@ -313,7 +313,7 @@ async def test_a_task_that_is_cancelled_leaves_no_transaction_open(database: Dat
     for statement in ("SELECT 1", "SELECT pg_sleep(60)"):
         begun.clear()
         working = asyncio.create_task(insert(statement))
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 60)
         working.cancel()
         with pytest.raises(asyncio.CancelledError):
             await working

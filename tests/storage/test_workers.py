@@ -70,7 +70,7 @@ async def test_renewing_does_not_wait_for_a_batch_in_flight(database: Database, 
     batch = await database.raw()
     async with batch.transaction():
         await batch.execute("SELECT 1 FROM circuit.worker WHERE id = $1 FOR SHARE", worker)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await workers.renew(conn, worker, LEASE_SECONDS) is not None
     batch.terminate()
 

@@ -393,7 +393,7 @@ async def test_only_the_case_whose_lock_is_held_waits(database: Database, conn: 
     async with raised(database, held):
         futures = {key: writer.write(step(key, release=True, due_at=AT)) for key in keys}
         free = [key for key in keys if key not in held]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*(futures[key] for key in free))
             await eventually(lambda: len(pauses) == 2, what="both guilty cases, set aside")
             # Both lanes are free for others, and what comes for the guilty cases waits behind them.
@@ -434,7 +434,7 @@ async def test_a_case_that_waits_for_a_lock_does_not_spin(
     async with raised(database, [key]):
         future = writer.write(step(key, release=True, due_at=AT))
         closing = asyncio.ensure_future(writer.close())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await enough.wait()
         assert not future.done() and not closing.done()
         assert limits[:7] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
@@ -457,7 +457,7 @@ async def test_a_writer_is_closed_in_time_though_a_case_waits_for_a_lock(
     writer = await Writer.open(database, worker, pause=pause)
     async with raised(database, [key]):
         future = writer.write(step(key, release=True, due_at=AT))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await aside.wait()
             await writer.close(within_seconds=0)
     with pytest.raises(DatabaseUnreachable):

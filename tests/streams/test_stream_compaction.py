@@ -347,7 +347,7 @@ async def test_a_keeper_compacts_by_policy_and_figures_tell_what_went(here: Stag
         await speak(one, letters(tenant + 4))
         await one.complete(tenant + 4)
     await keeper.start()
-    await asyncio.wait_for(keeper.started.wait(), 30)
+    await asyncio.wait_for(keeper.started.wait(), 60)
     await keeper.stop()
     told_ = {figure.name: figure.value for figure in await figures(here.database)}
     assert told_["circuit_compacted_frames"] == 4 + 5 + 6 and told_["circuit_compacted_bytes"] > 1_000

@@ -17,7 +17,7 @@ from circuit.storage import cases, workers
 from circuit.streams.log import Log
 from circuit.streams.news import MOST_EVENTS, News
 
-SECONDS = 30.0
+SECONDS = 120.0
 AT = datetime(2026, 11, 27, 12, 0, 0, 123456, tzinfo=UTC)
 
 

@@ -22,7 +22,7 @@ from circuit.streams.log import PAGE_BYTES
 from circuit.streams.relay import Relay
 from circuit.streams.subscription import Streams
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 @pytest.fixture

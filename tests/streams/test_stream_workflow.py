@@ -15,7 +15,7 @@ from circuit.errors import InvalidCursor, NotFound
 from circuit.events import CaseEvent, FiringBegun, FiringResumed
 from circuit.streams.workflow import PAGE_EVENTS, Mark, Marked
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 @pytest.fixture
