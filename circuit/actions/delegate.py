@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from circuit.actions.placed import PlacedJournal
+from circuit.agents.answer import Answer
 from circuit.agents.ports import Journal
 from circuit.agents.run import AgentResult
 from circuit.agents.tools import Tool, ToolContext
@@ -33,6 +35,27 @@ class InnerJournal(PlacedJournal):
     def __init__(self, outer: Journal, place: str, name: str) -> None:
         super().__init__(outer, place)
         self._name = name
+        self._answers: dict[str, Answer] = {}
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """What the answers took that were given in it, to this agent and to those that it asked."""
+        usage: Counter[str] = Counter()
+        costs = [answer.cost for answer in self._answers.values() if answer.cost is not None]
+        for answer in self._answers.values():
+            usage.update({name: count for name, count in answer.usage.items() if isinstance(count, int)})
+        return {"usage": dict(usage), **({"cost": round(sum(costs), 9)} if costs else {})}
+
+    def recorded(self, step: str) -> Any:
+        return self._noted(step, super().recorded(step))
+
+    async def record(self, step: str, value: Any) -> Any:
+        return self._noted(step, await super().record(step, value))
+
+    def _noted(self, step: str, value: Any) -> Any:
+        if value is not None and step.startswith(("answer:", "summary:")):
+            self._answers[step] = Answer.from_dict(value)
+        return value
 
     async def emit(self, delta: StreamDelta) -> None:
         fields = delta.fields
@@ -59,7 +82,10 @@ def agent_tool(agent: Mapping[str, Any], journal: Journal, ask: Ask) -> Tool:
     async def call(arguments: Mapping[str, Any], around: ToolContext) -> Any:
         place = around.key.rpartition("/")[2]
         inner = InnerJournal(journal, place, name)
-        result = await ask(name, (Message.text(Role.USER, str(arguments["task"])),), inner, f"{around.key}>{name}")
+        try:
+            result = await ask(name, (Message.text(Role.USER, str(arguments["task"])),), inner, f"{around.key}>{name}")
+        finally:
+            around.spent.update(inner.spent)
         return result.answer.text if result.output is None else result.output
 
     return Tool(agent_spec(agent), call, SECONDS)

@@ -7,15 +7,16 @@ tells them again. Strategies say what is asked when; this says how.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
 
 from circuit.agents.answer import Answer, Silence, Voice, hear
+from circuit.agents.batch import together
 from circuit.agents.interceptor import Interceptor, passed, prepared
 from circuit.agents.invisible import visible
 from circuit.agents.meter import Meter
@@ -44,8 +45,6 @@ from circuit.security.redaction import redact
 from circuit.tracing import Span, Value, piece
 from circuit.value import dataclass
 
-MOST_AT_ONCE = 8
-"""How many calls of one answer run at the same time."""
 MOST_CALLS = 64
 """How many calls one answer may make; the others are refused."""
 MOST_REPEATS = 5
@@ -150,19 +149,12 @@ class Session:
 
     async def act(self, answer: Answer) -> None:
         """Make the calls of `answer`; their results become part of the conversation, in the order of the calls."""
-        gate = asyncio.Semaphore(MOST_AT_ONCE)
         planned: list[_Planned] = []
         for number, call in enumerate(answer.calls):
             leaving = next((name for one in planned if (name := self._leads_to(one))), "")
             cut = answer.finish == "length" and number == len(answer.calls) - 1
             planned.append(await self._planned(call, number, leaving, cut))
-        tasks = [asyncio.ensure_future(self._perform(one, gate)) for one in planned]
-        try:
-            results = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        results = await together([partial(self._perform, one) for one in planned])
         for one, result in zip(planned, results, strict=True):
             if not result.failed and (name := self._leads_to(one)):
                 self.successor = HandOver(name, str(one.arguments.get("why", "")))
@@ -361,7 +353,7 @@ class Session:
             nobody = "nobody allowed the call in time" if said.get("timed_out") else f"the call was not allowed{why}"
             raise ToolDenied(f"{call.name}: {nobody}")
 
-    async def _perform(self, one: _Planned, gate: asyncio.Semaphore) -> ToolResultPart:
+    async def _perform(self, one: _Planned) -> ToolResultPart:
         """The result of a call, or its error, as the model is told of it."""
         call = one.call
         told: dict[str, Any] = {"toolName": call.name, "callId": call.id}
@@ -371,11 +363,13 @@ class Session:
         failed = kept is None
         kept = kept or self.journal.recorded(REFUSED + one.step)
         if kept is None:
-            async with gate:
-                value, failed = await self._called(one)
-            kept = await self.journal.record((REFUSED if failed else DONE) + one.step, {"value": value})
+            value, failed, spent = await self._called(one)
+            took = {"took": spent} if spent else {}
+            kept = await self.journal.record((REFUSED if failed else DONE) + one.step, {"value": value, **took})
             self._fault("after_tool")
         value = kept["value"]
+        took: Mapping[str, Any] = kept.get("took") or {}
+        self._add(took.get("usage") or {}, took.get("cost"))
         if not failed:
             self._record.succeeded.add(call.name)
         await self.journal.emit(StreamDelta(StreamType.TOOL_RESULT, {**told, "result": value}))
@@ -385,13 +379,13 @@ class Session:
             await self.journal.emit(StreamDelta.thinking(status, f"{hidden} of them"))
         return ToolResultPart(call.id, call.name, said, failed=failed)
 
-    async def _called(self, one: _Planned) -> tuple[Any, bool]:
-        """What the call gave back, and whether that is an error."""
+    async def _called(self, one: _Planned) -> tuple[Any, bool, Mapping[str, Any]]:
+        """What the call gave back, whether that is an error, and what models took that were asked for it."""
+        execution = self.run.execution_id
+        context = ToolContext(execution, self.run.agent_id, one.call.id, f"{execution}/{one.step}")
         try:
             if one.refusal is not None:
                 raise one.refusal
-            execution = self.run.execution_id
-            context = ToolContext(execution, self.run.agent_id, one.call.id, f"{execution}/{one.step}")
             tool = self._tools[one.call.name]
             with piece(f"execute_tool {tool.name}", _tool(tool, one)) as span:
                 if span is not None and span.content:
@@ -399,16 +393,19 @@ class Session:
                 value = await call_tool(tool, one.arguments, context)
                 if span is not None and span.content:
                     span.set({"gen_ai.tool.call.result": _shown(span, tool, value)})
-            return value, False
+            return value, False, context.spent
         except ToolError as error:
-            return {"error": {"code": error.code, "message": error.message}}, True
+            return {"error": {"code": error.code, "message": error.message}}, True, context.spent
 
     def _count(self, answer: Answer) -> None:
-        for name, count in answer.usage.items():
+        self._add(answer.usage, answer.cost if answer.cost or answer.cached else None)
+
+    def _add(self, usage: Mapping[str, Any], cost: float | None) -> None:
+        for name, count in usage.items():
             if isinstance(count, int):
                 self.usage[name] = self.usage.get(name, 0) + count
-        if answer.cost is not None and (answer.cost or answer.cached):
-            self.cost = round((self.cost or 0.0) + answer.cost, 9)
+        if cost is not None:
+            self.cost = round((self.cost or 0.0) + cost, 9)
 
 
 @dataclass(frozen=True, slots=True)

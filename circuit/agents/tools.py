@@ -20,7 +20,9 @@ from pydantic_core import to_jsonable_python
 
 from circuit.agents.output import unstorable
 from circuit.errors import (
+    Cancelled,
     CircuitError,
+    StorageError,
     ToolArgumentsInvalid,
     ToolArgumentsMalformed,
     ToolError,
@@ -49,13 +51,14 @@ _FAULTS_SHOWN = 5
 @dataclass(frozen=True, slots=True)
 class ToolContext:
     """Who calls. `key` is the same for the same call of the same firing, also after a crash: what a tool does outside
-    can be done under it once."""
+    can be done under it once. A tool that asks models itself says in `spent` what that took: `usage` and `cost`."""
 
     execution_id: str
     agent_id: str
     call_id: str
     key: str
     principal: str = ""
+    spent: dict[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
 
 
 Call = Callable[[Mapping[str, Any], ToolContext], Awaitable[Any]]
@@ -154,6 +157,9 @@ async def call_tool(tool: Tool, arguments: Mapping[str, Any], context: ToolConte
             return as_result(tool, await tool.call(arguments, context))
     except ToolError as error:
         fault = type(error)(_told(tool, error.message), details=error.details)
+    except (StorageError, Cancelled):
+        # Not the tool's: what it records for the run that asks it could not be kept, or counts no more.
+        raise
     except CircuitError as error:
         fault = ToolFailed(_told(tool, f"{tool.name} failed ({error.code}): {error.message}"))
     except asyncio.CancelledError:

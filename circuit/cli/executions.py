@@ -106,7 +106,8 @@ def _print(found: ExecutionRecord, terminal: Terminal) -> None:
             cost = answer["cost_usd"]
             model += "  no price known" if cost is None else f"  {dollars(microdollars(cost))} USD"
         usage = compact(answer["raw_usage"] or answer["usage"], 300)
-        terminal.line(one_line(f"answer {answer['attempt']}/{answer['step']}  {answer['at']}  {model}  {usage}"))
+        what = "step" if answer["model"] is None else "answer"
+        terminal.line(one_line(f"{what} {answer['attempt']}/{answer['step']}  {answer['at']}  {model}  {usage}"))
     for one in shown["feedback"]:
         score = "-" if one["score"] is None else f"{one['score']:g}"
         terminal.line(one_line(f"feedback {score}  {one['at']}  {one['by']}: {one['comment']}"))

@@ -33,6 +33,9 @@ async def test_a_crash_anywhere_asks_nobody_twice() -> None:
     whole = Book()
     output = await action.perform(asked(), whole)
     assert output.text == "Done."
+    answers = [value for name, value in whole.steps.items() if name.startswith("answer:")]
+    assert output.usage["output_tokens"] == sum(value["usage"]["output_tokens"] for value in answers) > 0
+    assert len(answers) == 4
     steps = list(whole.steps.items())
     assert [name.partition(":")[0] for name, _ in steps] == ["answer", "answer", "tool", "answer", "tool", "answer"]
     assert sum(">" in name for name, _ in steps) == 3
@@ -40,6 +43,7 @@ async def test_a_crash_anywhere_asks_nobody_twice() -> None:
         book = Book(dict(steps[:kept]))
         again = await action.perform(asked(dict(steps[:kept])), book)
         assert again.text == "Done."
+        assert again.usage == output.usage, "what the other agent took is counted, also where it is in the journal"
         assert [name for name in book.order if name.startswith("record")] == [
             f"record {name}" for name, _ in steps[kept:]
         ]
