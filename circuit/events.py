@@ -8,7 +8,7 @@ Both carry a version in their JSON, so that a later release reads what an earlie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -182,6 +182,23 @@ class BudgetUsedUp:
 
 
 @dataclass(frozen=True, slots=True)
+class InputScreened:
+    """Screening found something in what an agent is told. `action` is what was done: `warn`, where it was made harmless
+    and the agent goes on, or `refuse`, and then the firing fails. Each that was `found` has its `kind`, its `source`
+    (`input`, `metadata`, `message`, `result` of a tool, `description` of one) with its `name` and the `path` in it, its
+    `offset` in characters, how many there are (`count`) and its `words`, short and redacted; `more` are not listed."""
+
+    kind: ClassVar[str] = "input_screened"
+    transition: str
+    firing: int
+    execution_id: str
+    agent_id: str
+    action: str
+    found: Sequence[Mapping[str, Any]]
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FiringFailed:
     """A firing failed for good: its tokens went to `on_failure` (then consumed and produced are set), or they stay
     and an incident is open. `firing` is None where it failed at its begin."""
@@ -275,6 +292,7 @@ CaseEvent = (
     | FiringResumed
     | FiringRetried
     | BudgetUsedUp
+    | InputScreened
     | FiringFailed
     | FiringCancelled
     | IncidentResolved
@@ -295,6 +313,7 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
         FiringResumed,
         FiringRetried,
         BudgetUsedUp,
+        InputScreened,
         FiringFailed,
         FiringCancelled,
         IncidentResolved,
@@ -389,8 +408,11 @@ class StreamDelta:
         return cls(StreamType.RESTARTED, {"reason": reason})
 
     @classmethod
-    def thinking(cls, status: str, content: str | None = None) -> StreamDelta:
-        return cls(StreamType.THINKING, {"status": status} | ({"content": content} if content else {}))
+    def thinking(
+        cls, status: str, content: str | None = None, found: Sequence[Mapping[str, Any]] | None = None
+    ) -> StreamDelta:
+        said = {"status": status, "content": content, "found": found}
+        return cls(StreamType.THINKING, {name: value for name, value in said.items() if value or name == "status"})
 
 
 @dataclass(frozen=True, slots=True)

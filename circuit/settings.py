@@ -21,6 +21,7 @@ from circuit.security.access import DEFAULT_AUDIENCE, SHORTEST_SECRET, SHORTEST_
 from circuit.security.rates import Rate
 from circuit.security.redactor import Redactor
 from circuit.security.rules import Rule
+from circuit.security.screening.found import ACTIONS, KINDS, Screener, Screening
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 RATED = ("graphql", "v1", "agent-stream", "stream", "metrics", "*")
@@ -94,6 +95,7 @@ class Settings:
     trace_content: bool = False
     traceparent: str | None = None
     redactor: Redactor = field(default_factory=lambda: Redactor(guard=Lock()), repr=False, compare=False)
+    screener: Screener = field(default_factory=Screener, repr=False, compare=False)
     environment: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -126,6 +128,7 @@ class Settings:
             trace_content=values.get(CAPTURE, "").strip().lower() in CAPTURING,
             traceparent=_text(values, "TRACEPARENT"),
             redactor=_redactor(values),
+            screener=Screener(_screening(values)),
             jobs=_choice(values, "CIRCUIT_JOBS", "false", ("true", "false")) == "true",
             http_hosts=_names(values, "CIRCUIT_HTTP_HOSTS"),
             http_private=_choice(values, "CIRCUIT_HTTP_PRIVATE", "false", ("true", "false")) == "true",
@@ -349,6 +352,20 @@ def _redaction(values: Mapping[str, str]) -> tuple[Rule, ...]:
         told = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         details = {"variable": "CIRCUIT_REDACTION"}
         raise InvalidRequest(f"CIRCUIT_REDACTION names {text[:200]!r}: {told}.", details=details) from None
+
+
+def _screening(values: Mapping[str, str]) -> Screening:
+    """One action for all kinds, or `KIND=ACTION` with commas between them."""
+    said: dict[str, str] = {}
+    for entry in _names(values, "CIRCUIT_SCREENING"):
+        kind, equals, action = entry.partition("=")
+        kinds = (kind,) if equals else KINDS
+        action = action if equals else kind
+        if action not in ACTIONS or kinds[0] not in KINDS:
+            wanted = f"{', '.join(ACTIONS)}, or some of KIND=ACTION with a kind of {', '.join(KINDS)}"
+            raise _refused("CIRCUIT_SCREENING", entry, wanted)
+        said.update(dict.fromkeys(kinds, action))
+    return Screening(said)
 
 
 def _password(url: str) -> str:

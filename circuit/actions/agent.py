@@ -24,11 +24,13 @@ from circuit.agents.image import images_of
 from circuit.agents.interceptor import Interceptor
 from circuit.agents.policy import Policies
 from circuit.agents.ports import Journal
-from circuit.agents.prompt import PromptTexts, build_messages, hidden, prompt_values
+from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
 from circuit.agents.redaction import PromptRedaction
 from circuit.agents.run import AgentResult, AgentRun, Capability, Choice
+from circuit.agents.screening import Watch, settled, told_inputs, told_tools
 from circuit.agents.window import Past, narrowed
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
+from circuit.engine.calls import rules_of_agents
 from circuit.engine.suspension import APPROVAL
 from circuit.events import StreamDelta
 from circuit.providers.cache import AnswerStore
@@ -39,6 +41,7 @@ from circuit.providers.provider import ModelRequest
 from circuit.providers.registry import ProviderRegistry
 from circuit.security.redactor import Redactor
 from circuit.security.rules import Rule, rules_of
+from circuit.security.screening.found import Screener, Screening
 from circuit.spend import Spend
 from circuit.value import dataclass
 
@@ -64,10 +67,8 @@ class CallJournal:
     async def record(self, step: str, value: Any) -> Any:
         return await self._context.record(step, value)
 
-    async def left_out(self, inputs: Any) -> None:
-        """Tell the readers of what prompts leave out of `inputs`."""
-        if count := hidden(inputs):
-            await self.emit(StreamDelta.thinking("left out invisible characters of the inputs", f"{count} of them"))
+    def screened(self, step: str, decision: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        self._context.screened(step, decision, event)
 
     async def ask_person(
         self,
@@ -94,7 +95,7 @@ class CallJournal:
 class AgentAction:
     """Runs agents. `answers` gives what the agents of a tenant share of earlier answers, `memories` what their
     conversations remember; `permit` says whether a workflow may use an agent, `redactor` has the rules by which what
-    models are told is redacted. `fault` is called at `before_answer`,
+    models are told is redacted, `screener` says how it is screened. `fault` is called at `before_answer`,
     `after_answer`, `after_journal` and `after_tool`, for crash tests."""
 
     def __init__(
@@ -107,10 +108,12 @@ class AgentAction:
         memories: Memories | None = None,
         permit: Permit | None = None,
         redactor: Redactor | None = None,
+        screener: Screener | None = None,
         fault: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._registry = registry
         self.redactor = redactor or Redactor()
+        self._screener = screener or Screener()
         self._toolbox = toolbox or Toolbox(Path(gettempdir()) / "circuit-workspaces")
         self._interceptors = interceptors
         self._answers = answers
@@ -128,10 +131,11 @@ class AgentAction:
         agent: Mapping[str, Any] = call.config["agent"]
         spec: Mapping[str, Any] = call.config.get("provider") or agent["provider"]
         journal = CallJournal(call, context)
-        run = _run(call, agent, spec)
+        watch = self.watch(agent, call)
+        inputs, tokens, looks = told_inputs(watch, call.inputs, call.tokens, agent.get("images") or ())
+        await settled(watch, journal, "input", looks, str(agent["id"]))
+        run = _run(replace(call, inputs=inputs, tokens=tokens), agent, spec)
         asked = [message for message in run.messages if message.role != Role.SYSTEM]
-        images = agent.get("images") or ()
-        await journal.left_out({name: value for name, value in call.inputs.items() if name not in images})
         conversation = await self._conversation(agent, call, journal)
         if conversation is not None:
             run = replace(
@@ -170,7 +174,17 @@ class AgentAction:
         if self._permit is not None:
             permit = partial(self._permit, tenant, call.workflow_id)
         store = self._store(tenant)
-        return await self.work(run, call.config, journal, str(call.key.case), store, permit, call.redaction)
+        case = str(call.key.case)
+        return await self.work(run, call.config, journal, case, store, permit, call.redaction, call.screening)
+
+    def watch(self, agent: Mapping[str, Any], call: ActionCall) -> Watch:
+        """How what `agent` is told in `call` is screened."""
+        return self.watching(agent, call.screening, (*call.redaction, *rules_of_agents(call.config)))
+
+    def watching(self, agent: Mapping[str, Any], screening: Mapping[str, str] | None, rules: Sequence[Rule]) -> Watch:
+        """How what `agent` is told is screened in a workflow that says this of it, and redacted by these rules."""
+        known = Screening(agent.get("screening"), Screening(screening, self._screener.screening))
+        return Watch(known, self.redactor.at("events", rules), self._screener.count)
 
     async def work(
         self,
@@ -181,12 +195,14 @@ class AgentAction:
         answers: AnswerStore | None = None,
         permit: Callable[[str], Awaitable[None]] | None = None,
         rules: Sequence[Rule] = (),
+        screening: Mapping[str, str] | None = None,
     ) -> AgentResult:
         """Perform `run`, which is of the agent of this configuration, as if in `case`. `permit` is asked before each
-        agent begins, and raises where it may not; `rules` of redaction count beside those of each agent."""
+        agent begins, and raises where it may not; `rules` of redaction count beside those of each agent, and
+        `screening` where an agent has none of its own."""
         agent: Mapping[str, Any] = config["agent"]
         spec: Mapping[str, Any] = config.get("provider") or agent["provider"]
-        scene = _Scene(case, config.get("colleagues") or {}, answers, permit, tuple(rules))
+        scene = _Scene(case, config.get("colleagues") or {}, answers, permit, tuple(rules), screening)
         return await self._run(run, agent, spec, journal, scene, ())
 
     async def _run(
@@ -229,7 +245,10 @@ class AgentAction:
         """The part of a run that `agent` does itself."""
         if scene.permit is not None:
             await scene.permit(str(agent["id"]))
-        tools = await self._toolbox.tools(agent, scene.case)
+        watch = self.watching(agent, scene.screening, (*scene.rules, *rules_of(agent.get("redaction") or ())))
+        tools, looks = told_tools(watch, await self._toolbox.tools(agent, scene.case))
+        await settled(watch, journal, "tools", looks, str(agent["id"]))
+        run = replace(run, watch=watch)
         asking = (*askers, str(agent["id"]))
 
         async def ask(name: str, messages: tuple[Message, ...], inner: Journal, execution_id: str) -> AgentResult:
@@ -273,13 +292,14 @@ class AgentAction:
 @dataclass(frozen=True, slots=True)
 class _Scene:
     """What all agents of one execution have in common: their case, each other, the tenant's earlier answers, who says
-    whether their workflow may use them, and its rules of redaction."""
+    whether their workflow may use them, its rules of redaction and its screening."""
 
     case: str
     colleagues: Mapping[str, Any]
     answers: AnswerStore | None
     permit: Callable[[str], Awaitable[None]] | None = None
     rules: tuple[Rule, ...] = ()
+    screening: Mapping[str, str] | None = None
 
 
 def prompt_texts(agent: Mapping[str, Any]) -> PromptTexts:

@@ -14,6 +14,7 @@ from typing import Any
 from circuit.actions.agent import AgentAction, CallJournal, agent_run, prompt_texts
 from circuit.agents.chat import call_json, messages_of
 from circuit.agents.prompt import build_messages, prompt_values
+from circuit.agents.screening import settled, told_messages
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.calls import rules_of_agents
 from circuit.providers.messages import Role, ToolCallPart
@@ -33,7 +34,10 @@ class ConsultationAction:
     async def perform(self, call: ActionCall, context: ActionContext) -> ActionOutput:
         """Let the agent of `call` answer. Raises `InvalidInput` for messages that are none."""
         agent: Mapping[str, Any] = call.config["agent"]
-        asked = messages_of(call.inputs.get("messages"))
+        journal = CallJournal(call, context)
+        watch = self._agents.watch(agent, call)
+        asked, looks = told_messages(watch, messages_of(call.inputs.get("messages")))
+        await settled(watch, journal, "messages", looks, str(agent["id"]))
         values = prompt_values(inputs={}, tokens=(), workflow_id="", history_count=0)
         system = [one for one in build_messages(prompt_texts(agent), values) if one.role is Role.SYSTEM]
         run = replace(
@@ -44,8 +48,6 @@ class ConsultationAction:
             tool_choice=agent.get("tool_choice") or "auto",
         )
         redaction = self._agents.redactor.at("events", (*call.redaction, *rules_of_agents(call.config)))
-        journal = CallJournal(call, context)
-        await journal.left_out([one.get("content") for one in call.inputs["messages"]])
         result = await self._agents.run(run, call, journal)
         answer = result.answer
         usage = result.counted

@@ -63,7 +63,7 @@ class InnerJournal(PlacedJournal):
             await super().emit(StreamDelta.thinking(f"agent {self._name}", str(fields["content"])))
         elif delta.type is StreamType.THINKING:
             status = f"agent {self._name}: {fields['status']}"
-            await super().emit(StreamDelta.thinking(status, fields.get("content")))
+            await super().emit(StreamDelta(delta.type, {**fields, "status": status}))
         elif delta.type in (StreamType.TOOL_CALL, StreamType.TOOL_RESULT):
             named = {**fields, "toolName": f"{self._name}/{fields['toolName']}"}
             await super().emit(StreamDelta(delta.type, named))

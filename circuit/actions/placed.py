@@ -27,6 +27,9 @@ class PlacedJournal:
     async def record(self, step: str, value: Any) -> Any:
         return await self._outer.record(self._step(step), value)
 
+    def screened(self, step: str, decision: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        self._outer.screened(self._step(step), decision, event)
+
     async def ask_person(
         self,
         key: str,

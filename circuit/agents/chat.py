@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from circuit.agents.image import image_at
-from circuit.agents.invisible import visible
 from circuit.errors import InvalidInput
 from circuit.providers.messages import ImagePart, Message, Part, Role, TextPart, ToolCallPart, ToolResultPart
 
@@ -68,7 +67,7 @@ def _content(content: Any, at: str) -> tuple[Part, ...]:
     if content is None or content == "":
         return ()
     if isinstance(content, str):
-        return (_text(content),)
+        return (TextPart(content),)
     if not isinstance(content, list):
         raise InvalidInput(f"{at} must be text or a list of parts")
     return tuple(_part(part, f"{at}[{number}]") for number, part in enumerate(cast("list[Any]", content)))
@@ -78,7 +77,7 @@ def _part(part: Any, at: str) -> Part:
     fields = _object(part, at)
     kind = fields.get("type")
     if kind in ("text", "refusal") and isinstance(fields.get(kind), str):
-        return _text(fields[kind])
+        return TextPart(fields[kind])
     if kind == "image_url":
         url = _object(fields.get("image_url"), f"{at}.image_url").get("url")
         return image_at(url, f"{at}.image_url.url")
@@ -130,10 +129,6 @@ def _result(fields: Mapping[str, Any], at: str, names: Mapping[str, str]) -> Too
     if call_id not in names:
         raise InvalidInput(f"{at}.tool_call_id is {call_id!r:.80}, which is the id of no call before it")
     return ToolResultPart(call_id, names[call_id], content)
-
-
-def _text(text: str) -> TextPart:
-    return TextPart(visible(text)[0])
 
 
 def _object(value: Any, at: str) -> Mapping[str, Any]:

@@ -39,6 +39,10 @@ class Journal(Protocol):
         """Keep `value` (JSON) under `step` and return when it is durable. What comes back is what is kept."""
         ...
 
+    def screened(self, step: str, decision: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        """Keep what screening decided under `step`, and have the history say it (`event`), once."""
+        ...
+
     async def ask_person(
         self,
         key: str,

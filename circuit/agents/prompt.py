@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
-from circuit.agents.invisible import visible
 from circuit.errors import InvalidInput
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
 from circuit.providers.messages import Message, Role
@@ -70,23 +69,9 @@ def build_messages(
     return (*messages, Message.text(Role.USER, user))
 
 
-def hidden(value: Any) -> int:
-    """How many characters that people do not see `value` holds, and a prompt that is made of it leaves out."""
-    return visible(as_json(value))[1]
-
-
 def as_json(value: Any) -> str:
     """`value` as JSON on one line."""
     return orjson.dumps(value).decode()
-
-
-def _shown(value: Any) -> Any:
-    """`value` without what people cannot see in its texts."""
-    if isinstance(value, str):
-        return visible(value)[0]
-    if isinstance(value, dict):
-        return {name: _shown(item) for name, item in cast("dict[str, Any]", value).items()}
-    return [_shown(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 def _render(text: str, values: Mapping[str, Any], engine: str) -> str:
@@ -94,9 +79,8 @@ def _render(text: str, values: Mapping[str, Any], engine: str) -> str:
         from circuit.expressions.jinja import JinjaTemplate
 
         try:
-            return JinjaTemplate.parse(text).render(_shown(dict(values)))
+            return JinjaTemplate.parse(text).render(dict(values))
         except ValueError as error:
             raise InvalidInput(f"a prompt cannot be made of these inputs: {error}") from None
     template = Template.parse(text)
-    # What the author wrote stays; what is put in comes from anywhere.
-    return template.render({name: visible(values.get(name, ""))[0] for name, _ in template.names})
+    return template.render({name: values.get(name, "") for name, _ in template.names})

@@ -8,6 +8,7 @@ from typing import Any
 
 from circuit.agents.answer import Answer
 from circuit.agents.policy import Policies
+from circuit.agents.screening import Watch
 from circuit.providers.messages import Message, ToolCallPart
 from circuit.providers.pricing import Price
 from circuit.providers.provider import ToolSpec
@@ -40,7 +41,7 @@ class AgentRun:
     bounds the conversation below what the model's profile says. `recalled` says how many of the messages behind the
     system's were said in earlier runs. `functions` are tools of whoever asks: a call of one ends the run, for only he
     can make it. `tool_choice` says which tool the first answer calls, as in a `ModelRequest`. `agent_name` is for
-    people, `conversation` the id of the one that the run goes on with.
+    people, `conversation` the id of the one that the run goes on with, `watch` how results of tools are screened.
     """
 
     model: str
@@ -62,6 +63,7 @@ class AgentRun:
     recalled: int = 0
     agent_name: str = ""
     conversation: str = ""
+    watch: Watch = field(default_factory=Watch)
 
     def context(self, choice: int = 0) -> int | None:
         """How many tokens of a conversation one of the `choices` is shown with its answer; None where nobody knows."""

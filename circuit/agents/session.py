@@ -18,11 +18,11 @@ import orjson
 from circuit.agents.answer import Answer, Silence, Voice, hear
 from circuit.agents.batch import together
 from circuit.agents.interceptor import Interceptor, passed, prepared
-from circuit.agents.invisible import visible
 from circuit.agents.meter import Meter
 from circuit.agents.policy import ApprovalRule, Policies, Record
 from circuit.agents.ports import Journal
 from circuit.agents.run import AgentRun, HandOver, Recap
+from circuit.agents.screening import STEP, decision, tell
 from circuit.agents.template import text_of
 from circuit.agents.tools import Tool, ToolContext, call_tool, check_arguments, read_arguments
 from circuit.agents.window import Past, excerpt, fit, room, transcript
@@ -365,7 +365,11 @@ class Session:
         if kept is None:
             value, failed, spent = await self._called(one)
             took = {"took": spent} if spent else {}
-            kept = await self.journal.record((REFUSED if failed else DONE) + one.step, {"value": value, **took})
+            look = self.run.watch.look("result", call.name)
+            look.value(value)
+            decided = decision(self.run.watch, [look])
+            done = {"value": value, **took, **({} if decided is None else {"screened": decided})}
+            kept = await self.journal.record((REFUSED if failed else DONE) + one.step, done)
             self._fault("after_tool")
         value = kept["value"]
         took: Mapping[str, Any] = kept.get("took") or {}
@@ -373,11 +377,10 @@ class Session:
         if not failed:
             self._record.succeeded.add(call.name)
         await self.journal.emit(StreamDelta(StreamType.TOOL_RESULT, {**told, "result": value}))
-        said, hidden = visible(_as_text(value))
-        if hidden:
-            status = f"left out invisible characters that {call.name} gave"
-            await self.journal.emit(StreamDelta.thinking(status, f"{hidden} of them"))
-        return ToolResultPart(call.id, call.name, said, failed=failed)
+        if kept.get("screened") is not None:
+            await tell(self.journal, f"{STEP}{call.name}:{one.step}", kept["screened"], self.run.agent_id)
+        said = self.run.watch.look("result", call.name).value(value)
+        return ToolResultPart(call.id, call.name, _as_text(said), failed=failed)
 
     async def _called(self, one: _Planned) -> tuple[Any, bool, Mapping[str, Any]]:
         """What the call gave back, whether that is an error, and what models took that were asked for it."""

@@ -12,7 +12,7 @@ from circuit.observability.metrics import Figure, Kind
 from circuit.providers.calls import BOUNDS, Tally, Times
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.vllm.model import ModelState, ModelView
-from circuit.security.redactor import Redactor
+from circuit.settings import Settings
 
 DATABASE_SECONDS = 3.0
 """So long the figures of the database are waited for: whoever asks for all of them waits ten seconds, as a rule."""
@@ -33,7 +33,7 @@ _COUNTERS = {
 }
 
 
-async def figures(engine: Engine, registry: ProviderRegistry, redactor: Redactor) -> Sequence[Figure]:
+async def figures(engine: Engine, registry: ProviderRegistry, settings: Settings) -> Sequence[Figure]:
     """All figures: those of the database where it answers."""
     found: Sequence[Figure] = ()
     up = True
@@ -43,15 +43,19 @@ async def figures(engine: Engine, registry: ProviderRegistry, redactor: Redactor
     except (StorageError, TimeoutError):
         up = False
     about = "Whether the database answers this process: 1 or 0."
-    return [Figure("circuit_database_up", about, up), *found, *await process_figures(engine, registry, redactor)]
+    return [Figure("circuit_database_up", about, up), *found, *await process_figures(engine, registry, settings)]
 
 
-async def process_figures(engine: Engine, registry: ProviderRegistry, redactor: Redactor) -> Sequence[Figure]:
+async def process_figures(engine: Engine, registry: ProviderRegistry, settings: Settings) -> Sequence[Figure]:
     """Those of this process alone: no database is asked."""
     found = list(engine.process_figures())
-    for (where, rule), count in redactor.counts.items():
+    for (where, rule), count in settings.redactor.counts.items():
         about = "What rules of redaction took out, each time."
         found.append(Figure("circuit_redactions", about, count, Kind.COUNTER, {"rule": rule, "where": where}))
+    for (kind, action), count in settings.screener.counts.items():
+        about = "What screening found in what agents are told, and what was done about it."
+        labels = {"kind": kind, "action": action}
+        found.append(Figure("circuit_screened", about, count, Kind.COUNTER, labels))
     for (provider, model), tally in registry.calls.all().items():
         found += _of_calls({"provider": provider, "model": model}, tally)
     for view, counts in await registry.counts():

@@ -81,6 +81,7 @@ def performers(
         memories=partial(Memory, database),
         permit=Permits(database, clock.monotonic).check,
         redactor=settings.redactor,
+        screener=settings.screener,
         fault=fault,
         interceptors=interceptors,
     )

@@ -160,7 +160,7 @@ async def _key_set(url: str) -> Mapping[str, Any]:
 
 async def _figures(circuit: Circuit, crew: Crew | None) -> Sequence[Figure]:
     """The figures of the database, of this process and of its crew."""
-    found = await figures(circuit.engine, circuit.registry, circuit.settings.redactor)
+    found = await figures(circuit.engine, circuit.registry, circuit.settings)
     return found if crew is None else [*found, *await crew.figures()]
 
 

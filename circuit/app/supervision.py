@@ -73,7 +73,7 @@ async def answer(circuit: Circuit) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         if line.strip().isdigit():
-            figures = await process_figures(circuit.engine, circuit.registry, circuit.settings.redactor)
+            figures = await process_figures(circuit.engine, circuit.registry, circuit.settings)
             told = [figure.as_json() for figure in figures]
             sys.stdout.buffer.write(orjson.dumps({"asked": int(line), "figures": told}) + b"\n")
             sys.stdout.buffer.flush()

@@ -81,7 +81,8 @@ def list_agents(
 
 @agents_app.command("show")
 def show_agent(source: SourceArgument, agent: AgentArgument = None) -> int:
-    """Print the definition of an agent, of a file or published, as JSON, with what its policies say of its tools.
+    """Print the definition of an agent, of a file or published, as JSON, with what its policies say of its tools, and
+    what is done about each kind of what screening finds here.
 
     \b
     Example: circuit agents show workflows/document_review.yaml content-reviewer
@@ -89,10 +90,14 @@ def show_agent(source: SourceArgument, agent: AgentArgument = None) -> int:
     terminal = Terminal(json=True)
     found = chosen(source, agent, terminal)
     from circuit.agents.access import named_tools
+    from circuit.security.screening.found import Screening
 
     known = found.agent
     access = [found.access(tool) for tool in named_tools(known.document.get("tools") or ())]
-    terminal.result({**known.document, "access": access, "hash": known.hash, "prompt_hash": known.prompt_hash})
+    deployment = Settings.from_environment().screener.screening
+    screening = Screening(known.document.get("screening"), Screening(found.workflow.screening, deployment))
+    told = {"access": access, "screening": dict(screening.actions)}
+    terminal.result({**known.document, **told, "hash": known.hash, "prompt_hash": known.prompt_hash})
     return 0
 
 

@@ -35,6 +35,7 @@ from circuit.cli import (
     repair,
     run,
     schedules,
+    screening,
     serve,
     simulation,
     streams,
@@ -120,6 +121,7 @@ app.add_typer(outbox.app, name="outbox")
 app.add_typer(ledger.app, name="audit")
 app.add_typer(subjects.app, name="subjects")
 app.command("redact")(redaction.redact)
+app.command("screen")(screening.screen)
 app.add_typer(database.app, name="db")
 
 

@@ -29,6 +29,7 @@ from circuit.events import (
     FiringSuspended,
     Frame,
     IncidentResolved,
+    InputScreened,
     MessageTaken,
     StreamType,
     TokenImage,
@@ -164,6 +165,12 @@ class Narrator:
                 whose = f"{event.scope} {event.subject}".strip()
                 left = f"{event.spent:g} of {event.limit:g} {event.unit} are spent"
                 return [Line(f"the budget of {one_line(whose)} is used up: {left}, {event.needed:g} more asked", "red")]
+            case InputScreened():
+                what = "refused" if event.action == "refuse" else "made harmless"
+                places = dict.fromkeys(
+                    f"{str(one['kind']).replace('_', ' ')} in {one['source']} {one['name']}" for one in event.found
+                )
+                return [Line(f"screening {what}: {one_line(', '.join(places), 160)}", "yellow")]
             case FiringFailed():
                 return self._failed(event)
             case FiringCancelled():

@@ -75,8 +75,9 @@ def test_agent(
         from circuit.agents.prompt import build_messages, prompt_values
 
         async with staged(settings, found, model, terminal) as stage:
-            named = prompt_values(inputs=values, tokens=(), workflow_id="", history_count=0)
-            result = await stage.run(build_messages(stage.texts, named, values))
+            given = await stage.screened(values)
+            named = prompt_values(inputs=given, tokens=(), workflow_id="", history_count=0)
+            result = await stage.run(build_messages(stage.texts, named, given))
             shown = stage.redaction
         if as_json:
             terminal.result(
@@ -208,8 +209,10 @@ class Stage:
         terminal: Terminal,
         rules: Sequence[Rule],
         redaction: Redaction,
+        screening: Mapping[str, str],
     ) -> None:
         self.tools = tools
+        self._screening = screening
         self._rules = rules
         self.redaction = redaction
         self._config = config
@@ -244,6 +247,20 @@ class Stage:
 
         return prompt_texts(self._config["agent"])
 
+    async def screened(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Inputs as the agent may be told them. Raises `InputRefused`."""
+        from circuit.agents.screening import settled, told_inputs
+
+        agent = self._config["agent"]
+        watch = self._action.watching(agent, self._screening, self._rules)
+        reader = _Reader(self._terminal, self.redaction)
+        try:
+            said, _, looks = told_inputs(watch, inputs, (), agent.get("images") or ())
+            await settled(watch, reader, "input", looks, str(agent["id"]))
+        finally:
+            reader.end()
+        return said
+
     async def run(self, messages: tuple[Message, ...], *, schema: bool = True, recalled: int = 0) -> AgentResult:
         """Have the agent answer. So many messages behind the system's are of earlier runs: `recalled`."""
         from circuit.actions.agent import agent_run
@@ -260,7 +277,8 @@ class Stage:
             run = replace(run, output_schema=None)
         reader = _Reader(self._terminal, self.redaction)
         try:
-            return await self._action.work(run, self._config, reader, _CASE, rules=self._rules)
+            work = self._action.work
+            return await work(run, self._config, reader, _CASE, rules=self._rules, screening=self._screening)
         finally:
             reader.end()
 
@@ -290,9 +308,9 @@ async def staged(settings: Settings, found: Chosen, model: str | None, terminal:
         registry.check(agent["provider"])
         tools = await toolbox.tools(agent, _CASE)
         redactor, rules = settings.redactor, found.workflow.redaction
-        action = AgentAction(registry, toolbox=toolbox, redactor=redactor)
+        action = AgentAction(registry, toolbox=toolbox, redactor=redactor, screener=settings.screener)
         shown = redactor.at("events", (*rules, *rules_of_agents(config)))
-        yield Stage(config, action, tools, terminal, rules, shown)
+        yield Stage(config, action, tools, terminal, rules, shown, found.workflow.screening)
     finally:
         await toolbox.aclose()
         await registry.aclose()
@@ -365,6 +383,9 @@ class _Reader:
 
     async def record(self, step: str, value: Any) -> Any:
         return self._steps.setdefault(step, value)
+
+    def screened(self, step: str, decision: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        self._steps.setdefault(step, decision)
 
     async def ask_person(self, key: str, payload: Mapping[str, Any], **_: Any) -> Mapping[str, Any]:
         self._line(f"? {payload['tool']} {compact(payload['arguments'])}")

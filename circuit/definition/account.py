@@ -107,12 +107,24 @@ def _cases(workflow: Workflow) -> Iterator[str]:
         again = resource.interval_seconds
         paced = f", each free again {_span(again)} after it was taken" if again is not None else ""
         yield f"All cases share {resource.capacity} of {name}{paced}."
+    if workflow.screening:
+        yield f"What its agents are told is screened: {_screened(workflow.screening)}."
+    for name, agent in workflow.agents.items():
+        if said := agent.document.get("screening"):
+            yield f"What {name} is told is screened: {_screened(said)}."
     limits = workflow.budget
     amounts = [f"{limits.calls} calls"] if limits.calls is not None else []
     amounts += [f"{limits.tokens} tokens"] if limits.tokens is not None else []
     amounts += [f"${limits.microdollars / MICRO:g}"] if limits.microdollars is not None else []
     if amounts:
         yield f"Each case may spend {_listed(amounts)} on models."
+
+
+def _screened(said: Mapping[str, str]) -> str:
+    """What is done about what is found, action by action."""
+    words = {"allow": "are let through", "warn": "are made harmless and told", "refuse": "refuse the execution"}
+    kinds = {action: [kind.replace("_", " ") for kind, done in said.items() if done == action] for action in words}
+    return "; ".join(f"{_listed(found)} {words[action]}" for action, found in kinds.items() if found)
 
 
 def _entry(workflow: Workflow, label: str, choices: Sequence[Transition]) -> Entry:

@@ -23,6 +23,7 @@ from circuit.definition.field import (
     seconds,
 )
 from circuit.definition.redaction_document import Rules
+from circuit.definition.screening_document import Screening
 from circuit.definition.tool_document import Capability, PolicyEntry, Tool
 
 _MODEL = "The name of the model, as the provider spells it."
@@ -367,6 +368,10 @@ class Agent(Part):
     ] = None
     redaction: Annotated[
         Rules | None, Field(description="What is taken out of its events, its logs and what its models are told.")
+    ] = None
+    screening: Annotated[
+        Screening | None,
+        Field(description="What is done about what is found in what it is told. Default: the workflow's."),
     ] = None
     output_schema: Annotated[
         JsonObject | None,

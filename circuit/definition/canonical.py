@@ -36,6 +36,7 @@ from circuit.definition.document import (
 from circuit.definition.execution_document import AgentExecution, MappingEntry, RetryConfig
 from circuit.definition.field import seconds
 from circuit.definition.redaction_document import rules_json
+from circuit.definition.screening_document import screening_json
 from circuit.definition.tool_canonical import capability_json, policy_json, tool_json
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
@@ -61,6 +62,7 @@ def canonical(document: Document) -> dict[str, Any]:
             "budget": None if document.budget is None else document.budget.model_dump(exclude_none=True),
             "subject": [document.subject] if isinstance(document.subject, str) else list(document.subject or ()),
             "redaction": rules_json(document.redaction),
+            "screening": screening_json(document.screening),
             "place_agents": [_place_agent(entry) for entry in document.place_agents or ()],
         },
         keep=("description", "places", "transitions"),
@@ -137,6 +139,7 @@ def agent_json(name: str, agent: Agent) -> dict[str, Any]:
             "conversation": agent.conversation,
             "cache": None if agent.cache is None else {"ttl": seconds(agent.cache.ttl)},
             "redaction": rules_json(agent.redaction),
+            "screening": screening_json(agent.screening),
             "output_schema": agent.output_schema,
         },
         keep=("description",),

@@ -138,6 +138,7 @@ def compile_document(document: Mapping[str, Any]) -> Workflow:
         budget=_budget(plain.get("budget") or {}),
         subject=tuple(Path.parse(text) for text in plain.get("subject", ())),
         redaction=rules_of(plain.get("redaction", ())),
+        screening=plain.get("screening", {}),
     )
 
 
@@ -150,8 +151,8 @@ def _features(net: Net, plain: Mapping[str, Any]) -> list[str]:
         found.append("compensation")
     if net.complete_when is not None:
         found.append("complete_when")
-    if any("redaction" in one for one in (plain, *(plain.get("agents") or {}).values())):
-        found.append("redaction")
+    parts = (plain, *(plain.get("agents") or {}).values())
+    found += [name for name in ("redaction", "screening") if any(name in one for one in parts)]
     return sorted(found)
 
 

@@ -21,6 +21,7 @@ from circuit.definition.execution_document import (
 )
 from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, Text, by_kind, fault
 from circuit.definition.redaction_document import Rules
+from circuit.definition.screening_document import Screening
 from circuit.events import CASE_EVENTS
 
 ALIASES = {"to_places": "to_place"}
@@ -445,6 +446,10 @@ class Document(Part):
     ] = None
     redaction: Annotated[
         Rules | None, Field(description="What is taken out of logs, events and prompts, beside the deployment's rules.")
+    ] = None
+    screening: Annotated[
+        Screening | None,
+        Field(description="What is done about what is found in what agents are told. Default: the deployment's."),
     ] = None
     place_agents: Annotated[
         list[PlaceAgent] | None,

@@ -126,8 +126,8 @@ class Workflow:
     `initial_tokens` come in the order of their places' names, then of the file: with a version's content their
     numbers are known. `outbox` are the kinds of events that leave Circuit, `start_message` is the name of the messages
     that start cases, `budget` is what each case may spend on models, `subject` leads to whom a case is about,
-    `redaction` are its own rules for logs, events and prompts, and `derived` keeps what others work out of this version
-    once.
+    `redaction` are its own rules for logs, events and prompts, `screening` says what is done about what is found in
+    what its agents are told, and `derived` keeps what others work out of this version once.
     """
 
     id: str
@@ -148,4 +148,5 @@ class Workflow:
     budget: Limits = UNLIMITED
     subject: tuple[Path, ...] = ()
     redaction: tuple[Rule, ...] = ()
+    screening: Mapping[str, str] = field(default_factory=dict[str, str])
     derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

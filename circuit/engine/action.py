@@ -24,7 +24,7 @@ LONGEST_WAIT_SECONDS = 10 * 366 * 86_400.0
 LONGEST_KEY = 200
 
 _CHARGED = ("embedding", "ranking")
-_LASTING = ("step:", "tool:", *(f"{kind}:" for kind in _CHARGED))
+_LASTING = ("step:", "tool:", "screened:", *(f"{kind}:" for kind in _CHARGED))
 
 
 def lasting_step(name: str) -> str:
@@ -51,7 +51,7 @@ class ActionCall:
     and is the `attempt` of the stream. `recorded` is the journal of this attempt, and what lasts of earlier ones: step
     name to value; `budget` is what the case may spend on models by its version; `child` says that another case
     opened it; `traceparent` is the trace in which the case was started, where that is known; `redaction` are the rules
-    of the workflow.
+    of the workflow, and `screening` what it does about what is found in what its agents are told.
     """
 
     key: CaseKey
@@ -72,6 +72,7 @@ class ActionCall:
     child: bool = False
     traceparent: str | None = None
     redaction: tuple[Rule, ...] = ()
+    screening: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,11 @@ class ActionContext(Protocol):
 
         The first write wins: what comes back is what the journal holds.
         """
+        ...
+
+    def screened(self, step: str, decision: Any, event: Mapping[str, Any]) -> None:
+        """Put into the history what screening found, once: `decision` (JSON) goes into the journal under `step` in the
+        same commit, which comes before the one that ends this start. `event` are the fields of `InputScreened`."""
         ...
 
     async def suspend(

@@ -25,6 +25,7 @@ AGENT_EXTRAS = (
     "conversation",
     "cache",
     "redaction",
+    "screening",
 )
 """What of an agent's definition goes to its action as it stands."""
 
@@ -202,6 +203,7 @@ def action_call(memory: Memory, live: LiveFiring, config: Mapping[str, Any]) -> 
         child=memory.row.parent is not None,
         traceparent=memory.row.traceparent,
         redaction=memory.workflow.redaction,
+        screening=memory.workflow.screening,
     )
 
 

@@ -19,6 +19,7 @@ from circuit.events import (
     FiringFailed,
     FiringRetried,
     FiringSuspended,
+    InputScreened,
     TransitionFired,
 )
 from circuit.ids import CaseKey, Numbered
@@ -49,6 +50,10 @@ def _tell(key: CaseKey, event: CaseEvent) -> None:
         case BudgetUsedUp():
             which = Numbered(key.case, event.firing)
             logger.info("execution %s is stopped: the budget of %s is used up", which, event.scope)
+        case InputScreened():
+            which = Numbered(key.case, event.firing)
+            kinds = ", ".join(dict.fromkeys(str(one["kind"]) for one in event.found))
+            logger.info("screening found %s in execution %s: %s", kinds, which, event.action)
         case FiringFailed():
             where = key if event.firing is None else Numbered(key.case, event.firing)
             what = "" if event.incident is None else f": incident {event.incident} waits for a person"

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.chronicle import chronicle
-from circuit.engine.execution import Ended, FaultHook, no_fault
+from circuit.engine.execution import Ended, FaultHook, Screened, no_fault
 from circuit.engine.owner import Owner, Step
 from circuit.engine.slots import Slots
 from circuit.events import CaseEvent, Frame, TransitionFired
@@ -157,6 +157,12 @@ class Desk:
             self._fail(held, ended.interrupted)
         else:
             self._post(held, partial(_ended, ended), completing=ended.output is not None)
+
+    def screened(self, found: Screened) -> None:
+        """Screening found something in what an execution is told."""
+        held = self._held.get(found.key)
+        if held is not None:
+            self._post(held, partial(_screened, found))
 
     def broken(self, key: CaseKey, error: BaseException) -> None:
         """Something of ours failed while it worked for this case."""
@@ -379,6 +385,10 @@ class Desk:
 def _command(held: Held, command: CommandRow, owner: Owner, now: datetime) -> Step:
     held.unapplied.discard(command.id)
     return owner.command(command, now)
+
+
+def _screened(found: Screened, owner: Owner, now: datetime) -> Step:
+    return owner.screened(found.firing, found.start, found.step, found.decision, found.event, now)
 
 
 def _ended(ended: Ended, owner: Owner, now: datetime) -> Step:

@@ -83,9 +83,21 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Screened:
+    """What screening found in a start: the journal's `step` with the `decision`, and the fields of its `event`."""
+
+    key: CaseKey
+    firing: int
+    start: int
+    step: str
+    decision: Any
+    event: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What every execution of a worker shares. `log` returns when its rows are committed; `trace`, where there is one,
-    is told how each start goes."""
+    is told how each start goes; `screened` is told what screening found, for the history."""
 
     actions: Mapping[str, Action]
     publisher: Publisher
@@ -95,6 +107,7 @@ class Surroundings:
     charging: Charging = Unlimited()
     trace: CaseTrace | None = None
     redactor: Redactor = field(default_factory=Redactor)
+    screened: Callable[[Screened], None] = lambda _: None
 
 
 class Cutoff:
@@ -164,6 +177,14 @@ class Context:
         self._around.charging.settled(len(known))
         self._around.fault("after_journal")
         return stored
+
+    def screened(self, step: str, decision: Any, event: Mapping[str, Any]) -> None:
+        self._require_wanted()
+        if step in self._journal:
+            return
+        call = self._call
+        stored = self._journal[step] = self._lasting[step] = _stored(decision, f"the journal entry {step}")
+        self._around.screened(Screened(call.key, call.firing, call.start, step, stored, event))
 
     async def suspend(
         self,

@@ -30,12 +30,20 @@ from circuit.engine.memory import Memory
 from circuit.engine.reception import Message
 from circuit.engine.rest import is_complete, status_at_rest
 from circuit.errors import ActionFailed, CircuitError, Conflict, FiringError, Livelock
-from circuit.events import CaseEnded, MessageTaken, StreamDelta, StreamType
+from circuit.events import CaseEnded, InputScreened, MessageTaken, StreamDelta, StreamType
 from circuit.net.binding import Binding, first_binding
 from circuit.security.principal import Principal
 from circuit.security.redactor import NOTHING as NO_REDACTION
 from circuit.security.redactor import Redaction
-from circuit.storage.records import CaseState, CaseStatus, CaseWrite, CommandRow, ExecutionStatus
+from circuit.storage.records import (
+    ALL_ATTEMPTS,
+    CaseState,
+    CaseStatus,
+    CaseWrite,
+    CommandRow,
+    ExecutionStatus,
+    JournalRow,
+)
 from circuit.value import dataclass, replace
 
 MOST_IMMEDIATE = 1_000
@@ -149,6 +157,20 @@ class Owner:
             self.firings.attempt_failed(live, ActionFailed(error.message), sequence, draft)
         else:
             self.firings.start_again(live, draft)
+        return self._finish(draft)
+
+    def screened(
+        self, number: int, start: int, step: str, decision: Any, event: Mapping[str, Any], now: datetime
+    ) -> Step:
+        """Screening found something in what an action is told: the history says so, once. Of another start, or where it
+        was said already, it is dropped."""
+        live = self.firings.running(number, start)
+        if live is None or step in self.memory.journal.get(number, {}):
+            return NOTHING
+        draft = self._draft(now)
+        self.memory.journal.setdefault(number, {})[step] = decision
+        draft.journal(JournalRow(number, ALL_ATTEMPTS, step, decision))
+        draft.record(InputScreened(live.row.transition, number, self.memory.execution_id(number), **event))
         return self._finish(draft)
 
     # What commands do; `command_rule` decides whether they may

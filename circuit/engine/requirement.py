@@ -19,7 +19,16 @@ from circuit.storage.shelf import FEATURE as ARTEFACTS
 SUBWORKFLOW = "subworkflow"
 """The feature that cases need which other cases opened."""
 _FUNCTION = required_function("")
-FEATURES = (ARTEFACTS, "compensation", "complete_when", "message", "place_agents", "redaction", SUBWORKFLOW)
+FEATURES = (
+    ARTEFACTS,
+    "compensation",
+    "complete_when",
+    "message",
+    "place_agents",
+    "redaction",
+    "screening",
+    SUBWORKFLOW,
+)
 """What this release can do that others cannot, by the names under which versions ask for it."""
 
 

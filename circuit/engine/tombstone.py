@@ -79,6 +79,11 @@ def _history(row: Row) -> dict[str, Any]:
     for name in ("note", "key"):
         if body.get(name):
             body[name] = erased_text(body[name])
+    if body.get("found"):
+        quoted = ("path", "words")
+        body["found"] = [
+            {**one, **{key: erased_text(str(one.get(key, ""))) for key in quoted}} for one in body["found"]
+        ]
     if row["kind"] == "message_taken":
         body["key"] = _key(row["body"]["key"])
     if row["kind"] == "case_ended" and body.get("status") == "cancelled":

@@ -241,7 +241,7 @@ class Worker(Service):
         )
         treasury = Treasury(self._database, incarnation.id, self._limits.lease_seconds)
         around = Surroundings(
-            self._actions, publisher, desk.log, lease.now, self._fault, treasury, trace, self._redactor
+            self._actions, publisher, desk.log, lease.now, self._fault, treasury, trace, self._redactor, desk.screened
         )
         desk.slots = Slots(
             self._limits.executions,

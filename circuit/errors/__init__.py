@@ -61,7 +61,11 @@
     │   ├── ToolsMisconfigured     tools_misconfigured
     │   ├── ToolSchemaInvalid      tool_schema_invalid
     │   ├── OutputImpossible       output_impossible
-    │   └── OutputHeld             output_held
+    │   ├── OutputHeld             output_held
+    │   ├── InputRefused           input_refused
+    │   ├── InvisibleCharacters    invisible_characters
+    │   ├── InjectedInstructions   injected_instructions
+    │   └── ControlTokens          control_tokens
     ├── ToolError                  the model, which is told of it and goes on
     │   ├── ToolUnknown            tool_unknown
     │   ├── ToolArgumentsInvalid   tool_arguments
@@ -119,7 +123,11 @@ from circuit.errors.models import (
     BadResponse,
     ContentFiltered,
     ContextTooLong,
+    ControlTokens,
     ExtraMissing,
+    InjectedInstructions,
+    InputRefused,
+    InvisibleCharacters,
     KeyExpired,
     KeyMissing,
     ModelCrashed,
@@ -203,6 +211,7 @@ __all__ = [
     "Conflict",
     "ContentFiltered",
     "ContextTooLong",
+    "ControlTokens",
     "Crashed",
     "DatabaseMisconfigured",
     "DatabaseUnreachable",
@@ -216,10 +225,13 @@ __all__ = [
     "GuardLost",
     "HomeNotWritable",
     "HostRefused",
+    "InjectedInstructions",
+    "InputRefused",
     "InvalidCursor",
     "InvalidInput",
     "InvalidOutput",
     "InvalidRequest",
+    "InvisibleCharacters",
     "JobFailed",
     "JobLost",
     "KeyExpired",

@@ -165,6 +165,24 @@ class OutputHeld(AgentError):
     code = "output_held"
 
 
+class InputRefused(AgentError):
+    """Something that an agent would be told holds what its screening refuses."""
+
+    code = "input_refused"
+
+
+class InvisibleCharacters(InputRefused):
+    code = "invisible_characters"
+
+
+class InjectedInstructions(InputRefused):
+    code = "injected_instructions"
+
+
+class ControlTokens(InputRefused):
+    code = "control_tokens"
+
+
 class ToolSchemaInvalid(ToolsMisconfigured):
     """A server describes a tool by what is no JSON Schema."""
 

@@ -39,6 +39,10 @@ class Book:
         self.order.append(f"record {step}")
         return self.steps.setdefault(step, value)
 
+    def screened(self, step: str, decision: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        self.steps.setdefault(step, decision)
+        self.order.append(f"screened {step}")
+
     async def ask_person(
         self,
         key: str,

@@ -10,7 +10,7 @@ import pytest
 from circuit.agents.prompt import PromptTexts, build_messages, prompt_values
 from circuit.errors import InvalidInput
 from circuit.expressions.template import TEMPLATE_VARIABLES
-from circuit.providers.messages import Message, Role, TextPart, text_of
+from circuit.providers.messages import Role, TextPart, text_of
 
 TOKEN = {"id": "c.1", "place": "submitted", "data": {"content": "x"}, "metadata": {"type": "article"}}
 
@@ -74,16 +74,11 @@ def test_json_in_a_prompt_stays_and_an_absent_optional_input_is_nothing() -> Non
     assert rendered(prompts, values()) == [(Role.USER, 'Answer {"a": {"b": []}} {not-a-name} {}')]
 
 
-def test_what_is_put_in_hides_nothing() -> None:
-    messages = build_messages(PromptTexts("Sort.", "{mail}"), {"mail": "dear\U000e0041\u202e you"})
-    assert messages[-1] == Message.text(Role.USER, "dear you")
-
-
 def test_prompts_in_jinja_look_into_inputs_and_evaluate_nothing_twice() -> None:
     prompts = PromptTexts(
         "For {{ workflow_id }}.", "{% for one in lines %}{{ one.n }};{% endfor %}{{ said }}", "", "jinja"
     )
-    inputs = {"lines": [{"n": 1}, {"n": "2\u200b"}], "said": "{{ workflow_id }}", "workflow_id": "forged"}
+    inputs = {"lines": [{"n": 1}, {"n": "2"}], "said": "{{ workflow_id }}", "workflow_id": "forged"}
     messages = build_messages(prompts, values(inputs), inputs)
     assert [text_of(message.parts) for message in messages] == ["For review.", "1;2;{{ workflow_id }}"]
     with pytest.raises(InvalidInput, match="cannot be made of these inputs"):

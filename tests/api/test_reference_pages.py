@@ -66,7 +66,7 @@ def test_every_stream_event_is_listed_with_its_keys() -> None:
     for kind, key, _ in rows(text, 3):
         keys.setdefault(kind.strip("`"), set()).add(key.strip("`"))
     assert set(keys) == {kind.value for kind in StreamType}
-    for delta in (StreamDelta.content("a"), StreamDelta.thinking("a", "b")):
+    for delta in (StreamDelta.content("a"), StreamDelta.thinking("a", "b", [{}])):
         assert set(delta.fields) == keys[delta.type.value]
     assert keys["failed"] == {"error"}
     assert {"final_response", "usage", "output"} == keys["completed"]

@@ -71,7 +71,7 @@ async def test_a_model_shows_its_counts_among_the_figures(database_url: str) -> 
         await circuit.registry.models.model(ModelSpec.of({"type": "vllm", "model": "tiny"})).loaded()
         found = [
             one
-            for one in await figures(circuit.engine, circuit.registry, circuit.settings.redactor)
+            for one in await figures(circuit.engine, circuit.registry, circuit.settings)
             if "model" in one.labels
         ]
         assert ("circuit_model_ready", 1.0) in [(one.name, one.value) for one in found]

@@ -86,6 +86,7 @@ COMMANDS = [
     ["subjects", "export"],
     ["subjects", "erase"],
     ["redact"],
+    ["screen"],
     ["conversations", "list"],
     ["conversations", "show"],
     ["conversations", "fork"],

@@ -35,6 +35,9 @@ class AgentStreamEvent:
     output: JSON | None
     final_response: str | None
     reason: str | None
+    found: list[JSON] | None = strawberry.field(
+        description="What screening found, of a `thinking` event that tells it."
+    )
     attempt: int = strawberry.field(description="Counts the starts of the execution.")
     sequence: int = strawberry.field(description="Counts the events of a start, without a gap.")
     timestamp: str
@@ -110,6 +113,7 @@ def values(frame: Frame) -> dict[str, Any]:
         "output": said.get("output"),
         "final_response": said.get("final_response"),
         "reason": said.get("reason"),
+        "found": said.get("found"),
         "attempt": said["attempt"],
         "sequence": said["sequence"],
         "timestamp": said["timestamp"],

@@ -137,6 +137,11 @@ class AgentInput:
     redaction: list[JSON] | None = strawberry.field(
         default=None, description="What is taken out of logs, events and prompts: kinds, or rules as in the file."
     )
+    screening: JSON | None = strawberry.field(
+        default=None,
+        description="What is done about what is found in what agents are told: `allow`, `warn` or `refuse`, for all"
+        " kinds or for each, as in the workflow file.",
+    )
 
 
 @strawberry.input(description="What each case may spend on calls of models.")
@@ -198,6 +203,11 @@ class WorkflowInput:
     )
     redaction: list[JSON] | None = strawberry.field(
         default=None, description="What is taken out of logs, events and prompts: kinds, or rules as in the file."
+    )
+    screening: JSON | None = strawberry.field(
+        default=None,
+        description="What is done about what is found in what agents are told: `allow`, `warn` or `refuse`, for all"
+        " kinds or for each, as in the workflow file.",
     )
     place_agents: list[JSON] | None = strawberry.field(
         default=None, description="As in the workflow file: `place_id`, `agent_id`, ..."

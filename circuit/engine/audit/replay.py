@@ -28,6 +28,7 @@ from circuit.events import (
     FiringRetried,
     FiringSuspended,
     IncidentResolved,
+    InputScreened,
     MessageTaken,
     TokenImage,
     TokenRef,
@@ -136,6 +137,9 @@ class Replay:
             case BudgetUsedUp():
                 if self._live(event.firing) is None:
                     yield self._fault("I2", seq, f"firing {event.firing} asks for a budget and does not live")
+            case InputScreened():
+                if self._live(event.firing) is None:
+                    yield self._fault("I2", seq, f"firing {event.firing} is told something and does not live")
             case IncidentResolved():
                 if not self.incidents.get(event.incident, False):
                     yield self._fault("I2", seq, f"incident {event.incident} is resolved and was not open")
