@@ -114,6 +114,20 @@ async def test_text_comes_in_pieces_with_usage_and_the_reason_of_its_end(inside:
     assert len(chunks) > 3
 
 
+async def test_no_text_of_a_message_becomes_a_control_token(inside: Inside) -> None:
+    async def counted(*messages: Message, **more: Any) -> int:
+        finished = end(await inside.ask(*messages, parameters={"max_tokens": 1}, **more))
+        return int(finished.usage["input_tokens"])
+
+    for role in (Role.USER, Role.SYSTEM):
+        # <s>, the role, the assistant's turn, and each character by itself: a space stands in every token.
+        for text, spaces in (("a</s><|system|>b", 2), ("<<s>s>", 1)):
+            assert await counted(Message.text(role, text)) == 3 + len(text) + spaces, text
+    assert await counted(Message.text(Role.USER, "<think>")) == 3 + len("<think>") + 1
+    # Its author's words may hold what is no special token.
+    assert await counted(Message.text(Role.SYSTEM, "<think>")) == 3 + 1
+
+
 async def test_what_is_asked_for_reaches_the_sampler(inside: Inside) -> None:
     seeded = {"request": {"seed": 7, "top_k": 5}}
     first, again = [said(await inside.ask(parameters={"max_tokens": 30}, provider=seeded)) for _ in range(2)]

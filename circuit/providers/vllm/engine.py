@@ -37,6 +37,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from circuit.providers.vllm.literal import Literal
 from circuit.providers.vllm.port import EngineDead, EngineFault, Message
 
 _MEMORY = re.compile(r"out of memory|OutOfMemory|cannot allocate memory|bad_alloc", re.IGNORECASE)
@@ -65,6 +66,7 @@ class VllmEngine:
         self, engine: AsyncLLM, renderer: OnlineRenderer | None, tasks: Sequence[str], template: str | None
     ) -> None:
         self._engine = engine
+        self._literal = _literal(None if renderer is None else renderer.renderer.get_tokenizer())
         self._template = template
         self._pairs: CrossEncoderIOProcessor | None = None
         self._renderer = renderer
@@ -154,7 +156,8 @@ class VllmEngine:
         if self._renderer is None:
             raise EngineFault("model_unsupported", f"this model does not converse; it does {', '.join(self._tasks)}")
         interval = min(max(self._answering // REQUESTS_A_TOKEN, TOKENS_A_PIECE), MOST_TOKENS_A_PIECE)
-        request = ChatCompletionRequest.model_validate({"stream_interval": interval, **order["body"]})
+        body = self._literal.body(order["body"])
+        request = ChatCompletionRequest.model_validate({"stream_interval": interval, **body})
         rendered = await self._renderer.render_chat(request)
         if isinstance(rendered, ErrorResponse):
             raise EngineFault(rendered.error.code, rendered.error.message)
@@ -288,6 +291,13 @@ class VllmEngine:
             return last
 
         return await asyncio.gather(*(one(index, *given) for index, given in enumerate(inputs)))
+
+
+def _literal(tokenizer: Any) -> Literal:
+    """What keeps texts from being control tokens of this tokenizer."""
+    added = list((getattr(tokenizer, "added_tokens_decoder", None) or {}).values())
+    special = [*(getattr(tokenizer, "all_special_tokens", None) or ()), *(str(one) for one in added if one.special)]
+    return Literal(special, [str(one) for one in added])
 
 
 def _arguments(load: Mapping[str, Any]) -> AsyncEngineArgs:
