@@ -70,9 +70,7 @@ async def test_a_model_shows_its_counts_among_the_figures(database_url: str) -> 
         circuit.registry._launch = Launch(environment({}), HOST)
         await circuit.registry.models.model(ModelSpec.of({"type": "vllm", "model": "tiny"})).loaded()
         found = [
-            one
-            for one in await figures(circuit.engine, circuit.registry, circuit.settings)
-            if "model" in one.labels
+            one for one in await figures(circuit.engine, circuit.registry, circuit.settings) if "model" in one.labels
         ]
         assert ("circuit_model_ready", 1.0) in [(one.name, one.value) for one in found]
         assert {one.labels["model"] for one in found} == {"tiny"}

@@ -161,7 +161,8 @@ def test_ordinary_texts_are_left_as_they_are() -> None:
         for path in files
         if path.is_file() and "screening" not in str(path) and screen(path.read_text(encoding="utf-8")).found
     }
-    assert alarmed == set()
+    # It quotes some.
+    assert alarmed == {"docs/how-to/vllm.md"}
 
 
 @given(
