@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from circuit.cli.main import main
 from tests.cli.commanding import PROCESS_SECONDS, Command, Outcome, Spawn, Spawned, environment, limited
 from tests.forked import command, finished
+
+put_together = functools.cache(typer.main.get_command)
+"""The whole command line, put together once for all commands of the tests and not for each of them."""
 
 
 @pytest.fixture
@@ -18,6 +23,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     """Runs the command in this process, with no database: what needs one fails."""
     for name in [name for name in os.environ if name.startswith(("CIRCUIT_", "OPENAI_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(typer.main, "get_command", put_together)
     monkeypatch.setenv("CIRCUIT_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
 
     def run(*arguments: str | Path, **variables: str) -> Outcome:

@@ -28,11 +28,12 @@ MANIFESTS = [
 PAGES = "".join((ROOT / "docs" / "how-to" / page).read_text() for page in ("operate.md", "trace.md"))
 SETTINGS = (ROOT / "docs" / "reference" / "settings.md").read_text()
 METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+CIRCUIT = typer.main.get_command(app)
 
 
 def command(words: list[str]) -> tuple[Any, list[str]]:
     """The command that `words` begin with, and what is left of them."""
-    found: Any = typer.main.get_command(app)
+    found: Any = CIRCUIT
     left = list(words)
     while left and getattr(found, "commands", None):
         assert left[0] in found.commands, f"circuit {' '.join(words)}: there is no such command"

@@ -16,6 +16,7 @@ from circuit.definition import load_workflow
 from tests.docs.file_map import PAGE, written
 
 ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 300
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
 
@@ -45,16 +46,15 @@ def test_the_readme_shows_a_workflow_that_loads() -> None:
     assert load_workflow(text, "README.md").id == "triage"
 
 
-def test_the_readme_shows_python_that_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_readme_shows_python_that_runs(home: Path) -> None:
     [code] = blocks("python", README)
-    home = tmp_path_factory.mktemp("home")
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
         env={**os.environ, "CIRCUIT_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -76,7 +76,7 @@ def test_the_readme_shows_a_way_from_nothing_to_a_subscription(
         env={**os.environ, "CIRCUIT_HOME": str(tmp_path), "CIRCUIT_DATABASE_URL": database_url},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -90,7 +90,7 @@ def test_the_readme_shows_a_way_from_nothing_to_a_subscription(
 def test_the_readme_names_commands_that_exist() -> None:
     named = set(re.findall(r"circuit ([a-z]+)", "\n".join(blocks("console", README))))
     done = subprocess.run(
-        [sys.executable, "-m", "circuit", "--help"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-m", "circuit", "--help"], capture_output=True, text=True, timeout=SECONDS, check=True
     )
     for command in named:
         assert re.search(rf"\b{command}\b", done.stdout), f"the README names `circuit {command}`"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -24,29 +25,24 @@ from circuit.ids import first_uuid7_at
 from circuit.storage import partitions, schema
 from circuit.storage.database import Database, engine
 from circuit.storage.tables import PARTITIONED, SCHEMA, metadata
+from tests.forked import command, finished
 from tests.storage.bare_rows import NOW, insert_case, insert_token
 
 # --- on every version --------------------------------------------------------------------------------------------
 
 
-UPGRADE = """
-import asyncio, sys
-from circuit.storage import schema
-print(asyncio.run(schema.upgrade(sys.argv[1])).state)
-"""
-
-
 async def test_processes_that_upgrade_at_once_on_a_server_without_the_roles(any_server: Server) -> None:
     await execute(any_server.url(), "CREATE DATABASE race_0", "CREATE DATABASE race_1")
+
+    def upgraded(number: int) -> str:
+        environment = {**os.environ, "CIRCUIT_DATABASE_URL": any_server.url(f"race_{number % 2}")}
+        code, out, err = finished(command, "db", "upgrade", "--json", environment=environment)
+        assert code == 0, err
+        return json.loads(out)["state"]
+
     # Two processes for each database: they race for the schema within it, and for the roles with the others.
-    processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-c", UPGRADE, any_server.url(f"race_{number % 2}"), stdout=subprocess.PIPE
-        )
-        for number in range(4)
-    ]
-    said = [(await process.communicate())[0] for process in processes]
-    assert said == [b"current\n"] * 4
+    said = await asyncio.gather(*(asyncio.to_thread(upgraded, number) for number in range(4)))
+    assert said == ["current"] * 4
 
 
 async def test_upgrades_at_once_in_one_process(postgres_server: Server, empty_database_url: str) -> None:
@@ -71,50 +67,50 @@ async def test_a_case_is_written_and_read_on_every_version(any_server: Server) -
     assert held == f"circuit.token_{partitions.week_of(datetime.now(UTC)).suffix}"
 
 
-async def test_a_user_who_may_make_roles_needs_no_superuser(any_server: Server) -> None:
-    fresh = Server(any_server.binaries)
-    fresh.create()
-    fresh.start()
-    try:
-        await execute(
-            fresh.url(),
-            "CREATE ROLE admin LOGIN CREATEROLE",
-            "CREATE DATABASE owned OWNER admin",
-            "CREATE ROLE plain LOGIN",
-            "CREATE DATABASE foreign_owned OWNER plain",
-        )
-        assert (await schema.upgrade(fresh.url("owned", user="admin"))).state == "current"
-        database = await Database.open(fresh.url("owned", user="admin"))
-        connection = await database.raw()
-        await insert_case(connection, first_uuid7_at(NOW))
-        assert await partitions.ensure(connection, NOW)
-        await connection.close()
-        async with database.transaction(1) as transaction:
-            assert (await transaction.exec_driver_sql("SELECT count(*) FROM circuit.case")).scalar() == 1
-        await database.close()
-
-        # The roles exist now, and somebody who may not take them is told what to ask for.
-        with pytest.raises(DatabaseMisconfigured, match="GRANT circuit_engine TO plain"):
-            await schema.upgrade(fresh.url("foreign_owned", user="plain"))
-        await execute(fresh.url(), "GRANT circuit_engine, circuit_tenant TO plain")
-        assert (await schema.upgrade(fresh.url("foreign_owned", user="plain"))).state == "current"
-    finally:
-        fresh.remove()
+@pytest.fixture(scope="module")
+def bare_server(any_server: Server) -> Iterator[Server]:
+    """Another one of the same version, with no role of Circuit's until one of these tests makes them."""
+    server = Server(any_server.binaries)
+    server.create()
+    server.start()
+    yield server
+    server.remove()
 
 
-async def test_a_user_who_may_not_make_roles_is_told_what_to_do(any_server: Server) -> None:
-    fresh = Server(any_server.binaries)
-    fresh.create()
-    fresh.start()
-    try:
-        await execute(fresh.url(), "CREATE ROLE plain LOGIN", "CREATE DATABASE owned OWNER plain", "CREATE DATABASE x")
-        with pytest.raises(DatabaseMisconfigured, match="CREATE ROLE circuit_engine NOLOGIN; GRANT circuit_engine"):
-            await schema.upgrade(fresh.url("owned", user="plain"))
-        assert (await schema.status(fresh.url("owned"))).state == "empty"
-        with pytest.raises(DatabaseMisconfigured, match='GRANT CREATE ON DATABASE "x" TO "plain"'):
-            await schema.upgrade(fresh.url("x", user="plain"))
-    finally:
-        fresh.remove()
+async def test_a_user_who_may_not_make_roles_is_told_what_to_do(bare_server: Server) -> None:
+    await execute(
+        bare_server.url(), "CREATE ROLE plain LOGIN", "CREATE DATABASE owned OWNER plain", "CREATE DATABASE x"
+    )
+    with pytest.raises(DatabaseMisconfigured, match="CREATE ROLE circuit_engine NOLOGIN; GRANT circuit_engine"):
+        await schema.upgrade(bare_server.url("owned", user="plain"))
+    assert (await schema.status(bare_server.url("owned"))).state == "empty"
+    with pytest.raises(DatabaseMisconfigured, match='GRANT CREATE ON DATABASE "x" TO "plain"'):
+        await schema.upgrade(bare_server.url("x", user="plain"))
+
+
+async def test_a_user_who_may_make_roles_needs_no_superuser(bare_server: Server) -> None:
+    await execute(
+        bare_server.url(),
+        "CREATE ROLE admin LOGIN CREATEROLE",
+        "CREATE DATABASE administered OWNER admin",
+        "CREATE ROLE other LOGIN",
+        "CREATE DATABASE foreign_owned OWNER other",
+    )
+    assert (await schema.upgrade(bare_server.url("administered", user="admin"))).state == "current"
+    database = await Database.open(bare_server.url("administered", user="admin"))
+    connection = await database.raw()
+    await insert_case(connection, first_uuid7_at(NOW))
+    assert await partitions.ensure(connection, NOW)
+    await connection.close()
+    async with database.transaction(1) as transaction:
+        assert (await transaction.exec_driver_sql("SELECT count(*) FROM circuit.case")).scalar() == 1
+    await database.close()
+
+    # The roles exist now, and somebody who may not take them is told what to ask for.
+    with pytest.raises(DatabaseMisconfigured, match="GRANT circuit_engine TO other"):
+        await schema.upgrade(bare_server.url("foreign_owned", user="other"))
+    await execute(bare_server.url(), "GRANT circuit_engine, circuit_tenant TO other")
+    assert (await schema.upgrade(bare_server.url("foreign_owned", user="other"))).state == "current"
 
 
 # --- revisions ---------------------------------------------------------------------------------------------------
