@@ -229,10 +229,11 @@ class Circuit:
         return await self.engine.consultations.documents(self.principal.tenant, ids) if ids else {}
 
     def check_models(self, workflow: Workflow, models: Mapping[str, Mapping[str, Any]]) -> None:
-        """Raise `ProviderMisconfigured` if an agent's provider cannot be used: its type is not known, or it lacks a
-        key. No request is sent."""
-        for spec in providers_of(workflow, {"models": models}):
-            self.registry.check({"type": spec.type, "model": spec.model, "options": spec.options})
+        """Raise `ProviderMisconfigured` if an agent's provider cannot be used, nor any that falls in: its type is not
+        known, or it lacks a key. No request is sent."""
+        for choices in providers_of(workflow, {"models": models}):
+            first, *others = ({"type": one.type, "model": one.model, "options": one.options} for one in choices)
+            self.registry.check(first, *others)
 
     def check_actions(self, workflow: Workflow) -> None:
         """Raise `InvalidRequest` if the workflow calls a function that this process does not have, or runs jobs where

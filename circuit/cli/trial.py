@@ -305,7 +305,7 @@ async def staged(settings: Settings, found: Chosen, model: str | None, terminal:
     functions = as_tools(collect(settings.actions), ())
     toolbox = Toolbox(settings.home / "workspaces", registry.http, settings.environment, functions=functions)
     try:
-        registry.check(agent["provider"])
+        registry.check(agent["provider"], *(() if model is not None else agent.get("fallback") or ()))
         tools = await toolbox.tools(agent, _CASE)
         redactor, rules = settings.redactor, found.workflow.redaction
         action = AgentAction(registry, toolbox=toolbox, redactor=redactor, screener=settings.screener)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from circuit.definition.workflow import COLLEAGUES, ActionSpec, AgentDefinition, ProviderSpec, Workflow
@@ -152,14 +152,21 @@ def performer(memory: Memory, transition: str) -> Performer:
     return made
 
 
-def providers_of(workflow: Workflow, parameters: Mapping[str, Any]) -> Iterator[ProviderSpec]:
+def providers_of(workflow: Workflow, parameters: Mapping[str, Any]) -> Iterator[tuple[ProviderSpec, ...]]:
     """Every provider that a case with these parameters may speak to: those of the agents, and those that their actions
-    name in their place."""
+    name in their place; each with those that fall in where it fails. One that was chosen for the case stands alone."""
     for agent in workflow.agents.values():
-        yield provider_of(agent, parameters)
+        yield _answering(agent, parameters, agent.provider)
     for spec in workflow.actions.values():
         if "llm_provider" in spec.config:
-            yield provider_of(workflow.agents[spec.config["agent_id"]], parameters, spec.provider(workflow.agents))
+            yield _answering(workflow.agents[spec.config["agent_id"]], parameters, spec.provider(workflow.agents))
+
+
+def _answering(agent: AgentDefinition, parameters: Mapping[str, Any], own: ProviderSpec) -> tuple[ProviderSpec, ...]:
+    first = provider_of(agent, parameters, own)
+    given: Sequence[Mapping[str, Any]] = agent.document.get("fallback") or ()
+    others = [ProviderSpec(one["type"], one.get("model") or "", one.get("options") or {}) for one in given]
+    return (first, *others) if first == own else (first,)
 
 
 def descriptor(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,14 @@ PROTOCOL = "openai-chat"
 _LONGEST_ID = 40
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 _DETAILS = "reasoning_details"
-_FINISH = {"function_call": "tool_calls", "eos": "stop", "end_turn": "stop", "max_tokens": "length"}
+_FINISH = {
+    "function_call": "tool_calls",
+    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("max_tokens", "model_length", "model_context_window_exceeded"), "length"),
+    "sensitive": "content_filter",
+}
+"""What servers say in the place of OpenAI's own words."""
+_FAILED = ("error", "network_error", "insufficient_system_resource")
 
 
 class ChatWire:
@@ -240,8 +247,8 @@ class ChatParser(Parser):
             self._count(choice.get("usage"))
             yield from self._said(mapping(choice.get(key)))
             if reason := text(choice.get("finish_reason")):
-                if reason == "error":
-                    raise self.in_band({"message": "the model's answer ended with an error"})
+                if reason in _FAILED:
+                    raise self.in_band({"message": f"the model's answer ended with an error ({reason})"})
                 self.reason = "refusal" if self._refused else _FINISH.get(reason, reason)
 
     def _said(self, said: Mapping[str, Any]) -> Iterator[ModelChunk]:

@@ -74,8 +74,14 @@ _FAMILIES: tuple[tuple[str, Profile], ...] = (
     (r"claude-sonnet-4-0|claude-sonnet-4-2025|claude-sonnet-4$", replace(_CLAUDE, max_output=64_000)),
     (r"claude-(opus|sonnet|haiku)-4-5", replace(_CLAUDE, max_output=64_000, json_schema=True)),
     (
-        r"claude-(opus|sonnet|haiku|fable|mythos)-(4-[6-9]|[5-9])",
+        r"claude-(opus|sonnet|haiku|fable|mythos)-4-6",
         replace(_CLAUDE, context=1_000_000, max_output=64_000, json_schema=True, adaptive_thinking=True),
+    ),
+    (
+        r"claude-(opus|sonnet|haiku|fable|mythos)-(4-[7-9]|[5-9])",
+        replace(
+            _CLAUDE, context=1_000_000, max_output=64_000, json_schema=True, adaptive_thinking=True, sampling=False
+        ),
     ),
     # Google
     (r"gemini-(pro|1\.0)", Profile(context=32_760, max_output=8_192, json_schema=False)),

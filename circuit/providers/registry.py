@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from circuit.errors import ProviderMisconfigured
+from circuit.errors import ProviderError, ProviderMisconfigured
 from circuit.providers.balance import BalancedProvider, Health, Member
 from circuit.providers.cache import AnswerStore, CachedProvider
 from circuit.providers.calls import Calls
@@ -71,6 +71,8 @@ class ProviderRegistry:
         """What the calls of models come to."""
         self._health = Health()
         self._allowances: dict[str, Allowance] = {}
+        # What endpoints refused to know of a request, so that it is not sent again.
+        self._unknown: dict[str, set[str]] = {}
         self._launch = launch
         self._models: Models | None = None
         self._inventory: Inventory | None = None
@@ -169,9 +171,22 @@ class ProviderRegistry:
         extra: Any = (spec.get("options") or {}).get("options")
         return RemoteVectors(self._shared(), lambda: self._endpoints(spec), wire, extra)
 
-    def check(self, spec: Mapping[str, Any]) -> None:
-        """Raise `ProviderMisconfigured` if the provider that `spec` names cannot be used as things stand: its type is
-        not known, or a key, an address or a variable lacks. No request is sent."""
+    def check(self, spec: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
+        """Raise `ProviderMisconfigured` if the provider that `spec` names cannot be used as things stand, nor one of
+        `others`: its type is not known, or a key, an address or a variable lacks. No request is sent."""
+        try:
+            self._check(spec)
+        except ProviderError:
+            if not any(self._usable(other) for other in others):
+                raise
+
+    def _usable(self, spec: Mapping[str, Any]) -> bool:
+        with suppress(ProviderError):
+            self._check(spec)
+            return True
+        return False
+
+    def _check(self, spec: Mapping[str, Any]) -> None:
         self.provider(spec)
         if spec["type"] == INSIDE:
             from circuit.providers.vllm.spec import ModelSpec, check_installed, check_paths
@@ -216,7 +231,14 @@ class ProviderRegistry:
 
         def member(endpoint: Endpoint) -> Member:
             allowance = allowance_of(endpoint)
-            remote = RemoteProvider(http, wire, endpoint, extra=extra, learn=allowance.learn)
+            remote = RemoteProvider(
+                http,
+                wire,
+                endpoint,
+                extra=extra,
+                learn=allowance.learn,
+                unknown=self._unknown.setdefault(endpoint.identity, set()),
+            )
             return Member(endpoint.identity, LimitedProvider(remote, allowance))
 
         def members() -> list[Member]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -19,11 +20,14 @@ from circuit.providers.wire import Wire
 from circuit.tracing import current
 
 ERROR_BODY_LIMIT = 64 * 1024
+SPARE = ("stream_options",)
+"""What a request can do without: servers that do not know it tell the usage unasked (Mistral), or not at all."""
 
 
 class RemoteProvider:
-    """Streams answers from one endpoint. `extra` goes into the body of each request as it is; `learn` hears the
-    headers of each answer."""
+    """Streams answers from one endpoint. `extra` goes into the body of each request as it is, where null leaves a key
+    away; `learn` hears the headers of each answer. `unknown` are the keys that this endpoint refused, which is told
+    here too: what could be left away is not sent again."""
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class RemoteProvider:
         *,
         extra: Mapping[str, Any] | None = None,
         learn: Callable[[Mapping[str, str]], None] = lambda _: None,
+        unknown: set[str] | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self._http = http
@@ -40,19 +45,13 @@ class RemoteProvider:
         self._endpoint = endpoint
         self._extra = extra or {}
         self._learn = learn
+        self._unknown = set[str]() if unknown is None else unknown
         self._now = now or (lambda: datetime.now(UTC))
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
         endpoint = self._endpoint
         peer = Peer(origin(endpoint.base), request.model, endpoint.key_hint, endpoint.secrets)
-        body = orjson.dumps(with_extra(self._wire.body(request, own=endpoint.own), self._extra))
-        url = endpoint.url(self._wire.path(request))
-        name_server(url)
-        async with self._http.post(url, headers=endpoint.headers, body=body) as exchange:
-            self._learn(exchange.headers)
-            if exchange.status != 200:
-                said = await exchange.read(ERROR_BODY_LIMIT)
-                raise status_error(peer, exchange.status, exchange.headers, said, self._now())
+        async with self._accepted(request, peer) as exchange:
             parser = self._wire.parser(request, peer.place, lambda error: stream_error(peer, error, self._now()))
             while (piece := await _receive(exchange, parser)) is not None:
                 chunks = parser.feed(piece)
@@ -66,6 +65,27 @@ class RemoteProvider:
                     break
             for chunk in parser.finish():
                 yield chunk
+
+    @asynccontextmanager
+    async def _accepted(self, request: ModelRequest, peer: Peer) -> AsyncGenerator[Exchange, None]:
+        """The answer to a request that the endpoint takes: it is sent again without what this does not know, where that
+        can be left away. Raises `ProviderError`."""
+        endpoint = self._endpoint
+        made = with_extra(self._wire.body(request, own=endpoint.own), self._extra)
+        url = endpoint.url(self._wire.path(request))
+        name_server(url)
+        while True:
+            body = {name: value for name, value in made.items() if name not in self._unknown}
+            async with self._http.post(url, headers=endpoint.headers, body=orjson.dumps(body)) as exchange:
+                self._learn(exchange.headers)
+                if exchange.status == 200:
+                    yield exchange
+                    return
+                said = await exchange.read(ERROR_BODY_LIMIT)
+                named = {name for name in SPARE if name in body and name.encode() in said}
+                if exchange.status not in (400, 422) or not named:
+                    raise status_error(peer, exchange.status, exchange.headers, said, self._now())
+            self._unknown |= named
 
 
 def name_server(url: str) -> None:
@@ -90,8 +110,11 @@ async def _receive(exchange: Exchange, parser: Parser) -> bytes | None:
 
 
 def with_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """`body` and over it `extra`; objects that both have are joined."""
+    """`body` and over it `extra`; objects that both have are joined, and null leaves a key away."""
     for name, value in extra.items():
+        if value is None:
+            body.pop(name, None)
+            continue
         old = body.get(name)
         joined = isinstance(value, Mapping) and isinstance(old, dict)
         body[name] = with_extra(cast("dict[str, Any]", old), cast("Mapping[str, Any]", value)) if joined else value

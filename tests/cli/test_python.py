@@ -91,6 +91,20 @@ async def test_a_model_is_checked_without_being_asked(database_url: str, tmp_pat
         circuit.check_models(workflow, {})
         with pytest.raises(ProviderMisconfigured, match="OPENAI_API_KEY"):
             circuit.check_models(workflow, {"*": {"type": "openai", "model": "gpt-4.1-mini"}})
+        # Where the first one lacks its key, one that falls in is enough; but not for one that was chosen.
+        text = """
+workflow: falling
+places: {a: {initial: true}, b: {terminal: true}}
+agents: {x: {llm_provider: {type: openai, model: gpt-4.1}, fallback: [{type: google, model: g}, {type: OTHER}]}}
+transitions: {t: {from_places: a, to_place: b, agent_execution: x}}
+"""
+        falling = await circuit.load(text.replace("OTHER", "scripted"))
+        circuit.check_models(falling, {})
+        with pytest.raises(ProviderMisconfigured, match="GOOGLE_API_KEY"):
+            circuit.check_models(falling, {"*": {"type": "google", "model": "g"}})
+        hopeless = await circuit.load(text.replace("OTHER", "anthropic, model: c"))
+        with pytest.raises(ProviderMisconfigured, match="OPENAI_API_KEY"):
+            circuit.check_models(hopeless, {})
 
 
 async def test_an_empty_database_is_refused_and_named(empty_database_url: str) -> None:

@@ -233,6 +233,11 @@ class TestAnthropic:
         else:
             assert made["max_tokens"] == 100 + made["thinking"]["budget_tokens"]
 
+    @pytest.mark.parametrize("model", ["claude-opus-4-6", "claude-opus-4-7", "claude-sonnet-5", "claude-fable-5-1"])
+    def test_the_newest_models_take_no_temperature(self, model: str) -> None:
+        made = body_of("anthropic", Message.text(Role.USER, "?"), model=model, parameters={"temperature": 0.5})
+        assert ("temperature" in made) is (model == "claude-opus-4-6")
+
     def test_thinking_does_not_lead_past_what_the_model_gives(self) -> None:
         """Claude Opus 4.1 gives 32,000 tokens, thoughts included."""
         more = {"model": "claude-opus-4-1", "parameters": {"reasoning_effort": "high"}}

@@ -9,6 +9,7 @@ import socket
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -232,6 +233,21 @@ async def test_retry_after(status: int, headers: dict[str, str], seconds: float 
         await ask_server({"status": status, "headers": headers})
     assert caught.value.retryable
     assert caught.value.retry_after == seconds
+
+
+async def test_what_a_strict_server_does_not_know_is_left_away_from_then_on() -> None:
+    forbidden = {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options", "include_usage"]}]}
+    async with ChatServer([{"status": 422, "body": {"message": forbidden}}, {"text": "fine"}]) as server:
+        registry = ProviderRegistry({})
+        more = {"temperature": None, "seed": 7}
+        provider = registry.provider({"type": "custom", "options": {"base_url": server.url, "options": more}})
+        for _ in range(2):
+            async with aclosing(provider.stream(replace(REQUEST, parameters={"temperature": 0.5}))) as chunks:
+                assert text_of([chunk async for chunk in chunks]) == "fine"
+        await registry.aclose()
+        sent = [set(one.body) for one in server.requests]
+    # What `options` make null is no part of it either.
+    assert sent == [{"model", "messages", "stream", "seed", *known} for known in (["stream_options"], [], [])]
 
 
 async def test_nobody_listens() -> None:

@@ -96,7 +96,16 @@ def test_a_refusal_is_text_with_its_own_reason() -> None:
 
 @pytest.mark.parametrize(
     ("sent", "reason"),
-    [("stop", "stop"), ("length", "length"), ("content_filter", "content_filter"), ("function_call", "tool_calls")],
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("content_filter", "content_filter"),
+        ("function_call", "tool_calls"),
+        ("eos_token", "stop"),
+        ("model_length", "length"),
+        ("sensitive", "content_filter"),
+        ("new_word", "new_word"),
+    ],
 )
 def test_finish_reasons(sent: str, reason: str) -> None:
     assert finished_of(parse([event({"content": "x"}), event({}, sent), DONE])).reason == reason
@@ -173,6 +182,7 @@ def test_garbage_is_a_bad_response(body: bytes) -> None:
         b"event: error\ndata: plainly no\n\n",
         b'data: {"object": "error", "message": "bad", "code": 400}\n\n',
         event({}, "error"),
+        event({}, "insufficient_system_resource"),
         b'{"error": {"message": "no such model"}}',
     ],
 )
