@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from circuit.cli.agents import AgentArgument, chosen
 from circuit.cli.conversations import print_list, print_message
-from circuit.cli.session import run_session
+from circuit.cli.session import interruptible, run_session
 from circuit.cli.terminal import Terminal, one_line
 from circuit.cli.trial import ActionsOption, ModelOption, staged, typed
 from circuit.errors import CircuitError, InvalidRequest, StorageError
@@ -36,7 +37,8 @@ def chat(
     listed: Annotated[bool, typer.Option("--list", help="List the conversations, and talk to nobody.")] = False,
     no_store: Annotated[bool, typer.Option("--no-store", help="Keep nothing of the conversation.")] = False,
 ) -> int:
-    """Talk to an agent in the terminal. Its tools are shown as it calls them. End with an empty line or Ctrl-D.
+    """Talk to an agent in the terminal. Its tools are shown as it calls them. End with an empty line or Ctrl-D; Ctrl-C
+    interrupts an answer.
 
     The conversation is kept where there is a database. One that a case or another agent has goes on as a copy.
 
@@ -79,7 +81,10 @@ def chat(
                 try:
                     recalled = await memory.recall()
                     messages = (*systems, *recalled, asked)
-                    result = await stage.run(messages, schema=False, recalled=len(recalled))
+                    result = await _answered(stage.run(messages, schema=False, recalled=len(recalled)))
+                    if result is None:
+                        terminal.note("interrupted: nothing of this answer is kept")
+                        continue
                     await memory.keep(asked, result)
                 except CircuitError as error:
                     # One answer failed; the conversation goes on from before it.
@@ -90,6 +95,19 @@ def chat(
         return 0
 
     return run_session(body, settings)
+
+
+async def _answered(run: Coroutine[Any, Any, AgentResult]) -> AgentResult | None:
+    """The answer, or None where somebody pressed Ctrl-C meanwhile: the conversation goes on from before it."""
+    answering = asyncio.create_task(run)
+    try:
+        with interruptible(answering):
+            return await answering
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return None
 
 
 class _Memory(Protocol):

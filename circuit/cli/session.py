@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -28,6 +28,7 @@ SIGNALLED = 128
 """Exit codes of commands that a signal ended lie above this one, by the number of the signal."""
 
 _LOG_HANDLER = "circuit-cli"
+_interruptible: list[asyncio.Task[Any]] = []
 
 
 def run_session(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings) -> int:
@@ -45,6 +46,9 @@ def run_session(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings
         task = asyncio.current_task()
 
         def stop(number: int) -> None:
+            if number == signal.SIGINT and _interruptible and not caught and not _interruptible[-1].cancelling():
+                _interruptible[-1].cancel()
+                return
             if caught:
                 os._exit(SIGNALLED + number)
             caught.append(number)
@@ -66,6 +70,16 @@ def run_session(body: Callable[[], Coroutine[Any, Any, int]], settings: Settings
         if caught:
             raise typer.Exit(SIGNALLED + caught[0]) from None
         raise
+
+
+@contextlib.contextmanager
+def interruptible(task: asyncio.Task[Any]) -> Generator[None]:
+    """Within the block the first Ctrl-C cancels `task` alone, and not the command; a second one ends that."""
+    _interruptible.append(task)
+    try:
+        yield
+    finally:
+        _interruptible.remove(task)
 
 
 def with_circuit(

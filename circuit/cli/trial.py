@@ -427,6 +427,8 @@ async def typed(prompt: str = "you> ") -> str:
             loop.remove_reader(terminal)
         piece = os.read(terminal, 4096)
         if not piece:
+            # Ctrl-D is shown by nobody: what comes next begins a line.
+            sys.stderr.write("\n")
             break
         _ahead.extend(piece)
     line, newline, rest = bytes(_ahead).partition(b"\n")

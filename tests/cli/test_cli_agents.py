@@ -158,15 +158,30 @@ def test_a_chat_is_kept_continued_listed_and_copied(
     assert circuit("chat").code == 2
 
 
-def test_who_interrupts_at_the_prompt_is_let_go_at_once(file: Path) -> None:
+def test_ctrl_c_interrupts_an_answer_and_at_the_prompt_lets_go_at_once(file: Path) -> None:
+    # It calls a tool at once, and says nothing for a long time then.
+    says = '[[{tool_calls: [{name: fs.list}]}, "Late."]], delay_seconds: 600'
+    tools = 'prompts: {system: "You talk."}\n    tools: [fs.list]'
+    file.write_text(TALKER.replace('["Ada.", "Today."]', says).replace('prompts: {system: "You talk."}', tools))
     inside, outside = pty.openpty()
     program = [sys.executable, "-m", "circuit", "chat", str(file), "--no-store"]
     process = subprocess.Popen(program, stdin=outside, stdout=outside, stderr=outside, start_new_session=True)
     os.close(outside)
     try:
         shown = b""
-        while b"you> " not in shown:
-            shown += os.read(inside, 4096)
+
+        def until(text: bytes) -> None:
+            nonlocal shown
+            while text not in shown:
+                shown += os.read(inside, 4096)
+            shown = shown.partition(text)[2]
+
+        until(b"you> ")
+        os.write(inside, b"Well?\n")
+        until(b"< []")
+        process.send_signal(signal.SIGINT)
+        until(b"interrupted")
+        until(b"you> ")
         process.send_signal(signal.SIGINT)
         # Nothing more is typed.
         assert process.wait(60) == 130
