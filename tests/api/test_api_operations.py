@@ -100,6 +100,30 @@ async def test_a_workflow_of_input_objects_runs_to_its_end(server: Server) -> No
     created = await server.ok(CREATE, workflow=WORKFLOW)
     assert (created["id"], created["name"]) == ("letters", "Letters")
     assert (await server.ok(CREATE, workflow=WORKFLOW))["hash"] == created["hash"]
+    parts = await server.ok("""{ workflow(id: "letters") {
+      places { id initial terminal outcome deadLetter endsCase capacity shared colour description }
+      transitions { id name fromPlaces toPlaces toPlace trigger conditions rules priority onFailure agentExecution {
+        agentId inputMapping outputMapping required timeoutSeconds retryConfig { maxAttempts retryOnErrors } } }
+      agents { id workflow llmConfig prompts { system userTemplate } } } }""")
+    assert [(one["id"], one["initial"], one["terminal"], one["outcome"]) for one in parts["places"]] == [
+        ("draft", True, False, None),
+        ("written", False, False, None),
+        ("sent", False, True, None),
+        ("dropped", False, True, "failed"),
+    ]
+    write, send = parts["transitions"]
+    assert write["agentExecution"] == {
+        "agentId": "writer",
+        "inputMapping": {"name": "data.name"},
+        "outputMapping": {"data.letter": "letter"},
+        "required": True,
+        "timeoutSeconds": 30.0,
+        "retryConfig": {"maxAttempts": 2, "retryOnErrors": []},
+    }
+    assert (write["trigger"], send["trigger"], send["agentExecution"]) == ("auto", "manual", None)
+    assert (send["fromPlaces"], send["toPlaces"], send["toPlace"]) == (["written"], ["sent"], "sent")
+    [its] = parts["agents"]
+    assert (its["id"], its["workflow"], its["llmConfig"]) == ("writer", "letters", {"temperature": 0.1})
     [agent] = await server.ok("{ agents { id workflow llmProvider prompts { system userTemplate } } }")
     assert (agent["id"], agent["workflow"]) == ("writer", "letters")
     assert agent["prompts"] == {"system": "You write letters.", "userTemplate": "Write to {name}"}

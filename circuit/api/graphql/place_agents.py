@@ -12,6 +12,7 @@ from strawberry.scalars import JSON
 from circuit.api.graphql.addressing import asked_case, numbered
 from circuit.api.graphql.commands import CommandOutcome
 from circuit.api.graphql.context import Resolving
+from circuit.api.graphql.net import RetryConfig
 from circuit.api.graphql.paging import DEFAULT_PAGE, behind_name, page
 from circuit.api.graphql.scalars import as_json
 from circuit.api.graphql.workflow_input import PlaceAgentConfigInput, entry
@@ -20,21 +21,6 @@ from circuit.engine.commands import DEFAULT_WAIT_SECONDS
 from circuit.engine.pages import PlaceAgentView
 from circuit.engine.summons import KIND, wanted
 from circuit.errors import InvalidRequest
-
-
-@strawberry.type(description="How often a failed run is tried again.")
-class RetryConfig:
-    max_attempts: int | None
-    backoff_seconds: float | None
-    retry_on_errors: list[str]
-
-    @classmethod
-    def of(cls, said: Mapping[str, Any]) -> RetryConfig:
-        return cls(
-            max_attempts=said.get("max_attempts"),
-            backoff_seconds=said.get("backoff_seconds"),
-            retry_on_errors=list(said.get("retry_on_errors") or ()),
-        )
 
 
 @strawberry.type(description="When a place agent runs.")

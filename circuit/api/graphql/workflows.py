@@ -9,7 +9,9 @@ from typing import Annotated
 import strawberry
 from strawberry.scalars import JSON
 
+from circuit.api.graphql.agents import Agent
 from circuit.api.graphql.context import Resolving
+from circuit.api.graphql.net import Place, Transition
 from circuit.api.graphql.paging import DEFAULT_PAGE, page, part
 from circuit.api.graphql.scalars import as_json
 from circuit.api.graphql.workflow_input import WorkflowInput, document
@@ -18,6 +20,7 @@ from circuit.definition.adoption import borrowed
 from circuit.definition.inclusion import Reader, given
 from circuit.definition.written import as_lines, written
 from circuit.engine.commands import Published
+from circuit.engine.pages import AgentView
 from circuit.engine.views import WorkflowView
 from circuit.errors import NotFound
 from circuit.security.permissions import Permission
@@ -54,6 +57,19 @@ class Workflow:
             retired_at=view.retired_at,
             document=as_json(dict(view.document)),
         )
+
+    @strawberry.field(description="The places of its net.")
+    def places(self) -> list[Place]:
+        return [Place.of(name, said) for name, said in (self.view.document.get("places") or {}).items()]
+
+    @strawberry.field(description="The transitions of its net, with the agents that they run.")
+    def transitions(self) -> list[Transition]:
+        return [Transition.of(name, said) for name, said in (self.view.document.get("transitions") or {}).items()]
+
+    @strawberry.field(description="Its agents.")
+    def agents(self) -> list[Agent]:
+        said = self.view.document.get("agents") or {}
+        return [Agent.of(AgentView(self.id, name, agent)) for name, agent in said.items()]
 
     @strawberry.field(description="The workflow as a file, in its long form: `loadWorkflow` gives this version again.")
     async def yaml(self) -> str:
