@@ -1,4 +1,4 @@
-"""`/metrics`: figures for Prometheus, for whoever may read."""
+"""`/metrics`: figures for Prometheus, for whoever may read in the first tenant: they are of the whole deployment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from starlette.responses import Response
 from circuit.api.authentication import asking
 from circuit.api.readers import Readers
 from circuit.api.services import Figures
+from circuit.errors import Forbidden
+from circuit.ids import DEFAULT_TENANT
 from circuit.observability.metrics import CONTENT_TYPE, Figure, exposition
 from circuit.security.permissions import Permission
 
@@ -20,7 +22,10 @@ class MetricsEndpoint:
         self._readers = readers
 
     async def __call__(self, request: Request) -> Response:
-        asking(request.scope).require(Permission.READ)
+        principal = asking(request.scope)
+        principal.require(Permission.READ)
+        if principal.tenant != DEFAULT_TENANT:
+            raise Forbidden(f"figures are of all tenants together: they are for those of tenant {DEFAULT_TENANT}")
         readers = self._readers
         own = [
             Figure("circuit_stream_readers", "Streams that are read through this server.", len(readers)),

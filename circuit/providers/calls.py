@@ -12,6 +12,11 @@ from circuit.providers.pricing import Price, cost_of
 
 BOUNDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """In seconds, as OpenTelemetry's conventions have them."""
+MOST_MODELS = 200
+"""Models that are told apart: who asks may make names up, and each has dozens of figures."""
+OTHERS = "(others)"
+"""What those count as that are more."""
+LONGEST_MODEL = 100
 OK = "ok"
 CANCELLED = "cancelled"
 FAILED = "failed"
@@ -71,7 +76,10 @@ class Calls:
 
     def of(self, provider: str, model: str) -> Tally:
         """The tally of a model."""
-        return self._tallies.setdefault((provider, model), Tally())
+        name = (provider, model[:LONGEST_MODEL])
+        if name not in self._tallies and len(self._tallies) >= MOST_MODELS:
+            name = (provider, OTHERS)
+        return self._tallies.setdefault(name, Tally())
 
     def all(self) -> Mapping[tuple[str, str], Tally]:
         """Every tally there is."""

@@ -27,6 +27,10 @@ _HUGE = 10**400
 """No number of a card or a person has so many digits, and Python writes not many more."""
 LENGTHY = 4096
 """From so many characters on, JSON is redacted apart from an event loop."""
+MOST_COUNTED = 200
+"""Rules that are counted apart: workflows bring their own."""
+OTHERS = "(others)"
+"""What those count as that are more."""
 MOST_KEPT = 64
 """How many sets of rules are kept compiled."""
 
@@ -217,7 +221,8 @@ class Redactor:
 
     def _count(self, place: str, name: str) -> None:
         with self._guard:
-            self.counts[place, name] += 1
+            full = len(self.counts) >= MOST_COUNTED and (place, name) not in self.counts
+            self.counts[place, OTHERS if full else name] += 1
 
 
 def redaction(

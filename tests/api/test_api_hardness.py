@@ -267,6 +267,8 @@ async def test_no_stream_and_no_chat_crosses_to_another_tenant(tenants: Tenants)
             await client.send(json.dumps({"type": "subscribe", "id": "a", **wanted}))
             said = json.loads(await client.recv())
             assert (said["type"], said["error"]["code"]) == ("error", "not_found"), wanted
+    figures = [(await one.client.get(f"{one.url}/metrics")) for one in (second, tenants.first)]
+    assert [one.status_code for one in figures] == [403, 200], "they are of all tenants together"
     models = (await second.client.get(f"{second.url}/v1/models")).json()["data"]
     assert [one["id"] for one in models if not one["id"].startswith("scripted:")] == []
     for model in ("agent:clerk", "workflow:office"):

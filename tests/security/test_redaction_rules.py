@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from circuit.security import scan
 from circuit.security.kinds import KINDS
 from circuit.security.pattern import Pattern, PatternFault
-from circuit.security.redactor import Redaction, Redactor, conflicts, redaction
+from circuit.security.redactor import MOST_COUNTED, OTHERS, Redaction, Redactor, conflicts, redaction
 from circuit.security.rules import HASH, PLACES, Rule
 from circuit.security.scan import Matchers
 
@@ -225,6 +225,14 @@ def test_the_redactor_applies_the_rules_of_a_place_and_counts() -> None:
     assert redactor.counts == {("logs", "email"): 2, **{(place, "customer"): 1 for place in PLACES}}
     assert not redactor.at("prompts")
     assert redactor.at("events").stream() is None
+
+
+def test_rules_beyond_a_number_are_counted_together() -> None:
+    redactor = Redactor()
+    for number in range(MOST_COUNTED + 5):
+        redactor.at("logs", (own("a", f"r{number}"),)).text("a a")
+    assert len(redactor.counts) == MOST_COUNTED + 1
+    assert (redactor.counts["logs", "r0"], redactor.counts["logs", OTHERS]) == (2, 10)
 
 
 _PIECES = [
