@@ -28,6 +28,7 @@ _BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 _AGENT_SECONDS = 10.0
 _PERSON_SECONDS = 3_600.0
 _ROUTES = 10
+_FAULTS = 5
 _ASSUMED = "one call a run, four bytes a token, attempts that fail cost nothing"
 _SHAPE = 2.0
 """Of the gamma distribution of times: few are much shorter than the mean, some are much longer."""
@@ -297,9 +298,11 @@ def _summary(run: _Run, ended: Sequence[Ended]) -> dict[str, Any]:
         fired.update(case.fired)
     runs = [float(sum(count for name, count in case.fired.items() if name in agents)) for case in ended]
     routes = Counter(case.route for case in ended)
+    faults = Counter(fault for case in ended for fault in set(case.faults)).most_common(_FAULTS)
     return {
         "cases": len(ended),
         "statuses": dict(Counter(case.status for case in ended).most_common()),
+        **({"faults": [{"fault": fault, "cases": count} for fault, count in faults]} if faults else {}),
         "seconds": _spread([case.seconds for case in ended]),
         "agent_runs": _spread(runs),
         **({"cost": _spread(run.spent)} if run.costs or any(run.spent) else {}),
@@ -324,6 +327,8 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 def _show(terminal: Terminal, file: Path, result: Mapping[str, Any]) -> None:
     statuses = ", ".join(f"{count} {status}" for status, count in result["statuses"].items())
     terminal.line(clean(f"{file}: {result['cases']} cases: {statuses}"))
+    for one in result.get("faults", ()):
+        terminal.line(clean(one_line(f"  an incident in {one['cases']} of them: {one['fault']}", 300)))
     names = {"seconds": "seconds", "agent_runs": "agent runs", "cost": "cost"}
     rows = [
         [label, *(f"{value:,.6g}" for value in result[key].values())] for key, label in names.items() if key in result

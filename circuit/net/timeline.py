@@ -39,12 +39,14 @@ good."""
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a case went. `status` is what the engine would say; `endless` where it fired too often to go on."""
+    """How a case went. `status` is what the engine would say; `endless` where it fired too often to go on; `faults` are
+    what incidents would be raised for."""
 
     status: str
     seconds: float
     route: tuple[str, ...]
     fired: Mapping[str, int]
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ class Timeline:
     _begun: int = 0
     _idle: int = 0
     _waiting: set[str] = field(default_factory=set[str])
-    _failed: bool = False
+    _faults: list[str] = field(default_factory=list[str])
     _blocked: set[tuple[str, tuple[tuple[int, int], ...]]] = field(default_factory=set[Any])
 
     def __post_init__(self) -> None:
@@ -245,7 +247,7 @@ class Timeline:
         if firing is not None:
             abort(self.net, self.marking, binding, self._held_by(binding, firing))
         self._blocked.add((transition.name, binding.blocks))
-        self._failed = True
+        self._faults.append(f"{transition.name}: {error.message}")
 
     def _inputs(self, transition: Transition, binding: Binding) -> Mapping[str, Any]:
         merged = None
@@ -270,9 +272,10 @@ class Timeline:
             return "completed"
         if self._idle >= MOST_RUNS:
             return "waiting"
-        if self._failed or any(place.dead_letter for place in held):
+        if self._faults or any(place.dead_letter for place in held):
             return "attention"
         return "stuck"
 
     def _result(self, status: str) -> Ended:
-        return Ended(status, (self._now - self.begun).total_seconds(), tuple(self._route), dict(self._times))
+        seconds = (self._now - self.begun).total_seconds()
+        return Ended(status, seconds, tuple(self._route), dict(self._times), tuple(self._faults))

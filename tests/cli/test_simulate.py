@@ -98,6 +98,21 @@ def test_agents_that_fail_go_the_way_of_failures(bare: Command, desk: Path) -> N
     assert some["statuses"] == {"completed": 40}
 
 
+def test_why_cases_need_somebody_is_told(bare: Command, desk: Path) -> None:
+    asking = desk.read_text().replace("agent_id: helper", "agent_id: helper\n      input_mapping: {q: data.text}")
+    desk.write_text(asking.replace("    on_failure: gone\n", ""))
+    told = bare("simulate", str(desk), "--cases", "3", "--json").json
+    assert told["statuses"] == {"attention": 3}
+    assert [(one["cases"], one["fault"][:45]) for one in told["faults"]] == [
+        (3, "help: input q: data.text is missing; mark it ")
+    ]
+    assert (
+        "an incident in 3 of them: help: input q: data.text is missing"
+        in bare("simulate", str(desk), "--cases", "3").out
+    )
+    assert "faults" not in bare("simulate", str(desk), "--cases", "3", "--set", "data.text=x", "--json").json
+
+
 def test_the_heat_is_drawn(bare: Command, desk: Path, tmp_path: Path) -> None:
     drawing = tmp_path / "heat.svg"
     outcome = bare("simulate", str(desk), "--cases", "12", "--svg", str(drawing))
