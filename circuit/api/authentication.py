@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from circuit.api.explorer.page import PATHS as EXPLORER_PATHS
 from circuit.api.problems import Problems
+from circuit.api.standing import Lasting, Standing
 from circuit.clock import Clock
 from circuit.engine.guesses import SharedGuesses
 from circuit.errors import CircuitError, Unauthenticated
@@ -36,7 +38,12 @@ from circuit.surface import surface
 PRINCIPAL = "circuit.principal"
 """Where a scope holds who asks: a `Principal`, or None on a GraphQL connection that has yet to say it."""
 OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json"}) | EXPLORER_PATHS
-LATER_PATHS = frozenset({"/graphql", "/stream"})
+STANDING = "circuit.standing"
+"""Where the scope of a connection that lasts holds its `Standing`."""
+GRAPHQL_PATH = "/graphql"
+FORBIDDEN = 4403
+"""With this code clients of graphql-transport-ws come back, with a credential that holds."""
+LATER_PATHS = frozenset({GRAPHQL_PATH, "/stream"})
 """WebSockets that may bring their credential in their first message."""
 STREAM_PATHS = ("/agent-stream/", "/stream")
 JWKS_SECONDS = 300.0
@@ -82,6 +89,7 @@ class Gate:
         self._unfetched = ""
         self._fetching = asyncio.Lock()
         self._guesses = guesses or SharedGuesses(clock.monotonic)
+        self.lasting = Lasting(self._principal)
 
     @classmethod
     def open(cls, clock: Clock, principal: Principal) -> Gate:
@@ -211,6 +219,7 @@ class Authenticated:
         credential = bearer(Headers(scope=scope).get("authorization"))
         token = _stream_token(scope)
         later = kind == "websocket" and scope["path"] in LATER_PATHS and self._gate.required
+        lasts = kind == "websocket" or scope["path"].startswith(STREAM_PATHS)
         try:
             if credential is None and token is None and later:
                 scope[PRINCIPAL] = None
@@ -220,13 +229,36 @@ class Authenticated:
             await refuse(scope, receive, send, self._problems, error)
             return
         with coming_from(_where(scope)):
-            await self._app(scope, receive, send)
+            if lasts and self._gate.required and (credential is not None or later):
+                await self._standing(scope, receive, send, credential)
+            else:
+                await self._app(scope, receive, send)
+
+    async def _standing(self, scope: Scope, receive: Receive, send: Send, credential: str | None) -> None:
+        """Serve a connection that lasts, as long as its credential holds. What a stream token opened is read to its
+        end."""
+        standing = scope[STANDING] = Standing(receive, scope["type"])
+        standing.credential = credential
+        with self._gate.lasting.watched(standing):
+            await self._app(scope, standing.receive, send)
+        fault = standing.fault
+        if fault is None or not standing.told:
+            return
+        await self._problems.noted(fault, scope.get(PRINCIPAL), scope["path"], address(scope))
+        if scope["type"] == "websocket":
+            code = FORBIDDEN if scope["path"] == GRAPHQL_PATH else surface(fault.code).websocket
+            with suppress(OSError, RuntimeError):  # it is gone, or closed already
+                await send({"type": "websocket.close", "code": code, "reason": fault.code})
 
 
 async def introduced(gate: Gate, problems: Problems, scope: Scope, credential: str | None) -> Principal:
     """Who shows a credential in the first message of a WebSocket. Raises as `Gate.admit` does."""
     try:
-        return await gate.admit(credential, address=address(scope))
+        found = await gate.admit(credential, address=address(scope))
+        standing = scope.get(STANDING)
+        if isinstance(standing, Standing):
+            standing.credential = credential
+        return found
     except CircuitError as error:
         await problems.noted(error, None, scope["path"], address(scope))
         raise

@@ -17,7 +17,7 @@ from circuit.definition.compiler import compile_document
 from circuit.definition.consultation import MODEL, bare_model, consultation
 from circuit.definition.workflow import Workflow
 from circuit.engine import roster
-from circuit.engine.asking import fingerprint
+from circuit.engine.asking import fingerprint, stored_object
 from circuit.engine.commands import Commands, TokenInput
 from circuit.engine.versions import VersionKey, Versions
 from circuit.errors import NotFound
@@ -119,7 +119,7 @@ class Consultations:
         if wanted.model is not None:
             parameters["models"] = {"*": dict(wanted.model)}
         if changes:
-            parameters["agents"] = {asked: changes}
+            parameters["agents"] = {asked: stored_object(changes, "what is asked of the agent")}
         token = TokenInput({"messages": list(wanted.messages)}, dict(wanted.metadata))
         request = fingerprint(key, {**wanted.as_dict(), "subjects": list(subjects)})
         return await self._commands.begin(

@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from circuit.api.authentication import Gate, Verifiers
 from circuit.engine.keys import Keys
 from circuit.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from circuit.events import StreamDelta
 from circuit.security.access import Access
 from circuit.security.credentials import stream_token
 from circuit.security.principal import LOCAL, Principal
@@ -226,6 +227,60 @@ async def test_what_belongs_to_another_tenant_is_not_there_and_a_tenant_that_is_
         assert await asked() == (401, "unauthenticated")
         assert (await keys.create_tenant("the second")).id == 2
         assert await asked() == (404, "not_found")
+
+
+async def test_who_is_connected_is_let_go_when_the_credential_ends(
+    guarded: Served, writing: Stage, reading: Stage, keys: Keys
+) -> None:
+    told = await writing.execution()
+    outlet = told.open()
+    await outlet.emit(StreamDelta.content("a"))
+    key, stays = await keys.create("one", ["viewer"], LOCAL), await keys.create("two", ["viewer"], LOCAL)
+    once, _ = stream_token(SECRET, Principal("key:one"), str(told.name), reading.clock.now())
+    path = f"/agent-stream/{told.name}"
+    shown, other = ({"authorization": f"Bearer {one.text}"} for one in (key, stays))
+    graphql = f"{guarded.websocket_url}/graphql"
+    protocol: list[Any] = ["graphql-transport-ws"]
+    subscribed = {
+        "id": "1",
+        "type": "subscribe",
+        "payload": {"query": f'subscription {{ agentExecutionStream(executionId: "{told.name}") {{ content }} }}'},
+    }
+    async with (
+        connect(guarded.websocket_url + path, additional_headers=shown) as one,
+        connect(guarded.websocket_url + path, additional_headers=other) as another,
+        connect(f"{guarded.websocket_url}{path}?token={once}") as browser,
+        connect(graphql, subprotocols=protocol) as asking,
+        connect(graphql, subprotocols=protocol, additional_headers=shown) as silent,
+        connect(f"{guarded.websocket_url}/stream") as many,
+        httpx.AsyncClient(timeout=SECONDS) as client,
+        client.stream("GET", guarded.url + path, headers=shown) as events,
+    ):
+        await asking.send(json.dumps({"type": "connection_init", "payload": shown}))
+        await many.send(json.dumps({"type": "init", **shown}))
+        assert json.loads(await asking.recv())["type"] == "connection_ack"
+        assert json.loads(await many.recv())["type"] == "ready"
+        await asking.send(json.dumps(subscribed))
+        await many.send(json.dumps({"type": "subscribe", "id": "1", "execution": str(told.name)}))
+        lines = events.aiter_lines()
+        for heard in (one.recv, another.recv, browser.recv, asking.recv, many.recv, lines.__anext__):
+            assert await heard()
+        gate = guarded.office.services.gate
+        await gate.lasting.look()
+        await keys.revoke(key.row.id, LOCAL)
+        await gate.lasting.look()
+        for socket, code in ((one, 4401), (asking, 4403), (silent, 4403), (many, 4401)):
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    await socket.recv()
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, "unauthenticated")
+        assert "data" not in "".join([line async for line in lines][3:])
+        # What a stream token opened is read to its end, and who has another key goes on.
+        await outlet.emit(StreamDelta.content("b"))
+        await told.complete(await outlet.close())
+        for socket in (another, browser):
+            assert [json.loads(text)["eventType"] async for text in socket] == ["content_chunk", "completed"]
 
 
 async def test_a_key_is_shown_once_and_ends_when_it_is_revoked_or_expires(keys: Keys, reading: Stage) -> None:

@@ -362,4 +362,7 @@ async def test_every_field_of_every_operation_takes_what_comes(server: Server) -
 
     await loop.run_in_executor(None, run)
     assert tried == {operation.name for operation in operations("mutation", "query")}
+    document = 'mutation ($it: JSON!) { executeAgent(agentId: "clerk", input: {text: "x"}, llmConfig: $it) { id } }'
+    for unfit in ({"seed": 2**70}, {"stop": "\0"}):
+        assert await server.code(document, it=unfit) == "invalid_request"
     assert await server.ok("{ serverStatus { ready } }") == {"ready": True}
