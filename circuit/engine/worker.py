@@ -279,14 +279,21 @@ class Worker(Service):
 
     async def _until_over(self, tenure: Tenure) -> None:
         """Serve until the lease is lost or the worker is stopped."""
-        for service in (tenure.treasury, *tenure.services):
-            await service.start()
+        limits, *others = tenure.services
+        await tenure.treasury.start()
+        await limits.start()
         ends = [asyncio.ensure_future(event.wait()) for event in (tenure.lease.lost, self._stopping)]
+        known = asyncio.ensure_future(limits.started.wait())
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            # What is limited over all workers is known before anything is claimed: else too much might begin.
+            await asyncio.wait([*ends, known], return_when=asyncio.FIRST_COMPLETED)
+            if known.done():
+                for service in others:
+                    await service.start()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for end in ends:
-                end.cancel()
+            for waiting in (*ends, known):
+                waiting.cancel()
 
     async def _end(self, tenure: Tenure) -> None:
         lease, worker = tenure.lease, tenure.incarnation.id
@@ -403,5 +410,5 @@ class Tenure:
 
     @property
     def services(self) -> tuple[Service, ...]:
-        """The loops that feed it."""
+        """The loops that feed it; the one that knows the limits comes first."""
         return self.shares, self.claims, self.sweep, self.turnstile, self.postman, self.attendance

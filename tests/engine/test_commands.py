@@ -199,7 +199,7 @@ async def test_without_a_worker_a_command_is_accepted_and_applied_later(database
         outcome = await asking.commands.fire(key, "publish", {"title": "x"}, principal=LOCAL, wait_seconds=0.05)
         assert outcome.state is OutcomeState.PENDING
         async with engine(database):
-            later = await asking.commands.outcome(key, outcome.id, wait_seconds=10)
+            later = await asking.commands.outcome(key, outcome.id, wait_seconds=60)
             assert later.state is OutcomeState.APPLIED
             await until(asking, key, "completed")
 

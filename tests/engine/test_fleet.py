@@ -122,7 +122,7 @@ async def test_a_drained_worker_ends_in_good_order(database: Database, database_
         await eventually(lambda: slow.running == 3)
         [worker] = await fleet.workers()
         await fleet.drain(str(worker.id), LOCAL, within_seconds=0.1)
-        assert await fleet.drained(worker.id, wait_seconds=20)
+        assert await fleet.drained(worker.id, wait_seconds=60)
         assert first.worker is not None and first.worker.ended.is_set()
         late = await start(first, "review")
         async with engine(database, {"agent": other}) as second:

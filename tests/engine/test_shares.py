@@ -22,6 +22,7 @@ from running import CHAIN, LIMITS, REVIEW, engine, publish, start, until
 from circuit.definition import load_workflow
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
 from circuit.engine.apportionment import Need, apportion
+from circuit.engine.claims import Claims
 from circuit.engine.engine import Engine
 from circuit.engine.quota import KEPT
 from circuit.ids import CaseKey
@@ -165,6 +166,29 @@ async def test_an_agent_and_a_provider_have_limits_of_their_own(database: Databa
     assert busy.most == 3
 
 
+async def test_a_worker_claims_nothing_before_it_knows_the_limits(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    limits, begin = shares.limits, Claims.start
+
+    async def looked(connection: Any) -> dict[Pool, int]:
+        found = await limits(connection)
+        told.append("limits")
+        return found
+
+    async def begun(self: Claims) -> None:
+        told.append("claims")
+        await begin(self)
+
+    monkeypatch.setattr(shares, "limits", looked)
+    monkeypatch.setattr(Claims, "start", begun)
+    async with engine(database) as running:
+        await publish(running, CHAIN)
+        await until(running, await start(running, "chain"), "completed")
+    assert told[:2] == ["limits", "claims"]
+
+
 async def test_who_waits_for_an_agent_at_its_limit_holds_nobody_up(database: Database, plain: Any) -> None:
     """130 cases want an agent that runs two at once: most wait in the database, each in its turn, claimed no more than
     that takes, while cases of other agents of the tenant go on."""
@@ -184,11 +208,6 @@ async def test_who_waits_for_an_agent_at_its_limit_holds_nobody_up(database: Dat
         await publish(running, REVIEW)
         await publish(running, free)
 
-        def knows() -> bool:
-            tenure = None if running.worker is None else running.worker.tenure
-            return tenure is not None and agent in tenure.desk.slots.quota.pools
-
-        await eventually(knows, what="the worker knows the limit")
         keys = [await start(running, "review") for _ in range(130)]
         others = [await start(running, "second") for _ in range(5)]
         for key in others:

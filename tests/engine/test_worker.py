@@ -349,6 +349,7 @@ async def test_a_worker_that_is_cut_off_while_it_ends_leaves_no_thread_behind(
 
     async with engine(database, {}) as running:
         before = tenure(running)
+        await before.claims.started.wait()
         assert running.worker is not None and running.worker._task is not None
         monkeypatch.setattr(Slots, "drain", hangs)
         stop = asyncio.create_task(running.worker.stop())

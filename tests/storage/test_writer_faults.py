@@ -279,12 +279,13 @@ async def test_a_connection_that_never_answers_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(lane, "SEND_SECONDS", 0.05)
     [key] = await owned_cases(database, conn, worker, 1)
     writer = await Writer.open(database, worker, pause=no_pause)
     async with locked_case(database, key):
-        future = writer.write(step(key))
-        await eventually(lambda: "TimeoutError" in caplog.text, what="a batch that is given up")
+        with monkeypatch.context() as hurried:
+            hurried.setattr(lane, "SEND_SECONDS", 0.05)
+            future = writer.write(step(key))
+            await eventually(lambda: "TimeoutError" in caplog.text, what="a batch that is given up")
     await future
     await writer.close()
     assert await seqs(conn, [key]) == [2]
