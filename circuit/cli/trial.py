@@ -189,8 +189,9 @@ def call_one_tool(
                 raise InvalidRequest(f"agent {found.agent.id} has no tool {tool!r}; it has: {known}")
             policies = Policies(tuple(found.agent.document.get("policies") or ()))
             policies.check(tool, Record())
-            if policies.approval(tool) is not None:
-                raise ToolDenied(f"{tool} needs somebody's approval, which only a case can ask for")
+            if policies.approval(tool) is not None or called.doubt:
+                why = f" ({called.doubt})" if called.doubt else ""
+                raise ToolDenied(f"{tool} needs somebody's approval, which only a case or a chat can ask for{why}")
             check_arguments(called, given)
             terminal.result(await call_tool(called, given, ToolContext(_CASE, found.agent.id, "call_0", _CASE)))
         return 0

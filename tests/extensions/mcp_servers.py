@@ -101,7 +101,7 @@ def main(name: str, *more: Any) -> None:
     elif name == "garbage":
         raw(["no json at all"] * 50)
     elif name == "dead":
-        sys.exit(3)
+        sys.exit(f"no {os.environ.get('TOKEN')} is mine")
 
 
 if __name__ == "__main__":

@@ -133,10 +133,13 @@ async def test_a_server_that_lies_about_its_schemas() -> None:
         assert await found(toolset) == {}
 
 
-@pytest.mark.parametrize("server", ["dead", "garbage"])
-async def test_a_server_that_is_none(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = settings("dead", env={"TOKEN": "${MY_TOKEN}"})
+    async with opened(given, {"MY_TOKEN": "secret-token-1"}) as toolset:
+        with pytest.raises(ToolsMisconfigured, match=r"does not name its tools: .* \(it wrote: no \*\*\* is mine\)"):
+            await toolset.tools()
     monkeypatch.setattr("circuit.extensions.mcp.server.OPEN_SECONDS", 1.0)
-    async with opened(settings(server)) as toolset:
+    async with opened(settings("garbage")) as toolset:
         with pytest.raises(ToolsMisconfigured, match="the MCP server s does not name its tools"):
             await toolset.tools()
 
@@ -202,6 +205,9 @@ def test_pins_are_printed_to_be_pasted(
     assert (listed["s.add"]["access"], listed["s.add"]["pin"]) == ("allowed", pins["add"])
     assert listed["s.whoami"]["access"] == "needs_approval"
     assert "changed its tool whoami" in listed["s.whoami"]["policies"][0]["says"]
+    # Nobody calls here what a model may not.
+    assert main(["tools", "call", str(file), "s.whoami"]) == 1
+    assert "needs somebody's approval" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", [(), ("json",)], ids=["events", "json"])

@@ -36,12 +36,14 @@ from circuit.errors import (
 )
 from circuit.extensions.mcp.transport import FRAME_LIMIT, BoundedTransport, process_streams
 from circuit.providers.provider import ToolSpec
+from circuit.security.redaction import excerpt, redact
 from circuit.security.secrets import UnresolvedReference, references, resolve
 from circuit.tracing import TRACEPARENT, current
 
 DEFAULT_SECONDS = 60.0
 OPEN_SECONDS = 30.0
 MOST_TOOLS = 500
+LAST_WORDS = 4_096
 _FAULTS = (MCPError, TimeoutError, RuntimeError, ValueError, OSError)
 """What keeps a session from opening, or breaks it."""
 
@@ -58,6 +60,7 @@ class McpToolset:
         self._keeper: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._opening = asyncio.Lock()
+        self._overheard = b""
         self._flooded = False
         """Whether the session that is open, or was last, ended at a message that was too large."""
         if bool(settings.get("command")) == bool(settings.get("url")):
@@ -99,7 +102,9 @@ class McpToolset:
                 return found
 
     def _unnamed(self, error: BaseException) -> ToolsMisconfigured:
-        return ToolsMisconfigured(f"the MCP server {self.name} does not name its tools: {_told(error)}")
+        return ToolsMisconfigured(
+            f"the MCP server {self.name} does not name its tools: {_told(error)}{self._last_words}"
+        )
 
     async def aclose(self) -> None:
         """End the session, and the server if it was started. Twice is fine."""
@@ -184,7 +189,17 @@ class McpToolset:
             return ToolTimeout(f"the MCP server {self.name} did not answer {name} within {self._seconds:g} s")
         if isinstance(error, MCPError) and error.code != CONNECTION_CLOSED:
             return ToolFailed(f"the MCP server {self.name} refused to call {name}: {_told(error)}")
-        return ToolServerLost(f"the MCP server {self.name} did not answer {name}: {_told(error)}")
+        return ToolServerLost(f"the MCP server {self.name} did not answer {name}: {_told(error)}{self._last_words}")
+
+    @property
+    def _last_words(self) -> str:
+        """The last line that the program wrote to standard error, which may say why it ended."""
+        lines = self._overheard.decode("utf-8", "replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        return f" (it wrote: {excerpt(redact(last, self._secrets()), 200)})" if last else ""
+
+    def _overhear(self, piece: bytes) -> None:
+        self._overheard = (self._overheard + piece)[-LAST_WORDS:]
 
     @property
     def _open(self) -> bool:
@@ -197,7 +212,7 @@ class McpToolset:
             await self._drop()
             opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
             self._stop = asyncio.Event()
-            self._flooded = False
+            self._flooded, self._overheard = False, b""
             with self._heard():
                 self._keeper = asyncio.create_task(self._keep(opened, self._stop))
             try:
@@ -228,7 +243,8 @@ class McpToolset:
 
     async def _transport(self, stack: AsyncExitStack) -> Any:
         if self._settings.get("command"):
-            return process_streams(self._settings["command"], self._resolved("env"), oversize=self._flood)
+            command, environment = self._settings["command"], self._resolved("env")
+            return process_streams(command, environment, oversize=self._flood, overheard=self._overhear)
         client = httpx2.AsyncClient(
             headers=self._resolved("headers"),
             timeout=httpx2.Timeout(self._seconds, connect=OPEN_SECONDS),

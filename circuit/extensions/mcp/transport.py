@@ -31,19 +31,22 @@ async def process_streams(
     environment: Mapping[str, str],
     limit: int = FRAME_LIMIT,
     oversize: Callable[[], None] = lambda: None,
+    overheard: Callable[[bytes], None] = lambda _: None,
 ) -> AsyncGenerator[tuple[Any, Any]]:
     """The two streams of a session with the server that `command` starts. It is ended with the block, and all that it
-    started with it. `oversize` hears of a line over `limit`. Raises `OSError` where it cannot be started."""
+    started with it. `oversize` hears of a line over `limit`, `overheard` what it writes to standard error. Raises
+    `OSError` where it cannot be started."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
         env=get_default_environment() | dict(environment),
         limit=limit,
         start_new_session=True,
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    aside = asyncio.create_task(_overhear(process.stderr, overheard))
     read_in, read_out = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write_in, write_out = anyio.create_memory_object_stream[SessionMessage](0)
     try:
@@ -57,6 +60,8 @@ async def process_streams(
     finally:
         with anyio.CancelScope(shield=True):
             await _end(process)
+            await asyncio.wait([aside], timeout=GRACE_SECONDS)
+            aside.cancel()
         for stream in (read_in, read_out, write_in, write_out):
             stream.close()
 
@@ -78,6 +83,12 @@ async def _hear(stdout: asyncio.StreamReader, sink: Any, oversize: Callable[[], 
                 await sink.send(error)
                 continue
             await sink.send(SessionMessage(message))
+
+
+async def _overhear(stderr: asyncio.StreamReader, overheard: Callable[[bytes], None]) -> None:
+    """Read to its end: a program that nobody reads stops at some line of its log."""
+    while piece := await stderr.read(65_536):
+        overheard(piece)
 
 
 async def _say(stdin: asyncio.StreamWriter, source: Any, sink: Any) -> None:
