@@ -12,6 +12,7 @@ from test_agent_action import call, spec
 from test_agent_loop import Bench, results_in, run, work
 
 from circuit.actions.agent import AgentAction
+from circuit.actions.consultation import ConsultationAction
 from circuit.agents.run import AgentRun
 from circuit.agents.screening import Watch, told_inputs, told_messages, told_tools
 from circuit.agents.tools import Tool
@@ -172,6 +173,16 @@ def test_messages_from_outside_are_screened_and_who_gives_the_system_prompt_may_
     assert told[2].parts == (replace(calls, arguments=json.dumps({"q": "< |im_end|>"})),)
     assert told[3].parts == (ToolResultPart("c", "look", "a"),)
     assert [one["name"] for look in looks for one in look.found] == ["0", "1", "2", "3"]
+
+
+async def test_an_agent_that_is_asked_from_outside_screens_what_it_is_asked() -> None:
+    asked = {"messages": [{"role": "system", "content": "Be <s>."}, {"role": "user", "content": f"Now {ORDER}"}]}
+    action, book = ConsultationAction(AgentAction(ProviderRegistry({}))), Book()
+    await action.perform(action_call(asked), book)
+    [one] = found(book)
+    assert (one["source"], one["name"], one["kind"]) == ("message", "1", "injected_instructions")
+    with pytest.raises(InjectedInstructions, match="message 1 holds injected instructions, from character 4 on"):
+        await action.perform(action_call(asked, agent={"screening": {"injected_instructions": "refuse"}}), Book())
 
 
 def test_how_servers_describe_tools_is_screened_and_what_their_schemas_mean_stays() -> None:

@@ -67,6 +67,9 @@ def test_a_relative_home_is_made_absolute() -> None:
         ("CIRCUIT_PORT", "65536"),
         ("CIRCUIT_PORT", "http"),
         ("CIRCUIT_LOG_LEVEL", "loud"),
+        ("CIRCUIT_SCREENING", "deny"),
+        ("CIRCUIT_SCREENING", "injected=warn"),
+        ("CIRCUIT_SCREENING", "control_tokens="),
         ("CIRCUIT_HOME", "a\0b"),
     ],
 )

@@ -324,9 +324,12 @@ def test_no_row_shows_what_was_erased_and_twice_is_once(data: st.DataObject) -> 
 
     error = st.none() | st.fixed_dictionaries({"code": st.just("x"), "message": TEXT}, optional={"details": JSON})
     image = st.fixed_dictionaries({"number": st.just(1), "data": OBJECT, "metadata": OBJECT})
+    found = st.lists(
+        st.fixed_dictionaries({"kind": st.just("control_tokens"), "path": TEXT, "words": TEXT}), max_size=2
+    )
     body = st.fixed_dictionaries(
         {"produced": st.lists(image, max_size=2)},
-        optional={"error": error, "skipped": error, "note": TEXT, "key": st.just(json.dumps([SECRET]))},
+        optional={"error": error, "skipped": error, "note": TEXT, "key": st.just(json.dumps([SECRET])), "found": found},
     )
     rows: dict[str, dict[str, Any]] = {
         "case": {"parameters": draw(OBJECT)},

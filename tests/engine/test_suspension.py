@@ -21,7 +21,16 @@ from circuit.events import CaseStarted
 from circuit.ids import CaseKey, Numbered
 from circuit.security.principal import LOCAL
 from circuit.storage.database import Database
-from circuit.storage.records import CaseRow, CaseStatus, CommandRow, CommandState, FiringState, NewCase, Parent
+from circuit.storage.records import (
+    ALL_ATTEMPTS,
+    CaseRow,
+    CaseStatus,
+    CommandRow,
+    CommandState,
+    FiringState,
+    NewCase,
+    Parent,
+)
 from tests.engine.test_owner import NOW, Stage, acting, review_net
 
 APPROVAL = {"type": "object", "required": ["approved"], "properties": {"approved": {"type": "boolean"}}}
@@ -55,6 +64,21 @@ class Waiting(Stage):
 def refusal(result: Any) -> str:
     assert result.state is CommandState.REFUSED
     return result.result["error"]["code"]
+
+
+def test_what_screening_found_is_said_once_and_journalled_in_the_same_commit() -> None:
+    stage, event = Waiting(RetryPolicy(max_attempts=2)), {"agent_id": "a", "action": "warn", "found": [{"kind": "x"}]}
+
+    def screened(start: int, step: str = "screened:input") -> Any:
+        return stage.commit(stage.owner.screened(1, start, step, {"refused": None}, event, stage.now))
+
+    step = screened(stage.begun.call.start)
+    assert [one.kind for _, one in step.write.events] == ["input_screened"]
+    assert [(row.attempt, row.step) for row in step.write.journal] == [(ALL_ATTEMPTS, "screened:input")]
+    # Neither twice, nor of a start that is over.
+    assert screened(stage.begun.call.start).write is None
+    assert screened(stage.begun.call.start + 1, "screened:tools").write is None
+    assert stage.kinds.count("input_screened") == 1
 
 
 def test_a_suspended_firing_holds_its_tokens_and_no_worker() -> None:
