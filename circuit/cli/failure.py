@@ -16,7 +16,7 @@ from circuit.surface import surface
 USAGE = 2
 _SOURCE_LIMIT = 4 * 1024 * 1024
 _LINE_WIDTH = 160
-_SECRET = re.compile(r"(^|\.)llm_provider\.(api_key|headers|base_url)\b")
+_SECRET = re.compile(r"(^|\.)(api_key|headers|base_url|url|env|(llm_provider|fallback\[\d+\])\.options)\b")
 """Where a file may hold by mistake what must not be shown again."""
 
 

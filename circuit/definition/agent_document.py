@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from circuit.definition.agent_reference import Headers, SecretReference, Url
+from circuit.definition.agent_reference import Body, Headers, SecretReference, Url
 from circuit.definition.field import (
     Duration,
     ErrorContext,
@@ -61,7 +61,7 @@ class RemoteProvider(Part):
     ] = None
     headers: Annotated[Headers | None, Field(description=_HEADERS)] = None
     options: Annotated[
-        JsonObject | None, Field(description="Further keys of the request's body, handed to the provider as they are.")
+        Body | None, Field(description="Further keys of the request's body, handed to the provider as they are.")
     ] = None
 
 

@@ -173,6 +173,9 @@ def test_a_secret_that_stands_in_a_file_is_not_shown_again(bare: Command, tmp_pa
         "  x:\n"
         "    prompts: {system: x}\n"
         "    llm_provider: {type: custom, model: m, api_key: sk-literal, headers: {A: literal-too}}\n"
+        "    fallback: [{type: openai, model: m, api_key: sk-literal, options: {secret: literal-too},\n"
+        "                base_url: 'https://h?key=literal-too'}]\n"
+        "    tools: [{mcp: {name: t, url: 'https://h?token=literal-too'}}]\n"
         "transitions: {t: {from_places: a, to_place: nowhere}}\n",
     )
     outcome = bare("validate", file)

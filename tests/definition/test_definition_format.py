@@ -208,6 +208,16 @@ b:
       Authorization: Bearer {SECRET}
       X-Many: [{SECRET}]
       X-Named: {{name: {SECRET}}}
+c:
+  llm_provider: {{type: custom, model: m, base_url: "https://host/v1?a=1&key={SECRET}", options: {{x: [{SECRET}]}}}}
+d:
+  llm_provider: {{type: custom, model: m, base_url: "https://u:{SECRET}@${{HOST}}/v1", options: {{api_key: "12345"}}}}
+e:
+  llm_provider:
+    type: custom
+    model: m
+    base_url: "https://${{USER}}:${{PASSWORD}}@host/v1?key=${{KEY}}&api-version=1"
+    options: {{prompt_cache_key: reviews, max_tokens: 3, stop: [sk-]}}
 """
         )
     )
@@ -219,6 +229,10 @@ b:
         "agents.b.llm_provider.headers.X-Many",
         "agents.b.llm_provider.headers.X-Named.env",
         "agents.b.llm_provider.headers.X-Named.name",
+        "agents.c.llm_provider.base_url",
+        "agents.c.llm_provider.options.x[0]",
+        "agents.d.llm_provider.base_url",
+        "agents.d.llm_provider.options.api_key",
     }
     text = "\n".join(map(str, faults))
     assert SECRET not in text
