@@ -48,7 +48,7 @@ async def read_frames(
     firing: int,
     after: tuple[int, int] = (0, 0),
     limit: int = 500,
-    limit_bytes: int = 64 * 1024,
+    limit_bytes: int = 128 * 1024,
 ) -> list[Stored]:
     """Up to `limit` frames behind the cursor `after` (start, sequence), in order, and none behind the one with which
     they come to `limit_bytes`. A cursor beyond the end of its start goes on with the next one; of a frame into which

@@ -21,8 +21,9 @@ from circuit.streams.cursor import Cursor
 from circuit.streams.merging import rest
 
 PAGE_FRAMES = 500
-PAGE_BYTES = 64 * 1024
-"""Where the frames of a page have so much text it ends: a reader that does not read on holds no more than one page."""
+PAGE_BYTES = 128 * 1024
+"""Where the frames of a page have so much text it ends, which is what so many frames usually have: a reader that does
+not read on holds no more than one page."""
 PAGE_EVENTS = 500
 MOST_FOLLOWED = 50
 """How many cases are looked at together."""
