@@ -15,10 +15,10 @@ from typing import cast
 
 import uvicorn
 
+from circuit import collector
 from circuit.api.application import LARGEST_BODY, Application
 from circuit.api.exposure import names_this_machine
 from circuit.api.readers import GRACE_SECONDS, Readers
-from circuit.engine import collector
 from circuit.errors import Conflict, InvalidRequest
 
 DEFAULT_HOST = "127.0.0.1"

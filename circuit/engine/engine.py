@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
+from circuit import collector
 from circuit.clock import Clock
-from circuit.engine import collector
 from circuit.engine.action import Action
 from circuit.engine.archive.compaction import Compaction
 from circuit.engine.archive.keeper import Keeper

@@ -34,9 +34,9 @@ from circuit.providers.messages import ImagePart, Message, Role, ToolResultPart,
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, ReasoningChunk, TextChunk, ToolSpec
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.retrieval import EmbeddingRequest
-from circuit.providers.vllm.host import NICENESS
 from circuit.providers.vllm.model import HostedModel, ModelState
 from circuit.providers.vllm.spec import ModelSpec
+from circuit.providers.vllm.tether import NICENESS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -267,8 +267,9 @@ async def test_an_engine_that_is_killed_fails_what_runs_and_comes_back(inside: I
     await inside.model.loaded()
     pid = inside.model.view().pid
     assert pid is not None
-    assert psutil.Process(pid).nice() == NICENESS
     engines = [one for one in psutil.Process(pid).children(recursive=True) if "EngineCore" in " ".join(one.cmdline())]
+    # What forwards answers goes before what computes them.
+    assert [one.nice() for one in engines] == [psutil.Process(pid).nice() + NICENESS]
     stream = inside.registry.provider(inside.spec(request={"ignore_eos": True})).stream(
         ModelRequest(str(inside.path), (Message.text(Role.USER, "hi"),), {"max_tokens": 480})
     )

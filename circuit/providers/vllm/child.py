@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, NoReturn
 
+from circuit import collector
 from circuit.providers.vllm.frame import frame, receive
 from circuit.providers.vllm.port import PIECES, Engine, EngineDead, EngineFault, Message, joined
 
@@ -104,6 +105,8 @@ async def serve(number: int, open_engine: OpenEngine) -> None:
         sender.send("refused", 0, fault.as_dict())
         await sender.flush()
         return
+    collector.keep()
+    collector.relax()
     sender.send("ready", 0, dict(engine.about()))
     sending = asyncio.create_task(sender.run())
     tasks: dict[int, asyncio.Task[None]] = {}

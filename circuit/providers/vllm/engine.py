@@ -106,6 +106,8 @@ class VllmEngine:
             except _ABOUT_OPTIONS as error:
                 engine.shutdown()
                 raise EngineFault("model_options", _shown(error)) from error
+        # As its own processes do: it asks for some of them with each token.
+        vllm.envs.enable_envs_cache()
         return cls(engine, renderer, tasks, template)
 
     def about(self) -> Mapping[str, Any]:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from circuit.providers.vllm.child import run
-
-NICENESS = 10
-"""Where processors are short, Circuit and its database go first: they cost little beside an engine, and what they give
-it fills its batch, while an engine with a batch of one is as busy as with a full one."""
 
 
 def quickest() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -29,7 +24,6 @@ def main() -> int:
     # Here and not above: the engine's own processes import this module too.
     from circuit.providers.vllm.engine import VllmEngine
 
-    os.nice(NICENESS)
     return run(VllmEngine.open, sys.argv[1:], quickest())
 
 
