@@ -33,6 +33,8 @@ MOST_TOLD = 20
 _WORDS = 80
 _PATH = 100
 _DEEPEST = 200
+_SIFTED = 6
+"""To this depth parts of a value are looked through as a whole first."""
 _SECRET_MARGIN = 4_000
 _ERRORS: Mapping[str, type[InputRefused]] = {
     INVISIBLE: InvisibleCharacters,
@@ -72,11 +74,7 @@ class Look:
 
     def value(self, value: Any) -> Any:
         """`value` (JSON), as a model may read it."""
-        texts = list[str]()
-        _gather(value, texts, 0)
-        if not self._kinds or not suspicious("\n\n".join(texts)):
-            return value
-        return self._value(value, "", 0)
+        return self._value(value, "", 0) if self._kinds else value
 
     def text(self, text: str, path: str = "") -> str:
         """`text` as a model may read it."""
@@ -98,6 +96,9 @@ class Look:
             return self.text(value, path)
         if depth >= _DEEPEST:
             return self.text(orjson.dumps(value).decode(), path) if isinstance(value, dict | list) else value
+        if depth < _SIFTED and isinstance(value, list | dict) and not _suspicious(value):
+            # Of many small texts in which nothing is each need not be looked through.
+            return value
         if isinstance(value, list):
             items = cast("list[Any]", value)
             return [self._value(item, f"{path}[{number}]", depth + 1) for number, item in enumerate(items)]
@@ -237,6 +238,13 @@ def _described(look: Look, schema: Any, path: str) -> Any:
     if isinstance(schema, str):
         look.text(schema, path)
     return schema
+
+
+def _suspicious(value: Any) -> bool:
+    """Whether something may be in one of the texts of `value`."""
+    texts = list[str]()
+    _gather(value, texts, 0)
+    return suspicious("\n\n".join(texts))
 
 
 def _gather(value: Any, texts: list[str], depth: int) -> None:
