@@ -55,7 +55,8 @@ class Policies:
         if forbidden is not None:
             raise ToolDenied(forbidden)
         for rule in self.rules:
-            if "before" in rule and matches(rule["before"], name):
+            # What is required may itself be called, also where a pattern means it among those that wait for it.
+            if "before" in rule and matches(rule["before"], name) and not matches([rule["require"]], name):
                 first = rule["require"]
                 if not any(matches([first], done) for done in record.succeeded):
                     raise ToolDenied(f"{name} may be called only after {first} gave a result: call {first} first")

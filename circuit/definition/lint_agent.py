@@ -11,6 +11,7 @@ from circuit.definition.fault_text import suggestion
 from circuit.definition.lint_redaction import lint_rules
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema
+from circuit.definition.tool_document import FILE_TOOLS
 from circuit.definition.workflow import COLLEAGUES
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
 from circuit.net.contradiction import contradiction
@@ -129,7 +130,7 @@ def _images(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
 def _policies(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
     """A policy for tools that the agent does not have would gate nothing: it is misspelt."""
     policies = agent.get("policies") or ()
-    tools = [_pattern(entry) for entry in agent.get("tools") or ()]
+    tools = [name for entry in agent.get("tools") or () for name in _patterns(entry)]
     if policies and not tools:
         scene.report.add(("agents", name, "policies"), "the agent has policies and no tools", "add tools", key=True)
         return
@@ -142,16 +143,24 @@ def _policies(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
                     scene.report.add(path, f"the agent has no tool that {pattern!r} means", "add it to tools")
 
 
-def _pattern(entry: Mapping[str, Any]) -> str:
-    """What the names of the tools of an entry look like."""
-    kind = entry["kind"]
-    if kind in ("named", "function"):
-        return str(entry["name"])
-    if kind in ("agent", "hand_over"):
-        return f"{kind}.{entry['name']}"
-    return {"files": "fs.*", "shell": "shell.*", "http": "http.*"}.get(
-        kind
-    ) or f"{entry.get('prefix', entry.get('name'))}.*"
+def _patterns(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the tools of an entry are called, as far as that is known here, and what their names look like where not."""
+    kind, name = entry["kind"], str(entry.get("prefix") or entry.get("name") or "")
+    match kind:
+        case "files":
+            return FILE_TOOLS
+        case "shell":
+            return ("shell.run",)
+        case "http":
+            return ("http.fetch",)
+        case "named" if name.startswith("fs."):
+            return tuple(tool for tool in FILE_TOOLS if fnmatchcase(tool, name)) or (name,)
+        case "named" | "function":
+            return (name,)
+        case "agent" | "hand_over":
+            return (f"{kind}.{name}",)
+        case _:
+            return (f"{name}.*",)
 
 
 def _prompts(scene: Scene, agent: str, prompts: Mapping[str, Any]) -> None:

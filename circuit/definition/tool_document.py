@@ -164,6 +164,11 @@ class ToolEntry(Part):
     ] = None
 
 
+FILE_TOOLS = tuple(
+    f"fs.{name}"
+    for name in ("read_file", "write_file", "edit_file", "list", "glob", "grep", "head", "tail", "sort", "uniq", "wc",
+                 "diff", "stat", "json_query", "csv_query")
+)  # fmt: skip
 TOOL_KINDS = ("function", "files", "shell", "http", "openapi", "mcp", "agent", "hand_over")
 Tool = Annotated[
     Annotated[Line, Tag("<text>")] | Annotated[ToolEntry, _one_key("a tool", TOOL_KINDS), Tag("<mapping>")],

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from circuit.agents.toolbox.files import MOST_LINES, NAMES, file_tools
 from circuit.agents.toolbox.root import Root
 from circuit.agents.tools import Tool, ToolContext, call_tool
+from circuit.definition.tool_document import FILE_TOOLS
 from circuit.errors import ToolDenied, ToolError, ToolFailed
 
 AROUND = ToolContext("case.1", "a", "c", "k")
@@ -231,7 +232,7 @@ async def test_lines_and_patterns_are_those_of_other_tools(home: Path) -> None:
 
 def test_every_tool_has_a_description_and_a_schema(home: Path) -> None:
     tools = list(file_tools(Root(home)))
-    assert tuple(tool.name for tool in tools) == NAMES
+    assert tuple(tool.name for tool in tools) == NAMES == FILE_TOOLS
     for tool in tools:
         assert tool.spec.description
         assert tool.spec.parameters["additionalProperties"] is False

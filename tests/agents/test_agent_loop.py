@@ -323,7 +323,8 @@ class TestPolicies:
         assert sum("error" in result for result in results) == 1
 
     async def test_one_before_another(self) -> None:
-        rule = {"require": "look", "before": ["add"]}
+        # What is required waits for nothing, though the pattern means it too.
+        rule = {"require": "look", "before": ["*"]}
         calls = Dialogue(("add", '{"a": 1}'), ("look", "{}"), ("add", '{"a": 2}'), "Done.")
         results, bench, _ = await self.told(calls, rule)
         assert "call look first" in results[0]["error"]["message"]

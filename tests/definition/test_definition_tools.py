@@ -95,6 +95,8 @@ def test_agents_that_a_file_lacks_come_from_those_that_are_published() -> None:
         ("tools: [fs.*]\npolicies: [{deny: fs.head, to: «3}]", "to belongs to limit"),
         ("tools: [fs.*]\npolicies: [«{limit: fs.head}]", "limit needs to"),
         ("tools: [fs.read_file]\npolicies: [{deny: «fs.wirte_file}]", "no tool that 'fs.wirte_file' means"),
+        ("tools: [fs.*]\npolicies: [{deny: «fs.wirte_file}]", "no tool that 'fs.wirte_file' means"),
+        ("tools: [{files: {}}]\npolicies: [{limit: «fs.append, to: 3}]", "no tool that 'fs.append' means"),
         ("«policies: [{deny: fs.head}]", "the agent has policies and no tools"),
         ("cache: {ttl: «0}", "more than nothing and a year at most"),
         ("cache: «1h", "mapping"),
