@@ -82,6 +82,7 @@ async def _owning(stage: Stage, members: list[Member]) -> None:
 
 async def stop_and_continue(stage: Stage, leases: float) -> None:
     """SIGSTOP for so many leases, then SIGCONT: what the sleeper still believes must not count."""
+    await stage.start_cases(2)
     member = stage.some_worker()
     member.signal(signal.SIGSTOP)
     await asyncio.sleep(leases * LEASE_SECONDS)
@@ -93,6 +94,7 @@ async def stop_and_continue(stage: Stage, leases: float) -> None:
 
 async def restart(stage: Stage) -> None:
     """Postgres stops at once, as in a crash, and starts again after a while."""
+    await stage.start_cases(2)
     await asyncio.to_thread(stage.server.stop, "immediate")
     await asyncio.sleep(stage.random.uniform(0, 1))
     await asyncio.to_thread(stage.server.start)
@@ -230,7 +232,14 @@ def _points() -> list[Fault]:
 
 def _stops() -> list[Fault]:
     return [
-        Fault(f"SIGSTOP for {leases:g} leases", "processes", partial(stop_and_continue, leases=leases), weight, times)
+        Fault(
+            f"SIGSTOP for {leases:g} leases",
+            "processes",
+            partial(stop_and_continue, leases=leases),
+            weight,
+            times,
+            together=times,
+        )
         for leases, weight, times in ((0.5, 600, 4), (1, 600, 3), (2, 600, 2), (10, 200, 1))
     ]
 
@@ -243,7 +252,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("one key a hundred times", "clients", same_key, weight=300),
     Fault("cancel against everything", "clients", cancels, weight=2_000),
     Fault("reconnect storm", "clients", reconnect_storm, weight=500),
-    Fault("restart Postgres", "database", restart, weight=1_000, times=5),
+    Fault("restart Postgres", "database", restart, weight=1_000, times=5, together=3),
     Fault("terminate backends, 2 a second", "database", partial(terminate, per_second=2), weight=150),
     Fault("terminate backends, 20 a second", "database", partial(terminate, per_second=20), weight=150),
     Fault("freeze Postgres", "database", freeze, weight=300),
