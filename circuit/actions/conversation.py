@@ -19,7 +19,15 @@ from circuit.engine.action import ActionCall, Exchange
 from circuit.engine.conversations import conversation_id
 from circuit.engine.execution import EXCHANGE_LIMIT
 from circuit.ids import parse_numbered
-from circuit.providers.messages import Message, Role, message_from, message_json, text_of
+from circuit.providers.messages import (
+    Message,
+    Role,
+    ToolCallPart,
+    calls_of,
+    message_from,
+    message_json,
+    text_of,
+)
 from circuit.value import dataclass
 
 STEP = "conversation"
@@ -54,9 +62,8 @@ class Conversation:
         if begun is None:
             begun = await journal.record(STEP, {"messages": await memory.length()})
         known = await memory.recall(begun["messages"]) if begun["messages"] else ()
-        return cls(
-            which, str(agent["id"]), token, tuple(told(said) for _, said in known), tuple(number for number, _ in known)
-        )
+        kept = paired([(number, told(said)) for number, said in known])
+        return cls(which, str(agent["id"]), token, tuple(one for _, one in kept), tuple(number for number, _ in kept))
 
     def before(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The messages of a run, with what is recalled behind those of the system."""
@@ -82,6 +89,22 @@ def added(asked: Sequence[Message], result: AgentResult, agent_id: str, upto: Se
         summary = message_json(Message.text(Role.USER, result.recap.text))
         said.insert(0, {**summary, "role": _SUMMARY, "covers": upto[result.recap.recalled - 1]})
     return said
+
+
+def paired(known: Sequence[tuple[int, Message]]) -> list[tuple[int, Message]]:
+    """What is known, without calls whose results are not and results whose calls are not: no provider takes those."""
+    kept: list[tuple[int, Message]] = []
+    for at, (number, message) in enumerate(known):
+        if message.role == Role.TOOL:
+            if not (kept and calls_of(kept[-1][1].parts)):
+                continue
+        elif calls_of(message.parts) and not (at + 1 < len(known) and known[at + 1][1].role == Role.TOOL):
+            parts = tuple(part for part in message.parts if not isinstance(part, ToolCallPart))
+            if not parts:
+                continue
+            message = Message(message.role, parts)
+        kept.append((number, message))
+    return kept
 
 
 def told(said: Mapping[str, Any]) -> Message:

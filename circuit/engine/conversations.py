@@ -247,6 +247,13 @@ class Conversations:
                 return ConversationView.of(present(made, before.id))
             source = present(await conversations.find(connection, principal.tenant, which), conversation)
             copied = check_after(source, after)
+            behind = await conversations.messages(connection, principal.tenant, which, after=copied, limit=1)
+            if behind and behind[0].role == "tool":
+                # Providers take no conversation in which a call has no result.
+                raise InvalidRequest(
+                    f"message {copied} of conversation {which} makes calls, whose results are message {copied + 1}:"
+                    f" fork it after {copied + 1}, or before the calls"
+                )
             await conversations.fork(
                 connection, principal.tenant, source, copied, fork, created_by=principal.subject, agent_id=agent_id
             )

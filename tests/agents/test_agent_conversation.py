@@ -12,12 +12,12 @@ from surroundings import Book, Dialogue
 from test_agent_action import call
 from test_agent_loop import Bench, run
 
-from circuit.actions.conversation import Conversation
+from circuit.actions.conversation import Conversation, paired
 from circuit.agents.agent import run_agent
 from circuit.agents.run import Capability
 from circuit.engine.conversations import conversation_id
 from circuit.ids import CaseKey
-from circuit.providers.messages import Message, Role, message_json, text_of
+from circuit.providers.messages import Message, Role, TextPart, ToolCallPart, ToolResultPart, message_json, text_of
 
 AGENT = {"id": "a", "conversation": "token"}
 
@@ -132,3 +132,19 @@ def test_an_id_sorts_with_its_case_and_names_agent_and_token() -> None:
     ids = {conversation_id(case, agent, token) for agent in ("a", "b") for token in (None, 1, 2)}
     assert len(ids) == 6
     assert all(one.bytes[:8] == case.case.bytes[:8] and one.version == 7 for one in ids)
+
+
+def test_a_call_is_told_with_its_results_or_not_at_all() -> None:
+    asks = Message(Role.ASSISTANT, (TextPart("I look."), ToolCallPart("c", "look", "{}")))
+    mute = Message(Role.ASSISTANT, (ToolCallPart("c", "look", "{}"),))
+    gave = Message(Role.TOOL, (ToolResultPart("c", "look", "there"),))
+    user, done = Message.text(Role.USER, "Go on."), Message.text(Role.ASSISTANT, "I look.")
+    for said, kept in [
+        ([user, asks, gave, user], [1, 2, 3, 4]),
+        ([gave, user, asks, gave], [2, 3, 4]),
+        ([user, asks], [1, 2]),
+        ([user, mute, user, mute], [1, 3]),
+    ]:
+        found = paired(list(enumerate(said, 1)))
+        assert [number for number, _ in found] == kept
+    assert paired([(1, user), (2, asks)])[-1][1] == done

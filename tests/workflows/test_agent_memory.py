@@ -141,6 +141,8 @@ async def test_a_conversation_goes_on_over_firings_and_cases(database_url: str, 
             for wrong in ({"nobody": fork.id}, {"talker": "x"}, {"talker": case}):
                 with pytest.raises((InvalidRequest, NotFound)):
                     await circuit.start(workflow.id, {"said": "?"}, conversations=wrong)
+            with pytest.raises(InvalidRequest, match="whose results are message 3: fork it after 3"):
+                await circuit.conversations.fork(circuit.principal, listed.id, after=2)
             with pytest.raises(InvalidRequest, match="messages 1 to 6"):
                 await circuit.conversations.fork(circuit.principal, listed.id, after=7)
             # What belongs to no case is added to by whoever knows what was said last; a case adds to its own.
