@@ -17,6 +17,7 @@ from uuid import UUID
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.asking import check_idempotency_key
+from circuit.engine.tombstone import is_unsaid
 from circuit.engine.views import instant
 from circuit.errors import Conflict, InvalidRequest, NotFound
 from circuit.ids import CaseKey, IdSource, Numbered
@@ -130,9 +131,12 @@ class Memory:
         is known with it. A summary has the role `summary`. Raises `StorageError`."""
         async with self.database.transaction(self.tenant) as connection:
             found = await conversations.recalled(connection, self.tenant, self.conversation, upto, MOST_RECALLED)
+        cut = sum(one.role != SUMMARY for one in found) == MOST_RECALLED
+        # What was erased is told to no model: not even its hash.
+        found = [one for one in found if not is_unsaid(one.parts)]
         summaries = [one for one in found if one.role == SUMMARY]
         said = [one for one in found if one.role != SUMMARY]
-        if len(said) == MOST_RECALLED:
+        if cut:
             # It was cut somewhere: what is told begins with somebody who asks.
             said = said[next((at for at, one in enumerate(said) if one.role == "user"), len(said)) :]
         return [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, cast
 
@@ -136,9 +136,14 @@ def _feedback(row: Row) -> dict[str, Any]:
     return {"comment": erased_text(row["comment"])}
 
 
+def is_unsaid(parts: Sequence[Any]) -> bool:
+    """Whether the parts of a message are what stands for an erased one."""
+    return len(parts) == 1 and _TEXT.fullmatch(str(parts[0].get("text"))) is not None
+
+
 def _said(row: Row) -> dict[str, Any]:
     parts: list[Any] = row["parts"]
-    if len(parts) == 1 and _TEXT.fullmatch(str(parts[0].get("text"))):
+    if is_unsaid(parts):
         return {}
     return {"parts": [{"type": "text", "text": f"[erased sha256:{_digest(parts)}]"}]}
 

@@ -194,6 +194,9 @@ async def test_an_erasure_leaves_nothing_of_a_subject_but_hashes_and_the_history
         # It can be read as it is, and nothing can begin there.
         view = await circuit.case(case)
         assert is_erased(view.tokens[0].data)
+        kept = await circuit.conversations.list(LOCAL, case=circuit.key(case).case)
+        memories = [circuit.conversations.memory(LOCAL, one.id) for one in kept]
+        assert kept and [await one.recall(await one.length()) for one in memories] == [[]], "not even its hash"
         assert (await circuit.at(case, 3)).marking
         async for _ in circuit.stream(case):
             pass
