@@ -195,6 +195,7 @@ class TestFetch:
             ("2002:a00:1::", False),
             ("fe80::1%eth0", False),
             ("224.0.0.1", False),
+            ("fec0::1", False),
             ("x", False),
         ],
     )

@@ -79,7 +79,8 @@ def public(address: str) -> bool:
             ip = inner
         elif ip in ipaddress.ip_network("64:ff9b::/96"):
             ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.is_global and not ip.is_multicast
+    # What was once private in IPv6 is no public address either, though nobody calls it private any more.
+    return ip.is_global and not ip.is_multicast and not (ip.version == 6 and ip.is_site_local)
 
 
 async def resolved(host: str, port: int) -> Sequence[str]:
