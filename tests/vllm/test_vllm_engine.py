@@ -270,6 +270,10 @@ async def test_an_engine_that_is_killed_fails_what_runs_and_comes_back(inside: I
     engines = [one for one in psutil.Process(pid).children(recursive=True) if "EngineCore" in " ".join(one.cmdline())]
     # What forwards answers goes before what computes them.
     assert [one.nice() for one in engines] == [psutil.Process(pid).nice() + NICENESS]
+    # That counts for nothing between sessions where Linux shares processors out among them first; a signal from the
+    # terminal is for Circuit alone.
+    assert os.getsid(pid) == os.getsid(0)
+    assert os.getpgid(pid) == pid != os.getpgrp()
     stream = inside.registry.provider(inside.spec(request={"ignore_eos": True})).stream(
         ModelRequest(str(inside.path), (Message.text(Role.USER, "hi"),), {"max_tokens": 480})
     )

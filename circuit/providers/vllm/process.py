@@ -132,7 +132,8 @@ class ModelProcess:
                     stdin=DEVNULL,
                     stdout=PIPE,
                     stderr=STDOUT,
-                    start_new_session=True,
+                    # Not a session: among those Linux shares processors out before it asks who yields to whom.
+                    process_group=0,
                 )
             except BaseException:
                 ours.close()

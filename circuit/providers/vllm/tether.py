@@ -20,7 +20,7 @@ import sys
 import psutil
 
 HOST = "circuit.providers.vllm.host"
-"""The module that is the program of a model's process, which leads a session of its own."""
+"""The module that is the program of a model's process, which leads a group of its own."""
 NICENESS = 10
 _PR_SET_PDEATHSIG = 1
 
@@ -30,7 +30,7 @@ def hold() -> None:
     vLLM that is not one of Circuit's, in that of the model itself, and where the kernel is not Linux."""
     if sys.platform != "linux" or not _ours():
         return
-    nice = os.getpriority(os.PRIO_PROCESS, os.getsid(0)) + NICENESS
+    nice = os.getpriority(os.PRIO_PROCESS, os.getpgrp()) + NICENESS
     os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     # It may have ended before the kernel was told.
@@ -40,7 +40,7 @@ def hold() -> None:
 
 def _ours() -> bool:
     """Whether this is a process that the process of a model has started."""
-    leader = os.getsid(0)
+    leader = os.getpgrp()
     if leader == os.getpid():
         return False
     with contextlib.suppress(psutil.Error):
