@@ -16,10 +16,10 @@ from served import Served, Serving
 from stage import Stage
 from starlette.requests import Request
 
+from circuit import collector
 from circuit.api.application import LARGEST_BODY
 from circuit.api.health import HealthEndpoint
 from circuit.api.server import listen, serve
-from circuit.engine import collector
 from circuit.errors import Conflict, DatabaseUnreachable, InvalidRequest, SchemaMismatch
 
 SECONDS = 120.0

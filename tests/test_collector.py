@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from circuit.engine import collector
+from circuit import collector
 
 
 @pytest.fixture(autouse=True)
