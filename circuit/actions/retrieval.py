@@ -11,7 +11,7 @@ import orjson
 from circuit.agents.meter import BYTES_PER_TOKEN, refused
 from circuit.engine.action import ActionContext, charged_step
 from circuit.errors import ActionFailed, ProviderError
-from circuit.providers.pricing import FREE, Price, cost_of, most_of
+from circuit.providers.pricing import FREE, Price, cost_of, most_of, ready
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.retrieval import MOST_TEXTS, EmbeddingRequest, Embeddings, Ranked, RerankRequest
 from circuit.security.redactor import NOTHING, Redaction, lengthy
@@ -127,6 +127,7 @@ class Retrieval:
     async def _charged(
         self, asked: _Asked, texts: Sequence[str], ask: Callable[[], Awaitable[_Answer]]
     ) -> tuple[_Answer, int | None]:
+        await ready(asked.kind, asked.price)
         charge = await self._context.hold(asked.most(texts))
         try:
             return await ask(), charge

@@ -19,7 +19,7 @@ from circuit.errors import (
     RateLimited,
 )
 from circuit.providers.messages import ImagePart, Message, message_json
-from circuit.providers.pricing import FREE, cost_of, most_of
+from circuit.providers.pricing import FREE, cost_of, most_of, ready
 from circuit.providers.provider import ModelRequest
 from circuit.providers.tariff import longest_answer
 from circuit.spend import Spend, bounded, microdollars
@@ -50,6 +50,8 @@ class Meter:
 
     async def hold(self, request: ModelRequest) -> int | None:
         """The charge of a call that is about to be made; None where no budget applies. Raises `BudgetExhausted`."""
+        for choice in self._run.choices:
+            await ready(choice.provider, choice.price)
         return await self._journal.hold(self.most(request))
 
     def most(self, request: ModelRequest) -> Spend:

@@ -13,7 +13,7 @@ from typing import Any
 
 from circuit.providers import genai
 from circuit.providers.calls import Calls, Tally
-from circuit.providers.pricing import Price
+from circuit.providers.pricing import Price, ready
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, Provider, Restarted, TextChunk
 from circuit.providers.retrieval import Embedder, EmbeddingRequest, Embeddings, Ranked, Reranker, RerankRequest
 from circuit.tracing import Attributes, Kind, Span, below, current
@@ -78,6 +78,7 @@ class ObservedProvider(_Observed):
                         first = self._monotonic() - began
                         tally.first.add(first)
                     if isinstance(chunk, Finished):
+                        await ready(self._kind, self._price)
                         tally.answered(chunk.usage, chunk.model or request.model, self._kind, self._price)
                         if span is not None:
                             span.set({**genai.answer_of(chunk), "gen_ai.response.time_to_first_chunk": first})
@@ -101,6 +102,7 @@ class ObservedEmbedder(_Observed):
         attributes = genai.retrieval_of("embeddings", self._kind, request.model)
         with self._counted(request.model, attributes) as (tally, span), _UNTRACED if span is None else below(span):
             made = await self._inner.embed(request)
+            await ready(self._kind, self._price)
             tally.answered(made.usage, made.model or request.model, self._kind, self._price)
             if span is not None:
                 span.set(genai.vectors_of(made))
