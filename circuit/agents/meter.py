@@ -76,7 +76,7 @@ class Meter:
         choice = self.choice(answer)
         if answer.cached or (choice.price is None and choice.provider in FREE):
             return 0.0
-        cost = cost_of(answer.model, answer.usage, choice.provider, choice.price)
+        cost = cost_of(answer.model, answer.usage, choice.provider, choice.price, answer.raw_usage)
         # A server may have a name of its own for what it was asked for.
         return cost if cost is not None else cost_of(choice.model, answer.usage, choice.provider, choice.price)
 

@@ -108,7 +108,7 @@ def _exhausted(budget: Budget, unit: str, limit: int, needed: int) -> BudgetExha
     option = f"--{'usd' if unit == 'microdollars' else unit}"
     message = (
         f"{named(key)}{period} is used up: {amount(unit, spent)} of {amount(unit, limit)} are spent, and this call may"
-        f" cost {amount(unit, needed)}. Raise it (`circuit budgets set{target} {option} ...`) and retry the incident"
+        f" cost {amount(unit, needed)}. Raise it (`circuit budgets set{target} {option} ...`) before it is tried again"
     )
     counted = {"limit": limit, "spent": spent, "needed": needed}
     if unit == "microdollars":

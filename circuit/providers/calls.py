@@ -48,13 +48,20 @@ class Tally:
         self.tokens: Counter[str] = Counter()
         self.dollars = 0.0
 
-    def answered(self, usage: Mapping[str, Any], model: str, provider: str, price: Price | None) -> None:
-        """An answer came with this usage."""
+    def answered(
+        self,
+        usage: Mapping[str, Any],
+        model: str,
+        provider: str,
+        price: Price | None,
+        account: Mapping[str, Any] | None = None,
+    ) -> None:
+        """An answer came with this usage, which the provider's own `account` tells."""
         for name in ("input_tokens", "output_tokens"):
             count = usage.get(name)
             if isinstance(count, int):
                 self.tokens[name.removesuffix("_tokens")] += count
-        self.dollars += cost_of(model, usage, provider, price) or 0.0
+        self.dollars += cost_of(model, usage, provider, price, account) or 0.0
 
     def ended(self, seconds: float, error: BaseException | None) -> None:
         """A call is over."""

@@ -79,7 +79,8 @@ class ObservedProvider(_Observed):
                         tally.first.add(first)
                     if isinstance(chunk, Finished):
                         await ready(self._kind, self._price)
-                        tally.answered(chunk.usage, chunk.model or request.model, self._kind, self._price)
+                        model = chunk.model or request.model
+                        tally.answered(chunk.usage, model, self._kind, self._price, chunk.raw_usage)
                         if span is not None:
                             span.set({**genai.answer_of(chunk), "gen_ai.response.time_to_first_chunk": first})
                         if span is not None and content:

@@ -1,15 +1,17 @@
-"""What an answer costs, from a table of prices that comes with the package `genai-prices`: no server is asked.
+"""What an answer costs: what the provider itself says that it took, or what a table of prices says that comes with the
+package `genai-prices`. No server is asked.
 
 The table takes a third of a second to load. Whoever asks for a price on an event loop has waited for `ready` before.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from circuit.threads import apart
 
@@ -17,6 +19,8 @@ _PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "google": "google"}
 FREE = ("scripted", "ollama", "vllm")
 """Types of providers that take no money, unless a workflow names a price."""
 _MILLION = 1_000_000
+_MOST_TOLD = 1_000_000.0
+"""US dollars. What says that one answer took more is no account of it."""
 _loaded = threading.Event()
 
 
@@ -49,9 +53,18 @@ def most_of(
     return max(plain, cost_of(model, {**usage, "cache_write_tokens": input_tokens}, provider) or 0.0)
 
 
-def cost_of(model: str, usage: Mapping[str, Any], provider: str = "", price: Price | None = None) -> float | None:
+def cost_of(
+    model: str,
+    usage: Mapping[str, Any],
+    provider: str = "",
+    price: Price | None = None,
+    account: Mapping[str, Any] | None = None,
+) -> float | None:
     """US dollars for `usage` of `model`; None where no price is known. `provider` is the type in the workflow file; a
-    provider of another type is priced by the name of the model alone. A `price` counts before the table's."""
+    provider of another type is priced by the name of the model alone. A `price` counts before what the provider's own
+    `account` says, and this before the table."""
+    if price is None and (told := told_in(account or {})) is not None:
+        return told
     known = {name: count for name, count in usage.items() if isinstance(count, int)}
     if not known.get("input_tokens") and not known.get("output_tokens"):
         return None
@@ -72,6 +85,26 @@ def cost_of(model: str, usage: Mapping[str, Any], provider: str = "", price: Pri
         return float(calc_price(counted, model, provider_id=_PROVIDERS.get(provider)).total_price)
     except (LookupError, ValueError):
         return None
+
+
+def told_in(account: Mapping[str, Any]) -> float | None:
+    """US dollars that a provider's own account of an answer says it took; None where it says nothing of that.
+
+    OpenRouter tells it in credits, of a dollar each: what it took itself, and beside it what the provider behind it
+    takes from who asks with a key of his own there."""
+    details = account.get("cost_details")
+    if not isinstance(details, Mapping):
+        return None
+    taken = _amount(account.get("cost"))
+    if taken is None or account.get("is_byok") is not True:
+        return taken
+    behind = _amount(cast("Mapping[str, Any]", details).get("upstream_inference_cost"))
+    return None if behind is None else taken + behind
+
+
+def _amount(value: Any) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if known and math.isfinite(value) and 0 <= value <= _MOST_TOLD else None
 
 
 @lru_cache(maxsize=1000)

@@ -126,6 +126,7 @@ async def test_what_is_left_is_shared_by_all_cases_of_two_workers_and_never_pass
     assert (
         "70 tokens of 100 tokens are spent" in error["message"] and "circuit budgets set --tokens" in error["message"]
     )
+    assert "incident" not in error["message"], "the token went to on_failure"
     assert await plain.fetchval("SELECT count(*) FROM circuit.charge") == 0, "what is settled has joined the budget"
 
 

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +20,11 @@ from circuit.agents.run import AgentRun, Choice
 from circuit.providers import pricing
 from circuit.providers.calls import Calls
 from circuit.providers.observed import ObservedEmbedder, ObservedProvider
-from circuit.providers.provider import Finished
+from circuit.providers.provider import Finished, ModelChunk, ModelRequest
 from circuit.providers.retrieval import Embeddings
 
-SPEC = {"type": "openai", "model": "gpt-4.1-mini", "options": {}}
+MODEL = "gpt-4.1-mini"
+SPEC: dict[str, Any] = {"type": "openai", "model": MODEL, "options": {}}
 USAGE = {"input_tokens": 1_000, "output_tokens": 0}
 
 
@@ -34,10 +35,10 @@ class Known:
         return self
 
     async def embed(self, request: Any) -> Embeddings:
-        return Embeddings(((1.0,),), SPEC["model"], USAGE)
+        return Embeddings(((1.0,),), MODEL, USAGE)
 
-    async def stream(self, request: Any) -> Any:
-        yield Finished("stop", SPEC["model"], USAGE)
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
+        yield Finished("stop", MODEL, USAGE)
 
 
 class Notes:
@@ -58,14 +59,14 @@ async def hear(calls: Calls) -> None:
 
 
 async def embed(calls: Calls) -> None:
-    asked: Any = SimpleNamespace(model=SPEC["model"])
+    asked: Any = SimpleNamespace(model=MODEL)
     await ObservedEmbedder(Known(), SPEC, calls).embed(asked)
-    assert calls.of("openai", SPEC["model"]).dollars > 0
+    assert calls.of("openai", MODEL).dollars > 0
 
 
 async def meter(calls: Calls) -> None:
     notes: Any = Notes()
-    run = AgentRun(SPEC["model"], (), choices=(Choice("openai", SPEC["model"]),))
+    run = AgentRun(MODEL, (), choices=(Choice("openai", MODEL),))
     assert await Meter(run, notes).hold(ASKED) is None
 
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import math
+from typing import Any, cast
 
-from circuit.providers.pricing import Price, cost_of, most_of
+import pytest
+from replay import finished_of, parse
+
+from circuit.agents.answer import Answer
+from circuit.agents.meter import Meter
+from circuit.agents.run import AgentRun, Choice
+from circuit.providers.calls import Calls
+from circuit.providers.pricing import Price, cost_of, most_of, told_in
 
 MILLION = {"input_tokens": 1_000_000, "output_tokens": 1_000_000}
 
@@ -44,3 +53,41 @@ def test_the_most_is_never_less_than_what_it_costs() -> None:
         most = most_of("claude-sonnet-4-5", 1_000_000, 1_000_000, "anthropic")
         assert most is not None
         assert most >= (cost_of("claude-sonnet-4-5", usage, "anthropic") or 0)
+
+
+DETAILS = {"upstream_inference_cost": None, "upstream_inference_prompt_cost": 0.000129}
+
+
+@pytest.mark.parametrize(
+    ("account", "dollars"),
+    [
+        ({"cost": 0.000669, "is_byok": False, "cost_details": DETAILS}, 0.000669),
+        # A tool of OpenRouter's own is in the cost, and what the provider behind it took too.
+        ({"cost": 0.0145476, "cost_details": {"upstream_inference_cost": 0.0001776}}, 0.0145476),
+        ({"cost": 0, "is_byok": False, "cost_details": DETAILS}, 0.0),
+        ({"cost": 0.05, "is_byok": True, "cost_details": {"upstream_inference_cost": 1}}, 1.05),
+        ({"cost": 0.05, "is_byok": True, "cost_details": DETAILS}, None),
+        # What others call so is not known to be dollars.
+        ({"cost": {"total_cost": 0.006}}, None),
+        ({"cost": 0.5}, None),
+        *(({"cost": cost, "cost_details": {}}, None) for cost in (-1, True, "0.5", None, math.nan, math.inf, 1e300)),
+        ({}, None),
+    ],
+)
+def test_what_openrouter_says_that_an_answer_took(account: dict[str, Any], dollars: float | None) -> None:
+    assert told_in(account) == (None if dollars is None else pytest.approx(dollars))
+
+
+def test_what_a_provider_says_counts_before_the_table_and_after_the_workflow() -> None:
+    account = {"prompt_tokens": 43, "completion_tokens": 36, "cost": 0.25, "is_byok": False, "cost_details": DETAILS}
+    heard = {"model": "openai/gpt-4.1-mini", "choices": [{"delta": {"content": "x"}, "finish_reason": "stop"}]}
+    lines = [f"data: {json.dumps(one)}\n\n".encode() for one in (heard, {**heard, "choices": [], "usage": account})]
+    end = finished_of(parse([*lines, b"data: [DONE]\n\n"], "chat"))
+    calls, journal = Calls(), cast("Any", None)
+    for price, dollars in ((None, 0.25), (Price(0.0, 1e6), 36.0)):
+        run = AgentRun("m", (), choices=(Choice("custom", "gpt-4.1-mini", price),))
+        answer = Answer("x", end.reason, end.usage, end.model, "", raw_usage=end.raw_usage)
+        assert Meter(run, journal).cost(answer) == pytest.approx(dollars)
+        tally = calls.of("custom", str(price))
+        tally.answered(end.usage, end.model, "custom", price, end.raw_usage)
+        assert tally.dollars == pytest.approx(dollars)
