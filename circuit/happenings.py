@@ -47,6 +47,47 @@ class StreamUpdate:
 Happening = CaseUpdate | StreamUpdate
 
 
+class _Alarm:
+    """Comes out of a queue where nothing else does for as long as was said. Its timer is not set anew for each item:
+    many come soon after each other, and a timer costs more than what is done for an item."""
+
+    def __init__(self, queue: _Items) -> None:
+        self._queue = queue
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+
+    def set(self, seconds: float) -> None:
+        """Come in `seconds`."""
+        self._due = self._loop.time() + seconds
+        if self._timer is None or self._due < self._timer.when():
+            self.end()
+            self._timer = self._loop.call_at(self._due, self._go_off)
+
+    def unset(self) -> None:
+        """Do not come."""
+        self._due = None
+
+    def end(self) -> None:
+        """Let go of the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _go_off(self) -> None:
+        assert self._timer is not None
+        rang_at, self._timer = self._timer.when(), None
+        if self._due is None:
+            return
+        if rang_at < self._due:
+            self._timer = self._loop.call_at(self._due, self._go_off)
+        elif self._queue.empty():
+            self._queue.put_nowait(self)
+
+
+_Items = asyncio.Queue[Happening | BaseException | _Alarm | None]
+
+
 async def happenings(
     source: Streams,
     key: CaseKey,
@@ -58,7 +99,7 @@ async def happenings(
 ) -> AsyncGenerator[Happening]:
     """The events of a case and the frames of its executions but those in `silent` (of none at all if None). Where the
     case says nothing, `tell` hears what `missing` says of why no worker takes it: each reason once."""
-    queue: asyncio.Queue[Happening | BaseException | None] = asyncio.Queue(_QUEUE)
+    queue: _Items = asyncio.Queue(_QUEUE)
     streams: dict[str, asyncio.Task[None]] = {}
     heard: Counter[str] = Counter()
 
@@ -101,17 +142,18 @@ async def happenings(
             await queue.put(None)
 
     following = asyncio.create_task(run())
+    alarm = _Alarm(queue)
     seen, pause = 0, _FIRST_LOOK_SECONDS
     quiet, ask_at, told = 0.0, QUIET_SECONDS, ""
     try:
         while True:
-            try:
-                if queue.empty():
-                    async with asyncio.timeout(pause):
-                        item = await queue.get()
-                else:
-                    item = queue.get_nowait()
-            except TimeoutError:
+            if queue.empty():
+                alarm.set(pause)
+                item = await queue.get()
+                alarm.unset()
+            else:
+                item = queue.get_nowait()
+            if isinstance(item, _Alarm):
                 quiet += pause
                 standing = await look()
                 if rests(standing) and not standing.status.terminal and seen >= standing.seq and queue.empty():
@@ -137,6 +179,7 @@ async def happenings(
             quiet, ask_at = 0.0, QUIET_SECONDS
             yield item
     finally:
+        alarm.end()
         for task in (following, *streams.values()):
             task.cancel()
         await asyncio.gather(following, *streams.values(), return_exceptions=True)
