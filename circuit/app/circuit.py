@@ -28,7 +28,7 @@ from circuit.agents.interceptor import Interceptor
 from circuit.app.home import Progress, opened
 from circuit.app.models import ERRAND, DeploymentModels, ModelErrand
 from circuit.app.performers import performers
-from circuit.app.source import fragments, loaded, read
+from circuit.app.source import fitting, fragments, loaded, read
 from circuit.app.tracing import tracing
 from circuit.clock import Clock
 from circuit.definition.adoption import borrowed
@@ -230,7 +230,8 @@ class Circuit:
 
     def check_models(self, workflow: Workflow, models: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise `ProviderMisconfigured` if an agent's provider cannot be used, nor any that falls in: its type is not
-        known, or it lacks a key. No request is sent."""
+        known, or it lacks a key; `InvalidRequest` if a model cannot stand in an agent's place. No request is sent."""
+        fitting(workflow, models)
         for choices in providers_of(workflow, {"models": models}):
             first, *others = ({"type": one.type, "model": one.model, "options": one.options} for one in choices)
             self.registry.check(first, *others)

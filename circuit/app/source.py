@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from circuit.definition import load_workflow
 from circuit.definition.admission import admit
 from circuit.definition.adoption import Catalogue
+from circuit.definition.lint_agent import demands
 from circuit.definition.workflow import Workflow
 from circuit.errors import InvalidRequest
 from circuit.fragments import beside
@@ -40,3 +42,18 @@ def loaded(text: str, name: str, unsound: bool, agents: Catalogue, rules: Sequen
     workflow = load_workflow(text, name, misfits, agents, fragments(name), rules)
     admit(workflow, name, time.monotonic, unsound=unsound)
     return workflow
+
+
+def fitting(workflow: Workflow, models: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise `InvalidRequest` if a model that stands in the place of an agent's own (by agent id, or `*`) does not take
+    what the agent asks of it: what its own was checked for when it was published."""
+    for agent in workflow.agents.values():
+        chosen = models.get(agent.id) or models.get("*")
+        if chosen is None:
+            continue
+        problems = misfits(str(chosen["model"]), *demands(agent.document), agent.document.get("context_tokens"))
+        if problems:
+            raise InvalidRequest(
+                f"agent {agent.id} cannot be answered by {chosen['type']}:{chosen['model']}: {'; '.join(problems)}."
+                " Choose another model, or change the agent"
+            )

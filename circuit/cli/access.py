@@ -25,7 +25,7 @@ tenants = typer.Typer(rich_markup_mode=None)
 
 @keys.callback(invoke_without_command=True)
 def about_keys(context: typer.Context) -> None:
-    """API keys for `circuit serve`: as soon as there is one, every request needs a credential.
+    """API keys for `circuit serve`. As soon as there is one, every request needs a credential.
 
     \b
     Example: circuit keys create deploy --role editor --expires 90d
@@ -128,7 +128,7 @@ def revoke(
 
 @tenants.callback(invoke_without_command=True)
 def about_tenants(context: typer.Context) -> None:
-    """Tenants: each sees its own workflows, cases and streams, and nothing else; the database holds it.
+    """Make and list tenants. Each sees its own workflows, cases and streams, and nothing else; the database holds it.
 
     \b
     Example: circuit tenants create acme
@@ -142,7 +142,7 @@ def create_tenant(
     name: Annotated[str, typer.Argument(help="Its name.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Make a tenant and print its number, which `circuit keys create --tenant` takes.
+    """Make a tenant and print its number. `circuit keys create --tenant` takes it.
 
     \b
     Example: circuit tenants create acme

@@ -54,7 +54,7 @@ def list_agents(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A workflow file.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """List the agents of a workflow file, or without one those that are published.
+    """List the agents of a file, or those that are published.
 
     \b
     Example: circuit agents list workflows/document_review.yaml
@@ -81,8 +81,8 @@ def list_agents(
 
 @agents_app.command("show")
 def show_agent(source: SourceArgument, agent: AgentArgument = None) -> int:
-    """Print the definition of an agent, of a file or published, as JSON, with what its policies say of its tools, and
-    what is done about each kind of what screening finds here.
+    """Print an agent, of a file or published, as JSON. With it what its policies say of its tools, and what is done
+    about each kind of what screening finds here.
 
     \b
     Example: circuit agents show workflows/document_review.yaml content-reviewer
@@ -121,7 +121,7 @@ def add_agent(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Publish an agent that belongs to no workflow file: workflows run it by its id, and anybody may ask it.
+    """Publish an agent that belongs to no workflow file. Workflows run it by its id, and anybody may ask it.
 
     Options are laid over what FILE says. Published again, it counts for workflows that are loaded after that.
 
@@ -286,7 +286,12 @@ def _of_file(workflow: Workflow, name: str | None) -> AgentDefinition:
 
 
 def _summary(agent: AgentDefinition) -> dict[str, Any]:
-    tools = [str(entry.get("name") or entry["kind"]) for entry in agent.document.get("tools") or ()]
+    from circuit.agents.access import named_tools
+
+    tools: list[str] = []
+    for entry in agent.document.get("tools") or ():
+        pattern = {"named": entry.get("name"), "files": "fs.*"}.get(entry["kind"])
+        tools += [str(pattern)] if pattern else named_tools([entry])
     return {
         "id": agent.id,
         "name": agent.name,

@@ -37,7 +37,7 @@ def analyse(
     memory: Annotated[int, typer.Option("--memory", min=16, metavar="MIB", help="The most memory to use.")] = 1_024,
     seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="The most time for a file.")] = 60.0,
 ) -> int:
-    """Prove what can be proven of nets: soundness, boundedness, deadlocks and more.
+    """Prove what can be proven of nets. Soundness, boundedness, deadlocks and more.
 
     Needs no database, but for agents that a file names and does not define.
 

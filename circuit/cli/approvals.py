@@ -35,7 +35,7 @@ def approvals(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many, the newest first.")] = 50,
     as_json: JsonOption = False,
 ) -> int:
-    """List the calls of tools that wait to be allowed, with all their arguments, those of the newest cases first.
+    """List the calls of tools that wait to be allowed. Each with all its arguments, those of the newest cases first.
 
     \b
     Example: circuit approvals --workflow refunds

@@ -38,7 +38,7 @@ def archive(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and what waits.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Write weeks of finished cases to files and drop them from the database, while everything goes on.
+    """Move weeks of finished cases from the database to files. Everything goes on meanwhile.
 
     Exit code 0 if all that is old enough went, 1 if some week waits.
 
@@ -135,7 +135,7 @@ def show(
 
 @app.command("check")
 def check(as_json: JsonOption = False) -> int:
-    """Read every file of the archive again and compare it with its manifest. Exit code 1 if one is damaged.
+    """Read every file again and compare it with its manifest. Exit code 1 if one is damaged.
 
     \b
     Example: circuit archive check

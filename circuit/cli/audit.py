@@ -29,7 +29,7 @@ def fsck(
     seed: Annotated[int | None, typer.Option("--seed", help="Draw the same share again.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> int:
-    """Check the ten invariants on a live database: replay every case and name each row that breaks one.
+    """Check the ten invariants on a live database. Every case is replayed, and each row that breaks one is named.
 
     Writes nothing and stops nobody. Exit code 0 if all is well, 1 if there are faults, 3 if something could not be
     checked.

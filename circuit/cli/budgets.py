@@ -32,7 +32,8 @@ def budgets(
     cases: Annotated[bool, typer.Option("--cases", help="Also the budgets of cases, the newest first.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """List the budgets of the tenant and of its workflows: limits, what is spent, what calls that go on hold.
+    """List budgets: limits, what is spent, what is held. Those of the tenant and of its workflows; what calls that go
+    on may cost is held.
 
     \b
     Examples:
@@ -58,7 +59,7 @@ def budgets(
 
 @app.command("show")
 def show(case: CaseOption = None, workflow: WorkflowOption = None, as_json: JsonOption = False) -> int:
-    """Show one budget; without --case and --workflow, that of the tenant.
+    """Show one budget. Without --case and --workflow, that of the tenant.
 
     \b
     Examples:
@@ -92,7 +93,7 @@ def set_budget(
     reset: Annotated[bool, typer.Option("--reset", help="Begin anew now: nothing of it is spent.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Set a budget, or raise it; without --case and --workflow, that of the tenant. What is not named stays as it is.
+    """Set a budget, or raise it. Without --case and --workflow, that of the tenant. What is not named stays as it is.
 
     A case that came to the end of its budget goes on after `circuit retry`.
 
@@ -131,7 +132,7 @@ def set_budget(
 
 @app.command("remove")
 def remove(workflow: WorkflowOption = None, as_json: JsonOption = False) -> int:
-    """Take the budget of a workflow away, with what is spent of it; without --workflow, that of the tenant.
+    """Take a budget away, with what is spent of it. That of a workflow; without --workflow, that of the tenant.
 
     \b
     Example: circuit budgets remove --workflow triage

@@ -68,7 +68,7 @@ def show(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Show a case: its marking, its tokens and its history; or its marking and data as they were.
+    """Show a case: its marking, its tokens and its history. Or its marking and data as they were.
 
     \b
     Example: circuit show 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11 --json
@@ -90,7 +90,7 @@ def show(
 
 
 def why(case_id: CaseArgument, as_json: JsonOption = False) -> int:
-    """Say for each transition of a case what keeps it from firing.
+    """Say what keeps each transition of a case from firing.
 
     \b
     Example: circuit why 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11

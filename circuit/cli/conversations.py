@@ -53,7 +53,7 @@ def show(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many messages at most.")] = 1000,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what was said in a conversation, with the number of each message.
+    """Show what was said in a conversation. With the number of each message.
 
     \b
     Example: circuit conversations show 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11

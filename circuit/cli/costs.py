@@ -35,7 +35,7 @@ def costs(
         bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")
     ] = False,
 ) -> int:
-    """Show what the answers of models cost in the last 30 days: all of it, and by workflow, the dearest first.
+    """Show what the answers of models cost. In the last 30 days: all of it, and by workflow, the dearest first.
 
     A call of a model that has no known price is counted apart, and is in no sum of money.
 

@@ -51,7 +51,7 @@ def draw(
         int | None, typer.Option("--at", metavar="N", min=1, help="With --case: as it was after its event N.")
     ] = None,
 ) -> int:
-    """Draw the net of a workflow or of a PNML file, or a case as it stands or stood.
+    """Draw a net, or a case as it stands or stood. The net of a workflow or of a PNML file.
 
     Only a case needs a database, and a file that names agents and does not define them.
 

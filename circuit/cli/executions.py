@@ -1,11 +1,14 @@
-"""`circuit executions`: where a result comes from, and what people say of it."""
+"""`circuit executions`: what was said, where a result comes from, and what people say of it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import orjson
 import typer
 
+from circuit.cli.display import PlainDisplay
+from circuit.cli.narration import Narrator, Speech
 from circuit.cli.session import with_circuit
 from circuit.cli.terminal import Terminal, compact, one_line
 from circuit.spend import dollars, microdollars
@@ -22,7 +25,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 def executions(context: typer.Context) -> None:
-    """Look at what ran in a firing, or say what it was worth.
+    """Read what was said, see where it comes from, or rate it.
 
     \b
     Example: circuit executions show 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11.1
@@ -33,7 +36,8 @@ def executions(context: typer.Context) -> None:
 
 @app.command("show")
 def show(execution_id: ExecutionArgument, as_json: JsonOption = False) -> int:
-    """Show an execution: versions of agent, prompts and model, its answers with their usage, its feedback.
+    """Show where the result of an execution comes from. Versions of agent, prompts and model, its answers with their
+    usage, its feedback.
 
     \b
     Example: circuit executions show 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11.1 --json
@@ -48,6 +52,56 @@ def show(execution_id: ExecutionArgument, as_json: JsonOption = False) -> int:
             terminal.result(found.as_dict())
         else:
             _print(found, terminal)
+        return 0
+
+    return with_circuit(body, as_json=as_json)
+
+
+@app.command("read")
+def read(
+    execution_id: ExecutionArgument,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="CURSOR", help="Only what comes behind it, such as 1-12.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until the execution is over.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the frames, one JSON object a line.")] = False,
+) -> int:
+    """Read what an execution said: text, thoughts and tools. While it runs, or long after.
+
+    With --json each line is a frame of its stream, with its `cursor`.
+
+    \b
+    Examples:
+      circuit executions read 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11.1
+      circuit executions read 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11.1 --after 1-12 --follow --json
+    """
+
+    async def body(circuit: Circuit, terminal: Terminal) -> int:
+        from circuit.engine.provenance import execution_key, found_record
+        from circuit.ids import Numbered
+        from circuit.streams.cursor import Cursor
+
+        begin = None if after is None else Cursor.parse(after)
+        key, firing = execution_key(execution_id, circuit.principal.tenant)
+        run = found_record(execution_id, await circuit.queries.execution(key, firing)).execution
+        if not as_json:
+            terminal.line(one_line(f"execution {run.id} of {run.transition} is {run.status}"))
+        narrator = Narrator()
+        narrator.speeches[run.id] = Speech(one_line(run.transition, 60))
+        reader = await circuit.streams.open(Numbered(key.case, firing), key.tenant, begin)
+        try:
+            with PlainDisplay(terminal, narrator) as shown:
+                while frames := await reader.read(None if follow else 0):
+                    for frame in frames:
+                        if as_json:
+                            terminal.row(orjson.loads(frame.body))
+                        else:
+                            shown.frame(run.id, frame)
+            if not reader.over:
+                rest = f"--after {reader.cursor}" if reader.cursor.sequence else "--follow"
+                terminal.note(f"the execution is not over; go on with: circuit executions read {run.id} {rest}")
+        finally:
+            reader.close()
         return 0
 
     return with_circuit(body, as_json=as_json)

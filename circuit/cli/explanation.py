@@ -24,7 +24,7 @@ def explain(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say in words what a workflow does: when each transition fires, what it takes, and what comes of it.
+    """Say in words what a workflow does. When each transition fires, what it takes, and what comes of it.
 
     Only a file that names agents and does not define them needs a database.
 

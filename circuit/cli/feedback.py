@@ -47,7 +47,7 @@ def list_feedback(
     before: Annotated[str | None, typer.Option("--before", metavar="ID", help="Go on before this feedback.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else.")] = False,
 ) -> int:
-    """List feedback, the youngest first, with the versions of agent, prompts and model that it is about.
+    """List feedback, the youngest first. With the versions of agent, prompts and model that it is about.
 
     \b
     Example: circuit feedback list --workflow triage --json

@@ -47,7 +47,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 def incidents(context: typer.Context) -> None:
-    """Look at what waits for somebody in any case, and put it right, one by one or in bulk.
+    """Look at what waits for somebody, and put it right. In any case, one by one or in bulk.
 
     \b
     Example: circuit incidents list --code timeout
@@ -86,7 +86,7 @@ def list_incidents(
 
 @app.command("show")
 def show(case_id: str, number: int, as_json: JsonOption = False) -> int:
-    """Show one open incident and the data of the tokens that it is about.
+    """Show one open incident and the data that it is about.
 
     \b
     Example: circuit incidents show 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11 1
@@ -123,7 +123,7 @@ def retry(
     rate: RateOption = DEFAULT_RATE,
     as_json: JsonOption = False,
 ) -> int:
-    """Let what an incident keeps from firing be tried again: of one case, or with --all of many.
+    """Try again what an incident keeps from firing. Of one case, or with --all of many.
 
     \b
     Example: circuit incidents retry --all --code rate_limit --rate 2
@@ -147,7 +147,7 @@ def resolve(
     rate: RateOption = DEFAULT_RATE,
     as_json: JsonOption = False,
 ) -> int:
-    """Change the data of the tokens that an incident is about, and let it be tried again.
+    """Change the data that an incident is about, and try again.
 
     \b
     Example: circuit incidents resolve 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11 1 --set data.content="A shorter text."
@@ -201,7 +201,7 @@ def put_back(
     rate: RateOption = DEFAULT_RATE,
     as_json: JsonOption = False,
 ) -> int:
-    """Put a dead-lettered token back to where it was taken from; with --all many of them, at a limited rate.
+    """Put a dead-lettered token back to where it was. With --all many of them, at a limited rate.
 
     \b
     Example: circuit incidents put-back --all --workflow document_review --rate 1

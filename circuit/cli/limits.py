@@ -29,7 +29,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 def limits(context: typer.Context, as_json: JsonOption = False) -> int:
-    """List the limits of executions at once: what workers hold of them, and how many executions wait.
+    """List the limits of executions at once. What workers hold of them, and how many executions wait.
 
     That of the whole deployment is the setting MAX_CONCURRENT_EXECUTIONS.
 
@@ -72,7 +72,7 @@ def set_limit(
     tenant_only: TenantOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Limit executions at once over all workers: of an agent, of a provider, or of the tenant. What runs goes on.
+    """Limit executions at once over all workers. Of an agent, of a provider, or of the tenant. What runs goes on.
 
     \b
     Examples:

@@ -52,9 +52,9 @@ def migrate(
         bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")
     ] = False,
 ) -> int:
-    """Bring the live cases of a workflow to another of its versions. Each goes only if it is proven that from its
-    marking the new version can always come to an end; the rest is listed with the reasons. To interrupt it and to
-    repeat it is safe. Exit code 0 if every case went (or, with --dry-run, would go), else 1.
+    """Bring live cases of a workflow to another version. Each goes only if it is proven that from its marking the new
+    version can always come to an end; the rest is listed with the reasons. To interrupt it and to repeat it is safe.
+    Exit code 0 if every case went (or, with --dry-run, would go), else 1.
 
     \b
     Example: circuit migrate triage@3f2a91c0 triage --dry-run

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from circuit.app import Circuit
     from circuit.providers.catalogue import HeldModel
 
-app = typer.Typer(no_args_is_help=True, help="Look at the models inside, load and unload them, and try any model.")
+app = typer.Typer(no_args_is_help=True, help="Look at models, load and unload those inside, try any.")
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Its name (a folder, or as on the hub), or its id.")
@@ -46,7 +46,8 @@ def list_models(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """List the models inside: those that workers hold, and those that agents of published workflows name.
+    """List the models inside, or those of a provider. Inside: those that workers hold, and those that agents of
+    published workflows name.
 
     With --provider those of a type of providers: its servers are asked for them, with the keys of this machine, and
     those that agents name stand beside them. Exit code 1 if a server did not answer.
@@ -84,7 +85,8 @@ def load(
     wait: Annotated[float, typer.Option("--wait", min=0.0, help="Wait so many seconds until it is loaded.")] = 900.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Have the workers load a model, as the agents of published workflows ask for it, before the first firing does.
+    """Have the workers load a model before a firing asks for it. It is loaded as the agents of published workflows ask
+    for it.
 
     With --option it is loaded with these engine arguments, and serves agents that name the same. Exit code 0 if it is
     loaded, 1 if that failed, 3 if it was not done in the time of --wait.
@@ -131,7 +133,7 @@ def unload(model: ModelArgument, worker: WorkerOption = None, as_json: JsonOptio
 
 @app.command("sleep")
 def sleep(model: ModelArgument, worker: WorkerOption = None, as_json: JsonOption = False) -> int:
-    """Have a model give the memory of its device back and keep its process. The next firing wakes it.
+    """Have a model give memory back and keep its process. The next firing wakes it.
 
     It must have been loaded with `enable_sleep_mode`, or with `sleep_after` in its provider.
 
@@ -159,8 +161,8 @@ def try_model(
     tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest answer.")] = 256,
     as_json: JsonOption = False,
 ) -> int:
-    """Ask a model something, in this process and without a database: is the key right, does the model load, how fast
-    is it. The answer is shown as it comes. A model inside is loaded for this, and unloaded after it.
+    """Ask any model something, without a database. In this process: is the key right, does the model load, how fast is
+    it. The answer is shown as it comes. A model inside is loaded for this, and unloaded after it.
 
     \b
     Examples:

@@ -202,8 +202,9 @@ class Narrator:
                 ]
 
     def frame(self, execution_id: str, frame: Frame) -> Line | None:
-        """Take in what an execution says; a line where it is more than text."""
+        """Take in what an execution says; a line where it is more than text, and the case's events do not say it."""
         body: dict[str, Any] = orjson.loads(frame.body)
+        told = execution_id in self._transitions
         speech = self.speeches.setdefault(execution_id, Speech(self._transitions.get(execution_id, execution_id)))
         match frame.type:
             case StreamType.CONTENT_CHUNK:
@@ -214,8 +215,8 @@ class Narrator:
                 return None
             case StreamType.RESTARTED:
                 speech.clear()
-                if frame.sequence == 1:
-                    return None  # the case's own event says it
+                if frame.sequence == 1 and told:
+                    return None
                 return Line(f"{speech.label} begins its answer anew: {one_line(str(body.get('reason')))}", "yellow")
             case StreamType.TOOL_CALL:
                 call = f"{one_line(str(body.get('toolName')))} {compact(body.get('arguments'), 120)}"
@@ -225,9 +226,14 @@ class Narrator:
                 if (error := _failure(result)) is not None:
                     return Line(f"{speech.label} has no result of {tool}: {error}", "yellow")
                 return Line(f"{speech.label} has a result of {tool} {compact(result, 120)}", "cyan")
-            case StreamType.COMPLETED | StreamType.FAILED:
+            case StreamType.COMPLETED:
                 speech.done = True
-                return None
+                return None if told else Line(f"{speech.label} completed", "green")
+            case StreamType.FAILED:
+                speech.done = True
+                return (
+                    None if told else Line(f"{speech.label} failed for good: {_error(body.get('error') or {})}", "red")
+                )
 
     def _failed(self, event: FiringFailed) -> list[Line]:
         self._take(event.consumed)

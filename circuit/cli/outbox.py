@@ -20,7 +20,8 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 def outbox(context: typer.Context) -> None:
-    """Read the events that workflows send out (their `outbox:`), each at least once, or see who reads them.
+    """Read the events that workflows send out. They are those of their `outbox:`, each at least once; or see who reads
+    them.
 
     \b
     Example: circuit outbox tail --consumer billing --json
@@ -45,7 +46,7 @@ def tail(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Print the events, one a line; with --json each line is one JSON object with its `mark`.
+    """Print the events, one a line. With --json each line is one JSON object with its `mark`.
 
     Without --consumer nothing is remembered.
 

@@ -38,7 +38,7 @@ def redact(
     known: Annotated[bool, typer.Option("--list", help="List the known kinds, and redact nothing.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what rules take out of a text: which rule, where, and what stands there instead.
+    """Show what rules of redaction take out of a text. Which rule, where, and what stands there instead.
 
     The rules are those of --rules (a file as CIRCUIT_REDACTION takes, or a workflow file, with its agents) and --kind,
     or else those of the deployment. Needs no database. The text goes to standard output, redacted; what was found is

@@ -44,7 +44,7 @@ def modify(
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Change the tokens of a live case by hand: all of it or nothing, under the colours and capacities of its places.
+    """Change the tokens of a live case by hand. All of it or nothing, under the colours and capacities of its places.
     Its history keeps who did it and why. Exit code 0 if it was done, 1 if the case refused it.
 
     \b

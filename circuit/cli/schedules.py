@@ -22,7 +22,7 @@ def schedules(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many, the next ones first.")] = 50,
     as_json: JsonOption = False,
 ) -> int:
-    """List the cases that wait for a time, the next ones first: runs of place agents, timers, retries, waits.
+    """List the cases that wait for a time, the next ones first. Runs of place agents, timers, retries, waits.
 
     \b
     Example: circuit schedules --workflow triage
@@ -58,7 +58,7 @@ def trigger(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Have the agents of a place run now on the tokens that lie there, whatever their schedules say. Exit code 0 if
+    """Have the agents of a place run now. On the tokens that lie there, whatever their schedules say. Exit code 0 if
     one runs, 1 if the case refused it.
 
     \b

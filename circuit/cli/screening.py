@@ -24,7 +24,7 @@ def screen(
     text: Annotated[str | None, typer.Option("--text", metavar="TEXT", help="A text, in the place of a file.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what screening finds in a text that an agent would be told: the kind, where, and its words.
+    """Show what screening finds in a text. In one that an agent would be told: the kind, where, and its words.
 
     The text goes to standard output as a model would read it where the action is `warn`; what was found is listed on
     standard error. The exit code is 1 where something was found. Needs no database.

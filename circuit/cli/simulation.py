@@ -61,7 +61,7 @@ def simulate(
     svg_file: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Draw the net with its heat.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run many cases of a workflow in virtual time: how long, how dear, by which routes. Asks no model.
+    """Run many cases of a workflow in virtual time. How long, how dear, by which routes. Asks no model.
 
     \b
     Example: circuit simulate workflows/document_review.yaml --cases 1000 --seed 1 --svg heat.svg

@@ -27,8 +27,8 @@ def compact(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would go.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Join pieces of answers and thoughts that follow each other into one frame. Readers get the same text, from any
-    cursor; everything else stays as it is.
+    """Join pieces of text that follow each other into one frame. Answers and thoughts. Readers get the same text, from
+    any cursor; everything else stays as it is.
 
     It can be stopped at any time, and goes on where it was the next time.
 
@@ -67,7 +67,7 @@ def compact(
 
 @app.command("list")
 def listed(as_json: JsonOption = False) -> int:
-    """List the weeks whose streams are compacted, how far each has come, and what went.
+    """List the weeks whose streams are compacted. How far each has come, and what went.
 
     \b
     Example: circuit streams list --json

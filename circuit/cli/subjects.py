@@ -32,7 +32,7 @@ def add(
     cases: Annotated[list[str], typer.Argument(metavar="CASE...", help="The ids of cases.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Say that cases are about a person, beside those that their workflows find in their tokens (`subject:`).
+    """Say that cases are about a person. Beside those that their workflows find in their tokens (`subject:`).
 
     \b
     Example: circuit subjects add customer-1815 0199f3a2-7c1e-7d54-9c0b-2f5c1f0f7a11
@@ -51,7 +51,7 @@ def add(
 
 @app.command("cases")
 def cases_of(subject: SubjectArgument, as_json: JsonOption = False) -> int:
-    """List the cases that are about a person, and those that they opened, the oldest first.
+    """List the cases about a person, the oldest first. Also those that they opened.
 
     \b
     Example: circuit subjects cases customer-1815
@@ -81,7 +81,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to; it must not be there yet.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Write all rows of the cases about a person as JSON lines, archived cases too: {"table": ..., "row": {...}}.
+    """Write all rows of the cases about a person as JSON lines. Archived cases too: {"table": ..., "row": {...}}.
 
     \b
     Example: circuit subjects export customer-1815 --out customer-1815.jsonl

@@ -24,7 +24,7 @@ def tasks(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many, the newest first.")] = 50,
     as_json: JsonOption = False,
 ) -> int:
-    """List the open tasks for people, those of the newest cases first.
+    """List the open tasks for people, the newest cases first.
 
     \b
     Example: circuit tasks --role accountant --json

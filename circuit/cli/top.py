@@ -38,7 +38,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Look twice, print once, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a look, one a line.")] = False,
 ) -> int:
-    """Show what goes on: events and executions a second, what waits for workers, who works, what it costs.
+    """Show what goes on, live. Events and executions a second, what waits for workers, who works, what it costs.
 
     Rates and workers are those of the whole deployment; cases, executions and cost are of the tenant's cases that began
     within --window. Where more workers are there than lines, those that are not well come first, then the busiest.

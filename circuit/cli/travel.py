@@ -50,7 +50,7 @@ def fork(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Start a new case from where another one stood, and show live what happens. What was done by then is not done
+    """Start a new case from where another one stood. What happens is shown live. What was done by then is not done
     again; what ran then begins anew. The other case is not touched.
 
     Exit codes: 0 completed, 1 failed or attention, 2 bad usage, 3 stuck or waiting.
@@ -78,7 +78,7 @@ def diff(
     second: Annotated[str, typer.Argument(metavar="CASE2", help="The id of another case.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Show how two cases differ: their marking, the data of their tokens, the path that they went, and what they cost.
+    """Show how two cases differ. Their marking, the data of their tokens, the path that they went, and what they cost.
     Exit code 0 if marking, data and path are the same, 1 if not.
 
     \b

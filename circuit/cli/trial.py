@@ -61,7 +61,7 @@ def test_agent(
     actions: ActionsOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run an agent once with inputs of yours, and show what it says and calls. Nothing is stored.
+    """Run an agent once and show what it says and calls. Nothing is stored.
 
     \b
     Example: circuit agents test workflows/hello.yaml --input '{"name": "Ada"}' --model openai:gpt-4.1-mini
@@ -107,7 +107,7 @@ def list_tools(
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """List the tools of an agent: what each takes, and whether the agent's policies let it be called.
+    """List the tools of an agent. What each takes, and whether the agent's policies let it be called.
 
     \b
     Example: circuit tools list clerk.yaml clerk
@@ -166,7 +166,7 @@ def call_one_tool(
     arguments: Annotated[str, typer.Option("--arguments", metavar="JSON", help="What it is called with.")] = "{}",
     actions: ActionsOption = None,
 ) -> int:
-    """Call a tool of an agent as the agent would, and print its result as JSON. Policies hold here too.
+    """Call a tool as its agent would, and print its result. It is printed as JSON. Policies hold here too.
 
     \b
     Example: circuit tools call clerk.yaml fs.list --arguments '{"path": "."}'

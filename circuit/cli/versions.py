@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from circuit.app import Circuit
     from circuit.engine.views import WorkflowView
 
-app = typer.Typer(no_args_is_help=True, help="Look at published workflows and their versions, choose and delete them.")
+app = typer.Typer(no_args_is_help=True, help="Look at published workflows and versions, choose, delete.")
 
 MOST_VERSIONS = 1_000
 
@@ -61,7 +61,7 @@ def versions(
     limit: Annotated[int, typer.Option("--limit", min=1, max=MOST_VERSIONS, help="At most so many.")] = 50,
     as_json: JsonOption = False,
 ) -> int:
-    """List the versions of a workflow that were published, the newest first.
+    """List the published versions of a workflow, newest first.
 
     \b
     Example: circuit workflows versions hello
@@ -96,8 +96,8 @@ def publish(
     version: Annotated[str, typer.Argument(metavar="HASH", help="The version: its hash, or the beginning of it.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Make a version that was published before the current one again: new cases begin with it, and those that run
-    stay on theirs.
+    """Make a version that was published before current again. New cases begin with it, and those that run stay on
+    theirs.
 
     \b
     Example: circuit workflows publish hello 8f14e45fceea
@@ -125,8 +125,8 @@ def publish(
 
 @app.command("delete")
 def delete(workflow: WorkflowArgument, as_json: JsonOption = False) -> int:
-    """Take a workflow away, of which no case runs: no list shows it, and no case of it can begin. Cases that have
-    ended keep the version that they ran.
+    """Take a workflow away, of which no case runs. No list shows it, and no case of it can begin. Cases that have ended
+    keep the version that they ran.
 
     \b
     Example: circuit workflows delete hello

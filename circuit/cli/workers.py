@@ -32,7 +32,7 @@ def workers(
     watch: Annotated[float | None, typer.Option("--watch", min=0.1, help="Look again every so many seconds.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """List the workers of this database: where they run, how old they are, what is left of their lease, what they do.
+    """List the workers of this database. Where they run, how old they are, what is left of their lease, what they do.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def drain(
     wait: WaitOption = 0.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Have a worker end: it claims nothing more, what runs gets its time, the rest goes to other workers.
+    """Have a worker end in good order. It claims nothing more, what runs gets its time, the rest goes to other workers.
 
     Exit code 0 if it has ended, 3 if it was asked and goes on for now.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,7 +103,7 @@ def validate(
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Check workflow files and report every fault with its place; prove that they end. Needs no database.
+    """Check workflow files: every fault with its place. Prove that they end, too. Needs no database.
 
     \b
     Example: circuit validate workflows/document_review.yaml
@@ -134,13 +134,17 @@ def validate(
                 net = workflow.net
                 terminal.line(
                     clean(
-                        f"{file}: workflow {workflow.id} is valid ({len(net.places)} places,"
-                        f" {len(net.transitions)} transitions, {len(workflow.agents)} agents)"
+                        f"{file}: workflow {workflow.id} is valid ({_count(net.places, 'place')},"
+                        f" {_count(net.transitions, 'transition')}, {_count(workflow.agents, 'agent')})"
                     )
                 )
     if as_json:
         terminal.result({"valid": status == 0, "files": checked})
     return status
+
+
+def _count(things: Collection[object], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def load(
@@ -227,7 +231,7 @@ def schema(
         bool, typer.Option("--fragment", help="That of fragments, which workflow files include.")
     ] = False,
 ) -> int:
-    """Print the JSON Schema of workflow files, or of fragments, for editors.
+    """Print the JSON Schema of workflow files, for editors. Or that of fragments.
 
     \b
     Example: circuit schema > workflow.schema.json

@@ -68,9 +68,14 @@ def _beside(agents: Mapping[str, Any], name: str) -> list[Rule]:
     return [rule for agent in found.values() for rule in rules_of(agent.get("redaction") or ())]
 
 
+def demands(agent: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool, bool]:
+    """What whoever answers for an agent must take: its `llm_config`, tools, images."""
+    return agent.get("llm_config") or {}, bool(agent.get("tools")), bool(agent.get("images"))
+
+
 def _models(scene: Scene, name: str, agent: Mapping[str, Any], models: ModelCheck) -> None:
     """Whoever may answer must take what the agent says of itself."""
-    asked = (agent.get("llm_config") or {}, bool(agent.get("tools")), bool(agent.get("images")))
+    asked = demands(agent)
     answering = [(("llm_config",), agent["llm_provider"])]
     answering += [(("fallback", index), entry) for index, entry in enumerate(agent.get("fallback") or ())]
     for path, provider in answering:

@@ -37,6 +37,13 @@ transitions:
 """
 
 
+HELPERS = """\
+  helper: {llm_provider: {type: scripted, responses: ["Yes."]}}
+  clerk:
+"""
+"""Another agent of the file, whom the clerk asks and hands over to."""
+
+
 TALKER = """
 workflow: talker
 places: {asked: {initial: true}, answered: {terminal: true}}
@@ -64,6 +71,13 @@ def test_agents_are_listed_and_shown(file: Path, capsys: pytest.CaptureFixture[s
     assert main(["agents", "list", str(file), "--json"]) == 0
     (agent,) = json.loads(capsys.readouterr().out)["agents"]
     assert (agent["id"], agent["capabilities"], agent["tools"]) == ("clerk", ["react"], ["fs.*"])
+    asking = CLERK.replace("  clerk:\n", HELPERS).replace("[fs.*]", "[fs.*, agent: helper, hand_over: helper]")
+    file.write_text(asking)
+    assert main(["validate", str(file)]) == 0
+    assert "is valid (2 places, 1 transition, 2 agents)" in capsys.readouterr().out
+    assert main(["agents", "list", str(file)]) == 0
+    assert "  fs.*, agent.helper, hand_over.helper\n" in capsys.readouterr().out
+    file.write_text(CLERK)
     assert main(["agents", "show", str(file), "clerk"]) == 0
     assert json.loads(capsys.readouterr().out)["prompts"]["system"] == "You are a clerk."
     assert main(["agents", "show", str(file), "nobody"]) == 2

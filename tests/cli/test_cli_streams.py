@@ -1,4 +1,4 @@
-"""`circuit streams`: compacted by hand, counted before, listed after."""
+"""`circuit streams`: compacted by hand, counted before, listed after. `circuit executions read`: what was said."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 
 import asyncpg
+import orjson
 
-from tests.cli.commanding import Command, scripted_workflow
+from tests.cli.commanding import Chat, Command, Spawn, scripted_workflow
 
 
 async def age(url: str) -> None:
@@ -24,6 +25,13 @@ def test_streams_from_the_command_line(circuit: Command, database_url: str, tmp_
     ran = circuit("run", scripted_workflow(tmp_path, delay=0.05), "--json")
     assert ran.code == 0, ran
     assert circuit("streams", "compact", "--older-than", "1h", "--json").json["frames_gone"] == 0
+    execution = f"{ran.json['case_id']}.1"
+    told = f"execution {execution} of write is completed\nwrite | Once upon a time\nwrite completed\n"
+    for more in ([], ["--follow"]):
+        assert circuit("executions", "read", execution, *more).out == told
+    frames = [orjson.loads(line) for line in circuit("executions", "read", execution, "--json").out.splitlines()]
+    assert "".join(frame.get("content", "") for frame in frames) == "Once upon a time"
+    assert [frame["cursor"] for frame in frames][-1] == f"1-{len(frames)}" and frames[-1]["eventType"] == "completed"
     asyncio.run(age(database_url))
     planned = circuit("streams", "compact", "--older-than", "1h", "--dry-run", "--json").json
     assert planned["dry_run"] and planned["executions"] == 1 and planned["frames_gone"] >= 1
@@ -35,7 +43,41 @@ def test_streams_from_the_command_line(circuit: Command, database_url: str, tmp_
     assert (week["state"], week["frames_gone"]) == ("open", planned["frames_gone"])
     assert week["week"] in circuit("streams", "list").out
     assert circuit("fsck", "--json").json["clean"]
+    # What was compacted reads the same, from the middle of what is one piece now, too.
+    assert circuit("executions", "read", execution).out == told
+    behind = circuit("executions", "read", execution, "--after", "1-1").out
+    assert behind.splitlines()[1] == f"write | {'Once upon a time'.removeprefix(frames[0]['content'])}".rstrip()
+    over = circuit("executions", "read", execution, "--after", f"1-{len(frames)}", "--json")
+    assert (over.code, over.out, over.err) == (0, "", "")
+    for wrong, said in (
+        ([execution, "--after", "x"], "'x' is no cursor"),
+        ([f"{ran.json['case_id']}.9"], "there is no execution"),
+        (["nonsense"], "is not the id of an execution"),
+    ):
+        outcome = circuit("executions", "read", *wrong)
+        assert outcome.code == 2 and said in outcome.err, outcome
     for span in ("1", "-1d", "0h", "1y", ""):
         outcome = circuit("streams", "compact", f"--older-than={span}")
         assert outcome.code == 2 and "is no span; write 1h, 7d or 4w" in outcome.err, outcome
     assert circuit("streams", "compact").code == 2
+
+
+def test_an_execution_is_read_while_it_runs(
+    circuit: Command, spawned: Spawn, database_url: str, tmp_path: Path
+) -> None:
+    chat = Chat({"text": "one two", "gate": 0})
+    try:
+        running = spawned("run", chat.workflow(tmp_path), CIRCUIT_DATABASE_URL=database_url)
+        begun = running.read_until(b"begins (execution ").decode()
+        execution = begun.rpartition("(execution ")[2].rstrip().removesuffix(")")
+        chat.at_gate()
+        read = circuit("executions", "read", execution)
+        assert (read.code, read.out) == (0, f"execution {execution} of write is running\n")
+        assert read.err == f"the execution is not over; go on with: circuit executions read {execution} --follow\n"
+        following = spawned("executions", "read", execution, "--follow", CIRCUIT_DATABASE_URL=database_url)
+        following.read_until(b" is running")
+        chat.release()
+        assert following.rest().decode().splitlines() == ["write | one two", "write completed"]
+        running.rest()
+    finally:
+        chat.end()

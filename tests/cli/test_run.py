@@ -234,6 +234,18 @@ def test_a_token_that_does_not_fit_its_place_is_refused(circuit: Command, tmp_pa
     assert circuit("cases", "--json").json == []
 
 
+def test_a_model_that_does_not_take_what_the_agent_asks_is_refused_before_the_case_starts(
+    circuit: Command, tmp_path: Path
+) -> None:
+    file = scripted_workflow(tmp_path)
+    file.write_text(file.read_text().replace("  writer:\n", "  writer:\n    llm_config: {max_tokens: 5000}\n"))
+    for choice in ("openai:gpt-4-turbo", "writer=openai:gpt-4-turbo"):
+        outcome = circuit("run", file, "--model", choice, OPENAI_API_KEY="k")
+        assert outcome.code == 2, outcome
+        assert "agent writer cannot be answered by openai:gpt-4-turbo: max_tokens is 5000, and" in outcome.err
+    assert circuit("cases", "--json").json == []
+
+
 def test_a_model_without_its_key_is_refused_before_the_case_starts(circuit: Command, tmp_path: Path) -> None:
     outcome = circuit("run", scripted_workflow(tmp_path), "--model", "openai:gpt-4.1-mini")
     assert outcome.code == 2

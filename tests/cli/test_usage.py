@@ -90,6 +90,7 @@ COMMANDS = [
     ["conversations", "list"],
     ["conversations", "show"],
     ["conversations", "fork"],
+    ["executions", "read"],
     ["executions", "show"],
     ["executions", "rate"],
     ["feedback", "list"],
@@ -138,6 +139,13 @@ def test_every_command_is_listed_and_tested(bare: Command) -> None:
     assert sorted(listed) == sorted({command[0] for command in COMMANDS})
     assert bare() == outcome
     assert "upgrade" in bare("db").out
+
+
+def test_every_summary_is_whole_on_a_narrow_terminal(bare: Command) -> None:
+    groups = {command[0] for command in COMMANDS if len(command) > 1}
+    pages = [bare(*group.split(), "--help", COLUMNS="80").out for group in ("", *sorted(groups))]
+    lines = [line for page in pages for line in page.partition("Commands:")[2].splitlines()]
+    assert len(lines) > len(COMMANDS) / 2 and [line for line in lines if line.endswith("...")] == []
 
 
 def test_the_version(bare: Command) -> None:
