@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any
 
 from circuit.security.pattern import matcher
-from circuit.security.screening.folding import Folded, fold
 from circuit.security.screening.found import INSTRUCTIONS, Found
+from circuit.security.screening.lookalikes import Folded, fold
 from circuit.security.screening.phrases import PHRASES
 
 MOST = 20

@@ -2,8 +2,8 @@
 
 A pattern says what is not said to people: that instructions before this one do not count, that the reader is a model,
 that it has another role from now on, that it should tell what it was told in secret. They are written for texts as
-`folding` makes them, in small letters without accents, for RE2. A phrase that also stands in manuals, letters and code
-is none.
+`lookalikes` makes them, in small letters without accents, for RE2. A phrase that also stands in manuals, letters and
+code is none.
 """
 
 from __future__ import annotations
