@@ -8,6 +8,7 @@ decides the same.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any, cast
@@ -104,12 +105,15 @@ class Look:
             return [self._value(item, f"{path}[{number}]", depth + 1) for number, item in enumerate(items)]
         if isinstance(value, dict):
             made: dict[str, Any] = {}
+            same = Counter[str]()
             for key, item in cast("dict[str, Any]", value).items():
                 seen = invisible(key)[1]
                 inner = f"{path}.{seen}" if path else seen
-                said = self.text(key, inner)
+                told = said = self.text(key, inner)
                 while said in made:
-                    said += "'"
+                    # Counted on from the last one: whoever makes names up could have many that come to be the same.
+                    same[told] += 1
+                    said = f"{told}'{same[told]}"
                 made[said] = self._value(item, inner, depth + 1)
             return made
         return value

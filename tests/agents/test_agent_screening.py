@@ -148,6 +148,10 @@ def test_inputs_and_metadata_are_seen_by_their_leaves() -> None:
 def test_keys_that_become_one_stay_two_and_depth_has_an_end() -> None:
     said, _, _ = told_inputs(Watch(), {"a": {f"k{TAGS}": 1, "k": 2}}, ())
     assert sorted(said["a"].values()) == [1, 2]
+    # However many they are: each is numbered, and none looked for among all before it.
+    many = {"k" + "\u200b" * (4 + number): number for number in range(40)}
+    said, _, _ = told_inputs(Watch(), {"a": many}, ())
+    assert said["a"] == {f"k'{number}" if number else "k": number for number in range(40)}
     deep: Any = ORDER
     for _ in range(250):
         deep = [deep]
