@@ -138,6 +138,12 @@ async def test_a_server_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(given, {"MY_TOKEN": "secret-token-1"}) as toolset:
         with pytest.raises(ToolsMisconfigured, match=r"does not name its tools: .* \(it wrote: no \*\*\* is mine\)"):
             await toolset.tools()
+    # Of a line that is cut nothing is told: it may begin in the middle of a secret.
+    monkeypatch.setattr("circuit.extensions.mcp.server.LAST_WORDS", 16)
+    async with opened(given, {"MY_TOKEN": "secret-token-1"}) as toolset:
+        with pytest.raises(ToolsMisconfigured, match="does not name its tools") as told:
+            await toolset.tools()
+    assert "it wrote" not in str(told.value)
     monkeypatch.setattr("circuit.extensions.mcp.server.OPEN_SECONDS", 1.0)
     async with opened(settings("garbage")) as toolset:
         with pytest.raises(ToolsMisconfigured, match="the MCP server s does not name its tools"):

@@ -195,6 +195,9 @@ class McpToolset:
     def _last_words(self) -> str:
         """The last line that the program wrote to standard error, which may say why it ended."""
         lines = self._overheard.decode("utf-8", "replace").split("\n")
+        if len(self._overheard) == LAST_WORDS:
+            # The first is cut, and what is left of a secret in it is nothing that anybody knows.
+            del lines[0]
         last = next((line for line in reversed(lines) if line.strip()), "")
         return f" (it wrote: {excerpt(redact(last, self._secrets()), 200)})" if last else ""
 
