@@ -15,7 +15,7 @@ from chat_server import ChatServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuit.agents.toolbox.fetch import Gate, fetch_tool, public
+from circuit.agents.toolbox.fetch import Gate, fetch_tool, public, text_of
 from circuit.agents.toolbox.shell import MEGABYTE, MOST_PROCESSES, Bounds, isolator, shell_tool
 from circuit.agents.tools import ToolContext, call_tool
 from circuit.errors import ToolDenied, ToolError, ToolFailed, ToolOutputBinary, ToolsMisconfigured, ToolTimeout
@@ -185,6 +185,11 @@ class TestFetch:
         async with ChatServer([{"status": 200, "body": "GIF\0\1\2"}]) as server:
             with pytest.raises(ToolOutputBinary, match="no text"):
                 await self.fetch(f"http://docs.test:{server.port}/", Gate(("docs.test",), private=True))
+
+    def test_text_is_read_whatever_encoding_its_type_names(self) -> None:
+        assert text_of("Grüße".encode("latin-1"), "text/plain; charset=iso-8859-1") == "Grüße"
+        for none in ("no-such", "undefined", "idna", "a\0b", "hex"):
+            assert text_of(("ü" * 100).encode(), f"text/plain; charset={none}") == "ü" * 100, none
 
     @pytest.mark.parametrize(
         ("address", "is_public"),

@@ -128,7 +128,7 @@ def text_of(body: bytes, kind: str) -> str:
     message["content-type"] = kind or "text/plain"
     try:
         text = body.decode(str(message.get_content_charset("utf-8")), "strict")
-    except (UnicodeDecodeError, LookupError):
+    except (ValueError, LookupError):
         text = ""
     if not text and body:
         # Cut in the middle of a character, or said to be what it is not: what is text may be read all the same.
