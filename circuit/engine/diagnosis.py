@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any, cast
 
 from circuit.definition.workflow import Workflow
 from circuit.engine.kinship import CHILD
@@ -94,9 +95,10 @@ def _of_attempt(memory: Memory, live: LiveFiring) -> Obstacle:
         if row.awaits["kind"] == APPROVAL:
             roles = ", ".join(row.awaits.get("roles", ()))
             who = f"somebody of {roles}" if roles else "somebody"
-            tool = row.awaits["payload"]["tool"]
+            asked: Any = row.awaits["payload"]
+            tool = cast("Mapping[str, Any]", asked).get("tool", "a tool") if isinstance(asked, Mapping) else "a tool"
             message = f"execution {execution} waits since {since}{until} for {who} to allow its call of {tool}"
-            return Obstacle("approval", execution, None, row.awaits["payload"], message)
+            return Obstacle("approval", execution, None, asked, message)
         message = f"execution {execution} waits for {row.awaits['kind']}{key} since {since}{until}"
         return Obstacle("suspended", execution, None, None, message)
     failure = f" after {row.error['code']}: {row.error['message']}" if row.error else ""

@@ -15,6 +15,7 @@ from running import REVIEW, engine, publish, start, until
 
 from circuit.definition.workflow import RetryPolicy
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput, Suspended, Woken
+from circuit.engine.diagnosis import explain
 from circuit.engine.owner import Step
 from circuit.errors import ProviderUnavailable
 from circuit.events import CaseStarted
@@ -158,6 +159,8 @@ def test_what_allows_one_call_of_a_tool_is_kept_for_no_other() -> None:
     stage = Waiting()
     yes = {"approved": True}
     stage.suspend(Suspended("tool_approval", "approve:a"))
+    # An action of somebody's own may say less of what it waits for than an agent does.
+    assert "for somebody to allow its call of a tool" in explain(stage.workflow, stage.case.state(), stage.now).summary
     assert stage.signal(yes).result["delivered"] is True
     assert refusal(stage.signal(yes)) == "conflict", "of two who say yes at once the second one is told so"
     begun = stage.woken()
