@@ -26,6 +26,13 @@ async def execution(conn: AsyncConnection, key: CaseKey, firing: int) -> Executi
     return None if row is None else rows.execution(row)
 
 
+async def latest_start(conn: AsyncConnection, key: CaseKey, firing: int) -> int | None:
+    """The newest start of a firing; None if it has yet to begin. A start is stored before it says anything."""
+    table = tables.firing.c
+    mine = (table.tenant_id == key.tenant, table.case_id == key.case, table.number == firing)
+    return await conn.scalar(select(table.start).where(*mine))
+
+
 async def expected(conn: AsyncConnection, key: CaseKey, firing: int) -> bool:
     """Whether `CASE.firing` is the next one that begins, if the case goes on."""
     table = tables.case.c

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from circuit.events import CaseEvent
 from circuit.streams.channel import Channel, Feeder
 from circuit.streams.news import News
+from circuit.streams.pace import Pace, Room
 
 RING_FRAMES = 1000
 
@@ -67,6 +68,8 @@ class Broker:
         if ring_frames < 1:
             raise ValueError(f"a ring of {ring_frames} frames holds nothing; give 1 or more")
         self._ring_frames = ring_frames
+        self.room = Room()
+        self._pace = Pace()
         self._channels: dict[str, Channel] = {}
         self._feeders: dict[str, Feeder] = {}
         self._ears: set[Ear] = set()
@@ -79,7 +82,7 @@ class Broker:
         """The channel `name`, kept until `release`."""
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, self._ring_frames)
+            channel = self._channels[name] = Channel(name, self._ring_frames, self._pace)
             channel.feeder = self._feeders.get(name)
         channel.holders += 1
         return channel

@@ -15,6 +15,7 @@ from typing import Protocol
 from circuit.events import Frame
 from circuit.streams.cursor import Cursor
 from circuit.streams.news import News
+from circuit.streams.pace import Pace, batch
 
 BATCH_FRAMES = 256
 
@@ -22,7 +23,8 @@ MOST_BYTES = 16 * 1024 * 1024
 """Of a ring's frames, should they be large: it keeps fewer of them then, and the newest in any case."""
 
 HANDED_AT_ONCE = 500
-"""Followers that are handed what is new in one turn of the loop: some milliseconds."""
+"""Followers that are handed what is new in one turn of the loop, unless its bytes are spent before: some milliseconds.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +97,15 @@ class Channel:
         "missed",
         "name",
         "news",
+        "pace",
         "rung",
         "seen",
         "told",
     )
 
-    def __init__(self, name: str, capacity: int) -> None:
+    def __init__(self, name: str, capacity: int, pace: Pace) -> None:
         self.name = name
+        self.pace = pace
         self.feeder: Feeder | None = None
         self.news: News | None = None
         self.holders = 0
@@ -177,10 +181,10 @@ class Channel:
         self.rung += 1
         self.wake()
 
-    def after(self, cursor: Cursor, limit: int = BATCH_FRAMES) -> list[Frame]:
+    def after(self, cursor: Cursor, limit: int = BATCH_FRAMES) -> Sequence[Frame]:
         """Up to `limit` frames behind `cursor`, all of one start. The first need not be the one that follows it."""
         first = bisect_right(self._frames, cursor, key=place)
-        return _of_one_start(self._frames[first : first + limit])
+        return batch(_of_one_start(self._frames[first : first + limit]))
 
     def following(self, position: int, start: int, sequence: int) -> Sequence[Frame]:
         """The frames of `start` behind its number `sequence`, if the ring has them at `position`; else none.
@@ -194,7 +198,7 @@ class Channel:
             if frame.sequence - frame.merged == sequence and frame.start == start:
                 if index + 1 == len(frames):
                     return (frame,)
-                return _of_one_start(frames[index : index + BATCH_FRAMES])
+                return batch(_of_one_start(frames[index : index + BATCH_FRAMES]))
         return ()
 
     def position(self, cursor: Cursor) -> int:
@@ -269,10 +273,12 @@ class Channel:
 
     def _hand_out(self) -> None:
         """Let those who follow take what is new; wake who does not."""
-        count = min(self._due, HANDED_AT_ONCE)
-        followers, self._followers = self._followers[:count], self._followers[count:]
-        staying, now = self._followers, self._loop.time()
-        for waiting in followers:
+        count, pace, now = 0, self.pace, self._loop.time()
+        staying: list[tuple[Waiter, Follower]] = []
+        for waiting in self._followers[: min(self._due, HANDED_AT_ONCE)]:
+            if pace.left <= 0:
+                break
+            count += 1
             waiter, follower = waiting
             if waiter.done():
                 continue
@@ -285,6 +291,7 @@ class Channel:
                     staying.append(waiting)
                 else:
                     waiter.set_result(False)
+        self._followers = [*self._followers[count:], *staying]
         self._due -= count
         if self._due:
             self._loop.call_soon(self._hand_out)

@@ -19,11 +19,9 @@ from circuit.storage.ferry import Ferry
 from circuit.storage.records import ExecutionStatus
 from circuit.streams.cursor import Cursor
 from circuit.streams.merging import rest
+from circuit.streams.pace import PAGE_BYTES, size
 
 PAGE_FRAMES = 500
-PAGE_BYTES = 128 * 1024
-"""Where the frames of a page have so much text it ends, which is what so many frames usually have: a reader that does
-not read on holds no more than one page."""
 PAGE_EVENTS = 500
 MOST_FOLLOWED = 50
 """How many cases are looked at together."""
@@ -61,9 +59,9 @@ class Log:
         self._database = database
         self._events = Ferry(self._read_events, MOST_FOLLOWED)
 
-    async def frames(self, key: CaseKey, firing: int, after: Cursor) -> FramePage | None:
-        """The frames of the execution `CASE.firing` behind `after`; None if there is no such execution, and none is
-        about to begin."""
+    async def frames(self, key: CaseKey, firing: int, after: Cursor, most_bytes: int = PAGE_BYTES) -> FramePage | None:
+        """The frames of the execution `CASE.firing` behind `after`, none behind the one with which they come to
+        `most_bytes`; None if there is no such execution, and none is about to begin."""
         async with self._database.transaction(key.tenant) as connection:
             execution = await streams.execution(connection, key, firing)
             if execution is None:
@@ -73,14 +71,20 @@ class Log:
                 execution = await streams.execution(connection, key, firing)
             if execution is None:
                 return None
-            stored = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES, PAGE_BYTES)
-            full = len(stored) >= PAGE_FRAMES or sum(len(one.frame.body) for one in stored) >= PAGE_BYTES
+            stored = await streams.read_frames(connection, key, firing, after, PAGE_FRAMES, most_bytes)
+            full = len(stored) >= PAGE_FRAMES or size([one.frame for one in stored]) >= most_bytes
             frames = [rest(frame, lengths, after) for frame, lengths in stored]
             # Whoever completes or fails leaves a last frame, and behind that one there is nothing. Where no frame is
             # there any more, nobody can say what the cursor has seen.
             told = execution.status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
             retired = told and not frames and not await streams.stored(connection, key, firing)
         return FramePage(frames, execution.status is not ExecutionStatus.RUNNING, retired, full)
+
+    async def latest_start(self, key: CaseKey, firing: int) -> int | None:
+        """The newest start of the execution `CASE.firing`, 0 where it is about to begin; None where nobody knows."""
+        async with self._database.transaction(key.tenant) as connection:
+            found = await streams.latest_start(connection, key, firing)
+            return 0 if found is None and await streams.expected(connection, key, firing) else found
 
     async def events(self, key: CaseKey, after: int) -> EventPage | None:
         """The events of a case behind the number `after`; None if there is no such case."""

@@ -17,6 +17,7 @@ from circuit.streams.broker import Broker
 from circuit.streams.channel import Channel, Look, Waiter, before, place
 from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.log import FramePage
+from circuit.streams.pace import batch, size
 from circuit.streams.relay import Relay
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Reader:
         self,
         name: str,
         cursor: Cursor,
-        look: Callable[[Cursor], Awaitable[FramePage | None]],
+        look: Callable[[Cursor, int], Awaitable[FramePage | None]],
         broker: Broker,
         relay: Relay,
     ) -> None:
@@ -52,7 +53,9 @@ class Reader:
         self._closed = False
         self._waiter: Waiter | None = None
         self._pause = relay.pause(fed=False)
+        # What has yet to be handed out of the page that this reader holds, and the bytes that the page takes.
         self._first: Sequence[Frame] = ()
+        self._page = 0
         # Where in the ring the next frame lies, if it is there at all; and the look into the log by which this reader
         # has, at the end of the ring, all that there is.
         self._position = self._channel.position(cursor)
@@ -65,6 +68,11 @@ class Reader:
     def cursor(self) -> Cursor:
         """The last frame that was handed out."""
         return Cursor(self._start, self._sequence)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to read yet."""
+        return not (self.over or self._first)
 
     @property
     def behind(self) -> int:
@@ -110,19 +118,26 @@ class Reader:
         A database that cannot be reached is waited for. Raises other `StorageError`s.
         """
         channel, until = self._channel, 0.0
+        pace = channel.pace
         while not self.over:
+            if pace.left <= 0:
+                await pace.turn()
+                continue
             rung = channel.rung
             # Mostly a reader has all that there is when it comes, and finds the next frame where it left off.
             if self._position != channel.end or not self._caught_up():
-                frames = channel.following(self._position, self._start, self._sequence)
-                if frames and not self._first:
+                frames = () if self._first else channel.following(self._position, self._start, self._sequence)
+                if frames:
                     self._position += len(frames)
+                    if self._page:
+                        self._hold(0)
                 else:
                     frames = await self._next()
                 if frames and not self.over:
                     last = frames[-1]
                     self._start, self._sequence = last.start, last.sequence
                     self.over = last.type in TERMINAL
+                    pace.spend(size(frames))
                     return frames
             seconds = self._pause
             if timeout is not None:
@@ -149,6 +164,8 @@ class Reader:
         self.stop()
         if not self._closed:
             self._closed = True
+            self._first = ()
+            self._hold(0)
             self._broker.release(self._channel)
 
     def take(self, now: float) -> bool:
@@ -164,15 +181,19 @@ class Reader:
                 self._start, self._sequence = last.start, last.sequence
                 self._position += taken
                 self._sent_at = now
-            if taken < len(frames):
+                channel.pace.spend(len(last.body) if taken == 1 else size(frames[:taken]))
+            if self._position != channel.end:
                 return False
         return channel.feeder is not None or self._looked_for()
 
     async def look(self, rung: int) -> None:
         """Look into the log, for all who follow. Raises what is in the way, `NotFound` where nothing is there."""
         async with self._channel.looking:
-            if self._unsure(rung, ()) and await self._look_up(rung) is None:
-                raise NotFound(f"there is no execution {self.name} any more")
+            if self._unsure(rung, ()):
+                found = await self._look_up(rung)
+                self._hold(0)  # what was found is in the ring
+                if found is None:
+                    raise NotFound(f"there is no execution {self.name} any more")
 
     def _looked_for(self) -> bool:
         """Whether this reader has all that the last look showed, and somebody looks for what comes after."""
@@ -194,7 +215,11 @@ class Reader:
         """What may be handed out now, if anything; sets `over` where nothing can follow."""
         channel = self._channel
         self._pause = self._relay.pause(fed=channel.feeder is not None)
-        frames, self._first = self._first or await self._find(), ()
+        if not self._first:
+            self._hold(0)
+        found = self._first or await self._find()
+        frames = batch(found)
+        self._first = found[len(frames) :]
         self._position = channel.position(place(frames[-1]) if frames else self.cursor)
         self._settled = None if frames or self._unsure(channel.rung, ()) else channel.seen
         return frames
@@ -249,9 +274,11 @@ class Reader:
     async def _look_up(self, rung: int) -> Sequence[Frame] | None:
         """A page of the log behind the cursor; None if there is no such execution (any more)."""
         channel, cursor, at = self._channel, self.cursor, self._loop.time()
-        page = await self._look(cursor)
+        self._hold(self._broker.room.page())
+        page = await self._look(cursor, self._page)
         if page is None:
             return None
+        self._hold(size(page.frames))
         if channel.feeder is None and page.frames:
             channel.extend(page.frames)
             channel.share()
@@ -263,3 +290,9 @@ class Reader:
             head = place(page.frames[-1]) if page.frames else cursor
             channel.seen = Look(rung, at, head, page.ended)
         return page.frames
+
+    def _hold(self, count: int) -> None:
+        """Take the room of a page of so many bytes, and give back that of the one before."""
+        held = 0 if self._closed else count
+        self._broker.room.left += self._page - held
+        self._page = held

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 
 from circuit.clock import Clock
-from circuit.errors import NotFound, StorageError
+from circuit.errors import InvalidCursor, NotFound, StorageError
 from circuit.events import CaseEnded, CaseEvent, Frame
 from circuit.ids import CaseKey, Numbered
 from circuit.storage.database import Database
@@ -49,17 +49,26 @@ class Streams:
         """A reader of an execution's stream, behind the cursor `after` or from the start; close it in the end. `known`
         says that the tenant is known to have the execution: one that has just begun here is not looked for then.
 
-        Raises `NotFound` for an execution that the tenant does not have.
+        Raises `NotFound` for an execution that the tenant does not have, and `InvalidCursor` where `after` is of a
+        start that is yet to come.
         """
         key = CaseKey(tenant, execution.case)
         reader = Reader(
             str(execution),
             after or BEGINNING,
-            lambda cursor: self._log.frames(key, execution.number, cursor),
+            lambda cursor, most_bytes: self._log.frames(key, execution.number, cursor, most_bytes),
             self._broker,
             self._relay,
         )
         await reader.open(known=known)
+        if after is not None and after.start > 1 and reader.waits:
+            try:
+                latest = await self._log.latest_start(key, execution.number)
+                if latest is not None and latest < after.start:
+                    raise InvalidCursor(f"{after} is no cursor of execution {execution}: it has no start {after.start}")
+            except BaseException:
+                reader.close()
+                raise
         return reader
 
     async def subscribe(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from virtual_time import EPOCH, pass_time
 
@@ -13,14 +15,15 @@ from circuit.streams.broker import Broker
 from circuit.streams.channel import Channel, place
 from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.log import PAGE_FRAMES, FramePage
+from circuit.streams.pace import PAGE_BYTES, size
 from circuit.streams.reader import Reader
 from circuit.streams.relay import Relay
 
 NAME = "0190a0a0-0000-7000-8000-000000000001.1"
 
 
-def frame(start: int, sequence: int, type_: StreamType = StreamType.CONTENT_CHUNK) -> Frame:
-    return encode_frame(NAME, start, sequence, StreamDelta(type_, {"content": f"{start}-{sequence}"}), EPOCH)
+def frame(start: int, sequence: int, type_: StreamType = StreamType.CONTENT_CHUNK, more: str = "") -> Frame:
+    return encode_frame(NAME, start, sequence, StreamDelta(type_, {"content": f"{start}-{sequence}{more}"}), EPOCH)
 
 
 @dataclass
@@ -31,18 +34,22 @@ class Store:
     ended: bool = False
     known: bool = True
     looks: int = 0
+    given: int = 0
     seconds: float = 0.0
     down: bool = False
 
-    async def look(self, after: Cursor) -> FramePage | None:
+    async def look(self, after: Cursor, most_bytes: int = PAGE_BYTES) -> FramePage | None:
         self.looks += 1
         ended = self.ended
         page = [frame for frame in self.frames if place(frame) > after][:PAGE_FRAMES]
+        sizes = [*accumulate(len(frame.body) for frame in page)]
+        page = page[: bisect_left(sizes, most_bytes) + 1]
+        self.given += size(page)
         if self.seconds:
             await pass_time(self.seconds)
         if self.down:
             raise DatabaseUnreachable("down")
-        return FramePage(page, ended, full=len(page) == PAGE_FRAMES) if self.known else None
+        return FramePage(page, ended, full=len(page) == PAGE_FRAMES or size(page) >= most_bytes) if self.known else None
 
     def add(self, *frames: Frame, ended: bool = False) -> None:
         self.frames += frames

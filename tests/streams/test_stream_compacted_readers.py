@@ -18,6 +18,7 @@ from circuit.streams.channel import place
 from circuit.streams.cursor import BEGINNING, Cursor
 from circuit.streams.log import FramePage
 from circuit.streams.merging import Entry, merge, rest
+from circuit.streams.pace import PAGE_BYTES
 
 
 class Compacting(Store):
@@ -27,9 +28,9 @@ class Compacting(Store):
         super().__init__(list(frames), ended=True, seconds=seconds)
         self.lengths: dict[Cursor, Sequence[int]] = {}
 
-    async def look(self, after: Cursor) -> FramePage | None:
+    async def look(self, after: Cursor, most_bytes: int = PAGE_BYTES) -> FramePage | None:
         lengths = dict(self.lengths)  # as they are with the frames that this look finds
-        page = await super().look(after)
+        page = await super().look(after, most_bytes)
         assert page is not None
         return FramePage([rest(one, lengths.get(place(one)), after) for one in page.frames], page.ended, full=page.full)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, deque
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 
 import pytest
@@ -11,7 +13,8 @@ from pretended import NAME, Process, Store, frame
 from virtual_time import pass_time, run
 
 from circuit.events import Frame, StreamType
-from circuit.streams.channel import place
+from circuit.streams.channel import HANDED_AT_ONCE, place
+from circuit.streams.pace import BATCH_BYTES, TURN_BYTES, size
 from circuit.streams.reader import Reader
 
 
@@ -223,5 +226,66 @@ def test_a_reader_hears_that_nothing_came_so_long_after_the_last_that_went_down_
         assert 24.0 + 15.0 <= asyncio.get_running_loop().time() - begun < 24.0 + 15.1
         assert [*line.sent] == [["1-1"], ["1-2"], ["1-3"], ["1-4"]]
         reader.close()
+
+    run(main())
+
+
+def test_more_than_is_handed_at_once_does_not_wait_for_what_comes_next() -> None:
+    async def main() -> None:
+        process, line = Process(Store(), poll=60.0), Recording()
+        channel = process.feed()
+        reader, task = await reading(process, line)
+        for sequence in range(1, 301):
+            channel.append(frame(1, sequence))
+        await pass_time(0.01)
+        assert [*chain(*line.sent), *spell(await task)] == [f"1-{sequence}" for sequence in range(1, 301)]
+        reader.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["down a line", "by a task"])
+def test_a_turn_of_the_loop_hands_out_no_more_than_its_bytes_however_many_take_all(direct: bool) -> None:
+    """Sockets take megabytes for clients that never read: all at once would be gigabytes, and nobody else's turn."""
+
+    async def main() -> None:
+        process, loop, turn = Process(Store(), poll=60.0), asyncio.get_running_loop(), 0
+        channel = process.feed()
+        said = [frame(1, sequence, more="." * 16_000) for sequence in range(1, 41)]
+        said.append(frame(1, 41, StreamType.COMPLETED))
+        handed: Counter[int] = Counter()
+        followers: Counter[int] = Counter()
+        got: Counter[Reader] = Counter()
+
+        def tick() -> None:
+            nonlocal turn
+            turn += 1
+            ticking.append(loop.call_soon(tick))
+
+        def note(reader: Reader, frames: Sequence[Frame]) -> int:
+            handed[turn] += size(frames)
+            followers[turn] += 1
+            got[reader] += len(frames)
+            return len(frames)
+
+        async def follow(reader: Reader) -> None:
+            if direct:
+                reader.send_through(partial(note, reader))
+            while not reader.over:
+                note(reader, await reader.read())
+            reader.close()
+
+        readers = [await process.open() for _ in range(200)]
+        tasks = [asyncio.create_task(follow(reader)) for reader in readers]
+        await pass_time(0)
+        ticking = deque([loop.call_soon(tick)], maxlen=1)
+        for one in said:
+            channel.append(one)
+        await asyncio.gather(*tasks)
+        ticking[0].cancel()
+        assert set(got.values()) == {41} and len(got) == 200
+        # Renewed in the middle of a turn, it may hand out what was left before, too.
+        assert max(handed.values()) < 2 * TURN_BYTES + BATCH_BYTES + 17_000 < sum(handed.values()) / 14
+        assert max(followers.values()) <= HANDED_AT_ONCE
 
     run(main())

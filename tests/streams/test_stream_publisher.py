@@ -199,7 +199,7 @@ async def test_who_fell_off_the_ring_goes_on_as_soon_as_the_log_has_what_it_lack
     bench = Bench(seconds_per_write=0.5, ring=3)
     relay = Relay(bench.broker, poll_seconds=60.0)
 
-    async def look(after: Cursor) -> FramePage:
+    async def look(after: Cursor, _: int) -> FramePage:
         return FramePage([frame for frame in bench.stored() if place(frame) > after], ended=False)
 
     outlet = bench.open()

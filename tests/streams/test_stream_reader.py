@@ -17,6 +17,7 @@ from circuit.errors import NotFound
 from circuit.events import Frame, StreamDelta, StreamType, encode_frame
 from circuit.streams.channel import MOST_BYTES, place
 from circuit.streams.cursor import BEGINNING, Cursor
+from circuit.streams.pace import PAGE_BYTES, ROOM_BYTES, size
 from circuit.streams.reader import Reader
 
 
@@ -258,6 +259,29 @@ def test_those_who_wait_for_long_come_together() -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         process.stop_feeding(channel)
+
+    run(main())
+
+
+def test_one_who_replays_takes_large_pages_and_a_thousand_who_never_read_hold_small_ones() -> None:
+    async def main() -> None:
+        store = Store([frame(1, number, more="." * 16_000) for number in range(1, 301)])
+        store.add(frame(1, 301, StreamType.COMPLETED), ended=True)
+        whole = size(store.frames)
+        process = Process(store)
+        assert await everything(process) == spell(store.frames)
+        assert store.looks <= 3
+        store.given = 0
+        readers = [await process.open() for _ in range(1_000)]
+        assert store.given < ROOM_BYTES + 1_000 * (PAGE_BYTES + 17_000) < whole * 1_000 / 20
+        assert process.broker.room.left < ROOM_BYTES
+        # Whoever reads on gives back what it held, and so does who goes.
+        for reader in readers[:20]:
+            assert await drained(reader) == spell(store.frames)
+        for reader in readers[20:]:
+            reader.close()
+        assert process.broker.room.left == ROOM_BYTES
+        assert len(process.broker) == 0
 
     run(main())
 

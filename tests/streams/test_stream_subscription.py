@@ -11,14 +11,14 @@ import pytest
 from postgres import execute
 from stage import Stage, Told, collect
 
-from circuit.errors import Fenced, NotFound
+from circuit.errors import Fenced, InvalidCursor, NotFound
 from circuit.events import CaseEnded, CaseStarted, FiringBegun, Frame, StreamDelta, StreamType
 from circuit.ids import CaseKey, Numbered, uuid7
 from circuit.storage import cases, workers
 from circuit.storage.records import LogWrite
 from circuit.streams.channel import place
 from circuit.streams.cursor import Cursor
-from circuit.streams.log import PAGE_BYTES
+from circuit.streams.pace import BATCH_BYTES
 from circuit.streams.relay import Relay
 from circuit.streams.subscription import Streams
 
@@ -163,7 +163,7 @@ async def test_a_reader_that_does_not_read_holds_nobody_up_and_misses_nothing(da
             seen: list[Frame] = []
             while not slow.over:
                 page = await slow.read()
-                assert sum(len(frame.body) for frame in page) < PAGE_BYTES + longest, "it holds a page, and no more"
+                assert sum(len(frame.body) for frame in page) < BATCH_BYTES + longest
                 seen += page
         slow.close()
         assert bodies(seen) == bodies(frames)
@@ -188,7 +188,12 @@ async def test_what_is_not_there_is_not_found(here: Stage) -> None:
     for name in (Numbered(told.key.case, 3), Numbered(UUID(int=7), 1), Numbered(uuid7(1, 1), 999_999_999)):
         with pytest.raises(NotFound, match=str(name)):
             await collect(here.streams, name)
+    # Neither has the one that runs such a start, nor the one that is about to begin.
+    for name, start in ((told.name, 2), (told.name, 99), (Numbered(told.key.case, 2), 2)):
+        with pytest.raises(InvalidCursor, match=f"{start}-1"):
+            await here.streams.open(name, 1, Cursor(start, 1))
     assert len(here.broker) == 0
+    (await here.streams.open(told.name, 1, Cursor(1, 99))).close()  # said, perhaps, and lost before it was stored
 
 
 async def test_another_tenant_sees_nothing(here: Stage) -> None:
