@@ -16,7 +16,7 @@ from circuit.providers.ollama import OllamaWire
 from circuit.providers.responses import ResponsesWire
 from circuit.providers.wire import Wire
 
-APIS: dict[str, type[Wire]] = {"chat": ChatWire, "responses": ResponsesWire}
+APIS = ("chat", "responses")
 
 
 def _version(base: str, pattern: str, path: str) -> str:
@@ -67,4 +67,7 @@ def wire_of(kind: str, options: Mapping[str, Any]) -> Wire:
     api = options.get("api", "chat")
     if api not in APIS:
         raise ProviderMisconfigured(f"the api {api!r} of a provider is not known: use {' or '.join(APIS)}")
-    return APIS[api]()
+    if api == "responses":
+        return ResponsesWire()
+    # As it is written, not as it is looked up: all addresses of a provider are one server.
+    return ChatWire(str(options.get("base_url") or f"${{{ACCOUNTS[kind].url_variable}}}").rstrip("/"))

@@ -9,12 +9,13 @@ a stream.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import orjson
 
 from circuit.errors import BadResponse
+from circuit.providers.assembly import Kind
 from circuit.providers.messages import (
     ImagePart,
     Message,
@@ -50,21 +51,24 @@ _FAILED = ("error", "network_error", "insufficient_system_resource")
 
 
 class ChatWire:
-    """The protocol of `/chat/completions`."""
+    """The protocol of `/chat/completions`, as it is spoken with `server`: a name by which this is told from others."""
+
+    def __init__(self, server: str = "") -> None:
+        self._server = server
 
     def path(self, request: ModelRequest) -> str:
         return "/chat/completions"
 
     def body(self, request: ModelRequest, *, own: bool) -> dict[str, Any]:
-        return request_body(request, profile_of(request.model), own=own)
+        return request_body(request, profile_of(request.model), own=own, server=self._server)
 
     def parser(self, request: ModelRequest, place: str, in_band: InBand) -> Parser:
-        return ChatParser(request, place, in_band)
+        return ChatParser(request, place, in_band, self._server)
 
 
-def request_body(request: ModelRequest, profile: Profile, *, own: bool) -> dict[str, Any]:
-    """The JSON of a streaming request. `own` says that it goes to OpenAI itself and not to a compatible server."""
-    messages = [entry for message in request.messages for entry in _entries(message, own)]
+def request_body(request: ModelRequest, profile: Profile, *, own: bool, server: str = "") -> dict[str, Any]:
+    """The JSON of a streaming request. `own` says that it goes to OpenAI itself and not to a compatible `server`."""
+    messages = [entry for message in request.messages for entry in _entries(message, own, server)]
     body: dict[str, Any] = {
         "model": request.model,
         "messages": messages,
@@ -120,7 +124,7 @@ def _choice(choice: str) -> dict[str, Any]:
     return {"tool_choice": {"type": "function", "function": {"name": wire_name(choice)}}}
 
 
-def _entries(message: Message, own: bool) -> Iterator[dict[str, Any]]:
+def _entries(message: Message, own: bool, server: str) -> Iterator[dict[str, Any]]:
     """The messages of the protocol that `message` becomes: each result of a tool is one of its own."""
     results = [part for part in message.parts if isinstance(part, ToolResultPart)]
     for result in results:
@@ -132,17 +136,23 @@ def _entries(message: Message, own: bool) -> Iterator[dict[str, Any]]:
     entry: dict[str, Any] = {"role": Role(message.role).value, "content": _content(rest)}
     if calls:
         entry["content"] = entry["content"] or None
-        entry["tool_calls"] = [_call(call, own) for call in calls]
+        entry["tool_calls"] = [_call(call, own, server) for call in calls]
         # Reasoning goes back only where the server gave it and only beside calls: some ask for it there.
         for part in rest:
             if isinstance(part, ReasoningPart) and not own:
-                entry |= _thought(part)
+                entry |= _thought(part, server)
     yield entry
 
 
-def _thought(part: ReasoningPart) -> dict[str, Any]:
-    """Reasoning under the name by which it came; what a server tells of it says the text too."""
+def _kept(part: ReasoningPart | ToolCallPart, server: str) -> Mapping[str, Any]:
+    """What `server` wants back with `part`. What another one said there, it need not know, and many refuse it."""
     kept = state_of(part, PROTOCOL)
+    return kept if kept.get("server", server) == server else {}
+
+
+def _thought(part: ReasoningPart, server: str) -> dict[str, Any]:
+    """Reasoning under the name by which it came; what a server tells of it says the text too."""
+    kept = _kept(part, server)
     if kept.get(_DETAILS):
         return {_DETAILS: kept[_DETAILS]}
     return {kept["field"]: part.text} if kept.get("field") else {}
@@ -153,10 +163,10 @@ def _id(call_id: str, own: bool) -> str:
     return wire_id(call_id, _LONGEST_ID) if own else call_id
 
 
-def _call(call: ToolCallPart, own: bool) -> dict[str, Any]:
+def _call(call: ToolCallPart, own: bool, server: str) -> dict[str, Any]:
     arguments = orjson.dumps(arguments_of(call)).decode()
     function = {"name": wire_name(call.name), "arguments": arguments}
-    extra = state_of(call, PROTOCOL).get("extra_content")
+    extra = _kept(call, server).get("extra_content")
     return {"id": _id(call.id, own), "type": "function", "function": function} | (
         {"extra_content": extra} if extra else {}
     )
@@ -180,8 +190,9 @@ class ChatParser(Parser):
     protocol = PROTOCOL
     answer = "a chat completion"
 
-    def __init__(self, request: ModelRequest, place: str, in_band: InBand) -> None:
+    def __init__(self, request: ModelRequest, place: str, in_band: InBand, server: str = "") -> None:
         super().__init__(request, place, in_band)
+        self._server = server
         self._tools = request.tools
         self._refused = False
         self._thoughts = Thoughts()
@@ -256,13 +267,13 @@ class ChatParser(Parser):
         for name in _REASONING:
             if thought := text(said.get(name)):
                 yield from self.assembly.reasoning("reasoning", thought)
-                self.assembly.note("reasoning", "reasoning", field=name)
+                self._note("reasoning", "reasoning", field=name)
                 break
         else:
             if detailed:
                 yield from self.assembly.reasoning("reasoning", detailed)
         if said.get(_DETAILS) and self._thoughts.entries:
-            self.assembly.note("reasoning", "reasoning", **{_DETAILS: self._thoughts.entries})
+            self._note("reasoning", "reasoning", **{_DETAILS: self._thoughts.entries})
         content = said.get("content")
         if isinstance(content, str):
             if content:
@@ -316,7 +327,10 @@ class ChatParser(Parser):
         said = arguments if isinstance(arguments, str) else written(arguments) if arguments else ""
         yield from self.assembly.call(("call", number), said, call_id=call_id, name=name)
         if extra := call.get("extra_content"):
-            self.assembly.note(("call", number), "call", extra_content=extra)
+            self._note(("call", number), "call", extra_content=extra)
+
+    def _note(self, key: Hashable, kind: Kind, **state: Any) -> None:
+        self.assembly.note(key, kind, server=self._server, **state)
 
     def _whole_at(self, number: int) -> bool:
         return isinstance(parsed(self.assembly.said(("call", number)).encode("utf-8", "replace")), dict)

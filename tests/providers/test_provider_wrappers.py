@@ -26,7 +26,7 @@ from circuit.errors import (
 )
 from circuit.providers.fallback import Choice, FallbackProvider
 from circuit.providers.limits import Allowance, LimitedProvider, Limits, until
-from circuit.providers.messages import TextPart
+from circuit.providers.messages import Message, Role, TextPart, ToolResultPart
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, Restarted, TextChunk
 from circuit.providers.registry import ProviderRegistry
 from circuit.providers.retrieval import EmbeddingRequest, Ranked, RerankRequest, embedding_wire
@@ -201,6 +201,32 @@ class TestFallback:
     async def test_where_all_fail_the_last_error_counts(self) -> None:
         with pytest.raises(RateLimited, match="second"):
             await hear(self.choices(Voice("", StreamCut("first")), Voice("", RateLimited("second"))))
+
+    async def test_what_one_server_thought_goes_to_no_other_in_the_middle_of_a_round(self) -> None:
+        """Strict servers refuse a key that they do not know, and so a fallback would fail just when it is needed."""
+        call = {"name": "look", "arguments": {}, "id": "a"}
+        thinking = {"calls": [call], "reasoning": "hm"}
+        async with (
+            ChatServer([thinking, {"status": 401, "body": "no"}, {"text": "back"}]) as own,
+            ChatServer() as strict,
+        ):
+            registry = ProviderRegistry({"OWN_URL": own.url})
+            addresses = ("${OWN_URL}", strict.url)
+            specs = [{"type": "custom", "model": "m", "options": {"base_url": address}} for address in addresses]
+            provider = registry.fallback(specs)
+
+            async def ask(*more: Message) -> Finished:
+                async with aclosing(provider.stream(ModelRequest("m", (*ASKED.messages, *more)))) as chunks:
+                    return finished_of([chunk async for chunk in chunks])
+
+            made = Message(Role.ASSISTANT, (await ask()).parts)
+            result = Message(Role.TOOL, (ToolResultPart("a", "look", "seen"),))
+            assert [(await ask(made, result)).choice for _ in range(2)] == [1, 0]
+            await registry.aclose()
+        [told] = [one.body["messages"][1] for one in strict.requests]
+        assert set(told) == {"role", "content", "tool_calls"} and told["tool_calls"][0]["id"] == "a"
+        for one in own.requests[1:]:
+            assert one.body["messages"][1]["reasoning_content"] == "hm"
 
     async def test_from_one_server_to_another(self) -> None:
         async with (

@@ -59,7 +59,12 @@ class VllmProvider:
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         """The body of a chat completion; the provider's own further keys count more."""
-        return {**request_body(request, DEFAULT, own=False), **self._spec.request, "stream": True, "n": 1}
+        return {
+            **request_body(request, DEFAULT, own=False, server=PLACE),
+            **self._spec.request,
+            "stream": True,
+            "n": 1,
+        }
 
 
 class _Answer:
@@ -95,7 +100,7 @@ class _Answer:
     def _delta(self, delta: Mapping[str, Any]) -> Iterator[ModelChunk]:
         if thought := text(delta.get("reasoning")):
             yield from self._assembly.reasoning("reasoning", thought)
-            self._assembly.note("reasoning", "reasoning", field="reasoning")
+            self._assembly.note("reasoning", "reasoning", field="reasoning", server=PLACE)
         if said := text(delta.get("content")):
             yield from self._assembly.text("text", said)
         for item in sequence(delta.get("tool_calls")):
