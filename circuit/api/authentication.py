@@ -24,6 +24,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from circuit.api.explorer.page import PATHS as EXPLORER_PATHS
+from circuit.api.line import RAW_SEND, cutting
 from circuit.api.problems import Problems
 from circuit.api.standing import Lasting, Standing
 from circuit.clock import Clock
@@ -237,13 +238,19 @@ class Authenticated:
     async def _standing(self, scope: Scope, receive: Receive, send: Send, credential: str | None) -> None:
         """Serve a connection that lasts, as long as its credential holds. What a stream token opened is read to its
         end."""
-        standing = scope[STANDING] = Standing(receive, scope["type"])
+        cut = cutting(scope.get(RAW_SEND, send))
+        standing = scope[STANDING] = Standing(receive, scope["type"], cut)
         standing.credential = credential
-        with self._gate.lasting.watched(standing):
-            await self._app(scope, standing.receive, send)
-        fault = standing.fault
-        if fault is None or not standing.told:
-            return
+        try:
+            with self._gate.lasting.watched(standing):
+                await self._app(scope, standing.receive, send)
+            if standing.fault is not None and standing.told:
+                await self._told(scope, send, standing.fault)
+        finally:
+            standing.over()
+
+    async def _told(self, scope: Scope, send: Send, fault: Unauthenticated) -> None:
+        """Note that a connection ended for its credential, and tell a WebSocket so."""
         await self._problems.noted(fault, scope.get(PRINCIPAL), scope["path"], address(scope))
         if scope["type"] == "websocket":
             code = FORBIDDEN if scope["path"] == GRAPHQL_PATH else surface(fault.code).websocket

@@ -90,6 +90,15 @@ def response_line(send: Send, spell: Spell) -> Line | None:
     return line
 
 
+def cutting(send: Send) -> Callable[[], None] | None:
+    """What cuts the connection behind the server's own `send`, whatever it has yet to take."""
+    connection: Any = getattr(send, "__self__", None)
+    if not isinstance(connection, WebSocketsSansIOProtocol | RequestResponseCycle):
+        return None
+    transport: Any = connection.transport
+    return transport.abort
+
+
 async def pass_on(frames: Sequence[Frame], line: Line | None, send: Callable[[Frame], Awaitable[None]]) -> None:
     """Send all of `frames`: through the line as far as that takes them, and `send` one for which it has to wait."""
     done = 0

@@ -2,7 +2,7 @@
 
 A request is over soon; a WebSocket or a stream may be open for days. So those that are open are looked at every few
 seconds: whose key was revoked, or whose token has expired, is disconnected. Each credential is asked about once,
-however many connections it has.
+however many connections it has. Who does not read hears nothing of it: after a moment he is cut off.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from starlette.types import Message, Receive
 from circuit.errors import CircuitError, Unauthenticated
 
 LOOK_SECONDS = 10.0
+STUCK_SECONDS = 2.0
+"""How long a connection that has to end may take to, before it is cut."""
 
 logger = logging.getLogger(__name__)
 
 
 class Standing:
-    """One connection. `credential` is what opened it, once that is known, and `fault` why it has to end."""
+    """One connection. `credential` is what opened it, once that is known, and `fault` why it has to end. `cut` ends it
+    without a word, where the server can."""
 
-    def __init__(self, receive: Receive, kind: str) -> None:
+    def __init__(self, receive: Receive, kind: str, cut: Callable[[], None] | None = None) -> None:
         self.credential: str | None = None
         self.fault: Unauthenticated | None = None
         self.told = False
@@ -32,6 +35,8 @@ class Standing:
         self._receive = receive
         self._gone: Message = {"type": f"{kind}.disconnect", "code": 1006, "reason": ""}
         self._hearing: asyncio.Future[Message] | None = None
+        self._cut = cut
+        self._cutting: asyncio.TimerHandle | None = None
 
     async def receive(self) -> Message:
         """What the client says next, or that it is gone where the connection has to end."""
@@ -50,9 +55,18 @@ class Standing:
 
     def end(self, fault: Unauthenticated) -> None:
         """Have the connection end."""
+        if self.fault is not None:
+            return
         self.fault = fault
         if self._hearing is not None:
             self._hearing.cancel()
+        if self._cut is not None:
+            self._cutting = asyncio.get_running_loop().call_later(STUCK_SECONDS, self._cut)
+
+    def over(self) -> None:
+        """The connection has ended."""
+        if self._cutting is not None:
+            self._cutting.cancel()
 
 
 class Lasting:

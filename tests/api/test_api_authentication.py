@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +27,7 @@ from circuit.events import StreamDelta
 from circuit.security.access import Access
 from circuit.security.credentials import stream_token
 from circuit.security.principal import LOCAL, Principal
+from tests.eventually import eventually
 
 SECONDS = 120.0
 SECRET = "a secret of thirty-two bytes, yes"
@@ -281,6 +284,40 @@ async def test_who_is_connected_is_let_go_when_the_credential_ends(
         await told.complete(await outlet.close())
         for socket in (another, browser):
             assert [json.loads(text)["eventType"] async for text in socket] == ["content_chunk", "completed"]
+
+
+async def test_who_does_not_read_is_cut_off_when_the_credential_ends(
+    guarded: Served, writing: Stage, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circuit.api.standing.STUCK_SECONDS", 0.01)
+    told = await writing.execution()
+    outlet = told.open()
+    for _ in range(32):
+        await outlet.emit(StreamDelta.content("x" * 250_000))
+    await told.complete(await outlet.close())
+    key = await keys.create("one", ["viewer"], LOCAL)
+    upgrade = (
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    lasting = guarded.office.services.gate.lasting
+    with contextlib.ExitStack() as opened:
+        for kind in ("", upgrade):
+            client = opened.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", guarded.port))
+            asked = f"GET /agent-stream/{told.name} HTTP/1.1\r\nHost: 127.0.0.1:{guarded.port}\r\n{kind}"
+            client.sendall(f"{asked}Authorization: Bearer {key.text}\r\n\r\n".encode())
+
+        def stuck() -> bool:
+            transports: list[Any] = [getattr(one._cut, "__self__", None) for one in lasting._open]
+            return len(transports) == 2 and all(one and one.get_write_buffer_size() > 65_536 for one in transports)
+
+        await eventually(stuck, within=SECONDS, what="two clients that are written to no more")
+        await keys.revoke(key.row.id, LOCAL)
+        await lasting.look()
+        await eventually(lambda: not lasting._open, within=SECONDS, what="both connections to have ended")
+        assert len(guarded.readers) == 0
 
 
 async def test_a_key_is_shown_once_and_ends_when_it_is_revoked_or_expires(keys: Keys, reading: Stage) -> None:
