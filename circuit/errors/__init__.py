@@ -59,6 +59,7 @@
     │   ├── TurnLimit              turn_limit
     │   ├── ToolLoop               tool_loop
     │   ├── ToolsMisconfigured     tools_misconfigured
+    │   ├── ToolsUnreachable       tools_unreachable (retryable)
     │   ├── ToolSchemaInvalid      tool_schema_invalid
     │   ├── OutputImpossible       output_impossible
     │   ├── OutputHeld             output_held
@@ -160,6 +161,7 @@ from circuit.errors.models import (
     ToolSchemaInvalid,
     ToolServerLost,
     ToolsMisconfigured,
+    ToolsUnreachable,
     ToolTimeout,
     ToolUnknown,
     TurnLimit,
@@ -284,6 +286,7 @@ __all__ = [
     "ToolTimeout",
     "ToolUnknown",
     "ToolsMisconfigured",
+    "ToolsUnreachable",
     "TurnLimit",
     "Unauthenticated",
     "UnexpectedStatus",

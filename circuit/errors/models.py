@@ -159,6 +159,13 @@ class ToolsMisconfigured(AgentError):
     code = "tools_misconfigured"
 
 
+class ToolsUnreachable(AgentError):
+    """The server of an agent's tools cannot be reached, or is not well, so that nobody knows which tools there are."""
+
+    code = "tools_unreachable"
+    retryable = True
+
+
 class OutputHeld(AgentError):
     """An interceptor held the answer of a model back."""
 

@@ -30,6 +30,7 @@ from circuit.errors import (
     ToolSchemaInvalid,
     ToolServerLost,
     ToolsMisconfigured,
+    ToolsUnreachable,
     ToolTimeout,
 )
 from circuit.extensions.mcp import open_toolset
@@ -217,7 +218,7 @@ def test_pins_are_printed_to_be_pasted(
 
 
 @pytest.mark.parametrize("form", [(), ("json",)], ids=["events", "json"])
-async def test_over_streamable_http(form: tuple[str, ...]) -> None:
+async def test_over_streamable_http(form: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -228,6 +229,7 @@ async def test_over_streamable_http(form: tuple[str, ...]) -> None:
             assert await call_tool(tools["h.add"], {"a": 4}, AROUND) in ({"result": 5}, 5, "5")
             with pytest.raises(ToolOutputTooLarge):
                 await call_tool(tools["h.flood"], {}, AROUND)
+            assert "Traceback" not in caplog.text
             with pytest.raises(ToolFailed, match="refuse"):
                 await call_tool(tools["h.refuse"], {}, AROUND)
             with pytest.raises(ToolServerLost):
@@ -298,6 +300,38 @@ async def test_a_session_that_its_server_forgot_is_opened_again_and_nothing_is_d
         await asyncio.to_thread(server.shutdown)
         server.server_close()
         thread.join()
+
+
+class Refusing(Forgetful):
+    """A server that answers with `status` alone."""
+
+    status: ClassVar[int] = 0
+
+    def do_POST(self) -> None:
+        self.send_error(self.status)
+
+
+async def test_a_server_that_refuses_or_is_away_is_told_with_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    given = {"kind": "mcp", "name": "h", "url": f"http://127.0.0.1:{server.server_port}/mcp"}
+    try:
+        for status, kind in ((401, ToolsMisconfigured), (404, ToolsMisconfigured), (500, ToolsUnreachable)):
+            monkeypatch.setattr(Refusing, "status", status)
+            async with opened(given) as toolset:
+                with pytest.raises(kind, match=rf"h does not name its tools: .* \(HTTP {status}\)"):
+                    await toolset.tools()
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()
+    async with opened(given) as toolset:
+        with pytest.raises(ToolsUnreachable, match="h does not name its tools") as away:
+            await toolset.tools()
+        assert away.value.retryable
+        with pytest.raises(ToolServerLost, match="h cannot be reached"):
+            await toolset._call("where", {})
 
 
 @asynccontextmanager

@@ -32,6 +32,7 @@ from circuit.errors import (
     ToolSchemaInvalid,
     ToolServerLost,
     ToolsMisconfigured,
+    ToolsUnreachable,
     ToolTimeout,
 )
 from circuit.extensions.mcp.transport import FRAME_LIMIT, BoundedTransport, process_streams
@@ -44,7 +45,7 @@ DEFAULT_SECONDS = 60.0
 OPEN_SECONDS = 30.0
 MOST_TOOLS = 500
 LAST_WORDS = 4_096
-_FAULTS = (MCPError, TimeoutError, RuntimeError, ValueError, OSError)
+_FAULTS = (MCPError, TimeoutError, RuntimeError, ValueError, OSError, httpx2.HTTPError, httpx2.InvalidURL)
 """What keeps a session from opening, or breaks it."""
 
 
@@ -63,13 +64,16 @@ class McpToolset:
         self._overheard = b""
         self._flooded = False
         """Whether the session that is open, or was last, ended at a message that was too large."""
+        self._status = 0
+        """With which status the server answered last over HTTP, where that is an error."""
         if bool(settings.get("command")) == bool(settings.get("url")):
             raise ToolsMisconfigured(f"the MCP server {self.name} needs a command or a url, and not both")
 
     async def tools(self) -> list[Tool]:
         """The tools as the server describes them now, their names with its own before them.
 
-        Raises `ToolsMisconfigured` where it cannot be reached or describes nothing that can be called.
+        Raises `ToolsMisconfigured` where it cannot be started or describes nothing that can be called, and
+        `ToolsUnreachable` where it may yet be reached.
         """
         old = self._open
         try:
@@ -101,10 +105,10 @@ class McpToolset:
             if not cursor or len(found) > MOST_TOOLS:
                 return found
 
-    def _unnamed(self, error: BaseException) -> ToolsMisconfigured:
-        return ToolsMisconfigured(
-            f"the MCP server {self.name} does not name its tools: {_told(error)}{self._last_words}"
-        )
+    def _unnamed(self, error: BaseException) -> ToolsMisconfigured | ToolsUnreachable:
+        message = f"the MCP server {self.name} does not name its tools: {_told(error)}{self._last_words}"
+        passing = isinstance(error, httpx2.TransportError) or self._status in (408, 429) or self._status >= 500
+        return ToolsUnreachable(message) if passing else ToolsMisconfigured(message)
 
     async def aclose(self) -> None:
         """End the session, and the server if it was started. Twice is fine."""
@@ -152,7 +156,9 @@ class McpToolset:
             client = await self._session()
         except _FAULTS as error:
             await self._drop()
-            raise ToolServerLost(f"the MCP server {self.name} cannot be reached: {_told(error)}") from None
+            raise ToolServerLost(
+                f"the MCP server {self.name} cannot be reached: {_told(error)}{self._last_words}"
+            ) from None
         span = current()
         if span is not None:
             span.set({"mcp.method.name": "tools/call", "network.transport": "tcp" if self._place else "pipe"})
@@ -162,7 +168,7 @@ class McpToolset:
                     result = await client.call_tool(name, arguments, read_timeout_seconds=self._seconds)
         except TimeoutError:
             raise ToolTimeout(f"the MCP server {self.name} did not answer within {self._seconds:g} s") from None
-        except (MCPError, RuntimeError, ValueError, OSError) as error:
+        except _FAULTS as error:
             fault = self._fault(name, error)
             unknown = isinstance(error, MCPError) and error.code == INVALID_REQUEST
         else:
@@ -188,12 +194,14 @@ class McpToolset:
         if isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT:
             return ToolTimeout(f"the MCP server {self.name} did not answer {name} within {self._seconds:g} s")
         if isinstance(error, MCPError) and error.code != CONNECTION_CLOSED:
-            return ToolFailed(f"the MCP server {self.name} refused to call {name}: {_told(error)}")
+            return ToolFailed(f"the MCP server {self.name} refused to call {name}: {_told(error)}{self._last_words}")
         return ToolServerLost(f"the MCP server {self.name} did not answer {name}: {_told(error)}{self._last_words}")
 
     @property
     def _last_words(self) -> str:
-        """The last line that the program wrote to standard error, which may say why it ended."""
+        """What may say why: the last line that the program wrote to standard error, or the status over HTTP."""
+        if self._status:
+            return f" (HTTP {self._status})"
         lines = self._overheard.decode("utf-8", "replace").split("\n")
         if len(self._overheard) == LAST_WORDS:
             # The first is cut, and what is left of a secret in it is nothing that anybody knows.
@@ -215,7 +223,7 @@ class McpToolset:
             await self._drop()
             opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
             self._stop = asyncio.Event()
-            self._flooded, self._overheard = False, b""
+            self._flooded, self._overheard, self._status = False, b"", 0
             with self._heard():
                 self._keeper = asyncio.create_task(self._keep(opened, self._stop))
             try:
@@ -251,12 +259,17 @@ class McpToolset:
         client = httpx2.AsyncClient(
             headers=self._resolved("headers"),
             timeout=httpx2.Timeout(self._seconds, connect=OPEN_SECONDS),
-            event_hooks={"request": [_carry]},
+            event_hooks={"request": [_carry], "response": [self._answered]},
             transport=BoundedTransport(oversize=self._flood),
         )
         await stack.enter_async_context(client)
         url = resolve(str(self._settings["url"]), self._environment)
         return streamable_http_client(url, http_client=client, max_sse_event_size=FRAME_LIMIT)
+
+    async def _answered(self, response: httpx2.Response) -> None:
+        # That a server lets nobody listen (GET) or end a session (DELETE) says nothing of its tools.
+        if response.request.method == "POST":
+            self._status = response.status_code if response.is_error else 0
 
     def _flood(self) -> None:
         self._flooded = True

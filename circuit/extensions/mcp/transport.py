@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -117,6 +118,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 class AnswerOversize(httpx2.StreamError):
     """An answer of more bytes than a message may have."""
+
+
+def _unsaid(record: logging.LogRecord) -> bool:
+    """The SDK logs with a traceback what the call itself says."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], AnswerOversize)
+
+
+logging.getLogger("mcp.client.streamable_http").addFilter(_unsaid)
 
 
 class BoundedTransport(httpx2.AsyncHTTPTransport):
