@@ -66,7 +66,7 @@ class Egress:
         addresses = [ipaddress.ip_address(address.partition("%")[0]) for address in found]
         if not addresses:
             raise ProviderUnavailable(f"the address of {host} cannot be found")
-        private = [address for address in addresses if not _is_public(address)]
+        private = [address for address in addresses if not is_public(address)]
         if private and not (self._private and entry.partition(":")[0] != "*"):
             raise HostRefused(
                 f"{host} has the private address {private[0]}, which actions may not call; set"
@@ -97,12 +97,13 @@ def _fits(entry: str, host: str, port: int) -> bool:
     return name == "*" or name == host or (name.startswith("*.") and host.endswith(name[1:]))
 
 
-def _is_public(address: Address) -> bool:
+def is_public(address: Address) -> bool:
     """Whether an address belongs to the open internet, also where an IPv6 address stands for an IPv4 one."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
         if inner is None and address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
-            return _is_public(inner)
+            return is_public(inner)
+    # What was once private in IPv6 is no public address either, though nobody calls it private any more.
     return address.is_global and not address.is_multicast and not (address.version == 6 and address.is_site_local)

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from circuit.agents.function import function_tool
 from circuit.agents.tools import DEFAULT_SECONDS, Tool
+from circuit.egress import is_public
 from circuit.errors import ToolDenied, ToolFailed, ToolOutputBinary
 from circuit.value import dataclass
 
@@ -68,19 +69,11 @@ class Gate:
 
 
 def public(address: str) -> bool:
-    """Whether `address` is one of the public internet: IPv4 addresses inside of IPv6 ones are looked at as such."""
+    """Whether `address` is one of the public internet; what is no address is none of it."""
     try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        return is_public(ipaddress.ip_address(address.partition("%")[0]))
     except ValueError:
         return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is not None:
-            ip = inner
-        elif ip in ipaddress.ip_network("64:ff9b::/96"):
-            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    # What was once private in IPv6 is no public address either, though nobody calls it private any more.
-    return ip.is_global and not ip.is_multicast and not (ip.version == 6 and ip.is_site_local)
 
 
 async def resolved(host: str, port: int) -> Sequence[str]:
