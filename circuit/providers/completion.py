@@ -30,7 +30,7 @@ from circuit.providers.messages import (
 )
 from circuit.providers.parser import InBand, Parser, count_of, counts, mapping, parsed, sequence, text, written
 from circuit.providers.profiles import Profile, profile_of
-from circuit.providers.provider import ModelChunk, ModelRequest
+from circuit.providers.provider import Finished, ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
 from circuit.providers.strict import satisfies_strict
 from circuit.providers.thoughts import Thoughts
@@ -221,6 +221,10 @@ class ChatParser(Parser):
             raise BadResponse(f"{self.place} answered with JSON that is not a chat completion")
         yield from self._choices(completion, "message")
         self.done = True
+
+    def _finished(self) -> Finished:
+        self._thoughts.close()
+        return super()._finished()
 
     def _look(self, chunk: Mapping[str, Any]) -> None:
         """What is the same in chunks and in whole completions: errors, the model's name, usage."""
