@@ -22,6 +22,7 @@ TOLD = "circuit.headers"
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _METHODS = "GET, POST, HEAD, OPTIONS"
 _HEADERS = "authorization, content-type, idempotency-key, last-event-id"
+"""What pages may send that do not say what they will."""
 _EXPOSED = "x-circuit-case-id, x-circuit-execution-id, retry-after"
 _PREFLIGHT_SECONDS = 600
 _ALWAYS = {
@@ -101,7 +102,7 @@ class OriginCheck:
         told: dict[str, str] = {} if origin is None else self._origins.told(origin)
         answer: Response | None = None
         if origin is not None and method == "OPTIONS" and "access-control-request-method" in headers:
-            answer = self._preflight(origin, told)
+            answer = self._preflight(origin, told, headers.get("access-control-request-headers") or _HEADERS)
         elif method not in _SAFE and not self._origins.allows(origin, headers.get("host")):
             answer = self._problems.of(await self._refused(scope))
         scope[TOLD] = {**_ALWAYS, **told}
@@ -118,7 +119,8 @@ class OriginCheck:
         await self._problems.noted(error, None, scope["path"], scope["client"][0] if scope.get("client") else None)
         return error
 
-    def _preflight(self, origin: str, told: dict[str, str]) -> Response:
+    def _preflight(self, origin: str, told: dict[str, str], headers: str) -> Response:
+        """What a page may send. One that may ask at all may send what it wants: clients add headers of their own."""
         if not self._origins.named(origin):
             return self._problems.of(Forbidden("pages of this origin may not read what the server answers"))
         return Response(
@@ -126,7 +128,7 @@ class OriginCheck:
             headers={
                 **told,
                 "access-control-allow-methods": _METHODS,
-                "access-control-allow-headers": _HEADERS,
+                "access-control-allow-headers": headers,
                 "access-control-max-age": str(_PREFLIGHT_SECONDS),
             },
         )

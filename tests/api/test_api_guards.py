@@ -48,13 +48,14 @@ async def test_pages_of_strange_origins_change_nothing_and_read_nothing(
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
             assert "access-control-allow-origin" not in refused.headers
         for url in (f"{server.url}/graphql", stream):
-            asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+            wanted = "authorization,content-type,traceparent,x-stainless-lang"
+            asked = {"access-control-request-method": "POST", "access-control-request-headers": wanted}
             preflight = await client.options(url, headers={"origin": STRANGER, **asked})
             assert preflight.status_code == 403
             preflight = await client.options(url, headers={"origin": FRIEND, **asked})
             assert preflight.status_code == 204
             assert preflight.headers["access-control-allow-origin"] == FRIEND
-            assert "authorization" in preflight.headers["access-control-allow-headers"]
+            assert preflight.headers["access-control-allow-headers"] == wanted
         for origin, seen in ((FRIEND, True), (STRANGER, False), (server.url, False)):
             answers = [await client.get(url, headers={"origin": origin}) for url in (f"{server.url}/health", stream)]
             assert [answer.headers.get("access-control-allow-origin") for answer in answers] == (
