@@ -40,8 +40,8 @@ def batch(frames: Sequence[Frame]) -> Sequence[Frame]:
 
 
 class Pace:
-    """The bytes of one turn of the loop: who is handed some `spend`s them, and where none are `left` one waits for a
-    `turn`. The last may spend more than there are: no less than a frame can be handed."""
+    """The bytes of one turn of the loop: who is handed some `spend`s them, and where it is `crowded` a reader waits
+    for its `turn`. The last may spend more than there are: no less than a frame can be handed."""
 
     __slots__ = ("_renewing", "_waiting", "left")
 
@@ -57,20 +57,27 @@ class Pace:
             self._renewing = True
             asyncio.get_running_loop().call_soon(self._renew)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether a reader has to wait for its turn: nothing is left, or others wait."""
+        return self.left <= 0 or bool(self._waiting)
+
     async def turn(self) -> None:
-        """Wait for a turn of the loop that has bytes left."""
-        while self.left <= 0:
-            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(mine)
-            await mine
+        """Wait for a turn, in which there is a batch for whoever waited."""
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        await mine
+        self.left += BATCH_BYTES
 
     def _renew(self) -> None:
         self.left = TURN_BYTES
-        # Who waits is woken as far as there is something for each; the turn after this one is theirs.
-        for _ in range(min(len(self._waiting), TURN_BYTES // BATCH_BYTES)):
+        # Of those who wait the first are woken, each for a batch that is kept for it. Half of a turn is theirs; the
+        # rest is for what goes down the lines.
+        while self._waiting and self.left > TURN_BYTES // 2:
             mine = self._waiting.popleft()
             if not mine.done():
                 mine.set_result(None)
+                self.left -= BATCH_BYTES
         self._renewing = bool(self._waiting)
         if self._renewing:
             asyncio.get_running_loop().call_soon(self._renew)

@@ -120,9 +120,10 @@ class Reader:
         channel, until = self._channel, 0.0
         pace = channel.pace
         while not self.over:
-            if pace.left <= 0:
+            if pace.crowded:
                 await pace.turn()
-                continue
+                if self.over:
+                    break
             rung = channel.rung
             # Mostly a reader has all that there is when it comes, and finds the next frame where it left off.
             if self._position != channel.end or not self._caught_up():

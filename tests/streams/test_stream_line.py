@@ -256,6 +256,7 @@ def test_a_turn_of_the_loop_hands_out_no_more_than_its_bytes_however_many_take_a
         handed: Counter[int] = Counter()
         followers: Counter[int] = Counter()
         got: Counter[Reader] = Counter()
+        behind: list[int] = []
 
         def tick() -> None:
             nonlocal turn
@@ -273,6 +274,7 @@ def test_a_turn_of_the_loop_hands_out_no_more_than_its_bytes_however_many_take_a
                 reader.send_through(partial(note, reader))
             while not reader.over:
                 note(reader, await reader.read())
+            behind.append(min(got[other] for other in readers))
             reader.close()
 
         readers = [await process.open() for _ in range(200)]
@@ -287,5 +289,6 @@ def test_a_turn_of_the_loop_hands_out_no_more_than_its_bytes_however_many_take_a
         # Renewed in the middle of a turn, it may hand out what was left before, too.
         assert max(handed.values()) < 2 * TURN_BYTES + BATCH_BYTES + 17_000 < sum(handed.values()) / 14
         assert max(followers.values()) <= HANDED_AT_ONCE
+        assert behind[50] > 20, "they take turns: where some have all, nobody is far behind"
 
     run(main())
