@@ -55,14 +55,15 @@ class _Alarm:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._due: float | None = None
 
     def set(self, seconds: float) -> None:
         """Come in `seconds`."""
         self._due = self._loop.time() + seconds
-        if self._timer is None or self._due < self._timer.when():
+        if self._timer is None or self._due < self._rings_at:
             self.end()
-            self._timer = self._loop.call_at(self._due, self._go_off)
+            self._wind(self._due)
 
     def unset(self) -> None:
         """Do not come."""
@@ -75,14 +76,18 @@ class _Alarm:
             self._timer = None
 
     def _go_off(self) -> None:
-        assert self._timer is not None
-        rang_at, self._timer = self._timer.when(), None
+        self._timer = None
         if self._due is None:
             return
-        if rang_at < self._due:
-            self._timer = self._loop.call_at(self._due, self._go_off)
+        if self._rings_at < self._due:
+            self._wind(self._due)
         elif self._queue.empty():
             self._queue.put_nowait(self)
+
+    def _wind(self, at: float) -> None:
+        # What loops give back for a timer need not say when that is.
+        self._rings_at = at
+        self._timer = self._loop.call_at(at, self._go_off)
 
 
 _Items = asyncio.Queue[Happening | BaseException | _Alarm | None]

@@ -179,6 +179,9 @@ def run(
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> int:
     """Be the process of a model: `arguments` are the number of its socket."""
+    # A group, so that it is ended with all that it starts; and not a session: among those Linux shares processors out
+    # before it asks who yields to whom.
+    os.setpgid(0, 0)
     number = int(arguments[0])
     watch(number)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from circuit.providers.vllm.child import run
+from circuit.providers.vllm.port import Engine
 
 
 def quickest() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -20,11 +21,16 @@ def quickest() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return made.new_event_loop
 
 
-def main() -> int:
-    # Here and not above: the engine's own processes import this module too.
+async def opened(load: Mapping[str, Any]) -> Engine:
+    """vLLM's engine with the model that `load` names."""
+    # Here and not above: it takes long, and the engine's own processes import this module too.
     from circuit.providers.vllm.engine import VllmEngine
 
-    return run(VllmEngine.open, sys.argv[1:], quickest())
+    return await VllmEngine.open(load)
+
+
+def main() -> int:
+    return run(opened, sys.argv[1:], quickest())
 
 
 if __name__ == "__main__":

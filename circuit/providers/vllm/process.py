@@ -132,8 +132,6 @@ class ModelProcess:
                     stdin=DEVNULL,
                     stdout=PIPE,
                     stderr=STDOUT,
-                    # Not a session: among those Linux shares processors out before it asks who yields to whom.
-                    process_group=0,
                 )
             except BaseException:
                 ours.close()
@@ -271,7 +269,11 @@ class ModelProcess:
 
     def _end_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                # It has only just begun, and leads no group yet.
+                self._process.kill()
 
     async def _read_up(self) -> None:
         """Let what the process said last be read."""
