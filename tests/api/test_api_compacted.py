@@ -201,7 +201,7 @@ async def test_readers_that_come_and_go_while_a_stream_grows_and_is_compacted(
             await outlet.emit(delta)
             await asyncio.sleep(random.choice((0, 0.005, 0.04)))
         await outlet.close()
-        outlet = one.open("again")
+        outlet = await one.open_again("again")
         for delta in DELTAS:
             await outlet.emit(delta)
             await asyncio.sleep(random.choice((0, 0.005, 0.04)))

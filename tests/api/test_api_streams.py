@@ -148,7 +148,7 @@ async def a_whole_stream(told: Told) -> list[Frame]:
     outlet = told.open()
     await outlet.emit(StreamDelta.content("before it was lost"))
     await outlet.close()
-    outlet = told.open("the process that ran it was lost")
+    outlet = await told.open_again("the process that ran it was lost")
     await outlet.emit(StreamDelta.thinking("calling the model", "hm"))
     await outlet.emit(StreamDelta.content('quotes " and \n newlines \r\n, NUL \0, ☃ and 😀'))
     await outlet.emit(

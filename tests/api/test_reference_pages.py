@@ -142,7 +142,7 @@ async def test_the_python_client_of_the_reference_works(
     outlet = told.open()
     await outlet.emit(StreamDelta.content("Hello, "))
     await outlet.close()
-    outlet = told.open("lost")
+    outlet = await told.open_again("lost")
     for piece in ("Good ", "morning"):
         await outlet.emit(StreamDelta.content(piece))
     await told.complete(await outlet.close(), "Good morning")

@@ -140,8 +140,20 @@ class Told:
             self.stage.publisher.announce(self.key, stored.firing, stored.frame)
         self.stage.publisher.changed(self.key, first, write.events)
 
-    def open(self, reason: str | None = None) -> Outlet:
+    def open(self) -> Outlet:
         self.start += 1
+        return self._outlet(None)
+
+    async def open_again(self, reason: str) -> Outlet:
+        """The outlet of a further start, which is stored before it says anything, as an owner does it."""
+        self.start += 1
+        row = FiringRow(
+            self.name.number, "ask", FiringState.RUNNING, 1, self.start, {}, begun_at=self.stage.clock.now()
+        )
+        await self.step(firings_changed=[row])
+        return self._outlet(reason)
+
+    def _outlet(self, reason: str | None) -> Outlet:
         return self.stage.publisher.open(self.key, self.name.number, self.start, reason=reason)
 
     async def complete(self, sequence: int, text: str = "done") -> Frame:

@@ -133,7 +133,7 @@ async def test_a_stream_of_a_later_start_is_looked_for(here: Stage) -> None:
     first = told.open()
     await told.say(first, ["stored"])
     await first.close()
-    second = told.open("a retry")
+    second = await told.open_again("a retry")
     async with asyncio.timeout(SECONDS):
         reader = await here.streams.open(told.name, 1, known=True)
         spelled = [f"{frame.start}-{frame.sequence}" for frame in await reader.read()]

@@ -56,10 +56,10 @@ async def three_starts(told: Told) -> list[Frame]:
     outlet = told.open()
     await told.say(outlet, ["a", "b", "c"])
     await outlet.close()
-    outlet = told.open("a retry")
+    outlet = await told.open_again("a retry")
     await told.say(outlet, ["d"])
     await outlet.close()
-    outlet = told.open("a take-over")
+    outlet = await told.open_again("a take-over")
     await outlet.emit(StreamDelta.content("NUL \0 and ☃ and 😀"))
     await told.complete(await outlet.close())
     return await collect(told.stage.streams, told.name)
@@ -136,7 +136,7 @@ async def test_a_start_that_was_fenced_goes_on_elsewhere_with_restarted(here: St
         # The new owner.
         assert await cases.claim(elsewhere.connection, elsewhere.worker, 1, [told.key]) == [told.key]
         told.stage = elsewhere
-        outlet = told.open("the process that ran it was lost")
+        outlet = await told.open_again("the process that ran it was lost")
         await told.say(outlet, ["again"])
         await told.complete(await outlet.close())
         for reader in readers:
