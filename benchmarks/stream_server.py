@@ -74,7 +74,7 @@ class Fed:
         self.readers: list[Reader] = []
 
     async def open(self, execution: Numbered, tenant: int, after: Cursor | None = None) -> Reader:
-        async def look(cursor: Cursor) -> FramePage:
+        async def look(cursor: Cursor, most_bytes: int) -> FramePage:
             return FramePage((), ended=False)
 
         reader = Reader(str(execution), after or BEGINNING, look, self.broker, self.relay)
