@@ -132,12 +132,20 @@ def read_arguments(text: str) -> tuple[dict[str, Any], bool]:
     return cast("dict[str, Any]", value), twice
 
 
+def validator_of(schema: Mapping[str, Any]) -> Any:
+    """What holds values against a JSON Schema. Raises `ValueError`, which says in a line why `schema` is none."""
+    try:
+        return jsonschema_rs.validator_for(dict(schema), offline=True)
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
 def check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
     """Raises `ToolArgumentsInvalid` with what does not fit the tool's schema."""
     try:
-        validator = jsonschema_rs.validator_for(dict(tool.spec.parameters), offline=True)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        raise ToolsMisconfigured(f"the schema of the tool {tool.name} is none: {str(error).splitlines()[0]}") from None
+        validator = validator_of(tool.spec.parameters)
+    except ValueError as error:
+        raise ToolsMisconfigured(f"the schema of the tool {tool.name} is none: {error}") from None
     faults: list[str] = []
     for error in validator.iter_errors(dict(arguments)):
         path = ".".join(str(step) for step in error.instance_path)

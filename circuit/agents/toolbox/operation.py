@@ -12,12 +12,12 @@ from dataclasses import field
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit, urlunsplit
 
-import jsonschema_rs
 import orjson
 
 from circuit.agents.policy import matches
 from circuit.agents.toolbox.body import Media, body_of, bracketed, encoded_pair, media_of, text_of_value
 from circuit.agents.toolbox.schemas import Schemas, dereferenced, listed, mapped
+from circuit.agents.tools import validator_of
 from circuit.errors import ToolArgumentsInvalid, ToolSchemaInvalid, ToolsMisconfigured
 from circuit.value import dataclass
 
@@ -199,11 +199,10 @@ def _operation(
     schema |= {"required": required} if required else {}
     schema |= {"$defs": defs} if (defs := schemas.collected()) else {}
     try:
-        jsonschema_rs.validator_for(schema, offline=True)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        first = str(error).splitlines()[0]
+        validator_of(schema)
+    except ValueError as error:
         raise ToolSchemaInvalid(
-            f"the OpenAPI document describes {name} by what is no JSON Schema: {first:.200}. Leave it out: name the"
+            f"the OpenAPI document describes {name} by what is no JSON Schema: {error!s:.200}. Leave it out: name the"
             " others in `operations`"
         ) from None
     told = str(about.get("summary") or about.get("description") or f"{method.upper()} {path}")

@@ -15,14 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import jsonschema_rs
 import orjson
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED, INVALID_REQUEST, REQUEST_TIMEOUT
 
 from circuit.agents.policy import matches
-from circuit.agents.tools import Tool, ToolContext
+from circuit.agents.tools import Tool, ToolContext, validator_of
 from circuit.errors import (
     ToolError,
     ToolFailed,
@@ -117,11 +116,10 @@ class McpToolset:
     def _tool(self, tool: Any) -> Tool:
         schema = dict(tool.input_schema)
         try:
-            jsonschema_rs.validator_for(schema, offline=True)
-        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            first = str(error).splitlines()[0]
+            validator_of(schema)
+        except ValueError as error:
             raise ToolSchemaInvalid(
-                f"the MCP server {self.name} describes its tool {tool.name} by what is no JSON Schema: {first}."
+                f"the MCP server {self.name} describes its tool {tool.name} by what is no JSON Schema: {error}."
                 " Leave it out with `tools`"
             ) from None
         plain = str(tool.name)
