@@ -29,6 +29,7 @@ from circuit.storage.payloads import EVENT, LIMIT, MARK, METADATA, PLAIN, REQUES
 from circuit.storage.records import CaseWrite, FiringRow, FiringState, JournalRow, LogWrite, TokenMove
 from circuit.storage.workers import Incarnation
 from circuit.storage.writer import Writer
+from tests.eventually import eventually
 from tests.storage.cases_in_store import AT, first_row, new_key, step
 
 LARGE = "large " * 2_000
@@ -402,11 +403,9 @@ async def test_who_collects_and_who_refers_again_meet(
 
 
 async def waits_for_lock(conn: Connection) -> None:
-    for _ in range(500):
-        if await conn.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("nobody waits")
+    await eventually(
+        lambda: conn.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), what="that somebody waits"
+    )
 
 
 async def test_many_that_put_and_forget_the_same_while_somebody_collects(
