@@ -333,7 +333,8 @@ class Session:
     async def _allowed(self, call: ToolCallPart, arguments: Mapping[str, Any], step: str) -> None:
         """Returns where nobody, or somebody who may, has to allow the call and did. Raises `ToolDenied`."""
         rule = self._policies.approval(call.name)
-        doubt = self._tools[call.name].doubt
+        tool = self._tools[call.name]
+        doubt = tool.doubt
         if rule is None and doubt:
             rule = ApprovalRule()
         if rule is None or self.journal.recorded(DONE + step) is not None:
@@ -342,7 +343,8 @@ class Session:
         if doubt:
             payload["doubt"] = doubt
         said = await self.journal.ask_person(
-            f"approve:{step}",
+            # A tool in doubt may be another one than somebody allowed before it was.
+            f"approve:{step}:{tool.pin}" if doubt else f"approve:{step}",
             payload,
             roles=rule.roles,
             timeout_seconds=rule.timeout_seconds,

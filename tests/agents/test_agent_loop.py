@@ -366,6 +366,25 @@ class TestPolicies:
         assert book.questions[0][1]["doubt"] == "its schema changed"
         assert bench.done == []
 
+    async def test_a_yes_is_for_the_schema_that_was_seen(self) -> None:
+        rules, bench, book = ({"require_approval": ["look"]},), Bench(), Book()
+
+        async def go_on(doubt: str, pin: str) -> None:
+            tools = {name: replace(tool, doubt=doubt, pin=pin) for name, tool in bench.tools().items()}
+            speaker = Dialogue("Done.") if book.steps else Dialogue(("look", "{}"))
+            await run_agent(run(policies=Policies(rules)), speaker, book, tools=tools)
+
+        for doubt, pin in (("", "1"), ("2, not 1", "2"), ("3, not 1", "3")):
+            # The server changed while the firing waited: what somebody allowed was another tool.
+            with pytest.raises(Asked):
+                await go_on(doubt, pin)
+            assert book.questions[-1][1].get("doubt", "") == doubt
+            assert bench.done == []
+            book.answers[book.questions[-1][0]] = {"approved": True}
+        await go_on("3, not 1", "3")
+        assert bench.done == [("look", "nothing")]
+        assert len(book.questions) == 3
+
 
 class TestCapabilities:
     async def test_thoughts_are_thinking_and_their_steps_are_kept(self) -> None:
