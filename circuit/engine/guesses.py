@@ -37,7 +37,8 @@ class SharedGuesses:
             return
         async with self._one_of_few(address):
             wait = self._known.wait(address, credential)
-            if not wait:
+            # Whoever came with the same one may be in meanwhile.
+            if not wait and not self._known.held(credential):
                 wait = await self._look(address)
             if wait:
                 raise TooManyRequests(

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from circuit.engine.asking import check_idempotency_key, fingerprint
 from circuit.engine.connecting import connected
@@ -19,6 +20,7 @@ from circuit.security.principal import LOCAL, Principal
 from circuit.storage import keys, ledger, publications, tenants
 from circuit.storage.commands import OTHER_REQUEST
 from circuit.storage.database import Database
+from circuit.storage.ferry import Ferry
 from circuit.storage.keys import KeyRow as KeyRow
 from circuit.storage.publications import Publication
 from circuit.storage.tenants import TenantRow
@@ -26,9 +28,9 @@ from circuit.storage.tenants import TenantRow
 LONGEST_NAME = 100
 MOST_ROLES = 50
 REMEMBERED_SECONDS = 5.0
+"""So long a key that was found is taken without asking the database again: so long a revoked one may live on."""
 LONGEST_REMEMBERED_SECONDS = 300.0
 """So long where the database does not answer: whoever looks after the server sees its figures all the same."""
-"""So long a key that was found is taken without asking the database again: so long a revoked one may live on."""
 MOST_REMEMBERED = 10_000
 
 
@@ -49,6 +51,8 @@ class Keys:
         self._now = now
         self._monotonic = monotonic
         self._reach = Reach(database, monotonic)
+        self._unknown = Ferry(partial(_read, database), shared=True)
+        self._known = Ferry(partial(_read, self._reach), shared=True)
         self._found: dict[KeyParts, tuple[float, KeyRow]] = {}
         self._tenants = {DEFAULT_TENANT}
 
@@ -182,14 +186,12 @@ class Keys:
         now = self._monotonic()
         kept = self._found.get(parts)
         if kept is None or now - kept[0] >= LONGEST_REMEMBERED_SECONDS:
-            async with self._database.transaction(parts.tenant) as connection:
-                row = await keys.find(connection, parts.tenant, parts.id)
+            row = await self._unknown.take(parts.tenant, parts.id)
         elif now - kept[0] < REMEMBERED_SECONDS or self._reach.lost:
             return kept[1]
         else:
             try:
-                async with self._reach.transaction(parts.tenant) as connection:
-                    row = await keys.find(connection, parts.tenant, parts.id)
+                row = await self._known.take(parts.tenant, parts.id)
             except (StorageError, TimeoutError):
                 return kept[1]  # said where it is found
         if row is not None and same(parts.secret, row.digest):
@@ -197,6 +199,12 @@ class Keys:
                 self._found.clear()
             self._found[parts] = (now, row)
         return row
+
+
+async def _read(database: Database | Reach, tenant: int, ids: Sequence[str]) -> Sequence[KeyRow | None]:
+    async with database.transaction(tenant) as connection:
+        found = await keys.find_all(connection, tenant, ids)
+    return [found.get(key_id) for key_id in ids]
 
 
 def _check(name: str, roles: Sequence[str], scopes: Sequence[str] | None, lasts: timedelta | None) -> None:

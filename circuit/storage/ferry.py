@@ -1,17 +1,17 @@
 """Takes all who wait to the database at once: what is asked while a crossing is under way goes with the next one.
 
 So one who comes alone waits for nothing, and a thousand who come together need some tens of transactions, and not a
-connection each.
+connection each. Those who ask for the same go as one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from circuit.errors import CircuitError
 from circuit.storage.verdict import GAVE_WAY
@@ -26,28 +26,43 @@ LANES = 2
 """How many crossings of one tenant are under way at once."""
 
 
+class _Seat(NamedTuple, Generic[Item, Answer]):
+    """An item, and who waits for its answer."""
+
+    item: Item
+    waiting: list[asyncio.Future[Answer]]
+
+    @property
+    def wanted(self) -> bool:
+        return not all(future.done() for future in self.waiting)
+
+
 class Ferry(Generic[Item, Answer]):
     """`cross` takes items of one tenant, in one transaction, and returns an answer to each, in their order. Where it
     raises for several, each is tried alone, unless what it raises may pass: then it is told to all. A crossing that
     gave way to others (a deadlock, a lock) is made once more before. Up to `most` go at once, and none after those that
-    come to `MOST_BYTES`, as `weigh` says."""
+    come to `MOST_BYTES`, as `weigh` says. Where answers may be `shared`, items that are equal are one."""
 
     def __init__(
         self,
         cross: Callable[[int, Sequence[Item]], Awaitable[Sequence[Answer]]],
         most: int = MOST_AT_ONCE,
         weigh: Callable[[Item], int] = lambda _: 0,
+        *,
+        shared: bool = False,
     ) -> None:
         self._cross = cross
         self._most = most
         self._weigh = weigh
-        self._waiting: dict[int, deque[tuple[Item, asyncio.Future[Answer]]]] = {}
+        self._shared = shared
+        self._waiting: dict[int, OrderedDict[Hashable, _Seat[Item, Answer]]] = {}
         self._under_way: dict[int, set[asyncio.Task[None]]] = {}
 
     async def take(self, tenant: int, item: Item) -> Answer:
         """The answer to `item`, whose crossing begins after this. Raises what `cross` does."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append((item, future))
+        seats = self._waiting.setdefault(tenant, OrderedDict())
+        seats.setdefault(item if self._shared else future, _Seat(item, [])).waiting.append(future)
         under_way = self._under_way.setdefault(tenant, set())
         if len(under_way) < LANES:
             # Of nobody's context: it is many whom it takes.
@@ -66,27 +81,24 @@ class Ferry(Generic[Item, Answer]):
             try:
                 await self._settle(tenant, aboard)
             finally:
-                for _, future in aboard:
-                    if not future.done():
-                        future.cancel()
+                for future in _open(aboard):
+                    future.cancel()
 
-    def _aboard(self, tenant: int) -> list[tuple[Item, asyncio.Future[Answer]]]:
-        """Who goes next, without those that do not want it any more."""
+    def _aboard(self, tenant: int) -> list[_Seat[Item, Answer]]:
+        """What goes next, without what nobody wants any more."""
         waiting = self._waiting[tenant]
-        aboard: list[tuple[Item, asyncio.Future[Answer]]] = []
+        aboard: list[_Seat[Item, Answer]] = []
         size = 0
         while waiting and len(aboard) < self._most and size < MOST_BYTES:
-            one = waiting.popleft()
-            if not one[1].done():
-                aboard.append(one)
-                size += self._weigh(one[0])
+            _, seat = waiting.popitem(last=False)
+            if seat.wanted:
+                aboard.append(seat)
+                size += self._weigh(seat.item)
         return aboard
 
-    async def _settle(
-        self, tenant: int, aboard: Sequence[tuple[Item, asyncio.Future[Answer]]], *, again: bool = True
-    ) -> None:
+    async def _settle(self, tenant: int, aboard: Sequence[_Seat[Item, Answer]], *, again: bool = True) -> None:
         try:
-            answers = await self._cross(tenant, [item for item, _ in aboard])
+            answers = await self._cross(tenant, [seat.item for seat in aboard])
         except Exception as error:
             if again and _gave_way(error):
                 await self._settle(tenant, aboard, again=False)
@@ -95,13 +107,17 @@ class Ferry(Generic[Item, Answer]):
                 for one in aboard:
                     await self._settle(tenant, [one])
                 return
-            for _, future in aboard:
-                if not future.done():
-                    future.set_exception(error)
+            for future in _open(aboard):
+                future.set_exception(error)
         else:
-            for (_, future), answer in zip(aboard, answers, strict=True):
-                if not future.done():
+            for seat, answer in zip(aboard, answers, strict=True):
+                for future in _open([seat]):
                     future.set_result(answer)
+
+
+def _open(aboard: Sequence[_Seat[Any, Answer]]) -> list[asyncio.Future[Answer]]:
+    """Whoever of them still waits."""
+    return [future for seat in aboard for future in seat.waiting if not future.done()]
 
 
 def _gave_way(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Integer, Text, Uuid, bindparam, exists, literal, select, text
+from sqlalchemy import ARRAY, BigInteger, Integer, Text, Uuid, bindparam, column, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from circuit.events import CaseEvent, decode_event
@@ -105,9 +105,14 @@ async def events_since(
     ]
 
 
-async def known(conn: AsyncConnection, tenant: int, workflow_id: str) -> bool:
-    """Whether there is such a workflow, or a case of it."""
+async def known(conn: AsyncConnection, tenant: int, workflows: Collection[str]) -> set[str]:
+    """Which of these workflows there are, or cases of them."""
     pointer, case = tables.workflow.c, tables.case.c
-    published = exists().where(pointer.tenant_id == tenant, pointer.workflow_id == workflow_id)
-    begun = exists().where(case.tenant_id == tenant, case.workflow_id == workflow_id)
-    return bool(await conn.scalar(select(literal(True)).where(published | begun)))
+    wanted = (
+        func.unnest(bindparam("workflows", list(workflows), type_=ARRAY(Text)))
+        .table_valued(column("id", Text))
+        .render_derived("wanted")
+    )
+    published = exists().where(pointer.tenant_id == tenant, pointer.workflow_id == wanted.c.id).correlate(wanted)
+    begun = exists().where(case.tenant_id == tenant, case.workflow_id == wanted.c.id).correlate(wanted)
+    return set((await conn.execute(select(wanted.c.id).where(published | begun))).scalars())

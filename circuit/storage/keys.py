@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -67,11 +67,13 @@ async def create(
 
 async def find(connection: AsyncConnection, tenant: int, key_id: str) -> KeyRow | None:
     """A key, whether it still holds or not."""
-    found = await connection.execute(
-        select(*api_key.c).where(api_key.c.tenant_id == tenant, api_key.c.key_id == key_id)
-    )
-    row = found.one_or_none()
-    return None if row is None else _key(row)
+    return (await find_all(connection, tenant, [key_id])).get(key_id)
+
+
+async def find_all(connection: AsyncConnection, tenant: int, ids: Collection[str]) -> dict[str, KeyRow]:
+    """Those of these keys that there are, by their ids."""
+    found = await connection.execute(select(*api_key.c).where(api_key.c.tenant_id == tenant, api_key.c.key_id.in_(ids)))
+    return {row.id: row for row in map(_key, found)}
 
 
 async def listed(

@@ -15,7 +15,7 @@ from circuit.ids import CaseKey, Numbered
 from circuit.storage.database import Database
 from circuit.streams.broker import Broker
 from circuit.streams.cursor import BEGINNING, Cursor
-from circuit.streams.log import EventPage, Log
+from circuit.streams.log import EventPage, FramePage, Log
 from circuit.streams.reader import Reader
 from circuit.streams.relay import Relay
 from circuit.streams.workflow import Mark, WorkflowFollower
@@ -53,22 +53,15 @@ class Streams:
         start that is yet to come.
         """
         key = CaseKey(tenant, execution.case)
-        reader = Reader(
-            str(execution),
-            after or BEGINNING,
-            lambda cursor, most_bytes: self._log.frames(key, execution.number, cursor, most_bytes),
-            self._broker,
-            self._relay,
-        )
+
+        async def look(cursor: Cursor, most_bytes: int) -> FramePage | None:
+            page = await self._log.frames(key, execution.number, cursor, most_bytes)
+            if page is not None and not page.ended and page.start is not None and page.start < cursor.start > 1:
+                raise InvalidCursor(f"{cursor} is no cursor of execution {execution}: it has no start {cursor.start}")
+            return page
+
+        reader = Reader(str(execution), after or BEGINNING, look, self._broker, self._relay)
         await reader.open(known=known)
-        if after is not None and after.start > 1 and reader.waits:
-            try:
-                latest = await self._log.latest_start(key, execution.number)
-                if latest is not None and latest < after.start:
-                    raise InvalidCursor(f"{after} is no cursor of execution {execution}: it has no start {after.start}")
-            except BaseException:
-                reader.close()
-                raise
         return reader
 
     async def subscribe(
@@ -96,7 +89,7 @@ class Streams:
             self._database, self._broker, self._relay, self.clock.monotonic, tenant, workflow_id
         )
         try:
-            await follower.open(after)
+            follower.open(await self._log.mark(tenant, workflow_id), after)
         except BaseException:
             follower.close()
             raise

@@ -116,15 +116,14 @@ class WorkflowFollower:
         finally:
             self.close()
 
-    async def open(self, after: Mark | None) -> None:
-        """Begin behind `after`, or where it is now. Raises `NotFound`, `InvalidCursor` and `StorageError`."""
-        async with self._database.transaction(self.tenant) as connection:
-            if not await following.known(connection, self.tenant, self._workflow_id):
-                raise NotFound(f"there is no workflow {self._workflow_id[:100]!r}; `circuit workflows list` has them")
-            low = await following.mark(connection)
-        if after is not None and not 0 <= low - after.number <= following.LONGEST_AGE:
+    def open(self, now: int | None, after: Mark | None) -> None:
+        """Begin behind `after`, or where it is `now`, None where there is no such workflow. Raises `NotFound` and
+        `InvalidCursor`."""
+        if now is None:
+            raise NotFound(f"there is no workflow {self._workflow_id[:100]!r}; `circuit workflows list` has them")
+        if after is not None and not 0 <= now - after.number <= following.LONGEST_AGE:
             raise InvalidCursor(f"the mark {after} is none of this database, or too old: follow without one")
-        self._mark, self._behind = after or Mark(low), after is not None
+        self._mark, self._behind = after or Mark(now), after is not None
 
     async def _look(self, cases: set[UUID] | None, waiting: set[UUID]) -> AsyncGenerator[Marked]:
         """What is new of these cases, or of all. Cases of which there is more that may not be told yet come into

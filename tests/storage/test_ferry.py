@@ -92,6 +92,27 @@ async def test_who_is_large_goes_with_few() -> None:
     assert [items for items in together if items[0] >= 10] == [[10, 101, 102], [103, 11, 104], [12]]
 
 
+async def test_who_asks_for_the_same_goes_as_one_if_answers_may_be_shared() -> None:
+    crossings = Crossings()
+    ferry = Ferry(crossings, shared=True)
+    first = [asyncio.ensure_future(ferry.take(1, 7)) for _ in range(LANES)]
+    await asyncio.sleep(0)
+    # What is under way began before these asked: they go with the next, of which nobody's leaving takes it from others.
+    others = [asyncio.ensure_future(ferry.take(1, number)) for number in (7, 7, 8, 7, 9, 8)]
+    elsewhere = asyncio.ensure_future(ferry.take(2, 7))
+    await asyncio.sleep(0)
+    others.pop(4).cancel()
+    others.pop(0).cancel()
+    crossings.errors[8] = Conflict("no")
+    crossings.go.set()
+    assert await asyncio.gather(*first, elsewhere) == [70] * (LANES + 1)
+    told = await asyncio.gather(*others, return_exceptions=True)
+    assert [one for one in told if isinstance(one, int)] == [70, 70]
+    assert [type(one) for one in told if not isinstance(one, int)] == [Conflict] * 2
+    mine = [items for tenant, items in crossings.made if tenant == 1]
+    assert mine[0] == [7] and sorted(map(tuple, mine[-3:])) == [(7,), (7, 8), (8,)] and len(mine) <= LANES + 3
+
+
 async def test_a_burst_that_meets_a_deadlock_is_started(database_url: str) -> None:
     async with Circuit.open(database_url, worker=False) as circuit:
         await circuit.load(FLOW)

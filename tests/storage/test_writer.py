@@ -36,6 +36,7 @@ from circuit.storage.records import (
     TokenMove,
 )
 from circuit.storage.statements import PLANNER, SECTIONS, compose
+from circuit.storage.streams import Wanted
 from circuit.storage.writer import Writer
 from tests.storage.cases_in_store import (
     AT,
@@ -254,7 +255,7 @@ async def test_any_text_reads_back_as_it_was(
         assert (token.place, token.data, token.metadata) == (text, {text: [text]}, {"m": text})
         assert (state.incidents[0].transition, state.incidents[0].message) == (text, text)
         async with database.transaction(1) as tenant:
-            [(stored, _)] = await streams.read_frames(tenant, state.key, 1)
+            [[(stored, _)]] = await streams.pages(tenant, 1, [Wanted(state.key.case, 1, 1, 0)])
         assert stored.body == text.encode()
 
 
