@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +82,22 @@ async def collect(provider: Provider, asked: ModelRequest) -> list[ModelChunk]:
 
 def gone(*pids: int) -> None:
     """Wait until these processes are no more."""
-    left = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    left = [one for one in left if one.status() != psutil.STATUS_ZOMBIE]
-    _, alive = psutil.wait_procs(left, timeout=20)
+    left: list[psutil.Process] = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):  # it may end at this moment
+            if (process := psutil.Process(pid)).status() != psutil.STATUS_ZOMBIE:
+                left.append(process)
+    _, alive = psutil.wait_procs(left, timeout=60)
     assert not alive
+
+
+def hosts() -> int:
+    """How many processes of models this one has started that still run."""
+    found = 0
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):  # it may end at this moment
+            found += HOST[1] in process.cmdline()
+    return found
 
 
 async def test_one_process_serves_all_agents_that_load_the_same_and_ends_with_the_registry() -> None:
@@ -194,7 +206,6 @@ KERNEL = "RuntimeError: no kernel image is available"
         ({"fault": CORE, "say": KERNEL}, ModelOptionsRefused, "no kernel image"),
         ({"signal": 9}, ModelOutOfMemory, "was killed while it loaded"),
         ({"exit": 3, "say": "ImportError: libcudart.so"}, ModelCrashed, "exit code 3.*libcudart"),
-        ({"hang": True}, ProviderTimeout, "within 1 s.*shard 2 of 2"),
     ],
 )
 async def test_a_start_that_fails_says_why_and_leaves_nothing_behind(
@@ -202,7 +213,7 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing_behind(
 ) -> None:
     start = {**start, "child": str(tmp_path / "pid")}
     async with registry() as made:
-        provider = made.provider(spec(start=start, start_timeout=1.0 if "hang" in start else 60.0))
+        provider = made.provider(spec(start=start, start_timeout=60.0))
         with pytest.raises(error, match=words) as caught:
             await collect(provider, asking())
         with pytest.raises(error):
@@ -212,6 +223,21 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing_behind(
     gone(int((tmp_path / "pid").read_text()))
 
 
+async def test_a_start_that_takes_too_long_is_given_up_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    for limit in (1, 8, 64):
+        async with registry() as made:
+            provider = made.provider(spec(start={"hang": True, "child": str(file)}, start_timeout=float(limit)))
+            with pytest.raises(ProviderTimeout, match=f"within {limit} s") as caught:
+                await collect(provider, asking())
+            assert made.models.views()[0].state is ModelState.FAILED
+        # On a machine that is too busy for it to come so far by then, it gets longer.
+        if file.exists() and "shard 2 of 2" in str(caught.value):
+            break
+    assert "shard 2 of 2" in str(caught.value)
+    gone(int(file.read_text()))
+
+
 async def test_models_load_one_after_the_other(tmp_path: Path) -> None:
     """Each measures how much of the device is left to it."""
     given = [spec({"text": text}, start={"held": str(tmp_path / text)}) for text in ("one", "two", "three")]
@@ -219,8 +245,7 @@ async def test_models_load_one_after_the_other(tmp_path: Path) -> None:
         answers = asyncio.gather(*(collect(made.provider(one), asking()) for one in given))
         for number, text in enumerate(("one", "two", "three"), 1):
             await eventually((tmp_path / text).exists, what=f"{text} loads")
-            processes = [one for one in psutil.Process().children() if HOST[1] in one.cmdline()]
-            assert len(processes) == number, "the next one is not even started"
+            assert hosts() == number, "the next one is not even started"
             (tmp_path / text).unlink()
         assert [text_of(chunks) for chunks in await answers] == ["one", "two", "three"]
 
@@ -307,6 +332,41 @@ async def test_a_model_sleeps_when_nobody_asks_and_wakes_for_the_next_request() 
         answers = await asyncio.gather(*(collect(provider, asking()) for _ in range(3)))
         assert {text_of(chunks) for chunks in answers} == {LONG}
         assert states[:2] == [ModelState.ASLEEP, ModelState.READY]
+
+
+async def test_who_leaves_while_a_model_falls_asleep_does_not_make_it_look_awake() -> None:
+    """Whoever asks next would have an engine answer that has given its memory back."""
+    let, asleep, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def pause(_: float) -> None:
+        await let.wait()
+
+    given = spec({"text": LONG}, sleep_after=60)
+    async with registry(sleep=pause) as made:
+        provider = made.provider(given)
+        await collect(provider, asking())
+        model = made.models.model(ModelSpec.of(given))
+        process = await model.loaded()
+        call = process.call
+
+        async def slowly(kind: str, **order: Any) -> Any:
+            answer = await call(kind, **order)
+            if kind == "sleep":
+                asleep.set()
+                await told.wait()
+            return answer
+
+        process.call = slowly  # type: ignore[method-assign]
+        let.set()
+        await asleep.wait()
+        leaving = asyncio.ensure_future(collect(provider, asking()))
+        await eventually(lambda: model._users == 1, what="that somebody waits for it to wake")
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        let.clear()
+        told.set()
+        assert text_of(await collect(provider, asking())) == LONG
 
 
 async def test_a_model_that_cannot_sleep_says_so_and_stays_ready() -> None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from enum import StrEnum
 from typing import Any
@@ -109,6 +109,7 @@ class HostedModel:
         self._ready: asyncio.Future[ModelProcess] | None = None
         self._users = 0
         self._turn = asyncio.Lock()
+        self._orders: set[asyncio.Task[None]] = set()
 
     def ask_for(self, start_seconds: float, sleep_after: float | None) -> None:
         """Another one wants this model: the longer limits count."""
@@ -181,9 +182,25 @@ class HostedModel:
     async def sleep(self) -> None:
         """Give the memory of the device back and keep the process. Raises `ProviderError`, also where the model was
         not loaded with `enable_sleep_mode`."""
-        process = await self.loaded()
+        await self._to_its_end(self._fall_asleep(await self.loaded()))
+
+    async def wake(self) -> None:
+        """Take the memory again."""
+        await self._to_its_end(self._awaken())
+
+    async def _to_its_end(self, order: Coroutine[Any, Any, None]) -> None:
+        """What the engine was told it does, also where whoever asked for it is gone: the model stands as that ends."""
+        going = asyncio.create_task(order)
+        self._orders.add(going)
+        going.add_done_callback(self._orders.discard)
+        # Nobody may be waiting for it.
+        going.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(going)
+
+    async def _fall_asleep(self, process: ModelProcess, *, idle: bool = False) -> None:
+        """`idle`: only where nobody asks anything."""
         async with self._turn:
-            if self._state is not ModelState.READY:
+            if self._state is not ModelState.READY or (idle and self._users):
                 return
             # From here on a request wakes it first, which waits for this.
             self._become(ModelState.ASLEEP)
@@ -194,8 +211,7 @@ class HostedModel:
                     self._become(ModelState.READY)
                 raise
 
-    async def wake(self) -> None:
-        """Take the memory again."""
+    async def _awaken(self) -> None:
         async with self._turn:
             process = self._process
             if self._state is ModelState.ASLEEP and process is not None:
@@ -299,9 +315,8 @@ class HostedModel:
 
     async def _rest(self, seconds: float) -> None:
         await self._sleep(seconds)
-        if self._users == 0:
-            with contextlib.suppress(CircuitError):
-                await self.sleep()
+        with contextlib.suppress(CircuitError):
+            await self._to_its_end(self._fall_asleep(await self.loaded(), idle=True))
 
     @staticmethod
     def _pause(failures: int) -> float:
