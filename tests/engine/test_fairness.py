@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from typing import Any
+from uuid import UUID
 
 import pytest
 from eventually import eventually
@@ -20,7 +22,9 @@ from circuit.engine.views import CaseStanding
 from circuit.happenings import happenings
 from circuit.ids import CaseKey
 from circuit.security.principal import LOCAL, Principal
+from circuit.storage import cases
 from circuit.storage.database import Database
+from circuit.storage.driver import Connection
 
 WIDE = REVIEW.replace("workflow: review", "workflow: wide").replace(
     "  open: {initial: true}", f"  open: {{tokens: [{', '.join(['{}'] * 40)}]}}"
@@ -75,14 +79,34 @@ async def test_a_huge_case_leaves_room_for_the_others(database: Database, asking
     assert gate.seen[huge] == 40
 
 
-async def test_the_load_spreads_over_three_workers(database: Database, asking: Engine) -> None:
+async def test_the_load_spreads_over_three_workers(
+    database: Database, asking: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is there before anybody looks, and who has had a bite lets the others have theirs: whoever comes last
+    finds that something was left."""
     await publish(asking, REVIEW)
     gates = [Gate() for _ in range(3)]
+    served: set[UUID] = set()
+    there, all_served = asyncio.Event(), asyncio.Event()
+    claim = cases.claim_fairly
+
+    async def in_turn(connection: Connection, worker: UUID, *rest: Any) -> cases.Claim:
+        if not there.is_set():
+            return cases.Claim([])
+        if worker in served:
+            await all_served.wait()
+        found = await claim(connection, worker, *rest)
+        served.update([worker] if found.keys else ())
+        if len(served) == len(gates):
+            all_served.set()
+        return found
+
+    monkeypatch.setattr(cases, "claim_fairly", in_turn)
     async with AsyncExitStack() as stack:
         for gate in gates:
             await stack.enter_async_context(engine(database, {"agent": gate}, limits=replace(LIMITS, executions=12)))
-        # Each knows of the others before the work comes.
         keys = [await start(asking, "review") for _ in range(24)]
+        there.set()
         await eventually(lambda: sum(gate.count for gate in gates) == 24, what="all of it runs")
         assert all(gate.count for gate in gates), [gate.count for gate in gates]
         for gate in gates:

@@ -73,8 +73,10 @@ async def test_workers_are_listed_with_what_they_do(database: Database, fleet: F
 
 
 async def test_a_case_that_is_asked_for_goes_to_another_worker_at_no_loss(
-    database: Database, database_url: str, fleet: Fleet
+    database: Database, database_url: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # However long the other one takes to come to it.
+    monkeypatch.setattr("circuit.engine.handover.TURN_SECONDS", 600.0)
     slow, other = Slow(), Slow()
     async with engine(database, {"agent": slow}) as first:
         await publish(first, REVIEW)

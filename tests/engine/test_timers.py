@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import invariants
+from eventually import eventually
 from parts import Doing, for_ever
 from running import engine, publish, start, until
 
@@ -195,8 +196,14 @@ async def test_cases_that_wait_cost_a_worker_no_reading(database: Database, data
         await plain.execute("ANALYZE circuit.ready")
         await plain.execute('ANALYZE circuit."case"')
         before = await _rows_read(plain)
+
+        async def ended() -> bool:
+            # Looked for where no row counts.
+            kind = "SELECT count(*) FROM circuit.history WHERE case_id = $1 AND kind = 'case_ended'"
+            return await plain.fetchval(kind, key.case) == 1
+
         async with engine(database) as running:
-            await until(running, key, "completed")
+            await eventually(ended, what="the end of the one case that is due")
             assert running.worker is not None and running.worker.tenure is not None
             assert len(running.worker.tenure.desk) <= 1, "what waits is not in memory"
         read = await _rows_read(plain) - before

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import asyncpg
 import pytest
-from postgres import Server, binaries_of, execute, free_port
+from postgres import Server, binaries_of, execute
 from sqlalchemy import select, text
 
 from circuit.errors import (
@@ -122,8 +122,11 @@ async def test_a_database_that_does_not_exist(postgres_server: Server) -> None:
 
 
 async def test_a_port_where_nobody_listens() -> None:
-    port = free_port()
-    error = await refused(f"postgresql://ada:s3cret@127.0.0.1:{port}/circuit")
+    with socket.socket() as held:
+        # Bound, so that nobody else gets it meanwhile.
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        error = await refused(f"postgresql://ada:s3cret@127.0.0.1:{port}/circuit")
     assert isinstance(error, DatabaseUnreachable) and error.retryable
     assert "127.0.0.1" in error.message and str(port) in error.message and "'circuit'" in error.message
 
