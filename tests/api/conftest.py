@@ -13,6 +13,16 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from served import Served, Serving, served  # noqa: E402
 from stage import Stage  # noqa: E402
 
+from circuit.app import figures  # noqa: E402
+from circuit.engine import reach  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is slow on a busy machine is not taken for one that is away."""
+    monkeypatch.setattr(figures, "DATABASE_SECONDS", 60.0)
+    monkeypatch.setattr(reach, "PATIENCE_SECONDS", 60.0)
+
 
 @pytest.fixture
 async def writing(database_url: str) -> AsyncIterator[Stage]:

@@ -114,7 +114,7 @@ async def test_rates_are_per_principal_and_per_path(
 
 
 async def test_agents_are_started_as_often_as_the_settings_say(database_url: str, client: httpx.AsyncClient) -> None:
-    async with whole(database_url, RATE_LIMIT_PER_MINUTE="60/2") as (circuit, url):
+    async with whole(database_url, RATE_LIMIT_PER_MINUTE="1/2") as (circuit, url):
         body = {"model": "scripted:x", "messages": [{"role": "user", "content": "x"}]}
         answers = [await client.post(f"{url}/v1/chat/completions", json=body) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]

@@ -89,10 +89,10 @@ async def test_many_streams_come_over_one_socket(server: Served, writing: Stage,
         await first.until("complete", "case")
         assert first.frames["one"] == [frame.body.decode() for frame in await collect(reading.streams, one.name)]
         assert [event["kind"] for event in first.events["case"]] == ["firing_begun", "case_ended"]
-        while "flow" not in first.events:
+        # What came shortly before it began may come, too.
+        while not (ended := [event for event in first.events.get("flow", ()) if event["kind"] == "case_ended"]):
             await first.until("next", "flow")
-        [ended] = first.events["flow"]
-        assert (ended["kind"], ended["case_id"], ended["seq"]) == ("case_ended", str(one.key.case), 3)
+        assert [(event["case_id"], event["seq"]) for event in ended] == [(str(one.key.case), 3)]
         mark = first.marks[-1]
 
         # Unsubscribed is silent; the id can be used again, and goes on behind a cursor.
@@ -110,9 +110,11 @@ async def test_many_streams_come_over_one_socket(server: Served, writing: Stage,
         await first.until("pong")
     async with client(server) as later:
         await later.subscribe("flow", workflow="flow", since=mark)
-        while len(later.events.get("flow", ())) < 2:
+        over: list[str] = []
+        while len(over) < 2:
             await later.until("next", "flow")
-        assert {event["case_id"] for event in later.events["flow"]} == {str(one.key.case), str(two.key.case)}
+            over = [event["case_id"] for event in later.events["flow"] if event["kind"] == "case_ended"]
+        assert set(over) == {str(one.key.case), str(two.key.case)}
 
 
 async def test_what_is_no_message_is_answered_with_a_code(server: Served, writing: Stage) -> None:

@@ -43,10 +43,7 @@ async def test_what_is_asked_again_is_done_once(database_url: str, tmp_path: Pat
         await server.ok(load, v=FLOW)
         case = (await server.ok(START, v={"n": 1}))["caseId"]
         execution = f"{case}.1"
-        async with server.subscribed(
-            f'subscription {{ agentExecutionStream(executionId: "{execution}") {{ cursor }} }}'
-        ):
-            pass
+        await server.circuit.wait(case)
         for name, query, same, other in (
             ("load", load, FLOW.replace("talk", "more"), FLOW.replace("talk", "most")),
             (

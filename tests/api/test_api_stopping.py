@@ -35,7 +35,7 @@ async def test_who_waits_for_an_answer_is_told_that_it_does_not_come(
     database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(endpoint, "LEAVING_SECONDS", 0.1)
-    monkeypatch.setattr(server_module, "GRACE_SECONDS", 1)
+    monkeypatch.setattr(server_module, "GRACE_SECONDS", 3)
     async with Circuit.open(database_url, stop_seconds=0) as circuit, httpx.AsyncClient(timeout=SECONDS) as client:
         await circuit.load(WORKFLOW)
         told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
