@@ -37,7 +37,7 @@ transitions:
 @asynccontextmanager
 async def opened(url: str, act: Callable[..., Any], **options: Any) -> AsyncIterator[Circuit]:
     act.__name__ = "act"
-    settings = Settings.from_environment({"CIRCUIT_LEASE_SECONDS": "1", "CIRCUIT_DATABASE_URL": url})
+    settings = Settings.from_environment({"CIRCUIT_LEASE_SECONDS": "20", "CIRCUIT_DATABASE_URL": url})
     async with Circuit.open(settings=settings, actions=[act], stop_seconds=0.2, **options) as circuit:
         yield circuit
 

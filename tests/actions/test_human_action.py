@@ -41,7 +41,7 @@ DATA = {"number": 7, "invoice": {"sum": 12}}
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Circuit]:
-    settings = Settings.from_environment({"CIRCUIT_DATABASE_URL": url, "CIRCUIT_LEASE_SECONDS": "1"})
+    settings = Settings.from_environment({"CIRCUIT_DATABASE_URL": url, "CIRCUIT_LEASE_SECONDS": "20"})
     async with Circuit.open(settings=settings, stop_seconds=0.2) as circuit:
         yield circuit
 

@@ -184,7 +184,7 @@ async def test_an_action_submits_waits_and_collects(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def opened(url: str, home: Path, jobs: str = "true") -> AsyncIterator[Circuit]:
-    values = {"CIRCUIT_DATABASE_URL": url, "CIRCUIT_LEASE_SECONDS": "1", "CIRCUIT_HOME": str(home)}
+    values = {"CIRCUIT_DATABASE_URL": url, "CIRCUIT_LEASE_SECONDS": "20", "CIRCUIT_HOME": str(home)}
     settings = Settings.from_environment({**values, "CIRCUIT_JOBS": jobs, "PATH": os.environ["PATH"]})
     async with Circuit.open(settings=settings, stop_seconds=0.2) as circuit:
         yield circuit

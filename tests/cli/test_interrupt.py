@@ -8,17 +8,19 @@ import re
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
 import pytest
+from provider_shapes import stream_bytes
 
 from tests.cli.commanding import Chat, Command, Spawn, environment, scripted_workflow
 from tests.forked import Forked, command
 
-SECONDS = 60
+SECONDS = 120
 STOPPED = {"text": "one two", "gate": 0}, {"text": "one two"}
 """What is asked first waits for its answer, for as long as it takes to interrupt it; who asks again is answered."""
 
@@ -37,8 +39,11 @@ def case_in(output: bytes) -> str:
     return found.group(1).decode()
 
 
-def on_a_terminal(arguments: list[str], variables: dict[str, str]) -> tuple[int, str]:
-    """Run the command on a pseudo-terminal; its exit code and all that it wrote there."""
+def on_a_terminal(
+    arguments: list[str], variables: dict[str, str], seen: bytes, then: Callable[[], None]
+) -> tuple[int, str]:
+    """Run the command on a pseudo-terminal; its exit code and all that it wrote there. When something is `seen` there,
+    `then` is done."""
     master, slave = pty.openpty()
     size = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     process = Forked(
@@ -57,7 +62,9 @@ def on_a_terminal(arguments: list[str], variables: dict[str, str]) -> tuple[int,
                     break
                 if not piece:
                     break
-                written += piece
+                before, written = written, written + piece
+                if seen in written and seen not in before:
+                    then()
     finally:
         code = process.wait(max(1.0, deadline - time.monotonic()))
         process.signal(signal.SIGKILL)
@@ -67,8 +74,15 @@ def on_a_terminal(arguments: list[str], variables: dict[str, str]) -> tuple[int,
 
 
 def test_on_a_terminal_the_text_is_drawn_while_it_comes(database_url: str, tmp_path: Path) -> None:
-    file = scripted_workflow(tmp_path, responses='["alpha beta \\e]0;owned\\a gamma"]', delay=0.05)
-    code, written = on_a_terminal(["run", str(file)], {"CIRCUIT_DATABASE_URL": database_url})
+    reply: dict[str, Any] = {"text": "alpha beta \x1b]0;owned\x07 gamma"}
+    body = stream_bytes(reply)
+    chat = Chat({**reply, "gate": body.index(b"\n\n", body.index(b"alpha")) + 2})
+    try:
+        code, written = on_a_terminal(
+            ["run", str(chat.workflow(tmp_path))], {"CIRCUIT_DATABASE_URL": database_url}, b"alpha", chat.release
+        )
+    finally:
+        chat.end()
     assert code == 0, written
     assert "\x1b[" in written, "nothing was drawn"
     assert "\x1b]" not in written and "\x07" not in written, "what the model said reached the terminal raw"

@@ -109,6 +109,7 @@ async def test_worker_processes_work_are_replaced_and_end_with_the_server(spawne
     # A server that is killed has no time to end anybody: its workers see for themselves that it is gone.
     server = spawned("serve", "--port", "0", "--workers", "1", CIRCUIT_DATABASE_URL=database_url)
     server.read_until(b"circuit serve is ready at")
+    await eventually(lambda: workers_of(server), within=SECONDS, what="its worker")
     [left_over] = workers_of(server)
     await server.kill()
     await eventually(lambda: not left_over.is_running() or left_over.status() == psutil.STATUS_ZOMBIE, within=SECONDS)

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from typing import Any, ClassVar
 
 import psutil
 import pytest
+from postgres import free_port
 
 from circuit.actions.tools import Toolbox
 from circuit.agents.tools import Tool, ToolContext, call_tool
@@ -219,9 +219,7 @@ def test_pins_are_printed_to_be_pasted(
 
 @pytest.mark.parametrize("form", [(), ("json",)], ids=["events", "json"])
 async def test_over_streamable_http(form: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     given = {"kind": "mcp", "name": "h", "url": f"http://127.0.0.1:{port}/mcp"}
     async with opened(given) as toolset:
         async with served(port, *form):

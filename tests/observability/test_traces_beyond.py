@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from circuit.observability.telemetry import Telemetry
 from circuit.settings import Settings
 from circuit.tracing import Kind, below
 from tests.observability.traced import Traces
+from tests.postgres import free_port
 
 PROGRAM = str(Path(__file__).parents[1] / "extensions" / "mcp_servers.py")
 AROUND = ToolContext("case.1", "a", "c", "k")
@@ -99,9 +99,7 @@ async def told_by(given: dict[str, Any], hosts: Sequence[str]) -> tuple[str, str
 async def test_servers_of_tools_hear_in_which_trace_they_are_asked() -> None:
     message, header, asked = await told_by({"command": [sys.executable, PROGRAM, "good"]}, ())
     assert (message.rpartition("-")[0], header) == (asked, "None"), "a process of this machine"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, PROGRAM, "http", str(port), stderr=asyncio.subprocess.PIPE, start_new_session=True
     )
