@@ -28,7 +28,7 @@ from benchmarks import results
 from benchmarks.gauge import Gauge
 from benchmarks.postgres import postgres
 from benchmarks.results import Row, figure, rate
-from circuit.app import Circuit, circuit
+from circuit.app import Circuit, assembly
 from circuit.providers.registry import SUPPORTED
 from circuit.providers.vllm.process import Launch
 from circuit.providers.vllm.spec import ModelSpec
@@ -86,7 +86,7 @@ async def measure(options: argparse.Namespace, home: Path, url: str) -> list[Row
     limit = {"MAX_CONCURRENT_EXECUTIONS": str(options.requests), "CIRCUIT_DATABASE_URL": address}
     settings = Settings.from_environment({**os.environ, "CIRCUIT_HOME": str(home), **limit})
     rounds: list[dict[str, float]] = []
-    circuit.usable = lambda: SUPPORTED  # cases of models inside are taken here, though vLLM is not
+    assembly.usable = lambda: SUPPORTED  # cases of models inside are taken here, though vLLM is not
     async with Circuit.open(settings=settings) as opened, alone(options) as seconds_alone:
         opened.registry._launch = Launch(os.environ, HOST)
         provider = (await opened.load(workflow(options))).agents["writer"].provider

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,51 +21,37 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from circuit.actions.function import KIND as FUNCTION
-from circuit.actions.functions import Function, Source, collect
+from circuit.actions.functions import Source
 from circuit.actions.human import TASK
 from circuit.actions.job import KIND as JOB
 from circuit.agents.interceptor import Interceptor
-from circuit.app.home import Progress, opened
-from circuit.app.models import ERRAND, DeploymentModels, ModelErrand
-from circuit.app.performers import performers
+from circuit.app.assembly import Parts, assembled
+from circuit.app.home import Progress
+from circuit.app.models import DeploymentModels
 from circuit.app.source import fitting, fragments, loaded, read
-from circuit.app.tracing import tracing
-from circuit.clock import Clock
 from circuit.definition.adoption import borrowed
-from circuit.definition.compiler import required_function
 from circuit.definition.model_choice import CUSTOM_OPTIONS
 from circuit.definition.workflow import Workflow
-from circuit.engine.archive.policy import Policy
-from circuit.engine.archive.round import Archive
 from circuit.engine.calls import providers_of
-from circuit.engine.children import Children
 from circuit.engine.commands import CommandOutcome, Published, TokenInput
 from circuit.engine.comparison import Difference
-from circuit.engine.engine import Engine
 from circuit.engine.execution import FaultHook, no_fault
 from circuit.engine.messages import DEFAULT_WAIT_SECONDS, MessageView
 from circuit.engine.modification import Modification
 from circuit.engine.outbox import Outbox
 from circuit.engine.past import Moment
-from circuit.engine.requirement import Capabilities
 from circuit.engine.subjects import Subjects
 from circuit.engine.token_change import TokenChange
-from circuit.engine.versions import Versions
 from circuit.engine.views import CaseStanding, CaseSummary, CaseView, CaseWhy, TaskView
-from circuit.engine.worker import WorkerLimits
 from circuit.errors import InvalidRequest, NotFound
 from circuit.happenings import CaseUpdate as CaseUpdate
 from circuit.happenings import Happening, happenings
 from circuit.happenings import StreamUpdate as StreamUpdate
 from circuit.ids import DEFAULT_TENANT, CaseKey, parse_case_id, parse_numbered
-from circuit.machine import SystemClock, SystemIds
 from circuit.providers.catalogue import ModelCatalogue
-from circuit.providers.registry import ProviderRegistry, usable
 from circuit.security.principal import LOCAL, Principal
 from circuit.settings import Settings, check_database_url
-from circuit.storage.database import Database
 from circuit.storage.records import CaseStatus
-from circuit.tracing import Tracer
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -82,24 +68,16 @@ _SHORT_WAIT = timedelta(minutes=1)
 class Circuit:
     """Workflows, cases and their streams, over one database. Made by `Circuit.open`; lives on one event loop."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        engine: Engine,
-        registry: ProviderRegistry,
-        clock: Clock,
-        functions: Mapping[str, Function],
-        tracer: Tracer | None = None,
-    ) -> None:
-        self.settings = settings
-        self.tracer = tracer
-        self.clock = clock
-        self.database = database
-        self.engine = engine
-        self.registry = registry
-        self.functions = functions
-        self.catalogue = ModelCatalogue(registry, {"custom": CUSTOM_OPTIONS})
+    def __init__(self, parts: Parts) -> None:
+        self.settings = parts.settings
+        self.tracer = parts.tracer
+        self.clock = parts.clock
+        self.database = parts.database
+        self.engine = engine = parts.engine
+        self.registry = parts.registry
+        self.functions = parts.functions
+        self.archive = parts.archive
+        self.catalogue = ModelCatalogue(self.registry, {"custom": CUSTOM_OPTIONS})
         self.principal: Principal = LOCAL
         self.commands = engine.commands
         self.queries = engine.queries
@@ -112,9 +90,8 @@ class Circuit:
         self.models = DeploymentModels(engine.fleet, engine.queries, self.principal)
         self.conversations = engine.conversations
         self.budgets = engine.budgets
-        self.outbox = Outbox(database, self.principal.tenant)
-        self.archive = Archive(database, settings.archive_folder or settings.home / "archive")
-        self.subjects = Subjects(database, engine.commands, self.archive)
+        self.outbox = Outbox(self.database, self.principal.tenant)
+        self.subjects = Subjects(self.database, engine.commands, self.archive)
         self._only: list[CaseKey] | None = None
 
     @classmethod
@@ -156,54 +133,21 @@ class Circuit:
         elif home is not None:
             chosen = replace(chosen, database_url=None, home=Path(home))
         cases = None if only is None else [cls.key(case_id) for case_id in only]
-        async with AsyncExitStack() as stack:
-            database = await stack.enter_async_context(opened(chosen, progress))
-            functions = collect([*chosen.actions, *actions])
-            registry = ProviderRegistry(chosen.environment, waits=chosen.waits)
-            stack.push_async_callback(registry.aclose)
-            tracer = tracing(chosen, tracer_provider, meter_provider)
-            if tracer is not None:
-                stack.push_async_callback(tracer.close)
-            clock = SystemClock()
-            ids, versions = SystemIds(clock), Versions()
-            children = Children(database, versions, ids)
-            performing = performers(
-                chosen, registry, functions, tools, database, clock, children, fault or no_fault, interceptors, stack
-            )
-            engine = Engine(
-                database,
-                actions=performing,
-                clock=clock,
-                ids=ids,
-                versions=versions,
-                worker=worker,
-                only=cases,
-                capabilities=Capabilities([*performing, *map(required_function, functions)], usable(), chosen.pools),
-                errands={ERRAND: ModelErrand(registry)},
-                limits=WorkerLimits(
-                    lease_seconds=chosen.lease_seconds,
-                    executions=chosen.worker_executions or chosen.max_concurrent_executions,
-                    deployment=chosen.max_concurrent_executions,
-                    stop_seconds=chosen.stop_seconds if stop_seconds is None else stop_seconds,
-                    exit_when_stuck=exit_when_stuck,
-                ),
-                ring_frames=chosen.stream_buffer_size,
-                starts=chosen.start_rate,
-                policy=Policy(
-                    chosen.archive_after,
-                    chosen.archive_keep_failed,
-                    chosen.streams_after,
-                    chosen.streams_compact_after,
-                ),
-                archive=Archive(database, chosen.archive_folder or chosen.home / "archive"),
-                pressed=registry.pressed,
-                tracer=tracer,
-                redactor=chosen.redactor,
-                fault=fault or no_fault,
-            )
-            stack.push_async_callback(engine.stop)
-            await engine.start()
-            circuit = cls(chosen, database, engine, registry, clock, functions, tracer)
+        async with assembled(
+            chosen,
+            worker=worker,
+            only=cases,
+            actions=actions,
+            tools=tools,
+            interceptors=interceptors,
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+            stop_seconds=stop_seconds,
+            exit_when_stuck=exit_when_stuck,
+            progress=progress,
+            fault=fault or no_fault,
+        ) as parts:
+            circuit = cls(parts)
             circuit._only = cases
             yield circuit
 
