@@ -359,8 +359,7 @@ class Session:
         """The result of a call, or its error, as the model is told of it."""
         call = one.call
         told: dict[str, Any] = {"toolName": call.name, "callId": call.id}
-        arguments = one.arguments or (call.arguments if one.refusal is not None else {})
-        await self.journal.emit(StreamDelta(StreamType.TOOL_CALL, {**told, "arguments": arguments}))
+        await self.journal.emit(StreamDelta(StreamType.TOOL_CALL, {**told, "arguments": one.told}))
         kept = self.journal.recorded(DONE + one.step)
         failed = kept is None
         kept = kept or self.journal.recorded(REFUSED + one.step)
@@ -388,13 +387,15 @@ class Session:
         """What the call gave back, whether that is an error, and what models took that were asked for it."""
         execution = self.run.execution_id
         context = ToolContext(execution, self.run.agent_id, one.call.id, f"{execution}/{one.step}")
+        # What a model made up is said by no span, nor does it name one.
+        tool = self._tools.get(one.call.name)
         try:
-            if one.refusal is not None:
-                raise one.refusal
-            tool = self._tools[one.call.name]
-            with piece(f"execute_tool {tool.name}", _tool(tool, one)) as span:
+            with piece("execute_tool" if tool is None else f"execute_tool {tool.name}", _tool(tool, one)) as span:
                 if span is not None and span.content:
-                    span.set({"gen_ai.tool.call.arguments": _shown(span, tool, one.arguments)})
+                    span.set({"gen_ai.tool.call.arguments": _shown(span, tool, one.told)})
+                if one.refusal is not None:
+                    raise one.refusal
+                tool = self._tools[one.call.name]
                 value = await call_tool(tool, one.arguments, context)
                 if span is not None and span.content:
                     span.set({"gen_ai.tool.call.result": _shown(span, tool, value)})
@@ -422,6 +423,11 @@ class _Planned:
     step: str
     refusal: ToolError | None
 
+    @property
+    def told(self) -> Any:
+        """The arguments, as readers are told of them: those that could not be read are the model's own text."""
+        return self.arguments or (self.call.arguments if self.refusal is not None else {})
+
 
 async def _replayed(chunks: Sequence[ModelChunk]) -> AsyncGenerator[ModelChunk, None]:
     for chunk in chunks:
@@ -433,22 +439,23 @@ def recap(summary: str) -> Message:
     return Message.text(Role.USER, f"What was said before, in short:\n{summary}")
 
 
-def _tool(tool: Tool, one: _Planned) -> dict[str, Value]:
-    """A call in the words of OpenTelemetry's conventions."""
+def _tool(tool: Tool | None, one: _Planned) -> dict[str, Value]:
+    """A call, of a tool if there is one, in the words of OpenTelemetry's conventions."""
     named: dict[str, Value] = {
         "gen_ai.operation.name": "execute_tool",
-        "gen_ai.tool.name": tool.name,
         "gen_ai.tool.call.id": one.call.id,
         "gen_ai.tool.type": "function",
     }
-    if tool.spec.description:
+    if tool is not None:
+        named["gen_ai.tool.name"] = tool.name
+    if tool is not None and tool.spec.description:
         named["gen_ai.tool.description"] = tool.spec.description
     return named
 
 
-def _shown(span: Span, tool: Tool, value: Any) -> str:
+def _shown(span: Span, tool: Tool | None, value: Any) -> str:
     """What goes into a tool or comes out of it, as a span may show it."""
-    return clean(redact(_as_text(value), tool.secrets), span.shown)
+    return clean(redact(_as_text(value), () if tool is None else tool.secrets), span.shown)
 
 
 def _as_text(value: Any) -> str:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 
 from circuit import Circuit
 from tests.cli.commanding import Command, scripted_workflow
@@ -16,7 +13,7 @@ from tests.cli.conftest import process as process
 from tests.observability.collector import Collector
 from tests.observability.test_traces import CHILD, PARENT, TROUBLED, action, explode, look
 from tests.observability.test_traces_beyond import find
-from tests.observability.traced import Traces
+from tests.observability.traced import Meters, Traces
 
 FINDING = """
 workflow: finding
@@ -30,27 +27,6 @@ def collector() -> Iterator[Collector]:
     found = Collector()
     yield found
     found.close()
-
-
-class Meters:
-    """A provider of OpenTelemetry's SDK, and what was measured there: how often, by name and by what it is of."""
-
-    def __init__(self) -> None:
-        self._reader = InMemoryMetricReader()
-        self.provider = MeterProvider([self._reader], shutdown_on_exit=False)
-
-    def points(self, name: str) -> list[HistogramDataPoint]:
-        data = self._reader.get_metrics_data()
-        scopes = [scope for about in (data.resource_metrics if data else ()) for scope in about.scope_metrics]
-        assert {scope.scope.name for scope in scopes} <= {"circuit"}
-        found: list[Any] = [
-            point for scope in scopes for one in scope.metrics if one.name == name for point in one.data.data_points
-        ]
-        return found
-
-    def counts(self, name: str, *attributes: str) -> dict[tuple[Any, ...], int]:
-        points = self.points(name)
-        return {tuple((point.attributes or {}).get(one) for one in attributes): point.count for point in points}
 
 
 async def test_models_tools_agents_and_cases_are_measured_without_a_trace(database_url: str) -> None:

@@ -23,7 +23,7 @@ from circuit.observability.logs import AboutFilter, JSONFormatter
 from circuit.observability.telemetry import Telemetry
 from circuit.settings import Settings
 from circuit.tracing import Context, context_of, entered
-from tests.observability.traced import Traces
+from tests.observability.traced import Meters, Traces
 
 CHILD = """
 workflow: credit
@@ -214,6 +214,58 @@ invoke_workflow troubled
     found = [(one["circuit.attempt"], one["circuit.start"], one["circuit.reason"]) for one in starts]
     assert found == [(1, 1, "first"), (2, 2, "retry")]
     assert "it is broken" not in "".join(span.to_json() for span in traces.spans)
+
+
+REFUSED = """
+workflow: refused
+places: {open: {initial: true}, done: {terminal: true}}
+agents:
+  caller:
+    llm_provider:
+      type: scripted
+      model: gpt-test
+      responses:
+        - - tool_calls:
+              - {name: made_up_by_a_model, arguments: {word: a}}
+              - {name: look, arguments: {words: sk-secret123}}
+              - {name: look, arguments: {word: b}}
+              - {name: look, arguments: {word: c}}
+          - Seen.
+    prompts: {user_template: Look}
+    capabilities: [react]
+    tools: [look]
+    policies: [{limit: look, to: 1}]
+transitions: {ask: {from_places: open, to_place: done, agent_execution: {agent_id: caller}}}
+"""
+
+
+async def test_a_call_that_is_refused_has_a_span_with_the_code(database_url: str) -> None:
+    traces, meters = Traces(), Meters()
+    settings = Settings.from_environment({"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY"})
+    async with Circuit.open(
+        database_url, tools=[look], tracer_provider=traces.provider, meter_provider=meters.provider, settings=settings
+    ) as circuit:
+        await circuit.load(REFUSED)
+        assert (await circuit.wait(await circuit.start("refused"))).status == "completed"
+    calls = [attributes(span) for span in traces.spans if span.name.startswith("execute_tool")]
+    told = sorted(
+        (one.get("gen_ai.tool.name", ""), one.get("error.type", ""), one["gen_ai.tool.call.arguments"]) for one in calls
+    )
+    assert told == [
+        ("", "tool_unknown", '{"word":"a"}'),
+        ("look", "", '{"word":"b"}'),
+        ("look", "tool_arguments", '{"words":"***"}'),
+        ("look", "tool_denied", '{"word":"c"}'),
+    ]
+    assert len({one["gen_ai.tool.call.id"] for one in calls}) == 4
+    assert all("made_up" not in span.name for span in traces.spans), "names of spans are few"
+    counted = meters.counts("gen_ai.execute_tool.duration", "gen_ai.tool.name", "error.type")
+    assert counted == {
+        (None, "tool_unknown"): 1,
+        ("look", None): 1,
+        ("look", "tool_arguments"): 1,
+        ("look", "tool_denied"): 1,
+    }
 
 
 async def test_what_a_resumed_run_does_not_do_again_makes_no_span(database_url: str) -> None:

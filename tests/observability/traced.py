@@ -1,9 +1,12 @@
-"""Spans as a tree in text."""
+"""Spans as a tree in text, and what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,6 +30,27 @@ class Traces:
 
     def tree(self) -> str:
         return tree(self.spans)
+
+
+class Meters:
+    """A provider of OpenTelemetry's SDK, and what was measured there: how often, by name and by what it is of."""
+
+    def __init__(self) -> None:
+        self._reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self._reader], shutdown_on_exit=False)
+
+    def points(self, name: str) -> list[HistogramDataPoint]:
+        data = self._reader.get_metrics_data()
+        scopes = [scope for about in (data.resource_metrics if data else ()) for scope in about.scope_metrics]
+        assert {scope.scope.name for scope in scopes} <= {"circuit"}
+        found: list[Any] = [
+            point for scope in scopes for one in scope.metrics if one.name == name for point in one.data.data_points
+        ]
+        return found
+
+    def counts(self, name: str, *attributes: str) -> dict[tuple[Any, ...], int]:
+        points = self.points(name)
+        return {tuple((point.attributes or {}).get(one) for one in attributes): point.count for point in points}
 
 
 def tree(spans: Iterable[ReadableSpan]) -> str:
