@@ -22,7 +22,7 @@ from uuid import UUID
 from circuit.definition.workflow import Workflow
 from circuit.engine.chronicle import chronicle
 from circuit.engine.execution import Ended, FaultHook, Screened, no_fault
-from circuit.engine.owner import Owner, Step
+from circuit.engine.owner import NOTHING, Owner, Step
 from circuit.engine.slots import Slots
 from circuit.events import CaseEvent, Frame, TransitionFired
 from circuit.ids import CaseKey
@@ -158,11 +158,16 @@ class Desk:
         else:
             self._post(held, partial(_ended, ended), completing=ended.output is not None)
 
-    def screened(self, found: Screened) -> None:
-        """Screening found something in what an execution is told."""
+    def screened(self, found: Screened) -> asyncio.Future[None] | None:
+        """Screening found something in what an execution is told. What comes back is done when that is committed; None
+        where the case is not held (any more)."""
         held = self._held.get(found.key)
-        if held is not None:
-            self._post(held, partial(_screened, found))
+        if held is None:
+            return None
+        kept = asyncio.get_running_loop().create_future()
+        self._post(held, partial(_screened, found))
+        self._post(held, partial(_kept, kept))
+        return kept
 
     def broken(self, key: CaseKey, error: BaseException) -> None:
         """Something of ours failed while it worked for this case."""
@@ -389,6 +394,13 @@ def _command(held: Held, command: CommandRow, owner: Owner, now: datetime) -> St
 
 def _screened(found: Screened, owner: Owner, now: datetime) -> Step:
     return owner.screened(found.firing, found.start, found.step, found.decision, found.event, now)
+
+
+def _kept(kept: asyncio.Future[None], owner: Owner, now: datetime) -> Step:
+    """An input comes to its turn when what was before it is committed."""
+    if not kept.done():
+        kept.set_result(None)
+    return NOTHING
 
 
 def _ended(ended: Ended, owner: Owner, now: datetime) -> Step:

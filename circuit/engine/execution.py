@@ -97,7 +97,7 @@ class Screened:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What every execution of a worker shares. `log` returns when its rows are committed; `trace`, where there is one,
-    is told how each start goes; `screened` is told what screening found, for the history."""
+    is told how each start goes; `screened` is told what screening found, for the history, and says when that has it."""
 
     actions: Mapping[str, Action]
     publisher: Publisher
@@ -107,7 +107,7 @@ class Surroundings:
     charging: Charging = Unlimited()
     trace: CaseTrace | None = None
     redactor: Redactor = field(default_factory=Redactor)
-    screened: Callable[[Screened], None] = lambda _: None
+    screened: Callable[[Screened], asyncio.Future[None] | None] = lambda _: None
 
 
 class Cutoff:
@@ -145,6 +145,8 @@ class Context:
         self._charges = 0
         # What each charge that is not settled yet did cost, as far as that is known.
         self._open: dict[int, Spend | None] = {}
+        # Done when the history has all that screening found.
+        self._found: asyncio.Future[None] | None = None
 
     async def emit(self, delta: StreamDelta) -> None:
         self._require_wanted()
@@ -170,6 +172,9 @@ class Context:
             ChargeRow(call.firing, call.start, number, spent.calls, spent.tokens, spent.microdollars)
             for number, spent in known.items()
         ]
+        if self._found is not None:
+            # A run that has an answer decides nothing anew: what was found must not be lost between the two.
+            await asyncio.shield(self._found)
         await self._around.log(LogWrite(call.key, journal, settled=settled))
         self._journal[step] = stored
         for number in known:
@@ -184,7 +189,7 @@ class Context:
             return
         call = self._call
         stored = self._journal[step] = self._lasting[step] = _stored(decision, f"the journal entry {step}")
-        self._around.screened(Screened(call.key, call.firing, call.start, step, stored, event))
+        self._found = self._around.screened(Screened(call.key, call.firing, call.start, step, stored, event))
 
     async def suspend(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from parts import Doing, MemoryLog, SystemClock, at_once, call, for_ever
 
 from circuit.engine.action import ActionCall, ActionContext, ActionOutput
-from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
+from circuit.engine.execution import Cutoff, Ended, Screened, Surroundings, execute
 from circuit.engine.firings import Start
 from circuit.engine.payload import MOST_DEEP, PayloadFault, storable
 from circuit.errors import Cancelled, DatabaseUnreachable, RateLimited
@@ -285,3 +286,32 @@ async def test_the_crash_point_before_an_answer_is_its_first_text(bench: Bench) 
 
     await bench.run(perform)
     assert bench.points == ["before_answer"]
+
+
+async def test_nothing_is_journalled_before_the_history_has_what_screening_found(bench: Bench) -> None:
+    """Of a run that has its first answer nothing is found any more: an answer without the finding would lose it."""
+    found: list[str] = []
+    kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    both = asyncio.Event()
+
+    async def perform(call: ActionCall, context: ActionContext) -> ActionOutput:
+        context.screened("screened:input", {"refused": None}, {})
+        await asyncio.gather(context.record("answer:0", "said"), context.record("step:1", "done"))
+        return ActionOutput({})
+
+    def screened(one: Screened) -> asyncio.Future[None]:
+        found.append(one.step)
+        return kept
+
+    def fault(point: str) -> None:
+        bench.points.append(point)
+        if bench.points.count("after_answer") == 2:
+            both.set()
+
+    around = replace(bench.around(Doing(perform)), fault=fault, screened=screened)
+    running = asyncio.create_task(execute(Start(call(), None), around))
+    await both.wait()
+    assert found == ["screened:input"] and bench.log.journal == {}
+    kept.set_result(None)
+    assert (await running).output == ActionOutput({})
+    assert bench.log.journal == {"answer:0": "said", "step:1": "done"}
