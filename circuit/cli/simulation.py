@@ -299,10 +299,12 @@ def _summary(run: _Run, ended: Sequence[Ended]) -> dict[str, Any]:
     runs = [float(sum(count for name, count in case.fired.items() if name in agents)) for case in ended]
     routes = Counter(case.route for case in ended)
     faults = Counter(fault for case in ended for fault in set(case.faults)).most_common(_FAULTS)
+    failures = Counter(failure for case in ended for failure in set(case.failures)).most_common(_FAULTS)
     return {
         "cases": len(ended),
         "statuses": dict(Counter(case.status for case in ended).most_common()),
         **({"faults": [{"fault": fault, "cases": count} for fault, count in faults]} if faults else {}),
+        **({"failures": [{"failure": failure, "cases": count} for failure, count in failures]} if failures else {}),
         "seconds": _spread([case.seconds for case in ended]),
         "agent_runs": _spread(runs),
         **({"cost": _spread(run.spent)} if run.costs or any(run.spent) else {}),
@@ -329,6 +331,8 @@ def _show(terminal: Terminal, file: Path, result: Mapping[str, Any]) -> None:
     terminal.line(clean(f"{file}: {result['cases']} cases: {statuses}"))
     for one in result.get("faults", ()):
         terminal.line(clean(one_line(f"  an incident in {one['cases']} of them: {one['fault']}", 300)))
+    for one in result.get("failures", ()):
+        terminal.line(clean(one_line(f"  a failure in {one['cases']} of them: {one['failure']}", 300)))
     names = {"seconds": "seconds", "agent_runs": "agent runs", "cost": "cost"}
     rows = [
         [label, *(f"{value:,.6g}" for value in result[key].values())] for key, label in names.items() if key in result

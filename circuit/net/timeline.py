@@ -40,13 +40,14 @@ good."""
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a case went. `status` is what the engine would say; `endless` where it fired too often to go on; `faults` are
-    what incidents would be raised for."""
+    what incidents would be raised for, `failures` what failed without one."""
 
     status: str
     seconds: float
     route: tuple[str, ...]
     fired: Mapping[str, int]
     faults: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -71,6 +72,7 @@ class Timeline:
     _idle: int = 0
     _waiting: set[str] = field(default_factory=set[str])
     _faults: list[str] = field(default_factory=list[str])
+    _failures: list[str] = field(default_factory=list[str])
     _blocked: set[tuple[str, tuple[tuple[int, int], ...]]] = field(default_factory=set[Any])
 
     def __post_init__(self) -> None:
@@ -190,6 +192,7 @@ class Timeline:
             outputs = self.act(transition, self._inputs(transition, binding))
         except FiringError as error:
             if transition.name in self.optional:
+                self._failures.append(f"{transition.name} goes on without its output: {error.message}")
                 self._finish(replace(transition, output_mapping=None), binding, {}, firing)
             else:
                 self._fail(transition, binding, error, firing)
@@ -243,6 +246,7 @@ class Timeline:
         if firing is not None and transition.on_failure is not None:
             divert(self.net, self.marking, binding, error.as_dict(), self._now)
             self._route.append(f"{transition.name} failed")
+            self._failures.append(f"{transition.name} goes to {transition.on_failure}: {error.message}")
             return
         if firing is not None:
             abort(self.net, self.marking, binding, self._held_by(binding, firing))
@@ -278,4 +282,4 @@ class Timeline:
 
     def _result(self, status: str) -> Ended:
         seconds = (self._now - self.begun).total_seconds()
-        return Ended(status, seconds, tuple(self._route), dict(self._times), tuple(self._faults))
+        return Ended(status, seconds, tuple(self._route), dict(self._times), tuple(self._faults), tuple(self._failures))

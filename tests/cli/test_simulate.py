@@ -91,15 +91,22 @@ def test_agents_that_fail_go_the_way_of_failures(bare: Command, desk: Path) -> N
     all_fail = bare("simulate", str(desk), "--cases", "10", "--failures", "1", "--json").json
     assert all_fail["statuses"] == {"failed": 10}
     assert all_fail["routes"][0]["route"] == ["help failed"]
+    assert all_fail["failures"] == [{"failure": "help goes to gone: every attempt failed", "cases": 10}]
     desk.write_text(desk.read_text().replace("required: true", "required: false"))
     moved_on = bare("simulate", str(desk), "--cases", "10", "--failures", "1", "--json").json
     assert moved_on["statuses"] == {"completed": 10}
+    [failure] = moved_on["failures"]
+    assert failure == {"failure": "help goes on without its output: every attempt failed", "cases": 10}
     some = bare("simulate", str(desk), "--cases", "40", "--failures", "0.5", "--json").json
     assert some["statuses"] == {"completed": 40}
 
 
 def test_why_cases_need_somebody_is_told(bare: Command, desk: Path) -> None:
     asking = desk.read_text().replace("agent_id: helper", "agent_id: helper\n      input_mapping: {q: data.text}")
+    desk.write_text(asking)
+    diverted = bare("simulate", str(desk), "--cases", "3")
+    assert "3 cases: 3 failed" in diverted.out
+    assert "a failure in 3 of them: help goes to gone: input q: data.text is missing" in diverted.out
     desk.write_text(asking.replace("    on_failure: gone\n", ""))
     told = bare("simulate", str(desk), "--cases", "3", "--json").json
     assert told["statuses"] == {"attention": 3}
