@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,14 +18,18 @@ from circuit.errors import InvalidRequest, StorageError
 from circuit.settings import Settings
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from circuit.engine.overview import Glance
 
 
 MIN_ROWS = 3
-OTHER_LINES = 14
-"""Lines of a look beside its workers."""
+OTHER_LINES = 3
+"""Lines of a look beside its figures and its workers: the names of columns, some trouble, and where the cursor is."""
+_COLUMNS = {"worker": 8, "state": 8, "host": 10, "pid": 7, "pools": 10, "cases": 5, "lease": 6}
+"""What is told of a worker, and how many characters of that are to be seen."""
+_SPARED = ("pools", "pid", "host")
+"""What a narrow terminal leaves out, the first first."""
 
 
 def top(
@@ -58,6 +62,7 @@ def top(
         async with Circuit.open(worker=False, progress=terminal.note) as circuit:
             look = partial(circuit.engine.overview.look, circuit.principal, span)
             before = await look()
+            console = terminal.console()
             if as_json or once or not terminal.interactive:
                 while True:
                     await asyncio.sleep(every)
@@ -71,14 +76,13 @@ def top(
                     if as_json:
                         terminal.row(now.as_dict(before))
                     else:
-                        terminal.console().print(_picture(now, before, window))
+                        console.print(_picture(now, before, window, console))
                     before = now
                     if once:
                         return 0
             from rich.live import Live
 
-            console = terminal.console()
-            picture = partial(_picture, window=window, lines=console.height)
+            picture = partial(_picture, window=window, console=console, whole=False)
             with Live(picture(before, None), console=console, auto_refresh=False) as live:
                 while True:
                     await asyncio.sleep(every)
@@ -94,9 +98,10 @@ def top(
 
 
 def _picture(
-    now: Glance, before: Glance | None, window: str, *, lines: int | None = None, trouble: str = ""
+    now: Glance, before: Glance | None, window: str, console: Console, *, whole: bool = True, trouble: str = ""
 ) -> RenderableType:
-    """A look, in so many `lines` if that is said; with `trouble`, the last one before it began."""
+    """A look as wide as the console; unless it is to be `whole`, no higher either. With `trouble`, the last one before
+    that began."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -114,27 +119,49 @@ def _picture(
         ("workers", _counts(Counter(worker["state"] for worker in shown["workers"]))),
     ):
         head.add_row(Text(name), Text(value))
-    table = Table("worker", "state", "host", "pid", "pools", "cases", "lease")
     workers = sorted(shown["workers"], key=_standing)
-    room = len(workers) if lines is None else max(MIN_ROWS, lines - OTHER_LINES)
+    lines = len(console.render_lines(head)) + OTHER_LINES
+    room = len(workers) if whole else max(MIN_ROWS, console.height - lines)
     shows = workers if len(workers) <= room else workers[: room - 1]
-    for worker in shows:
-        lease = worker["lease_seconds"]
-        cells = (
-            worker["worker_id"][:8],
-            worker["state"],
-            worker["host"],
-            str(worker["pid"]),
-            ", ".join(worker["pools"]),
-            str(worker["cases"]),
-            "" if lease is None else f"{lease:g} s",
-        )
-        table.add_row(*(Text(clean(cell)) for cell in cells))
+    rows = [_cells(worker) for worker in shows]
     if len(shows) < len(workers):
         rest = workers[len(shows) :]
         cases = str(sum(worker["cases"] for worker in rest))
-        table.add_row(Text(f"{len(rest)} more"), *(Text(cell) for cell in ("", "", "", "", cases, "")))
+        rows.append(dict.fromkeys(_COLUMNS, "") | {"worker": f"{len(rest)} more", "cases": cases})
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    names = _fitting(rows, console.width)
+    for name in names:
+        table.add_column(name, no_wrap=name not in _SPARED)
+    for row in rows:
+        table.add_row(*(Text(row[name], no_wrap=True, overflow="ellipsis") for name in names))
     return Group(head, table, Text(clean(trouble), style="bold red")) if trouble else Group(head, table)
+
+
+def _cells(worker: Mapping[str, Any]) -> dict[str, str]:
+    """What is told of a worker, by the names of columns."""
+    lease = worker["lease_seconds"]
+    told = {
+        "worker": worker["worker_id"][:8],
+        "state": worker["state"],
+        "host": worker["host"],
+        "pid": str(worker["pid"]),
+        "pools": ", ".join(worker["pools"]),
+        "cases": str(worker["cases"]),
+        "lease": "" if lease is None else f"{lease:g} s",
+    }
+    return {name: clean(cell) for name, cell in told.items()}
+
+
+def _fitting(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """The columns of which at least the beginnings are to be seen in so many characters."""
+    needs = {
+        name: 1 + min(least, max(len(name), *(len(row[name]) for row in rows))) if rows else 1 + len(name)
+        for name, least in _COLUMNS.items()
+    }
+    for name in _SPARED:
+        if sum(needs.values()) > width:
+            del needs[name]
+    return list(needs)
 
 
 def _standing(worker: dict[str, Any]) -> tuple[bool, int]:

@@ -46,6 +46,10 @@ def test_a_look_counts_what_is_there(circuit: Command, tmp_path: Path) -> None:
         assert "--window" in refused.err
 
 
+FIGURES = 8
+"""Lines of a look before its workers, where nothing is folded."""
+
+
 def glance(states: dict[int, WorkerState], count: int) -> Glance:
     """A look at so many workers, each with as many cases as its number; all but some are alive."""
     now = datetime(2026, 11, 27, tzinfo=UTC)
@@ -78,21 +82,38 @@ def glance(states: dict[int, WorkerState], count: int) -> Glance:
 def test_of_many_workers_those_are_shown_that_matter() -> None:
     looked = glance({3: WorkerState.DEAD, 7: WorkerState.DRAINING}, 300)
     for lines in (30, None):
-        file = io.StringIO()
-        Console(file=file, width=100).print(_picture(looked, None, "1h", lines=lines))
-        printed = file.getvalue()
-        hosts = [line.split("│")[3].strip() for line in printed.splitlines() if "host-" in line]
+        printed = shown(looked, 100, lines)
+        hosts = [line.split()[2] for line in printed.splitlines() if "host-" in line]
         assert "1 dead, 1 draining" in printed and "298 alive" in printed
         assert hosts[:3] == ["host-7", "host-3", "host-299"], "not well, then busy"
         if lines is None:
             assert len(hosts) == 300 and "more" not in printed
         else:
             assert len(printed.splitlines()) <= lines
-            left = 300 - (lines - OTHER_LINES - 1)
+            left = 300 - (lines - FIGURES - OTHER_LINES - 1)
             assert f"{left} more" in printed and len(hosts) + left == 300
+    assert "It is away.\\x1b[2J" in shown(looked, 100, 5, trouble="It is away.\x1b[2J")
+
+
+def test_a_narrow_terminal_leaves_out_what_matters_least() -> None:
+    looked = glance({3: WorkerState.DEAD, 7: WorkerState.DRAINING}, 30)
+    told = {"worker", "state", "host", "pid", "pools", "cases", "lease"}
+    for width, spared in ((200, set[str]()), (80, set[str]()), (40, {"pid", "pools"}), (32, {"host", "pid", "pools"})):
+        lines = shown(looked, width, 24).splitlines()
+        head = next(line for line in lines if line.startswith("worker "))
+        [first, *_] = rows = [line for line in lines if line.startswith("0000")]
+        assert set(head.split()) == told - spared
+        assert first.split()[:2] == ["00000007", "draining"] and all("…" not in row for row in rows)
+        assert all(len(line) <= width for line in lines) and len(lines) <= 24
+        assert any(line.startswith(f"{30 - len(rows)} more") for line in lines)
+
+
+def shown(looked: Glance, width: int, height: int | None, trouble: str = "") -> str:
+    """A look as a terminal of this size has it, or all of it."""
     file = io.StringIO()
-    Console(file=file, width=100).print(_picture(looked, None, "1h", lines=5, trouble="It is away.\x1b[2J"))
-    assert "It is away.\\x1b[2J" in file.getvalue()
+    console = Console(file=file, width=width, height=height)
+    console.print(_picture(looked, None, "1h", console, whole=height is None, trouble=trouble))
+    return file.getvalue()
 
 
 async def test_it_goes_on_when_the_database_is_back(own_server: Server, spawned: Spawn) -> None:
