@@ -3,7 +3,8 @@
 Case events are the rows of `history`: gapless per case, and enough to rebuild every marking that a case ever had
 (`TransitionFired` and `FiringFailed` carry what they consumed and produced). Stream events are the frames that
 readers of an execution get; `encode_frame` makes their bytes once, for every protocol and for the log.
-Both carry a version in their JSON, so that a later release reads what an earlier one wrote.
+Both carry a version in their JSON, so that a later release reads what an earlier one wrote. To an earlier release, an
+event of a kind that a later one added is a `LaterEvent`.
 """
 
 from __future__ import annotations
@@ -283,6 +284,14 @@ class CaseEnded:
     principal: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LaterEvent:
+    """An event of a kind that this release does not know: a later one wrote it, before or beside this one. Who shows a
+    history passes over it; who works out what a case held cannot."""
+
+    kind: str
+
+
 CaseEvent = (
     CaseStarted
     | TransitionFired
@@ -300,6 +309,7 @@ CaseEvent = (
     | MessageTaken
     | CaseMigrated
     | CaseEnded
+    | LaterEvent
 )
 
 _CASE_EVENTS: dict[str, type[CaseEvent]] = {
@@ -326,7 +336,7 @@ _CASE_EVENTS: dict[str, type[CaseEvent]] = {
 
 
 CASE_EVENTS = tuple(_CASE_EVENTS)
-"""The kinds of case events."""
+"""The kinds of case events that this release knows."""
 
 
 def encode_event(event: CaseEvent) -> bytes:
@@ -335,8 +345,10 @@ def encode_event(event: CaseEvent) -> bytes:
 
 
 def decode_event(kind: str, body: Mapping[str, Any]) -> CaseEvent:
-    """The event that a history row holds. Raises `KeyError` for a kind that this release does not know."""
-    cls = _CASE_EVENTS[kind]
+    """The event that a history row holds."""
+    cls = _CASE_EVENTS.get(kind)
+    if cls is None:
+        return LaterEvent(kind)
     values: dict[str, Any] = {one.name: body[one.name] for one in fields(cls) if one.name in body}
     for name in ("consumed", "read", "reserved", "removed"):
         if name in values:

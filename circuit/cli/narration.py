@@ -30,6 +30,7 @@ from circuit.events import (
     Frame,
     IncidentResolved,
     InputScreened,
+    LaterEvent,
     MessageTaken,
     StreamType,
     TokenImage,
@@ -200,6 +201,8 @@ class Narrator:
                 return [
                     Line(f"case {event.status}{reason}", "bold green" if event.status == "completed" else "bold red")
                 ]
+            case LaterEvent():
+                return [Line(f"{one_line(event.kind)}: a later release wrote this, and can say what it is", "yellow")]
 
     def frame(self, execution_id: str, frame: Frame) -> Line | None:
         """Take in what an execution says; a line where it is more than text, and the case's events do not say it."""

@@ -12,7 +12,9 @@ import pytest
 from postgres import Server, execute
 
 from circuit.app import Circuit
+from circuit.cli.narration import Narrator
 from circuit.engine.audit.inspection import Report, inspect_at
+from circuit.errors import SchemaMismatch
 from tests.cli.commanding import Command
 
 WORKFLOW = """
@@ -245,6 +247,26 @@ async def test_a_case_that_cannot_be_read_is_said_and_spoils_no_other(url: str) 
     report = await inspect_at(url)
     [reason] = report.unchecked.values()
     assert "unheard_of" in reason and report.cases == 3 and not report.clean and not report.found
+    assert "a later one wrote it" in reason
+
+
+async def test_an_event_of_a_later_release_is_passed_over_by_who_shows_and_refused_by_who_replays(url: str) -> None:
+    await plant(url, f"UPDATE circuit.history SET kind = 'unheard_of' WHERE seq = 2 AND {OF_WAITING}")
+    async with Circuit.open(url) as circuit:
+        [case] = [str(one.key) for one in await circuit.cases(status="waiting")]
+        told = (await circuit.case(case)).history
+        assert told[1].as_dict().keys() == {"seq", "kind", "at"} and told[1].kind == "unheard_of"
+        lines = [line.text for one in told for line in Narrator().event(one.at, one.event)]
+        assert [line for line in lines if "later release" in line] == [
+            "unheard_of: a later release wrote this, and can say what it is"
+        ]
+        assert (await circuit.at(case, 1)).marking == {"begin": 1}
+        for read in (circuit.at(case, 2), circuit.fork(case)):
+            with pytest.raises(SchemaMismatch, match=r"event 2 of case .* 'unheard_of', which this release does not"):
+                await read
+        # Who works on the case asks for none of it.
+        assert (await circuit.fire(case, "leave")).state == "applied"
+        assert (await circuit.wait(case)).status == "completed"
 
 
 async def test_a_version_that_is_not_stored(url: str) -> None:

@@ -33,7 +33,7 @@ from circuit.engine.audit.replay import Replay
 from circuit.engine.connecting import connected
 from circuit.engine.tombstone import is_erased
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
-from circuit.errors import ArtefactLost
+from circuit.errors import ArtefactLost, SchemaMismatch
 from circuit.events import CaseMigrated, CaseStarted, decode_event
 from circuit.ids import CaseKey
 from circuit.storage import audit, rows, schema
@@ -199,7 +199,7 @@ async def _check(
             found.append(audited.fault("I2", "history", "the case has no first event", LOST, seq=1))
         for fault in (*found, *_compared(audited)):
             report.add(fault)
-    except ArtefactLost as error:
+    except (ArtefactLost, SchemaMismatch) as error:
         report.unchecked[key] = error.message
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         report.unchecked[key] = f"this release cannot read it: {type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from circuit.engine.audit.fault import LOST, MEND, Fault, of_case
-from circuit.errors import Crashed
+from circuit.errors import Crashed, SchemaMismatch
 from circuit.events import (
     BudgetUsedUp,
     CaseEnded,
@@ -29,6 +29,7 @@ from circuit.events import (
     FiringSuspended,
     IncidentResolved,
     InputScreened,
+    LaterEvent,
     MessageTaken,
     TokenImage,
     TokenRef,
@@ -88,7 +89,12 @@ class Replay:
     counted_upto: int = 0
 
     def apply(self, seq: int, at: datetime, event: CaseEvent) -> Iterator[Fault]:
-        """Take the next event of the case."""
+        """Take the next event of the case. Raises `SchemaMismatch` for a kind that this release does not know."""
+        if isinstance(event, LaterEvent):
+            raise SchemaMismatch(
+                f"event {seq} of case {self.key} is of the kind {event.kind!r}, which this release does not know:"
+                " a later one wrote it, and only such a one can say what the case held from then on"
+            )
         if seq != self.seq + 1:
             yield self._fault("I2", seq, f"the event before it has the number {self.seq}: events are missing", LOST)
         if self.ended is not None:
