@@ -14,8 +14,11 @@ from circuit.cli.terminal import Terminal, compact, one_line
 from circuit.spend import dollars, microdollars
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from circuit.app import Circuit
     from circuit.engine.provenance import ExecutionRecord
+    from circuit.events import Frame
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output and nothing else.")]
 ExecutionArgument = Annotated[str, typer.Argument(metavar="CASE.NUMBER", help="The id of an execution.")]
@@ -68,7 +71,8 @@ def read(
 ) -> int:
     """Read what an execution said: text, thoughts and tools. While it runs, or long after.
 
-    With --json each line is a frame of its stream, with its `cursor`.
+    What is archived is read from the files of its week. With --json each line is a frame of its stream, with its
+    `cursor`.
 
     \b
     Examples:
@@ -77,29 +81,47 @@ def read(
     """
 
     async def body(circuit: Circuit, terminal: Terminal) -> int:
+        from circuit.engine.archive.stream import archived_stream
         from circuit.engine.provenance import execution_key, found_record
         from circuit.ids import Numbered
-        from circuit.streams.cursor import Cursor
+        from circuit.streams.cursor import BEGINNING, Cursor
 
         begin = None if after is None else Cursor.parse(after)
         key, firing = execution_key(execution_id, circuit.principal.tenant)
-        run = found_record(execution_id, await circuit.queries.execution(key, firing)).execution
-        if not as_json:
-            terminal.line(one_line(f"execution {run.id} of {run.transition} is {run.status}"))
-        narrator = Narrator()
-        narrator.speeches[run.id] = Speech(one_line(run.transition, 60))
+        name, narrator = str(Numbered(key.case, firing)), Narrator()
+
+        def begun(transition: str, status: str) -> None:
+            if not as_json:
+                terminal.line(one_line(f"execution {name} of {transition} is {status}"))
+            narrator.speeches[name] = Speech(one_line(transition, 60))
+
+        def tell(shown: PlainDisplay, frames: Sequence[Frame]) -> None:
+            for frame in frames:
+                if as_json:
+                    terminal.row(orjson.loads(frame.body))
+                else:
+                    shown.frame(name, frame)
+
+        found = await circuit.queries.execution(key, firing)
+        archived = (
+            None if found is not None else await archived_stream(circuit.archive, key, firing, begin or BEGINNING)
+        )
+        if archived is not None:
+            begun(archived.transition, archived.status)
+            terminal.note(f"it is archived in {archived.place}")
+            with PlainDisplay(terminal, narrator) as shown:
+                tell(shown, archived.frames)
+            return 0
+        run = found_record(execution_id, found).execution
+        begun(run.transition, run.status)
         reader = await circuit.streams.open(Numbered(key.case, firing), key.tenant, begin)
         try:
             with PlainDisplay(terminal, narrator) as shown:
                 while frames := await reader.read(None if follow else 0):
-                    for frame in frames:
-                        if as_json:
-                            terminal.row(orjson.loads(frame.body))
-                        else:
-                            shown.frame(run.id, frame)
+                    tell(shown, frames)
             if not reader.over:
                 rest = f"--after {reader.cursor}" if reader.cursor.sequence else "--follow"
-                terminal.note(f"the execution is not over; go on with: circuit executions read {run.id} {rest}")
+                terminal.note(f"the execution is not over; go on with: circuit executions read {name} {rest}")
         finally:
             reader.close()
         return 0

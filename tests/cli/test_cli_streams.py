@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import orjson
 
+from circuit.app import Circuit
+from circuit.ids import uuid7
+from circuit.storage import partitions
 from tests.cli.commanding import Chat, Command, Spawn, scripted_workflow
 
 
@@ -81,3 +87,52 @@ def test_an_execution_is_read_while_it_runs(
         running.rest()
     finally:
         chat.end()
+
+
+class OldIds:
+    """Ids of cases that were born ten weeks ago."""
+
+    def __init__(self) -> None:
+        self._born = partitions.week_of(datetime.now(UTC) - timedelta(weeks=10)).lower.int >> 80
+        self._numbers = itertools.count(1)
+
+    def uuid(self) -> UUID:
+        number = next(self._numbers)
+        return uuid7(self._born + number, number)
+
+
+async def old_case(url: str, file: Path) -> str:
+    """A case that was born ten weeks ago and ended nine weeks ago."""
+    async with Circuit.open(url) as circuit:
+        connection = await circuit.database.raw()
+        await partitions.ensure(connection, datetime.now(UTC) - timedelta(weeks=10))
+        circuit.commands._ids = OldIds()
+        workflow = await circuit.load(file)
+        case = await circuit.start(workflow.id)
+        await circuit.wait(case)
+        await connection.close()
+    plain = await asyncpg.connect(url)
+    await plain.execute("SET session_replication_role = replica")
+    await plain.execute("UPDATE circuit.\"case\" SET finished_at = finished_at - interval '9 weeks'")
+    await plain.close()
+    return case
+
+
+def test_what_an_archived_execution_said_is_read_from_its_week(
+    circuit: Command, database_url: str, tmp_path: Path
+) -> None:
+    case = asyncio.run(old_case(database_url, scripted_workflow(tmp_path)))
+    shelf = tmp_path / "shelf"
+    circuit("executions", "read", f"{case}.1", "--json", CIRCUIT_ARCHIVE_DIR=str(shelf))
+    before = [circuit("executions", "read", f"{case}.1", *more).out for more in ([], ["--json"], ["--after", "1-2"])]
+    archived = circuit("archive", "--older-than", "6w", "--json", CIRCUIT_ARCHIVE_DIR=str(shelf))
+    assert archived.code == 0 and [week["cases"] for week in archived.json["done"]] == [1], archived
+    after = [circuit("executions", "read", f"{case}.1", *more).out for more in ([], ["--json"], ["--after", "1-2"])]
+    assert after == before and "Once upon a time" in after[0]
+    assert f"it is archived in {shelf}" in circuit("executions", "read", f"{case}.1").err
+    # Of an archived case only what it ran is there, and where the files are somewhere else, that is said.
+    assert "there is no execution" in circuit("executions", "read", f"{case}.7").err
+    shelf.rename(tmp_path / "elsewhere")
+    away = circuit("executions", "read", f"{case}.1")
+    assert away.code == 2 and "which is not here: say in CIRCUIT_ARCHIVE_DIR" in away.err
+    assert circuit("executions", "read", f"{case}.1", CIRCUIT_ARCHIVE_DIR=str(tmp_path / "elsewhere")).out == before[0]

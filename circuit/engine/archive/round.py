@@ -105,12 +105,31 @@ class Archive:
 
     async def show(self, key: CaseKey) -> dict[str, Any]:
         """An archived case: its rows by table. Raises `NotFound`, and `ArchiveDamaged`."""
+        found = await self.find(key)
+        if found is None:
+            raise NotFound(f"the archive holds no case {key}; `circuit archive list` lists what it holds")
+        return found
+
+    async def find(self, key: CaseKey) -> dict[str, Any] | None:
+        """The same; None where the archive does not hold the case. Raises `NotFound` where the files lie elsewhere that
+        may hold it, and `ArchiveDamaged`."""
+        away = list[str]()
         for row in await self.weeks():
-            place = self._place(row) if row.state == "dropped" and row.lower <= key.case < row.upper else None
-            found = None if place is None else await asyncio.to_thread(_find, place, key)
+            if row.state != "dropped" or not row.lower <= key.case < row.upper or key in row.kept:
+                continue
+            place = self._place(row)
+            if place is None:
+                away.append(row.folder or row.week)
+                continue
+            found = await asyncio.to_thread(_find, place, key)
             if found is not None:
                 return {"archive": str(place), "case_id": str(key.case), "rows": found}
-        raise NotFound(f"the archive holds no case {key}; `circuit archive list` lists what it holds")
+        if away:
+            raise NotFound(
+                f"case {key} may lie in {', '.join(away)}, which is not here: say in CIRCUIT_ARCHIVE_DIR"
+                " where the folders of its weeks lie now"
+            )
+        return None
 
     async def erase(self, connection: Connection, cases: Collection[CaseKey], *, dry_run: bool) -> Erased:
         """Erase cases from the files of their weeks. It takes the lock of the archive, which the connection keeps.
