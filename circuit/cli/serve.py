@@ -55,10 +55,12 @@ def serve(
 
     async def body() -> int:
         from circuit.app import Circuit
+        from circuit.app.rules import warn_of_rules
         from circuit.app.supervision import worker_processes
 
         opened = Circuit.open(settings=settings, worker=workers is None, exit_when_stuck=True, progress=terminal.note)
         async with opened as circuit:
+            await warn_of_rules(circuit)
             environment = {**settings.environment, "CIRCUIT_DATABASE_URL": circuit.database.address.url}
             arguments = _repeated(pools, actions)
             async with worker_processes(workers or 0, arguments, environment, settings.stop_seconds) as crew:
@@ -98,8 +100,11 @@ def worker(
 
     async def body() -> int:
         from circuit.app import Circuit
+        from circuit.app.rules import warn_of_rules
 
         async with Circuit.open(settings=settings, exit_when_stuck=True, progress=terminal.note) as circuit:
+            if not supervised:
+                await warn_of_rules(circuit)
             terminal.line("circuit worker is ready")
             ends = [asyncio.ensure_future(circuit.worked())]
             if supervised:

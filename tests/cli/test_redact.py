@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 from commanding import Command
 
+from circuit.app import Circuit
+from circuit.app.rules import warn_of_rules
 from circuit.cli.session import configure_logging
 from circuit.errors import CircuitError, DefinitionError, InvalidRequest
 from circuit.observability.logs import LONGEST_SAID, JSONFormatter, RedactingFormatter, about
@@ -204,3 +207,35 @@ def test_of_a_message_that_is_very_long_the_beginning_is_logged_and_nothing_that
     long = " " * (LONGEST_SAID - 8) + "ada@example.com" + " " * 100
     said = orjson.loads(formatter.format(logging.makeLogRecord({"msg": long})))["message"]
     assert said.strip() == f"[cut off: it has {len(long):,} characters]"
+
+
+OFFICE = """
+workflow: office
+redaction: [{{name: customer, pattern: 'KD-[0-9]{{{{3}}}}', replace: '{instead}'}}]
+places: [a, b]
+transitions: {{t: {{from_places: a, to_place: b}}}}
+"""
+
+
+async def test_whoever_serves_is_warned_of_workflows_at_odds_with_new_rules_of_the_deployment(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = {"CIRCUIT_DATABASE_URL": database_url}
+    async with Circuit.open(settings=Settings.from_environment(environment), worker=False) as circuit:
+        await circuit.load(OFFICE.format(instead="somebody"))
+        await circuit.load(OFFICE.format(instead="(customer)").replace("office", "desk"))
+        await warn_of_rules(circuit)
+        assert "rule" not in caplog.text, "there are no rules that could have changed"
+        for pattern, says in (("some[a-z]{4}", True), ("nothing", False)):
+            caplog.clear()
+            circuit.settings = replace(circuit.settings, redactor=Redactor([Rule("words", None, pattern)]))
+            await warn_of_rules(circuit)
+            told = [record.getMessage() for record in caplog.records if record.name == "circuit.app.rules"]
+            assert len(told) == says
+            assert all(
+                one.startswith(
+                    "workflow office of tenant 1: the rule of redaction words changes what stands instead of what"
+                    " customer takes out; give customer a `replace` that no rule matches"
+                )
+                for one in told
+            )
