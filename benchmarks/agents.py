@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -59,7 +59,7 @@ def workflow(options: argparse.Namespace) -> str:
 
 
 @asynccontextmanager
-async def alone(options: argparse.Namespace) -> AsyncIterator[Callable[[], Awaitable[float]]]:
+async def alone(options: argparse.Namespace) -> AsyncGenerator[Callable[[], Awaitable[float]]]:
     """The process of the model with nothing before it: what has it do a round, and tells the seconds."""
     told = json.dumps({name: getattr(options, name) for name in ("step", "batch", "requests", "tokens")})
     program = (sys.executable, "-m", "benchmarks.paced_host", "--alone", told)
@@ -88,7 +88,7 @@ async def measure(options: argparse.Namespace, home: Path, url: str) -> list[Row
     rounds: list[dict[str, float]] = []
     assembly.usable = lambda: SUPPORTED  # cases of models inside are taken here, though vLLM is not
     async with Circuit.open(settings=settings) as opened, alone(options) as seconds_alone:
-        opened.registry._launch = Launch(os.environ, HOST)
+        opened.registry._launch = Launch(os.environ, HOST)  # pyright: ignore[reportPrivateUsage]
         provider = (await opened.load(workflow(options))).agents["writer"].provider
         spec = {"type": provider.type, "model": provider.model, "options": provider.options}
         model = opened.registry.models.model(ModelSpec.of(spec))

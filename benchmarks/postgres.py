@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from circuit.storage import embedded
 
 
 @contextmanager
-def postgres() -> Iterator[tuple[str, Path]]:
+def postgres() -> Generator[tuple[str, Path]]:
     """The URL of a server of its own, and a folder beside its directory `home`, for what else there is to be kept."""
     with tempfile.TemporaryDirectory(prefix="circuit-bench-", dir="/tmp") as directory:
         folder = Path(directory)

@@ -20,7 +20,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -65,6 +65,8 @@ def frame(number: int, delta: StreamDelta = SPOKEN) -> Frame:
 
 class Fed:
     """A stream of this process that is in no database: `Streams` as far as the server's readers need it."""
+
+    start = 1
 
     def __init__(self) -> None:
         self.broker = Broker()
@@ -132,7 +134,7 @@ class Raw:
                 await send({"type": "http.response.body", "body": self.events[index], "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
-    async def _indices(self, number: int) -> Any:
+    async def _indices(self, number: int) -> AsyncGenerator[int]:
         index = 0
         while True:
             while index < len(self.said):
