@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from circuit.engine.views import CaseStanding
-from circuit.errors import CircuitError
+from circuit.errors import CircuitError, StorageError
 from circuit.events import CaseEvent, FiringBegun, FiringCancelled, FiringFailed, Frame, TransitionFired
 from circuit.ids import CaseKey, parse_numbered
 from circuit.streams.subscription import Streams
@@ -23,6 +23,8 @@ _LAST_FRAMES_SECONDS = 3.0
 _FIRST_LOOK_SECONDS = 0.05
 _LONGEST_LOOK_SECONDS = 2.0
 """How often a case that says nothing is looked at, to see whether it rests."""
+AWAY_SECONDS = 60.0
+"""How long a database that cannot be reached is waited for."""
 QUIET_SECONDS = 3.0
 """How long a case says nothing until it is asked whether any worker can take it; each time twice as long."""
 
@@ -103,7 +105,8 @@ async def happenings(
     tell: Callable[[str], None],
 ) -> AsyncGenerator[Happening]:
     """The events of a case and the frames of its executions but those in `silent` (of none at all if None). Where the
-    case says nothing, `tell` hears what `missing` says of why no worker takes it: each reason once."""
+    case says nothing, `tell` hears what `missing` says of why no worker takes it: each reason once. A database that
+    cannot be reached for `AWAY_SECONDS` ends it with the error."""
     queue: _Items = asyncio.Queue(_QUEUE)
     streams: dict[str, asyncio.Task[None]] = {}
     heard: Counter[str] = Counter()
@@ -150,6 +153,7 @@ async def happenings(
     alarm = _Alarm(queue)
     seen, pause = 0, _FIRST_LOOK_SECONDS
     quiet, ask_at, told = 0.0, QUIET_SECONDS, ""
+    loop, away_since = asyncio.get_running_loop(), None
     try:
         while True:
             if queue.empty():
@@ -160,18 +164,24 @@ async def happenings(
                 item = queue.get_nowait()
             if isinstance(item, _Alarm):
                 quiet += pause
-                standing = await look()
-                if rests(standing) and not standing.status.terminal and seen >= standing.seq and queue.empty():
-                    return
                 pause = min(pause * 2, _LONGEST_LOOK_SECONDS)
-                if standing.owned:
-                    # A worker has it: what it waits for is no worker.
-                    quiet, ask_at = 0.0, QUIET_SECONDS
-                elif quiet >= ask_at:
-                    ask_at = 2 * quiet
-                    if (said := await missing()) and said != told:
-                        told = said
-                        tell(said)
+                try:
+                    standing = await look()
+                    if rests(standing) and not standing.status.terminal and seen >= standing.seq and queue.empty():
+                        return
+                    if standing.owned:
+                        # A worker has it: what it waits for is no worker.
+                        quiet, ask_at = 0.0, QUIET_SECONDS
+                    elif quiet >= ask_at:
+                        ask_at = 2 * quiet
+                        if (said := await missing()) and said != told:
+                            told = said
+                            tell(said)
+                    away_since = None
+                except StorageError as error:
+                    away_since = away_since or loop.time()
+                    if not error.retryable or loop.time() - away_since >= AWAY_SECONDS:
+                        raise
                 continue
             if item is None:
                 return

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from circuit.app.warden import Warden
+from circuit.errors import DatabaseUnreachable
 from circuit.settings import Settings
 from circuit.storage import cluster, embedded, schema
 from circuit.storage.database import Database
@@ -16,7 +18,8 @@ Progress = Callable[[str], None]
 
 @asynccontextmanager
 async def database_url(settings: Settings, progress: Progress | None = None) -> AsyncGenerator[str]:
-    """The URL of the database that the settings name; the embedded server runs while the block does."""
+    """The URL of the database that the settings name; the embedded server runs while the block does, and is started
+    again if it dies. A block that ends because it does not start ends with the reason."""
     if settings.database_url is not None:
         yield settings.database_url
         return
@@ -29,9 +32,16 @@ async def database_url(settings: Settings, progress: Progress | None = None) -> 
         # The thread cannot be interrupted: what it started is stopped as soon as it is there.
         await asyncio.to_thread((await starting).stop)
         raise
+    warden = Warden(server)
     try:
+        warden.start()
         yield server.url
+    except DatabaseUnreachable:
+        if warden.problem is not None:
+            raise warden.problem from None
+        raise
     finally:
+        await warden.stop()
         await asyncio.to_thread(server.stop)
 
 

@@ -20,7 +20,7 @@ from circuit.cli.session import run_session
 from circuit.cli.terminal import Terminal, one_line
 from circuit.cli.token import TokenParts, token_parts
 from circuit.cli.workflows import read_workflow
-from circuit.errors import InvalidRequest
+from circuit.errors import DatabaseUnreachable, InvalidRequest
 from circuit.settings import Settings, with_actions
 
 if TYPE_CHECKING:
@@ -183,6 +183,9 @@ async def follow(
         terminal.note(message)
         if terminal.json:
             terminal.result(error_object("interrupted", message, {"case_id": case_id}))
+        raise
+    except DatabaseUnreachable:
+        terminal.note(f"nothing that was committed is lost. Go on with: circuit run --resume {case_id}")
         raise
     await print_outcome(circuit, view, terminal)
     return run_status(view.status)

@@ -81,6 +81,7 @@
     │   └── ToolOutputBinary       tool_output_binary
     ├── StorageError               the database, or its set-up
     │   ├── DatabaseUnreachable    database_unreachable (retryable)
+    │   ├── DatabaseNotStarted     database_not_started (retryable), an unreachable one
     │   ├── DatabaseMisconfigured  database_misconfigured
     │   ├── SchemaMismatch         schema_mismatch
     │   ├── UnstorableText         unstorable_text
@@ -185,6 +186,7 @@ from circuit.errors.stores import (
     ArchiveDamaged,
     ArtefactLost,
     DatabaseMisconfigured,
+    DatabaseNotStarted,
     DatabaseUnreachable,
     Fenced,
     GuardLost,
@@ -216,6 +218,7 @@ __all__ = [
     "ControlTokens",
     "Crashed",
     "DatabaseMisconfigured",
+    "DatabaseNotStarted",
     "DatabaseUnreachable",
     "DefinitionError",
     "ExecutionTimeout",

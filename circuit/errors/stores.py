@@ -16,6 +16,12 @@ class DatabaseUnreachable(StorageError):
     retryable = True
 
 
+class DatabaseNotStarted(DatabaseUnreachable):
+    """The embedded Postgres does not start. `details` have its `log` and the `cause`."""
+
+    code = "database_not_started"
+
+
 class DatabaseMisconfigured(StorageError):
     code = "database_misconfigured"
 

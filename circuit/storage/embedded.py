@@ -1,10 +1,11 @@
 """The Postgres that needs no set-up: a server of our own in a directory, shared by all processes that use it.
 
 `start` makes the data directory if there is none, starts the server if it does not run, or joins the one that does.
-The last process that leaves stops it. Who uses the server is known by a lock that each user shares (`users.lock`):
-the kernel gives it back when a process dies, however it dies, so nobody is counted who is gone. A process that is
-killed may leave the server running; the next one that leaves in order stops it. `embedded.lock` serialises starts and
-stops. How the server itself is made and run is in `circuit.storage.cluster`.
+The last process that leaves stops it; if it dies while it is used, whoever uses it starts it anew (`revive`). Who uses
+the server is known by a lock that each user shares (`users.lock`): the kernel gives it back when a process dies,
+however it dies, so nobody is counted who is gone. A process that is killed may leave the server running; the next one
+that leaves in order stops it. `embedded.lock` serialises starts and stops. How the server itself is made and run is in
+`circuit.storage.cluster`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,17 @@ class EmbeddedServer:
     home: Path
     _use: _Use = field(repr=False, compare=False)
 
+    def alive(self) -> bool:
+        """Whether the server lives. Cheap: it is not asked."""
+        return cluster.alive(self.home)
+
+    def revive(self) -> bool:
+        """Start the server anew if it died: True if this did, and False where it runs, or this hold was given back.
+
+        Of all processes that use it one does; the others wait for that one. Blocks. Raises `StorageError`.
+        """
+        return self._use.revive(self)
+
     def stop(self) -> None:
         """Give the hold back; the last one stops the server. Twice is fine. Call it on SIGTERM: `atexit` is not run."""
         self._use.leave(self)
@@ -57,6 +69,22 @@ class _Use:
         self.holds.add(id(hold))
         atexit.register(hold.stop)
         return hold
+
+    def revive(self, hold: EmbeddedServer) -> bool:
+        with _registry_lock:
+            if os.getpid() != self.process or id(hold) not in self.holds:
+                return False
+            return self.running()[1]
+
+    def running(self) -> tuple[Path, bool]:
+        """The directory of the socket of the server, started anew if it died meanwhile, and whether this did so."""
+        try:
+            with _exclusive(self.home):
+                if directory := cluster.running(self.home):
+                    return directory, False
+                return cluster.start(self.home, self.account, anew=False), True
+        except OSError as error:
+            raise unwritable(self.home, error) from error
 
     def leave(self, hold: EmbeddedServer) -> None:
         # A forked child has inherited the hold but not the lock: it has nothing to give back.
@@ -85,7 +113,7 @@ def start(home: Path) -> EmbeddedServer:
     """The server of the directory `home`, running.
 
     Blocks: a few seconds for a new directory, 0.2 s for a server that does not run, 1 ms for one that does.
-    Raises `HomeNotWritable`, `DatabaseMisconfigured`, or `DatabaseUnreachable` if the server does not come up.
+    Raises `HomeNotWritable`, `DatabaseMisconfigured`, or `DatabaseNotStarted` if the server does not come up.
     """
     if os.name != "posix":
         raise DatabaseMisconfigured(
@@ -95,7 +123,7 @@ def start(home: Path) -> EmbeddedServer:
     with _registry_lock:
         use = _registry.get(home)
         if use is not None and use.process == os.getpid():
-            return use.enter(cluster.url(cluster.running(home) or _revived(use)))
+            return use.enter(cluster.url(cluster.running(home) or use.running()[0]))
         account = cluster.account_for(home)
         with _exclusive(home):
             use = _Use(home, _users_lock(home), account)
@@ -109,12 +137,6 @@ def start(home: Path) -> EmbeddedServer:
                 raise
         _registry[home] = use
         return use.enter(cluster.url(directory))
-
-
-def _revived(use: _Use) -> Path:
-    """Start a server anew that died while this process held it."""
-    with _exclusive(use.home):
-        return cluster.running(use.home) or cluster.start(use.home, use.account)
 
 
 def _prepared(home: Path) -> Path:

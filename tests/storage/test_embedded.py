@@ -19,7 +19,7 @@ import psutil
 import pytest
 from postgres import make_folder
 
-from circuit.errors import DatabaseMisconfigured, HomeNotWritable
+from circuit.errors import DatabaseMisconfigured, DatabaseNotStarted, HomeNotWritable
 from circuit.storage import cluster, embedded
 
 HOLD = """
@@ -196,17 +196,61 @@ def test_it_starts_again_after_everything_was_killed(used_home: Path) -> None:
     again.stop()
 
 
-def test_a_server_that_died_under_its_user_is_started_anew(used_home: Path) -> None:
-    held = embedded.start(used_home)
-    server = postmaster(used_home)
+def killed(home: Path) -> None:
+    """The server of `home` dies as it does when the system takes its memory away."""
+    server = postmaster(home)
     assert server is not None
     server.kill()
     wait_for_end(server)
+
+
+def test_a_server_that_died_under_its_user_is_started_anew(used_home: Path) -> None:
+    held = embedded.start(used_home)
+    assert held.alive() and not held.revive()
+    killed(used_home)
+    assert not held.alive()
     again = embedded.start(used_home)
+    assert held.alive() and again.url == held.url
+    assert scalar(again.url, "SELECT 1") == 1
+    killed(used_home)
+    assert again.revive() and not held.revive(), "one of its users starts it"
     assert scalar(again.url, "SELECT 1") == 1
     again.stop()
     held.stop()
     assert postmaster(used_home) is None
+    assert not held.revive() and not held.alive(), "who has given it back starts nothing"
+
+
+def test_a_server_that_does_not_start_says_why_and_where_its_log_is(
+    used_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = cluster.data_directory(used_home)
+    held = embedded.start(used_home)
+
+    def refused(cause: str) -> str:
+        with pytest.raises(DatabaseNotStarted) as caught:
+            held.revive()
+        assert caught.value.details == {"home": str(used_home), "log": str(data / "server.log"), "cause": cause}
+        assert str(data / "server.log") in caught.value.message or cause == "deleted"
+        return caught.value.message
+
+    control = data / "global" / "pg_control"
+    control.rename(used_home / "control")
+    killed(used_home)
+    assert "is damaged" in refused("damaged")
+    (used_home / "control").rename(control)
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster, "LEAST_FREE_BYTES", 2**62)
+        (data / "postgresql.conf").rename(used_home / "kept.conf")
+        assert "its disk is full" in refused("disk_full")
+    assert "could not access" in refused("unknown"), "what the server said is told"
+    data.rename(used_home / "away")
+    assert "deleted while it was in use" in refused("deleted")
+    assert not data.exists(), "an empty database in its place would be worse than none"
+    (used_home / "away").rename(data)
+    (used_home / "kept.conf").rename(data / "postgresql.conf")
+    assert held.revive()
+    held.stop()
 
 
 def test_a_record_whose_number_went_to_another_program_is_no_obstacle(used_home: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who follows a case slowly hears all that its executions said."""
+"""Who follows a case slowly hears all that its executions said, and a database that is away is waited for."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any
 
+import pytest
 from pretended import NAME, frame
 from virtual_time import EPOCH, run
 
+from circuit.engine.views import CaseStanding
+from circuit.errors import DatabaseUnreachable
 from circuit.events import CaseEnded, CaseEvent, FiringBegun, Frame, StreamType, TransitionFired
-from circuit.happenings import CaseUpdate, Happening, happenings
+from circuit.happenings import AWAY_SECONDS, CaseUpdate, Happening, happenings
 from circuit.ids import CaseKey, Numbered, parse_numbered
+from circuit.storage.records import CaseStatus
 
 SAID = 1_500
 FOUND = parse_numbered(NAME)
@@ -62,3 +66,31 @@ def test_no_frame_is_lost_to_who_takes_long_and_the_event_of_the_end_comes_after
 
 def test_a_stream_that_never_ends_keeps_nobody_from_the_end() -> None:
     assert len(run(followed(Source(silent=True), 0.05))) == SAID - 1 + 3
+
+
+@pytest.mark.parametrize(("away", "ends"), [(AWAY_SECONDS - 5, True), (AWAY_SECONDS + 5, False)])
+def test_a_database_that_is_away_is_waited_for_but_not_for_ever(away: float, ends: bool) -> None:
+    async def look() -> CaseStanding:
+        if asyncio.get_running_loop().time() - begun < away:
+            raise DatabaseUnreachable("The database did not answer.")
+        return CaseStanding(CaseStatus.WAITING, 0, owned=False)
+
+    class Nothing(Source):
+        async def follow(self, key: CaseKey, after: int = 0) -> AsyncGenerator[tuple[int, datetime, CaseEvent], None]:
+            await asyncio.Event().wait()
+            yield 1, EPOCH, CaseEnded("completed")
+
+    begun = 0.0
+
+    async def follow() -> None:
+        nonlocal begun
+        begun = asyncio.get_running_loop().time()
+        found: Any = happenings(Nothing(), KEY, look, lambda _: True, frozenset(), look, print)  # type: ignore[arg-type]
+        async for _ in found:
+            raise AssertionError("nothing happens in this case")
+
+    if ends:
+        run(follow())
+    else:
+        with pytest.raises(DatabaseUnreachable):
+            run(follow())
