@@ -13,15 +13,18 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from served import Served, Serving, served  # noqa: E402
 from stage import Stage  # noqa: E402
 
+from circuit.api.graphql import agents, incidents  # noqa: E402
 from circuit.app import figures  # noqa: E402
 from circuit.engine import reach  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that is slow on a busy machine is not taken for one that is away."""
+    """On a busy machine what is slow is not taken for what is away: the database, or the answer of a case."""
     monkeypatch.setattr(figures, "DATABASE_SECONDS", 60.0)
     monkeypatch.setattr(reach, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(incidents, "WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(agents, "BEGIN_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import h11
 import pytest
+from eventually import eventually
 from served import Served, Serving
 from stage import Stage, collect
 from test_api_multiplex import client
@@ -23,6 +24,13 @@ from circuit.streams.reader import Line, Reader
 
 SECONDS = 120.0
 LENGTHS = (0, 1, 125, 126, 200, 65_535, 65_536, 200_000)
+
+
+@pytest.fixture
+async def writing(database_url: str) -> AsyncIterator[Stage]:
+    """Nobody is woken but by what comes: who looks for it himself takes no line."""
+    async with Stage(database_url, poll_seconds=600) as stage:
+        yield stage
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -46,16 +54,17 @@ def test_what_is_no_connection_of_the_server_has_no_line() -> None:
 
 
 class Lines:
-    """What went down the lines of readers, by the number of the reader; `ready` once so many wait."""
+    """What went down the lines of readers, by the number of the reader."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.taken: list[int] = []
-        self._begun = asyncio.Event()
+        self._readers: list[Reader] = []
         send_through = Reader.send_through
 
         def noting(reader: Reader, line: Line) -> None:
             number = len(self.taken)
             self.taken.append(0)
+            self._readers.append(reader)
 
             def noted(frames: Sequence[Frame]) -> int:
                 taken = line(frames)
@@ -63,15 +72,17 @@ class Lines:
                 return taken
 
             send_through(reader, noted)
-            self._begun.set()
 
         monkeypatch.setattr(Reader, "send_through", noting)
 
     async def ready(self, count: int) -> None:
-        while len(self.taken) < count:
-            self._begun.clear()
-            await self._begun.wait()
-        await asyncio.sleep(0)  # until the last of them waits, too
+        """So many readers wait for what comes next."""
+
+        def wait() -> bool:
+            waiters = [reader._waiter for reader in self._readers]
+            return len(waiters) == count and all(one is not None and not one.done() for one in waiters)
+
+        await eventually(wait, what="the readers")
 
 
 async def over_multiplex(server: Served, name: object) -> list[str]:
