@@ -233,8 +233,10 @@ async def test_what_belongs_to_another_tenant_is_not_there_and_a_tenant_that_is_
 
 
 async def test_who_is_connected_is_let_go_when_the_credential_ends(
-    guarded: Served, writing: Stage, reading: Stage, keys: Keys
+    guarded: Served, writing: Stage, reading: Stage, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # All of them read, so nobody is cut off before he is told.
+    monkeypatch.setattr("circuit.api.standing.STUCK_SECONDS", SECONDS)
     told = await writing.execution()
     outlet = told.open()
     await outlet.emit(StreamDelta.content("a"))

@@ -74,7 +74,8 @@ async def test_worker_processes_work_are_replaced_and_end_with_the_server(spawne
 
         async def both() -> bool:
             told[:] = figures_in((await client.get(f"{url}/metrics")).text)
-            return {one.labels["worker"] for one in told if one.name == "circuit_held_cases"} == {"1", "2"}
+            counted = any(one.name == "circuit_executions_ended_total" and one.value for one in told)
+            return counted and {one.labels["worker"] for one in told if one.name == "circuit_held_cases"} == {"1", "2"}
 
         await eventually(both, within=SECONDS)
     [did] = [one.labels["worker"] for one in told if one.name == "circuit_provider_calls_total"]
