@@ -20,6 +20,7 @@ from circuit.engine.archive.round import Archive
 from circuit.engine.children import Children
 from circuit.engine.engine import Engine
 from circuit.engine.execution import FaultHook
+from circuit.engine.rations import Rations
 from circuit.engine.requirement import Capabilities
 from circuit.engine.versions import Versions
 from circuit.engine.worker import WorkerLimits
@@ -70,13 +71,16 @@ async def assembled(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(opened(settings, progress))
         functions = collect([*settings.actions, *actions])
-        registry = ProviderRegistry(settings.environment, waits=settings.waits)
+        clock = SystemClock()
+        ids, versions = SystemIds(clock), Versions()
+        rations = Rations(database, ids.uuid(), clock.monotonic)
+        stack.push_async_callback(rations.stop)
+        await rations.start()
+        registry = ProviderRegistry(settings.environment, waits=settings.waits, rations=rations)
         stack.push_async_callback(registry.aclose)
         tracer = tracing(settings, tracer_provider, meter_provider)
         if tracer is not None:
             stack.push_async_callback(tracer.close)
-        clock = SystemClock()
-        ids, versions = SystemIds(clock), Versions()
         archive = Archive(database, settings.archive_folder or settings.home / "archive")
         children = Children(database, versions, ids)
         performing = performers(

@@ -2,6 +2,7 @@
 
 The limits are those that a workflow names, and those that the provider itself tells in the headers of its answers:
 what it says that remains is shared out, and requests that it does not reach for wait until it says that there is more.
+What a workflow allows in a minute is shared with other processes where there are `Rations`.
 """
 
 from __future__ import annotations
@@ -9,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from circuit.errors import RateLimited
+from circuit.minute import Sent
 from circuit.providers.messages import ImagePart
 from circuit.providers.provider import Finished, ModelChunk, ModelRequest, Provider
+from circuit.ration import Ration
 from circuit.value import dataclass
 
-MINUTE = 60.0
 LONGEST_WAIT = 600.0
 """Seconds that a request waits at most; one that would wait longer fails as `rate_limit`."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -42,61 +43,83 @@ class Limits:
         """The limits in the canonical form of a workflow file."""
         return cls(given.get("concurrency"), given.get("requests_per_minute"), given.get("tokens_per_minute"))
 
+    def __str__(self) -> str:
+        """What they are, in a form that every process and release writes alike."""
+        return f"{self.concurrency or '-'}/{self.requests_per_minute or '-'}/{self.tokens_per_minute or '-'}"
+
+
+class Rations(Protocol):
+    """Where limits are shared with other processes. `circuit.engine.rations` supplies it."""
+
+    def ration(self, name: str, requests: int | None, tokens: int | None) -> Ration:
+        """What this process may send of so many requests and tokens a minute, by the name of the limit."""
+        ...
+
 
 @dataclass(slots=True)
 class Allowance:
-    """What one endpoint still allows, shared by all requests to it. `now` counts seconds that only ever grow."""
+    """What one endpoint still allows, shared by all requests to it, and the minute's limits by `ration` with other
+    processes too. `now` counts seconds that only ever grow."""
 
     limits: Limits = field(default_factory=Limits)
+    ration: Ration | None = None
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _own: Ration = field(init=False)
     _slots: asyncio.Semaphore | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _begun: deque[float] = field(default_factory=deque[float])
-    _spent: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
-    _used: int = 0
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
     _left: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     """What the provider said that remains, by kind, less what was sent since; and until when that counts."""
 
     def __post_init__(self) -> None:
         if self.limits.concurrency is not None:
             self._slots = asyncio.Semaphore(self.limits.concurrency)
+        limits = self.limits
+        self._own = self.ration or Ration(self.now, limits.requests_per_minute, limits.tokens_per_minute)
+        self._own.changed = self._more.set
 
     def slot(self) -> Any:
         """A place among those that run at once."""
         return self._slots or nullcontext()
 
-    async def admit(self, prompt: int, answer: int = 0) -> None:
+    async def admit(self, prompt: int, answer: int = 0) -> Sent:
         """Return when a request of about so many tokens, with an answer of so many, may be sent; requests are admitted
         in their order.
 
         Raises `RateLimited` where that would take too long.
         """
-        async with self._turn:
-            waited = 0.0
-            while (delay := self._delay(prompt, answer)) > 0:
-                waited += delay
-                if waited > LONGEST_WAIT:
-                    raise RateLimited(
-                        f"the limits of this provider allow no request for {delay:.0f} s", retry_after=delay
-                    )
-                await self.sleep(delay)
-            self._begun.append(self.now())
-            self._spend(prompt + answer)
-            for kind, (left, end) in self._left.items():
-                self._left[kind] = (left - _share(kind, prompt, answer), end)
+        size, queue = max(1, prompt + answer), self._own.queue
+        queue.requests += 1
+        queue.tokens += size
+        try:
+            async with self._turn:
+                queue.first, queue.first_at = size, self.now()
+                try:
+                    await self._room(size, prompt, answer)
+                finally:
+                    queue.first = None
+                for kind, (left, end) in self._left.items():
+                    self._left[kind] = (left - _share(kind, prompt, answer), end)
+                return self._own.send(size)
+        finally:
+            queue.requests -= 1
+            queue.tokens -= size
 
     @property
     def closed(self) -> bool:
         """Whether a request that is made now would have to wait."""
-        return self._delay() > 0 or (self._slots is not None and self._slots.locked())
+        own = self._own
+        busy = own.full() > 0 or own.lacking or (self._slots is not None and self._slots.locked())
+        return busy or self._said() > 0
 
-    def spend(self, tokens: int) -> None:
-        """So many more tokens were used than `admit` was told; less than none gives some back."""
-        self._spend(tokens)
+    def used(self, sent: Sent, tokens: int) -> None:
+        """A request that was admitted took so many tokens."""
+        self._own.correct(sent, tokens)
 
     def learn(self, headers: Mapping[str, str], at: datetime | None = None) -> None:
         """What the provider says in the headers of an answer: OpenAI's names and Anthropic's."""
+        told: list[float] = []
         for kind in _KINDS:
             for remaining, reset in (
                 (f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}"),
@@ -105,28 +128,45 @@ class Allowance:
                 left = headers.get(remaining, "").strip()
                 seconds = until(headers.get(reset, ""), at or datetime.now(UTC))
                 if left.isascii() and left.isdigit() and seconds is not None:
-                    self._left[kind] = (int(left), self.now() + min(seconds, LONGEST_WAIT))
+                    end = self.now() + min(seconds, LONGEST_WAIT)
+                    self._left[kind] = (int(left), end)
+                    told.append(0.0 if int(left) else end)
+        if told and self._own.shared:
+            self._own.close(max(told))
 
-    def _spend(self, tokens: int) -> None:
-        self._spent.append((self.now(), tokens))
-        self._used += tokens
+    async def _room(self, size: int, prompt: int, answer: int) -> None:
+        """Wait until there is room for a request."""
+        waited = 0.0
+        while True:
+            self._more.clear()
+            delay = max(self._said(prompt, answer), self._own.delay(size))
+            if delay <= 0:
+                return
+            if waited + delay > LONGEST_WAIT:
+                lost = " (they are counted in the database, which does not answer)" if not self._own.lasting else ""
+                raise RateLimited(
+                    f"the limits of this provider allow no request for {delay:.0f} s{lost}", retry_after=delay
+                )
+            waited += await self._wait(delay)
 
-    def _delay(self, prompt: int = 0, answer: int = 0) -> float:
-        now, tokens = self.now(), prompt + answer
-        while self._begun and self._begun[0] <= now - MINUTE:
-            self._begun.popleft()
-        while self._spent and self._spent[0][0] <= now - MINUTE:
-            self._used -= self._spent.popleft()[1]
+    async def _wait(self, seconds: float) -> float:
+        """Wait so long, or until there may be more; returns how long that was."""
+        if not self._own.shared:
+            await self.sleep(seconds)
+            return seconds
+        begin = self.now()
+        self._own.wanting()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._more.wait()
+        return self.now() - begin
+
+    def _said(self, prompt: int = 0, answer: int = 0) -> float:
+        """For how many seconds what the provider says forbids such a request, here or to another process."""
+        now = self.now()
         self._left = {kind: (left, end) for kind, (left, end) in self._left.items() if end > now}
         short = [end for kind, (left, end) in self._left.items() if left < max(_share(kind, prompt, answer), 1)]
-        delay = max(short, default=now) - now
-        most = self.limits.requests_per_minute
-        if most is not None and len(self._begun) >= most:
-            delay = max(delay, self._begun[-most] + MINUTE - now)
-        budget = self.limits.tokens_per_minute
-        if budget is not None and self._used > 0 and self._used + tokens > budget:
-            delay = max(delay, self._spent[0][0] + MINUTE - now)
-        return delay
+        return max([*short, self._own.told_until, now]) - now
 
 
 class LimitedProvider:
@@ -139,12 +179,12 @@ class LimitedProvider:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk, None]:
         prompt, answer = estimate(request), int(request.parameters.get("max_tokens") or 0)
         async with self._allowance.slot():
-            await self._allowance.admit(prompt, answer)
+            sent = await self._allowance.admit(prompt, answer)
             async with aclosing(self._inner.stream(request)) as chunks:
                 async for chunk in chunks:
                     if isinstance(chunk, Finished) and chunk.usage:
                         used = chunk.usage.get("input_tokens", 0) + chunk.usage.get("output_tokens", 0)
-                        self._allowance.spend(used - prompt - answer)
+                        self._allowance.used(sent, used)
                     yield chunk
 
 

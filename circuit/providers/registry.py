@@ -16,7 +16,7 @@ from circuit.providers.balance import BalancedProvider, Health, Member
 from circuit.providers.cache import AnswerStore, CachedProvider
 from circuit.providers.calls import Calls
 from circuit.providers.fallback import Choice, FallbackProvider
-from circuit.providers.limits import Allowance, LimitedProvider, Limits
+from circuit.providers.limits import Allowance, LimitedProvider, Limits, Rations
 from circuit.providers.observed import ObservedEmbedder, ObservedProvider, ObservedReranker
 from circuit.providers.provider import ModelRequest, Provider
 
@@ -50,7 +50,8 @@ class ProviderRegistry:
 
     `environment` is what references such as `${NAME}` and `OPENAI_API_KEY` are looked up in, at each request.
     `waits` bounds in seconds what servers are waited for, by the names of `Timeouts`, unless `timeouts` says all of
-    them. `launch` says how the processes of models inside are started, for tests.
+    them. What providers allow in a minute is shared with other processes where there are `rations`. `launch` says how
+    the processes of models inside are started, for tests.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class ProviderRegistry:
         *,
         waits: Mapping[str, float] | None = None,
         timeouts: Timeouts | None = None,
+        rations: Rations | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         launch: Launch | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class ProviderRegistry:
         self.calls = Calls()
         """What the calls of models come to."""
         self._health = Health()
+        self._rations = rations
         self._allowances: dict[str, Allowance] = {}
         # What endpoints refused to know of a request, so that it is not sent again.
         self._unknown: dict[str, set[str]] = {}
@@ -168,8 +171,11 @@ class ProviderRegistry:
     def _vectors(self, spec: Mapping[str, Any], wire: EmbeddingWire | None) -> RemoteVectors:
         from circuit.providers.vectors import RemoteVectors
 
-        extra: Any = (spec.get("options") or {}).get("options")
-        return RemoteVectors(self._shared(), lambda: self._endpoints(spec), wire, extra)
+        options: Mapping[str, Any] = spec.get("options") or {}
+        allowance = self._allowance_of(str(spec.get("model") or ""), options)
+        return RemoteVectors(
+            self._shared(), lambda: self._endpoints(spec), wire, options.get("options"), allowance=allowance
+        )
 
     def check(self, spec: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
         """Raise `ProviderMisconfigured` if the provider that `spec` names cannot be used as things stand, nor one of
@@ -225,9 +231,7 @@ class ProviderRegistry:
 
         wire, http = wire_of(kind, options), self._shared()
         extra: Any = options.get("options")
-
-        def allowance_of(endpoint: Endpoint) -> Allowance:
-            return self._allowance(f"{endpoint.identity} {model}", Limits.of(options.get("limits") or {}))
+        allowance_of = self._allowance_of(model, options)
 
         def member(endpoint: Endpoint) -> Member:
             allowance = allowance_of(endpoint)
@@ -280,12 +284,20 @@ class ProviderRegistry:
                 free[kind] = free.get(kind, False) or able
         return frozenset(kind for kind, able in free.items() if not able)
 
-    def _allowance(self, name: str, limits: Limits) -> Allowance:
-        """The allowance of one endpoint for one model: all agents with the same limits share it."""
-        key = f"{name} {limits}"
-        found = self._allowances.get(key)
-        if found is None:
-            found = self._allowances[key] = Allowance(limits, sleep=self._sleep)
+    def _allowance_of(self, model: str, options: Mapping[str, Any]) -> Callable[[Endpoint], Allowance]:
+        """The allowance of an endpoint for one model: all that name the same limits share it."""
+        limits = Limits.of(options.get("limits") or {})
+        minute = limits.requests_per_minute, limits.tokens_per_minute
+
+        def found(endpoint: Endpoint) -> Allowance:
+            name = f"{endpoint.identity} {model} {limits}"
+            allowance = self._allowances.get(name)
+            if allowance is None:
+                shared = self._rations if minute != (None, None) else None
+                ration = None if shared is None else shared.ration(name, *minute)
+                allowance = self._allowances[name] = Allowance(limits, ration, sleep=self._sleep)
+            return allowance
+
         return found
 
     def http(self) -> Http:

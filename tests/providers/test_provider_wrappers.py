@@ -24,6 +24,7 @@ from circuit.errors import (
     RateLimited,
     StreamCut,
 )
+from circuit.minute import Minute
 from circuit.providers.fallback import Choice, FallbackProvider
 from circuit.providers.limits import Allowance, LimitedProvider, Limits, until
 from circuit.providers.messages import Message, Role, TextPart, ToolResultPart
@@ -284,6 +285,28 @@ class TestVectors:
         assert asked == [(2_048, "me"), (2, "me")]
         assert (made.vectors[-1], made.usage) == ((2_049.0,), {"input_tokens": 2_050})
         assert embedding_wire("google").most == 100
+
+    async def test_requests_for_vectors_and_rankings_are_within_the_limits(self) -> None:
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            for allowance in registry._allowances.values():
+                allowance._own.minute = Minute()
+
+        made = {"raw": json.dumps({"data": [{"embedding": [1]}], "usage": {"prompt_tokens": 90}})}
+        ranked = {"raw": json.dumps({"results": [{"index": 0, "relevance_score": 1}]})}
+        async with ChatServer([made, made, ranked]) as server:
+            registry = ProviderRegistry({}, sleep=sleep)
+            limits = {"requests_per_minute": 10, "tokens_per_minute": 100}
+            spec = {"type": "custom", "model": "m", "options": {"base_url": server.url, "limits": limits}}
+            await registry.embedder(spec).embed(EmbeddingRequest("m", ("x" * 40,)))
+            # Ten tokens were thought of, and ninety taken.
+            await registry.embedder(spec).embed(EmbeddingRequest("m", ("x" * 40,)))
+            assert slept == []
+            await registry.reranker(spec).rerank(RerankRequest("m", "which?", ("x" * 40,)))
+            await registry.aclose()
+        assert len(slept) == 1 and 0 < slept[0] <= 60
 
     @pytest.mark.parametrize(
         "body",

@@ -18,7 +18,7 @@ from circuit.engine.archive.round import Archive
 from circuit.engine.connecting import connected
 from circuit.engine.service import Service
 from circuit.errors import Conflict
-from circuit.storage import guesses, partitions, rates
+from circuit.storage import guesses, partitions, rates, rations
 from circuit.storage.database import Database
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Keeper(Service):
                 await partitions.ensure(connection, self._now())
                 await rates.sweep(connection)
                 await guesses.sweep(connection)
+                await rations.sweep(connection)
             if self._archive is not None and self._policy.wanted:
                 try:
                     await self._archive.run(self._policy, self._now(), logger.info)

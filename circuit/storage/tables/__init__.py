@@ -52,6 +52,7 @@ from circuit.storage.tables.definitions import (
 )
 from circuit.storage.tables.limits import (
     concurrency_limit,
+    provider_ration,
     request_rate,
     start_rate,
     worker_share,
@@ -136,6 +137,7 @@ __all__ = [
     "outbox",
     "outbox_consumer",
     "prompt_version",
+    "provider_ration",
     "publication",
     "ready",
     "request_rate",

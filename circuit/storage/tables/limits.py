@@ -1,10 +1,11 @@
-"""How many executions may run at once and the workers' shares in that; how often anybody may ask, and be wrong."""
+"""How many executions may run at once and the workers' shares in that; how often anybody may ask, and be wrong; what
+processes may send to providers."""
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, Integer, PrimaryKeyConstraint, Table, Text, Uuid, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, PrimaryKeyConstraint, Table, Text, Uuid, text
 
-from circuit.storage.tables.names import Instant, metadata
+from circuit.storage.tables.names import Document, Instant, metadata
 
 # The tenant 0 stands for all of them together.
 concurrency_limit = Table(
@@ -63,4 +64,14 @@ wrong_credential = Table(
     Column("wrong", Integer, nullable=False),
     Column("until", Instant, nullable=False),
     Column("forgotten_at", Instant, nullable=False),
+)
+
+# What processes claim of what an endpoint allows in a minute: `circuit.ration` says how.
+provider_ration = Table(
+    "provider_ration",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("claims", Document, nullable=False),
+    Column("changed_at", Instant, nullable=False, server_default=text("clock_timestamp()")),
 )
