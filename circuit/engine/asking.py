@@ -44,6 +44,15 @@ def _check_person(transition: Transition, form: Mapping[str, Any], principal: Pr
         )
 
 
+def starts_agents(workflow: Workflow, kind: str, payload: Mapping[str, Any]) -> bool:
+    """Whether a command of this kind counts as a start of agents, as a new case does: it puts tokens into a case that
+    has agents, asks for them itself, or fires what one of them does. To try again what failed does not count."""
+    if kind == "fire":
+        fired = {one.name for one in workflow.net.named(payload["transition"])}
+        return any(action.kind == "agent" for name, action in workflow.actions.items() if name in fired)
+    return bool(workflow.agents) and (kind == "summon" or bool(payload.get("put")) or bool(payload.get("move")))
+
+
 def start_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a start may ask for, checked."""
     given = stored_object(dict(parameters or {}), "the parameters")

@@ -23,6 +23,7 @@ from circuit.engine.asking import (
     fingerprint,
     meant,
     start_parameters,
+    starts_agents,
     stored_object,
 )
 from circuit.engine.children import check_calls
@@ -77,7 +78,7 @@ class Commands:
         starts: StartRates | None = None,
     ) -> None:
         self._database = database
-        petitions = Petitions(database, ids, hints)
+        petitions = Petitions(database, ids, hints, self._counted)
         self.ask = petitions.ask
         self.outcome = petitions.outcome
         self._versions = versions
@@ -190,13 +191,14 @@ class Commands:
         check_idempotency_key(key)
         wanted = stored_object(dict(parameters), "the parameters")
         check_subjects(subjects)
-        if self._starts is not None and workflow.agents:
-            await self._starts.check(principal)
+        limited = self._starts if workflow.agents else None
         case = CaseKey(principal.tenant, self._ids.uuid())
         new = open_case(workflow, token, case, self._now(), principal.subject, wanted, subjects)
         new = traced(new, self._hints.caller())
         entry = ledger.entry(principal, "case.start", case, workflow=workflow.id)
         if key is None and not conversations:
+            if limited is not None:
+                await limited.check(principal)
             await self._intake.put(new, entry)
             started = case
         else:
@@ -204,6 +206,8 @@ class Commands:
                 started = await commands.write_case(connection, new, key, request)
                 # With a key it was not known yet whether this starts anything.
                 if started == case:
+                    if limited is not None:
+                        await limited.check(principal, connection)
                     await take_along(connection, case, workflow, conversations or {}, principal)
                     await ledger.write(connection, [entry])
         if started == case:
@@ -381,6 +385,12 @@ class Commands:
         return FeedbackView.of(row)
 
     # -- workflows --------------------------------------------------------------------------------------------------
+
+    async def _counted(self, key: CaseKey, row: CaseRow, kind: str, payload: Mapping[str, Any]) -> StartRates | None:
+        """Against which rate a command counts, if it does."""
+        if self._starts is None or not starts_agents(await self._workflow_of(key, row), kind, payload):
+            return None
+        return self._starts
 
     async def _workflow_of(self, key: CaseKey, row: CaseRow) -> Workflow:
         return await self._version(VersionKey(key.tenant, row.workflow_id, row.workflow_hash))

@@ -102,7 +102,7 @@ class Engine:
         self.consultations = Consultations(database, self.commands, self.versions)
         self.messages = Messages(database, self.versions, ids, self.now, hints, limited)
         self.queries = Queries(database, self.versions, self.now)
-        self.travel = Travel(database, self.queries, ids, self.now, hints)
+        self.travel = Travel(database, self.queries, ids, self.now, hints, limited)
         self.migrator = Migrator(database, self.queries, self.commands)
         self.pages = Pages(database)
         self.inbox = Inbox(database, self.commands)

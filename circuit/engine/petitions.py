@@ -4,7 +4,7 @@ for the result, up to a time, and has the command's id after that."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -12,6 +12,7 @@ from uuid import UUID
 
 from circuit.engine.asking import check_idempotency_key
 from circuit.engine.hints import Hints
+from circuit.engine.rates import StartRates
 from circuit.errors import Conflict, NotFound
 from circuit.ids import CaseKey, IdSource
 from circuit.security.permissions import Permission
@@ -56,12 +57,20 @@ class CommandOutcome:
 
 
 class Petitions:
-    """Where commands for cases are put down, and their outcomes are waited for."""
+    """Where commands for cases are put down, and their outcomes are waited for. `counted` says against which rate one
+    counts, if against any."""
 
-    def __init__(self, database: Database, ids: IdSource, hints: Hints) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ids: IdSource,
+        hints: Hints,
+        counted: Callable[[CaseKey, CaseRow, str, Mapping[str, Any]], Awaitable[StartRates | None]],
+    ) -> None:
         self._database = database
         self._ids = ids
         self._hints = hints
+        self._counted = counted
 
     async def ask(
         self,
@@ -73,7 +82,8 @@ class Petitions:
         wait_seconds: float,
         check: Callable[[CaseRow], Any] | None = None,
     ) -> CommandOutcome:
-        """Put a command to a case. Raises `NotFound`, `Conflict`, `Forbidden`."""
+        """Put a command to a case. Raises `NotFound`, `Conflict`, `Forbidden`,
+        `TooManyRequests`."""
         # What a person may do where a workflow asks for him depends on what it asks: `check` says.
         if check is None:
             principal.require(_NEEDS.get(kind, Permission.RUN))
@@ -89,10 +99,13 @@ class Petitions:
             raise Conflict(f"case {key} is {row.status.value}: nothing changes it any more")
         if check is not None:
             await check(row)
+        rate = await self._counted(key, row, kind, payload)
         command = CommandRow(self._ids.uuid(), kind, payload, self._hints.signed(principal))
         async with self._database.transaction(key.tenant) as connection:
             asked = await commands.insert_command(connection, key, command, idempotency_key=idempotency_key)
             if asked == command.id:
+                if rate is not None:
+                    await rate.check(principal, connection)
                 about = {name: payload[name] for name in _ABOUT if payload.get(name) is not None}
                 await ledger.note(connection, principal, f"case.{kind}", key, command=str(asked), **about)
         self._hints.work()

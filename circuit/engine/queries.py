@@ -17,6 +17,7 @@ from circuit.engine.memory import Memory
 from circuit.engine.provenance import ExecutionRecord, FeedbackView, answer_view
 from circuit.engine.requirement import needs, shortfall
 from circuit.engine.ruling import TransitionRuling, concerned, rulings
+from circuit.engine.suspension import TASK_KIND
 from circuit.engine.versions import VersionKey, Versions, VersionUnusable
 from circuit.engine.viewing import execution_view, incident_view, summary_view, task_view, token_view, workflow_view
 from circuit.engine.views import (
@@ -41,7 +42,6 @@ from circuit.storage.listing import Glance
 from circuit.storage.records import CaseRow, CaseStatus, FiringRow
 
 MOST_CASES = 1_000
-TASK_KIND = "human"
 PAGE_EVENTS = 1_000
 _SERVED_FOR = timedelta(seconds=2)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)

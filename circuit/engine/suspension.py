@@ -36,6 +36,7 @@ WAIT = "$wait:"
 SIGNAL = "$signal:"
 MOST_KEPT = 100
 APPROVAL = "tool_approval"
+TASK_KIND = "human"
 """The kind of waits for somebody who allows the call of a tool."""
 
 
@@ -170,10 +171,11 @@ def _kept(journal: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]
 def _refusal(awaits: Mapping[str, Any], payload: Any, principal: Principal) -> Forbidden | InvalidRequest | None:
     """Why this payload of this sender does not end the wait."""
     roles: list[str] = awaits.get("roles", [])
+    what = "the task" if awaits["kind"] == TASK_KIND else f"what {awaits['kind']} waits for"
     if not principal.may(roles):
-        return Forbidden(f"what {awaits['kind']} waits for asks for one of the roles {', '.join(roles)}")
+        return Forbidden(f"{what} asks for one of the roles {', '.join(roles)}")
     if awaits.get("form") is not None and (faults := Colour("form", awaits["form"]).faults(payload)):
-        return InvalidRequest(f"the signal is not what {awaits['kind']} waits for: {'; '.join(faults)}")
+        return InvalidRequest(f"what was sent does not fit {what}: {'; '.join(faults)}")
     return None
 
 

@@ -15,6 +15,7 @@ from circuit.engine.fork import fork_tokens, origin_of
 from circuit.engine.hints import Hints
 from circuit.engine.past import Moment, moment
 from circuit.engine.queries import Queries
+from circuit.engine.rates import StartRates
 from circuit.engine.requirement import requirement
 from circuit.engine.token_change import TokenChange
 from circuit.engine.tombstone import is_erased
@@ -39,13 +40,20 @@ class Travel:
     """Reads and forks of the past. Each method acts in the tenant of its principal or key."""
 
     def __init__(
-        self, database: Database, queries: Queries, ids: IdSource, now: Callable[[], datetime], hints: Hints
+        self,
+        database: Database,
+        queries: Queries,
+        ids: IdSource,
+        now: Callable[[], datetime],
+        hints: Hints,
+        starts: StartRates | None = None,
     ) -> None:
         self._database = database
         self._queries = queries
         self._ids = ids
         self._now = now
         self._hints = hints
+        self._starts = starts
 
     async def at(self, key: CaseKey, seq: int | None = None) -> Moment | None:
         """A case as it was after its event `seq` (its last one, if None), or None if there is no such case. Raises
@@ -142,6 +150,8 @@ class Travel:
                 fired=fired,
             )
             if started == case:
+                if self._starts is not None and workflow.agents:
+                    await self._starts.check(principal, connection)
                 ended = [one.number for one in replay.firings.values() if not one.live]
                 await carry_over(connection, key, case, ended, principal)
                 await subjects.inherit(connection, key, case, principal.subject)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -19,8 +20,10 @@ from whole import whole
 from circuit.api.authentication import Gate
 from circuit.api.explorer.page import POLICY
 from circuit.engine.consultations import Consultation
+from circuit.engine.modification import Modification, NewToken
+from circuit.engine.summons import KIND, wanted
 from circuit.errors import InvalidRequest, TooManyRequests
-from circuit.security.principal import LOCAL
+from circuit.security.principal import LOCAL, Principal
 from circuit.security.rates import Rate
 from circuit.settings import Settings
 
@@ -128,6 +131,50 @@ async def test_agents_are_started_as_often_as_the_settings_say(database_url: str
         with pytest.raises(TooManyRequests):
             wanted = Consultation(body["messages"], model={"type": "scripted", "model": "x"})
             await circuit.engine.consultations.ask(wanted, principal=circuit.principal)
+
+
+HELD = """
+workflow: held
+places: {inbox: {initial: true}, read: {terminal: true}, aside: {terminal: true}}
+agents:
+  reader:
+    llm_provider: {type: scripted, model: script, responses: [done]}
+    prompts: {system: You read.}
+transitions:
+  read: {from_places: inbox, to_place: read, trigger: {type: manual}, agent_execution: {agent_id: reader}}
+  drop: {from_places: inbox, to_place: aside, trigger: {type: manual}}
+place_agents:
+  - {place_id: inbox, agent_id: reader, schedule: {initial_delay_seconds: 86400}}
+"""
+
+
+async def test_no_door_starts_more_agents_than_the_settings_say(database_url: str) -> None:
+    async with whole(database_url, RATE_LIMIT_PER_MINUTE="1/1") as (circuit, _):
+        await circuit.load(HELD)
+        commands, travel = circuit.commands, circuit.engine.travel
+        put = Modification("more", put=(NewToken("inbox", {}, {}),))
+        case = circuit.key(await circuit.start("held", {"n": 1}))
+
+        async def doors(who: Principal) -> list[Any]:
+            return await asyncio.gather(
+                commands.start_case("held", None, principal=who),
+                commands.start_case("held", None, principal=who, key="again"),
+                commands.modify(case, put, principal=who),
+                commands.fire(case, "read", principal=who),
+                commands.ask(case, KIND, wanted("inbox", None, None), who, None, 1.0),
+                travel.fork(case, principal=who),
+                return_exceptions=True,
+            )
+
+        refused = await doors(circuit.principal)
+        assert [type(one) for one in refused] == [TooManyRequests] * len(refused)
+        # What starts nothing, and what was started before, is answered.
+        other = Principal("user:bo", roles=frozenset({"operator"}))
+        first = await commands.start_case("held", None, principal=other, key="mine")
+        assert await commands.start_case("held", None, principal=other, key="mine") == first
+        outcome = await commands.fire(case, "drop", principal=circuit.principal)
+        assert outcome.state == "applied"
+        assert len(await circuit.cases()) == 2
 
 
 def test_settings_of_guards_are_checked() -> None:
