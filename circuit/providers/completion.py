@@ -34,7 +34,17 @@ from circuit.providers.provider import Finished, ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
 from circuit.providers.strict import satisfies_strict
 from circuit.providers.thoughts import Thoughts
-from circuit.providers.wire import SAMPLING, arguments_of, data_url, plain_name, schema_prompt, wire_id, wire_name
+from circuit.providers.wire import (
+    SAMPLING,
+    arguments_of,
+    data_url,
+    plain_name,
+    schema_prompt,
+    system_text,
+    takes_schema,
+    wire_id,
+    wire_name,
+)
 
 PROTOCOL = "openai-chat"
 _LONGEST_ID = 40
@@ -68,10 +78,12 @@ class ChatWire:
 
 def request_body(request: ModelRequest, profile: Profile, *, own: bool, server: str = "") -> dict[str, Any]:
     """The JSON of a streaming request. `own` says that it goes to OpenAI itself and not to a compatible `server`."""
-    messages = [entry for message in request.messages for entry in _entries(message, own, server)]
+    schema = request.output_schema
+    native = takes_schema(request, profile, own)
+    prompted = schema_prompt(schema) if schema is not None and not native else ""
     body: dict[str, Any] = {
         "model": request.model,
-        "messages": messages,
+        "messages": list(_messages(request.messages, prompted, own, server)),
         "stream": True,
         # Padding against traffic analysis is OpenAI's own; a strict compatible server refuses the unknown key.
         "stream_options": {"include_usage": True} | ({"include_obfuscation": False} if own else {}),
@@ -99,9 +111,6 @@ def request_body(request: ModelRequest, profile: Profile, *, own: bool, server: 
             for tool in request.tools
         ]
         body |= _choice(request.tool_choice)
-    schema = request.output_schema
-    # OpenAI itself takes objects alone.
-    native = profile.json_schema and not (own and schema is not None and schema.get("type") != "object")
     if schema is not None and native:
         body["response_format"] = {
             "type": "json_schema",
@@ -111,9 +120,19 @@ def request_body(request: ModelRequest, profile: Profile, *, own: bool, server: 
                 "strict": satisfies_strict(schema),
             },
         }
-    elif schema is not None:
-        messages.append({"role": "system", "content": schema_prompt(schema)})
     return body
+
+
+def _messages(messages: Sequence[Message], prompted: str, own: bool, server: str) -> Iterator[dict[str, Any]]:
+    """The messages of a request, and what else it says. A compatible server gets one message of the system, in front:
+    the templates of many models take no other."""
+    if not own and (system := system_text(messages, prompted)):
+        yield {"role": "system", "content": system}
+    for message in messages:
+        if own or message.role != Role.SYSTEM:
+            yield from _entries(message, own, server)
+    if own and prompted:
+        yield {"role": "system", "content": prompted}
 
 
 def _choice(choice: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from circuit.providers.parser import InBand, Parser, counts, mapping, sequence, 
 from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
-from circuit.providers.wire import SAMPLING, arguments_of, plain_name, wire_name
+from circuit.providers.wire import SAMPLING, arguments_of, plain_name, schema_prompt, system_text, wire_name
 
 PROTOCOL = "ollama"
 
@@ -38,10 +38,16 @@ class OllamaWire:
 
     def body(self, request: ModelRequest, *, own: bool) -> dict[str, Any]:
         profile = profile_of(request.model)
-        parameters = request.parameters
+        parameters, schema = request.parameters, request.output_schema
+        tools = request.tools if request.tool_choice != "none" else ()
+        messages = request.messages
+        if schema is not None and tools:
+            # Ollama holds all that a model says to a format, so that it calls no tool.
+            system = Message.text(Role.SYSTEM, system_text(messages, schema_prompt(schema)))
+            messages = (system, *(message for message in messages if message.role != Role.SYSTEM))
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": [entry for message in request.messages for entry in _entries(message)],
+            "messages": [entry for message in messages for entry in _entries(message)],
             "stream": True,
         }
         options: dict[str, Any] = {name: parameters[name] for name in SAMPLING if parameters.get(name) is not None}
@@ -54,9 +60,9 @@ class OllamaWire:
         if effort := parameters.get("reasoning_effort"):
             # Most models only know whether to think; a few know how much.
             body["think"] = {"minimal": "low"}.get(effort, effort) if profile.reasoning_levels else True
-        if request.output_schema is not None:
-            body["format"] = request.output_schema
-        if request.tools and request.tool_choice != "none":
+        if schema is not None and not tools:
+            body["format"] = schema
+        if tools:
             body["tools"] = [
                 {
                     "type": "function",
@@ -66,7 +72,7 @@ class OllamaWire:
                         "parameters": tool.parameters,
                     },
                 }
-                for tool in request.tools
+                for tool in tools
             ]
         return body
 

@@ -19,16 +19,17 @@ class Profile:
     """How one family of models is called.
 
     `sampling` says whether temperature, top_p and the penalties may be sent, `stop` whether stop sequences may.
-    `json_schema` says whether the protocol's own way of structured output takes a schema; where it does not, the
-    schema goes into the prompt. `context` and `max_output` are tokens. `reasoning` says that the model thinks where
-    it is told to, `reasoning_levels` that it can be told how much.
+    `json_schema` says whether the protocol's own way of structured output takes a schema, `schema_with_tools` whether
+    it does beside tools that may be called; where it does not, the schema goes into the prompt. `context` and
+    `max_output` are tokens. `reasoning` says that the model thinks where it is told to, `reasoning_levels` that it can
+    be told how much.
     """
 
     max_tokens_key: str = "max_tokens"
     sampling: bool = True
     stop: bool = True
     json_schema: bool = True
-    schema_with_tools: bool = True
+    schema_with_tools: bool = False
     context: int | None = None
     max_output: int | None = None
     images: bool = True
@@ -39,28 +40,30 @@ class Profile:
 
 
 DEFAULT = Profile()
-REASONING = Profile(max_tokens_key="max_completion_tokens", sampling=False, stop=False, reasoning=True)
-_CLAUDE = Profile(context=200_000, reasoning=True, json_schema=False)
-_GEMINI = Profile(context=1_048_576, max_output=65_536, reasoning=True, schema_with_tools=False)
+"""Of what no profile knows. What serves open models holds all that they say to a schema, so that they call no tool."""
+_OPENAI = Profile(schema_with_tools=True)
+REASONING = replace(_OPENAI, max_tokens_key="max_completion_tokens", sampling=False, stop=False, reasoning=True)
+_CLAUDE = Profile(context=200_000, reasoning=True, json_schema=False, schema_with_tools=True)
+_GEMINI = Profile(context=1_048_576, max_output=65_536, reasoning=True)
 
 _FAMILIES: tuple[tuple[str, Profile], ...] = (
     # OpenAI
     (
         r"gpt-5(\.\d+)?-chat",
-        replace(DEFAULT, max_tokens_key="max_completion_tokens", context=128_000, max_output=16_384),
+        replace(_OPENAI, max_tokens_key="max_completion_tokens", context=128_000, max_output=16_384),
     ),
     (r"gpt-5(?![.a-z0-9])", replace(REASONING, context=400_000, max_output=128_000)),
     (r"(gpt-[5-9])(?![a-z0-9])", replace(REASONING, max_output=128_000)),
     (r"o1-mini|o3-mini", replace(REASONING, context=200_000, max_output=100_000, images=False)),
     (r"(o[1-9])(?![a-z0-9])", replace(REASONING, context=200_000, max_output=100_000)),
-    (r"gpt-4o-2024-05-13$", replace(DEFAULT, json_schema=False, context=128_000, max_output=4_096)),
-    (r"gpt-4o(?![a-z0-9])|chatgpt-4o", replace(DEFAULT, context=128_000, max_output=16_384)),
-    (r"gpt-4\.1(?![a-z0-9])", replace(DEFAULT, context=1_047_576, max_output=32_768)),
-    (r"gpt-4\.\d(?![a-z0-9])", DEFAULT),
-    (r"gpt-4-turbo", replace(DEFAULT, json_schema=False, context=128_000, max_output=4_096)),
-    (r"gpt-4-32k", replace(DEFAULT, json_schema=False, context=32_768, images=False)),
-    (r"gpt-4(?![a-z0-9.])", replace(DEFAULT, json_schema=False, context=8_192, images=False)),
-    (r"gpt-3\.5(?![a-z0-9.])", replace(DEFAULT, json_schema=False, context=16_385, max_output=4_096, images=False)),
+    (r"gpt-4o-2024-05-13$", replace(_OPENAI, json_schema=False, context=128_000, max_output=4_096)),
+    (r"gpt-4o(?![a-z0-9])|chatgpt-4o", replace(_OPENAI, context=128_000, max_output=16_384)),
+    (r"gpt-4\.1(?![a-z0-9])", replace(_OPENAI, context=1_047_576, max_output=32_768)),
+    (r"gpt-4\.\d(?![a-z0-9])", _OPENAI),
+    (r"gpt-4-turbo", replace(_OPENAI, json_schema=False, context=128_000, max_output=4_096)),
+    (r"gpt-4-32k", replace(_OPENAI, json_schema=False, context=32_768, images=False)),
+    (r"gpt-4(?![a-z0-9.])", replace(_OPENAI, json_schema=False, context=8_192, images=False)),
+    (r"gpt-3\.5(?![a-z0-9.])", replace(_OPENAI, json_schema=False, context=16_385, max_output=4_096, images=False)),
     (r"gpt-oss", replace(DEFAULT, context=131_072, images=False, reasoning=True, reasoning_levels=True)),
     # Anthropic
     (
@@ -85,7 +88,7 @@ _FAMILIES: tuple[tuple[str, Profile], ...] = (
     ),
     # Google
     (r"gemini-(pro|1\.0)", Profile(context=32_760, max_output=8_192, json_schema=False)),
-    (r"gemini-1\.5", Profile(context=1_000_000, max_output=8_192, schema_with_tools=False)),
+    (r"gemini-1\.5", Profile(context=1_000_000, max_output=8_192)),
     (r"gemini-2\.0", replace(_GEMINI, max_output=8_192, reasoning=False)),
     (r"gemini-2\.5", _GEMINI),
     (r"gemini-[3-9]", replace(_GEMINI, schema_with_tools=True, reasoning_levels=True)),

@@ -27,7 +27,7 @@ from circuit.providers.profiles import profile_of
 from circuit.providers.provider import ModelChunk, ModelRequest
 from circuit.providers.sse import ServerEvent
 from circuit.providers.strict import satisfies_strict
-from circuit.providers.wire import arguments_of, data_url, plain_name, schema_prompt, wire_id, wire_name
+from circuit.providers.wire import arguments_of, data_url, plain_name, schema_prompt, takes_schema, wire_id, wire_name
 
 PROTOCOL = "openai-responses"
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
@@ -75,7 +75,8 @@ class ResponsesWire:
                 named = {"type": "function", "name": wire_name(choice)}
                 body["tool_choice"] = choice if choice in ("required", "none") else named
         schema = request.output_schema
-        if schema is not None and (not profile.json_schema or (own and schema.get("type") != "object")):
+        native = takes_schema(request, profile, own)
+        if schema is not None and not native:
             body["input"].append({"role": "system", "content": schema_prompt(schema)})
         elif schema is not None:
             body["text"] = {

@@ -12,6 +12,7 @@ import orjson
 
 from circuit.providers.messages import ImagePart, Message, Role, ToolCallPart, text_of
 from circuit.providers.parser import InBand, Parser
+from circuit.providers.profiles import Profile
 from circuit.providers.provider import ModelRequest, ToolSpec
 
 SCHEMA_INSTRUCTION = "Answer with one JSON value and nothing else. It must fit this JSON Schema:\n"
@@ -75,6 +76,17 @@ def data_url(image: ImagePart) -> str:
 def schema_prompt(schema: Mapping[str, Any]) -> str:
     """How a model is asked for structured output where its provider has no way of its own."""
     return SCHEMA_INSTRUCTION + orjson.dumps(schema).decode()
+
+
+def takes_schema(request: ModelRequest, profile: Profile, own: bool) -> bool:
+    """Whether the schema of a request goes OpenAI's own way, and not into the prompt. `own` says that it goes to OpenAI
+    itself, which takes objects alone."""
+    schema = request.output_schema
+    if schema is None or not profile.json_schema:
+        return False
+    if own:
+        return schema.get("type") == "object"
+    return profile.schema_with_tools or not request.tools or request.tool_choice == "none"
 
 
 def system_text(messages: Iterable[Message], *more: str) -> str:

@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from replay import WIRES
 
 from circuit.providers.completion import request_body
 from circuit.providers.messages import Message, ReasoningPart, Role, TextPart
 from circuit.providers.profiles import DEFAULT, misfits, profile_of
-from circuit.providers.provider import ModelRequest
+from circuit.providers.provider import ModelRequest, ToolSpec
 from circuit.providers.strict import satisfies_strict
 
 PARAMETERS = {
@@ -80,7 +81,50 @@ def test_the_schema_goes_into_response_format() -> None:
 def test_old_models_get_the_schema_in_the_prompt(model: str) -> None:
     made = body(model, output_schema=SCHEMA)
     assert "response_format" not in made
-    assert json.dumps(SCHEMA, separators=(",", ":")) in made["messages"][-1]["content"]
+    assert json.dumps(SCHEMA, separators=(",", ":")) in made["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "model", "own", "together"),
+    [
+        ("chat", "gpt-4.1-mini", True, True),
+        ("chat", "gpt-4.1-mini", False, True),
+        ("chat", "a-model-that-came-later", True, True),
+        # What serves open models holds all of an answer to the schema: it would never call a tool.
+        ("chat", "qwen3", False, False),
+        ("responses", "gpt-5-mini", True, True),
+        ("responses", "gpt-oss:20b", False, False),
+        ("ollama", "qwen3", True, False),
+        ("google", "gemini-2.5-flash", True, False),
+        ("google", "gemini-3-pro", True, True),
+        ("anthropic", "claude-sonnet-4-5", True, True),
+    ],
+)
+def test_a_schema_keeps_no_model_from_its_tools(protocol: str, model: str, own: bool, together: bool) -> None:
+    def made(choice: str) -> tuple[bool, bool]:
+        told = (Message.text(Role.SYSTEM, "Be brief."), Message.text(Role.USER, "?"))
+        tools = (ToolSpec("look", "Looks.", {"type": "object"}),)
+        asked = ModelRequest(model, told, {}, SCHEMA, tools=tools, tool_choice=choice)
+        whole = WIRES[protocol].body(asked, own=own)
+        native = any(
+            key in json.dumps(whole) for key in ('"json_schema"', '"responseJsonSchema"', '"format": {"type": "object"')
+        )
+        return native, "It must fit this JSON Schema" in json.dumps(whole)
+
+    assert made("auto") == made("required") == (together, not together)
+    assert made("none") == (True, False), "no call is meant, so the schema is kept to"
+
+
+def test_compatible_servers_get_one_message_of_the_system_in_front() -> None:
+    """Templates of open models take no other."""
+    told = [(Role.SYSTEM, "One."), (Role.USER, "?"), (Role.SYSTEM, "Two."), (Role.ASSISTANT, "!")]
+    messages = tuple(Message.text(role, text) for role, text in told)
+    asked = ModelRequest("qwen3", messages, {}, SCHEMA, tools=(ToolSpec("look", "", {"type": "object"}),))
+    first, *rest = request_body(asked, DEFAULT, own=False)["messages"]
+    assert first["role"] == "system"
+    assert first["content"].startswith("One.\n\nTwo.\n\nAnswer with one JSON value")
+    assert [one["role"] for one in rest] == ["user", "assistant"]
+    assert [one["role"] for one in request_body(asked, DEFAULT, own=True)["messages"]] == [role for role, _ in told]
 
 
 def test_reasoning_is_not_sent_back() -> None:
