@@ -38,6 +38,7 @@ from circuit.cli import (
     screening,
     serve,
     simulation,
+    starter,
     streams,
     subjects,
     tasks,
@@ -66,6 +67,7 @@ app = typer.Typer(
     ),
 )
 
+app.command("init")(starter.init)
 app.command("run")(run.run)
 app.command("validate")(workflows.validate)
 app.command("load")(workflows.load)

@@ -10,6 +10,7 @@ import pytest
 from tests.cli.commanding import Command, scripted_workflow
 
 COMMANDS = [
+    ["init"],
     ["run"],
     ["validate"],
     ["load"],
