@@ -27,6 +27,8 @@ from circuit.providers.provider import ModelRequest
 from circuit.settings import Settings
 
 POINTS = ("after_claim", "before_answer", "after_answer", "after_journal", "before_commit", "after_commit")
+LEASE_SECONDS = 5.0
+"""Who is dead is found by his process: a lease is not what is waited for, and must last where the machine is busy."""
 AFTER_TOOL = "after_tool"
 HELD = "held"
 """An answer is whole, and nobody but the interceptor has seen it."""
@@ -83,7 +85,7 @@ def run(*arguments: str) -> None:
     """The whole life of a process with these arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--lease", type=float, default=1.0)
+    parser.add_argument("--lease", type=float, default=LEASE_SECONDS)
     parser.add_argument("--point", choices=(*POINTS, AFTER_TOOL, HELD))
     parser.add_argument("--hold", action="store_true")
     commands = parser.add_subparsers(dest="command", required=True)

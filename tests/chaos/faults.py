@@ -19,6 +19,7 @@ from tests.chaos.fleet import Member
 from tests.chaos.member import POINTS
 from tests.chaos.stage import LEASE_SECONDS, Stage
 from tests.eventually import eventually
+from tests.postgres import execute
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ async def die_at(stage: Stage, point: str) -> None:
     """A worker dies exactly at a named point, with nobody else there who could come to it first. The points of a sweep
     need somebody dead to be found, with cases; that of a drain needs a worker that is told to end."""
     others = stage.fleet.living
-    member = await stage.fleet.add(point=point)
+    # One that has lost its lease ends without a drain.
+    lease = 30.0 if point == "in_drain" else LEASE_SECONDS
+    member = await stage.fleet.add(point=point, lease_seconds=lease)
     await stage.start_cases(3)
     if point == "in_drain":
         await _owning(stage, [member])
@@ -124,10 +127,27 @@ async def freeze(stage: Stage) -> None:
 async def fill(stage: Stage) -> None:
     """The disk is full. Postgres may refuse to write, or end; both must pass."""
     before = stage.server.refusals()
-    with stage.server.full():
-        await eventually(lambda: stage.server.refusals() > before, what="a write that fails for lack of room")
-        await asyncio.sleep(LEASE_SECONDS)
-    await asyncio.to_thread(stage.server.come_back)
+
+    async def press() -> None:
+        """What is under way may need no more room: whoever starts cases does, with each try."""
+        while stage.server.refusals() == before:
+            await stage.start_cases(1)
+
+    async def is_back() -> bool:
+        # It may have been about to end.
+        await asyncio.to_thread(stage.server.come_back)
+        try:
+            await execute(stage.url, "SELECT 1")
+        except (OSError, asyncpg.PostgresError):
+            return False
+        return True
+
+    async with asyncio.TaskGroup() as group:
+        with stage.server.full():
+            group.create_task(press())
+            await eventually(lambda: stage.server.refusals() > before, what="a write that fails for lack of room")
+            await asyncio.sleep(LEASE_SECONDS)
+        await eventually(is_back, what="a server that answers")
 
 
 async def read_only(stage: Stage) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.chaos import crash_run
+from tests.chaos.crash_run import LEASE_SECONDS
 from tests.forked import SECONDS, Talking, command, finished
 
 WORKFLOW = """
@@ -78,7 +79,7 @@ async def program(*arguments: str) -> AsyncIterator[Program]:
 
 def settings(url: str) -> dict[str, str]:
     """The environment of a command of Circuit on the database at `url`."""
-    return {**os.environ, "CIRCUIT_DATABASE_URL": url, "CIRCUIT_LEASE_SECONDS": "1"}
+    return {**os.environ, "CIRCUIT_DATABASE_URL": url, "CIRCUIT_LEASE_SECONDS": f"{LEASE_SECONDS:g}"}
 
 
 async def circuit(*arguments: str, url: str) -> tuple[int, dict[str, Any] | None, str]:

@@ -43,6 +43,12 @@ PROGRESS_SECONDS = LEASE_SECONDS + 5.0
 SLACK_SECONDS = 60.0
 """What a machine that does much else may add to that: a delay, never a wait of Circuit's own."""
 REST_SECONDS = 240.0
+QUIET_SECONDS = 5.0
+"""When no model was asked for so long, the cases may all be over."""
+DAWDLING = """
+SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+    AND state_change < pg_catalog.clock_timestamp() - interval '3 seconds'
+"""
 MOST_BYTES = 400_000_000
 MOST_CONNECTIONS = 20
 """Of one process: two lanes, two pools, and a connection for each of its loops."""
@@ -219,9 +225,15 @@ class Stage:
         return await self.insisting(look)
 
     async def working(self, requests: int = 3) -> None:
-        """Return when the models have been asked so often from now on."""
+        """Return when the models have been asked so often from now on; where all that began is over, more begins."""
         until = len(self.provider.asked) + requests
-        await self.provider.wait_for(lambda _: len(self.provider.asked) >= until)
+        async with asyncio.timeout(REST_SECONDS):
+            while len(self.provider.asked) < until:
+                try:
+                    async with asyncio.timeout(QUIET_SECONDS):
+                        await self.provider.wait_for(lambda _: len(self.provider.asked) >= until)
+                except TimeoutError:
+                    await self.start_cases(1)
 
     async def followed(self, most: int) -> None:
         """Have executions of this round read, as they begin, until there are so many readers."""
@@ -251,7 +263,13 @@ class Stage:
         await self.recruit()
 
     async def holds(self) -> None:
-        """What must hold at every moment holds now."""
+        """What must hold at every moment holds now. Who was stopped in the midst of a transaction goes on with it
+        first, as soon as the machine lets him; one that is left lying stays."""
+
+        async def nobody_dawdles() -> bool:
+            return not await self.fetch(DAWDLING)
+
+        await eventually(nobody_dawdles, within=SLACK_SECONDS, what="I7: the end of every transaction")
         await self.insisting(lambda: invariants.check(self.url, at_rest=False))
 
     async def progresses(self) -> None:

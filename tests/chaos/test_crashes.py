@@ -218,11 +218,11 @@ async def test_a_worker_that_was_stopped_for_longer_than_its_lease_changes_nothi
     async with ChatServer(replies) as chat:
         file = tmp_path / "gated.yaml"
         file.write_text(WORKFLOW.format(url=chat.url))
-        async with program("--url", database_url, "start", str(file)) as sleeper:
+        async with program("--url", database_url, "--lease", "1", "start", str(file)) as sleeper:
             await sleeper.says("started")
             await chat.at_gate()
             sleeper.signal(signal.SIGSTOP)
-            async with program("--url", database_url, "work"):
+            async with program("--url", database_url, "--lease", "1", "work"):
                 await eventually(lambda: all_completed(plain, 1))
                 # Its answer comes now, to a worker that was declared dead long ago.
                 sleeper.signal(signal.SIGCONT)

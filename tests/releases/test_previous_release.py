@@ -16,6 +16,8 @@ from circuit.app import Circuit
 from circuit.engine.audit.inspection import inspect_at
 from circuit.settings import Settings
 from circuit.storage import schema
+from tests.chaos.processes import WORKFLOW
+from tests.chat_server import ChatServer
 from tests.cli.commanding import scripted_workflow
 from tests.releases.previous import Release, in_history, lay_out, newest
 
@@ -70,19 +72,23 @@ async def test_both_releases_work_on_one_database(previous: Release, empty_datab
             assert [case.tokens[0].data["content"] for case in ended] == [LARGE * number for number in range(5)]
         assert await count(url, "artefact") == 0
         few = replace(settings, max_concurrent_executions=4)
-        async with Circuit.open(url, settings=few) as new:
-            both = [await new.start("story", {"content": str(number)}) for number in range(30)]
+        # No model answers before both have cases: whoever has one keeps it until then.
+        async with ChatServer([{"text": "All is well.", "gate": 0}]) as chat, Circuit.open(url, settings=few) as new:
+            await new.load(WORKFLOW.format(url=chat.url))
+            both: list[str] = []
 
             async def both_have_some() -> bool:
+                both.append(await new.start("two-steps"))
                 return {old.pid, os.getpid()} <= await owners(url)
 
             await eventually(both_have_some, what="both releases at work")
             # What the old one has when it is killed is the new one's to end.
             old.kill()
+            chat.release()
             assert {(await new.wait(case)).status for case in both} == {"completed"}
     await invariants.check(url)
     report = await inspect_at(url)
-    assert report.clean and report.cases == 35, report.as_dict()
+    assert report.clean and report.cases == 5 + len(both), report.as_dict()
 
 
 async def test_what_the_present_release_was_doing_the_previous_one_can_go_on_with(
