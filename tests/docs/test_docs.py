@@ -14,6 +14,7 @@ import pytest
 
 from circuit.definition import load_workflow
 from tests.docs.file_map import PAGE, written
+from tests.postgres import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300
@@ -61,14 +62,11 @@ def test_the_readme_shows_python_that_runs(home: Path) -> None:
     assert done.stdout.splitlines()[-1] == "completed {'said': 1}"
 
 
-def test_the_readme_shows_a_way_from_nothing_to_a_subscription(
-    tmp_path: Path, database_url: str, unused_tcp_port: int
-) -> None:
+def test_the_readme_shows_a_way_from_nothing_to_a_subscription(tmp_path: Path, database_url: str) -> None:
     [script] = blocks("sh", README)
-    served = f"localhost:{unused_tcp_port}"
-    script = script.replace("localhost:4000", served).replace(
-        "circuit serve", f"circuit serve --port {unused_tcp_port}"
-    )
+    port = free_port()
+    script = script.replace("localhost:4000", f"localhost:{port}")
+    script = script.replace("circuit serve", f"circuit serve --port {port}").replace("--retry 30", "--retry 300")
     script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", f"trap 'kill %1; wait' EXIT\n{script}"],
