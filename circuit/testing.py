@@ -33,7 +33,7 @@ from circuit.actions.result import as_json
 from circuit.definition import load_workflow
 from circuit.definition.workflow import Workflow
 from circuit.engine.action import Action, ActionCall, ActionContext, ActionOutput
-from circuit.engine.execution import Cutoff, Ended, Surroundings, execute
+from circuit.engine.execution import Cutoff, Ended, Screened, Surroundings, execute
 from circuit.engine.firings import Start
 from circuit.engine.opening import TokenInput, opening_tokens
 from circuit.engine.owner import Owner, Step
@@ -122,11 +122,14 @@ class Run:
         self._owner = Owner(workflow, state, redaction=redactor.at("events", workflow.redaction))
         self._running: dict[asyncio.Task[Ended], tuple[int, Cutoff]] = {}
         self._said: dict[int, list[str]] = {}
+        self._found: list[Screened] = []
         self._commands = 0
         broker = Broker()
         publisher = Publisher(self._log, broker, clock.now, lambda _: None)
         kinds = {spec.kind: action for spec in workflow.actions.values()}
-        self._around = Surroundings(kinds, publisher, self._log, clock.now, redactor=redactor)
+        self._around = Surroundings(
+            kinds, publisher, self._log, clock.now, redactor=redactor, screened=self._found.append
+        )
 
     # What there is to be seen
 
@@ -179,6 +182,10 @@ class Run:
                 await self._apply(self._owner.wake(self.now))
                 continue
             done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            while self._found:
+                one = self._found.pop(0)
+                step = self._owner.screened(one.firing, one.start, one.step, one.decision, one.event, self.now)
+                await self._apply(step)
             for task in done:
                 number, _ = self._running.pop(task)
                 if not task.cancelled() and number in self._owner.memory.firings:

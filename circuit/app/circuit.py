@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NO_CASE = "there is no case {}; `circuit cases` lists them"
+_NO_CASE = "there is no case {}; `circuit cases` lists them, and `circuit archive show` finds one that was archived"
 _SHORT_WAIT = timedelta(minutes=1)
 
 
