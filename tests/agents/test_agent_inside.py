@@ -36,7 +36,7 @@ transitions:
 @pytest.fixture
 async def circuit(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Circuit]:
     """A Circuit whose worker takes cases of models inside, whose processes say what they are told to."""
-    monkeypatch.setattr("circuit.app.circuit.usable", lambda: SUPPORTED)
+    monkeypatch.setattr("circuit.app.assembly.usable", lambda: SUPPORTED)
     async with Circuit.open(database_url) as opened:
         opened.registry._launch = Launch(os.environ, HOST)
         yield opened
