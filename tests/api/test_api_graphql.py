@@ -263,6 +263,10 @@ async def test_strange_text_and_strange_requests(ask: Asker) -> None:
         assert answer.status_code in (200, 400), content
         if answer.status_code == 400:
             assert answer.json()["error"]["code"] == "invalid_request"
+    answer = await ask.client.post(
+        url, content=b"{ workflows { id } }", headers={"content-type": "application/graphql"}
+    )
+    assert answer.status_code == 400 and "application/json" in answer.json()["error"]["message"]
     assert "errors" not in await ask.post("{ workflows { id } }")
 
 

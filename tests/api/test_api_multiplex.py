@@ -150,6 +150,7 @@ async def test_what_is_no_message_is_answered_with_a_code(server: Served, writin
             await one.say(message)
             answer = await one.until("error")
             assert (answer["error"]["code"], answer.get("id")) == (code, named), message
+            assert "dictionary" not in answer["error"]["message"], "no word of what reads it"
         # The connection lives on, and a doubled id harms nobody.
         await one.subscribe("a", execution=name)
         await one.until("subscribed", "a")

@@ -295,6 +295,9 @@ async def test_errors_say_what_and_whether_to_try_again(desk: Desk) -> None:
         answer = await desk.post({"prompt": several}, "completions")
         assert answer.status_code == 400
         assert answer.json()["error"]["message"] == "prompt: write one text, or a list of one text"
+    for none in (b"[]", b"null", b"7", b"{"):
+        answer = await desk.http.post(f"{desk.url}/v1/chat/completions", content=none)
+        assert (answer.status_code, "JSON" in answer.json()["error"]["message"]) == (400, True), answer.text
     # So is what other parts of the server answer there, and only there.
     for path, status in (("nothing", 404), ("completions/x", 404), ("../nothing", 404)):
         answer = await desk.http.post(f"{desk.url}/v1/{path}")

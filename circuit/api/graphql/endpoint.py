@@ -125,6 +125,14 @@ class Conversation(BaseGraphQLTransportWSHandler[Context, None]):
             await self.handle_invalid_message("not a message of graphql-transport-ws")
 
 
+_MENDS = {
+    "Unsupported content type": "the body of a request is JSON: send it with `Content-Type: application/json`",
+    "Unable to parse request body as JSON": "the body is no JSON in UTF-8: send an object with `query`",
+    "No GraphQL query found in the request": "nothing is asked: the body is an object with `query`",
+}
+"""Strawberry's reasons, with what to do."""
+
+
 class GraphQLEndpoint(GraphQL[Context, None]):
     """Strawberry's application with Circuit's JSON and errors."""
 
@@ -218,7 +226,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         try:
             response = await self.run(Request(scope, receive))
         except HTTPException as error:
-            response = self._problems.refused(error.status_code, error.reason)
+            response = self._problems.refused(error.status_code, _MENDS.get(error.reason, error.reason))
         await response(scope, receive, send)
 
     def _check_websocket_origin(self, request: Any) -> bool:

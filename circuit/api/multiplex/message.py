@@ -63,6 +63,8 @@ def said(text: str) -> tuple[Said | None, str | None, InvalidRequest | None]:
         value: Any = orjson.loads(text)
     except ValueError:
         return None, None, InvalidRequest("a message is a JSON object in a text frame, and this is no JSON")
+    if not isinstance(value, dict):
+        return None, None, InvalidRequest("a message is a JSON object with a `type`, and this is none")
     try:
         message = _SAID.validate_python(value)
     except ValidationError as error:

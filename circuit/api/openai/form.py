@@ -203,6 +203,8 @@ def _read(adapter: TypeAdapter[Any], body: bytes) -> Any:
         value = orjson.loads(body)
     except ValueError:
         raise InvalidRequest("the body of the request is not JSON") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body of the request must be a JSON object")
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
