@@ -39,7 +39,7 @@ class Part:
     @classmethod
     def of(cls, claim: Mapping[str, Any], unit: str, at: float) -> Part:
         """That of a claim as it is stored. One that was not renewed in time wants nothing more."""
-        held, wanted, first = claim.get(unit, (0, 0, 0))
+        held, wanted, first, *_ = claim.get(unit, (0, 0, 0))
         return cls(held, wanted, first) if claim["until"] - at > MINUTE + MARGIN else cls(held)
 
 

@@ -38,9 +38,13 @@ def _key_field(variable: str) -> Any:
 class ProviderLimits(Part):
     """What is sent to one endpoint with one key."""
 
-    concurrency: Annotated[int | None, Field(ge=1, description="Requests at once.")] = None
-    requests_per_minute: Annotated[int | None, Field(ge=1, description="Requests in any minute.")] = None
-    tokens_per_minute: Annotated[int | None, Field(ge=1, description="Tokens in any minute, as far as known.")] = None
+    concurrency: Annotated[int | None, Field(ge=1, description="Requests at once, of each worker.")] = None
+    requests_per_minute: Annotated[
+        int | None, Field(ge=1, description="Requests in any minute, of all workers together.")
+    ] = None
+    tokens_per_minute: Annotated[
+        int | None, Field(ge=1, description="Tokens in any minute, of all workers together, as far as known.")
+    ] = None
 
 
 class PriceEntry(Part):

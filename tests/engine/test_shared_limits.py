@@ -134,6 +134,23 @@ async def test_many_that_want_more_than_there_is_get_what_there_is(database: Dat
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_that_a_provider_takes_no_more_is_told_to_the_others(database: Database) -> None:
+    async with AsyncExitStack() as stack:
+        rations = [Rations(database, uuid4(), time.monotonic, every_seconds=0.1) for _ in range(2)]
+        for one in rations:
+            stack.push_async_callback(one.stop)
+            await one.start()
+        shares = [one.ration("an endpoint", 100, None) for one in rations]
+        first, second = (Allowance(Limits(requests_per_minute=100), share) for share in shares)
+        await asyncio.gather(first.admit(1), second.admit(1))
+        first.learn({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "5m0s"})
+        await eventually(lambda: second.closed, what="the other one waits too")
+        assert 0 < shares[1].told_until - time.monotonic() <= 300
+        first.learn({"x-ratelimit-remaining-requests": "50", "x-ratelimit-reset-requests": "9s"})
+        await eventually(lambda: not second.closed, what="it need not any more")
+        await second.admit(1)
+
+
 async def test_while_the_database_is_away_requests_wait_and_it_is_said(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
