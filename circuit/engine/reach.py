@@ -40,6 +40,10 @@ class Reach:
             async with asyncio.timeout(PATIENCE_SECONDS), self._database.transaction(tenant) as connection:
                 yield connection
         except (DatabaseUnreachable, TimeoutError) as error:
+            # Of those who asked at the same time the first one says it.
+            if not self.lost:
+                logger.warning(
+                    "the database does not answer and is not asked for a while: %s", str(error) or "not in time"
+                )
             self._again_at = self._monotonic() + PAUSE_SECONDS
-            logger.warning("the database does not answer and is not asked for a while: %s", error or "not in time")
             raise

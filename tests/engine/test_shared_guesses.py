@@ -142,3 +142,21 @@ async def test_without_the_database_each_process_counts_for_itself(monkeypatch: 
     waits = await asyncio.gather(*(rate.take(ADA) for _ in range(5)))
     assert all(waits)
     assert away.asked == 3
+
+
+async def test_that_the_database_does_not_answer_is_said_once_and_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reach_module, "PATIENCE_SECONDS", 0.01)
+    away = Away()
+    away.hangs = True
+    reach = Reach(away, lambda: 0.0)
+
+    async def ask() -> None:
+        async with reach.transaction(1):
+            raise AssertionError("it does not answer")
+
+    told = await asyncio.gather(*(ask() for _ in range(5)), return_exceptions=True)
+    assert [type(one) for one in told] == [TimeoutError] * 5
+    [record] = caplog.records
+    assert record.getMessage().endswith("is not asked for a while: not in time")
