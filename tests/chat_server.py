@@ -97,7 +97,7 @@ class ChatServer:
     async def wait_for(self, condition: Callable[[ChatServer], bool]) -> None:
         """Return when `condition` holds; it is looked at after everything that happens here."""
         async with self._changed:
-            await asyncio.wait_for(self._changed.wait_for(lambda: condition(self)), 60)
+            await asyncio.wait_for(self._changed.wait_for(lambda: condition(self)), 180)
 
     async def at_gate(self, count: int = 1) -> None:
         """Return when so many replies have come to their gate."""

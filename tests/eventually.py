@@ -13,9 +13,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.02
+SECONDS = 180.0
+"""For what comes for certain: however long a busy machine takes for it."""
 
 
-async def eventually(look: Callable[[], T | Awaitable[T]], *, within: float = 60.0, what: str = "the condition") -> T:
+async def eventually(
+    look: Callable[[], T | Awaitable[T]], *, within: float = SECONDS, what: str = "the condition"
+) -> T:
     """The first value of `look` that is true, looked at until `within` seconds are over."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within

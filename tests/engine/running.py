@@ -105,13 +105,13 @@ async def start(running: Engine, workflow: str, data: Mapping[str, Any] | None =
     return await running.commands.start_case(workflow, TokenInput(data or {}), principal=LOCAL)
 
 
-async def until(running: Engine, key: CaseKey, *statuses: str, within: float = 60) -> CaseView:
+async def until(running: Engine, key: CaseKey, *statuses: str) -> CaseView:
     """The case when it has one of these statuses."""
 
     async def look() -> CaseView | None:
         case = await running.queries.case(key)
         return case if case is not None and case.status.value in statuses else None
 
-    found = await eventually(look, within=within, what=f"case {key} {' or '.join(statuses)}")
+    found = await eventually(look, what=f"case {key} {' or '.join(statuses)}")
     assert found is not None
     return found

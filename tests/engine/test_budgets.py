@@ -170,15 +170,17 @@ async def test_a_dead_worker_is_settled_once_and_its_journalled_answers_are_not_
         dying = await start(running, "review")
         await eventually(lambda: spending.going == 1, what="a call goes on")
         assert running.worker is not None and running.worker.tenure is not None
+        # Its worker hears of its end while this goes on, and begins anew.
+        gone = running.worker.tenure.incarnation.id
         connection = await database.raw()
-        await workers.take_over(connection, running.worker.tenure.incarnation.id)
+        await workers.take_over(connection, gone)
         await connection.close()
         # One of a process that is gone, too: nobody is there to settle it.
         await plain.execute(
             "INSERT INTO circuit.charge (tenant_id, case_id, firing, start, number, workflow_id, worker, calls, tokens,"
             " microdollars) VALUES (1, $1, 9, 1, 1, 'review', $2, 1, 500, 0)",
             dying.case,
-            running.worker.tenure.incarnation.id,
+            gone,
         )
         await eventually(lambda: spending.made == 4, what="another worker calls")
         spending.gate.set()

@@ -14,8 +14,10 @@ from parts import SystemIds
 from running import CHAIN, engine, publish, start, until
 
 from circuit.definition import load_workflow
+from circuit.engine.engine import Engine
 from circuit.engine.outbox import BEGINNING, Mark, Message, Outbox, mark, shown
 from circuit.errors import DefinitionError, InvalidRequest, NotFound
+from circuit.ids import CaseKey
 from circuit.storage.database import Database
 
 LEAVING = "outbox: [case_started, transition_fired, case_ended]\n" + CHAIN.lstrip()
@@ -38,13 +40,27 @@ async def taken(box: Outbox, consumer: str, most: int = 10_000) -> list[Message]
     return found
 
 
+async def completed(database: Database, running: Engine, key: CaseKey) -> None:
+    """A case has ended, and what it has told can be read: that waits for every transaction that began before, whoever's
+    it is, and some are the server's own."""
+    await until(running, key, "completed")
+    connection = await database.raw()
+
+    async def readable() -> bool:
+        late = "SELECT count(*) FROM circuit.outbox WHERE xid >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+        return await connection.fetchval(late) == 0
+
+    await eventually(readable, what="the end of what began before")
+    await connection.close()
+
+
 async def test_events_leave_that_the_workflow_names(database: Database, box: Outbox) -> None:
     async with engine(database) as running:
         await publish(running, LEAVING)
         await publish(running, SILENT)
         keys = [await start(running, name) for name in ("chain", "silent", "chain")]
         for key in keys:
-            await until(running, key, "completed")
+            await completed(database, running, key)
     found = await box.read()
     kinds = ["case_started", "transition_fired", "transition_fired", "case_ended"]
     for key in (keys[0], keys[2]):
@@ -59,8 +75,7 @@ async def test_events_leave_that_the_workflow_names(database: Database, box: Out
 async def test_a_consumer_goes_on_where_it_stopped(database: Database, box: Outbox) -> None:
     async with engine(database) as running:
         await publish(running, LEAVING)
-        key = await start(running, "chain")
-        await until(running, key, "completed")
+        await completed(database, running, await start(running, "chain"))
         assert await taken(box, "other", most=0) == []
         first = await taken(box, "one", most=2)
         assert [message.seq for message in first] == [1, 2]
@@ -70,7 +85,7 @@ async def test_a_consumer_goes_on_where_it_stopped(database: Database, box: Outb
             "each consumer has a mark of its own"
         )
         again = await start(running, "chain")
-        await until(running, again, "completed")
+        await completed(database, running, again)
         assert {message.key for message in await taken(box, "one")} == {again}
     consumers = {consumer.name: consumer.mark for consumer in await box.consumers()}
     assert consumers["one"] > consumers["other"]
@@ -80,7 +95,7 @@ async def test_a_consumer_goes_on_where_it_stopped(database: Database, box: Outb
 async def test_what_a_consumer_was_working_on_when_it_died_comes_again(database: Database, box: Outbox) -> None:
     async with engine(database) as running:
         await publish(running, LEAVING)
-        await until(running, await start(running, "chain"), "completed")
+        await completed(database, running, await start(running, "chain"))
     messages = box.messages("dying", follow=False)
     assert (await anext(messages)).seq == 1
     assert (await anext(messages)).seq == 2
@@ -98,7 +113,7 @@ async def test_rows_go_when_every_consumer_has_taken_them(database: Database, bo
 
     async with engine(database) as running:
         await publish(running, LEAVING)
-        await until(running, await start(running, "chain"), "completed")
+        await completed(database, running, await start(running, "chain"))
     await taken(box, "slow", most=0)
     await taken(box, "quick")
     assert await left() == 4, "the slow one has not taken them"
@@ -106,7 +121,7 @@ async def test_rows_go_when_every_consumer_has_taken_them(database: Database, bo
     with pytest.raises(NotFound):
         await box.forget("slow")
     async with engine(database) as running:
-        await until(running, await start(running, "chain"), "completed")
+        await completed(database, running, await start(running, "chain"))
     await taken(box, "quick")
     assert await left() == 0
 

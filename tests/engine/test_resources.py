@@ -163,7 +163,7 @@ async def test_three_workers_share_one_amount(database: Database, database_url: 
         await publish(engines[0], SHARED)
         keys = [await start(engines[number % 3], "review") for number in range(30)]
         for key in keys:
-            await until(engines[0], key, "completed", within=60)
+            await until(engines[0], key, "completed")
     assert desks.most <= 2 and len(desks.order) == 30
     await invariants.check(database_url)
 

@@ -65,6 +65,6 @@ async def test_what_a_worker_remembers_of_a_time_that_never_was_is_forgotten(ser
         told.put_nowait("after")
         told.put_nowait(None)
         told.put_nowait(None)
-        await until(running, key, "completed", within=60)
+        await until(running, key, "completed")
     await database.close()
     await invariants.check(url)

@@ -230,7 +230,7 @@ async def test_who_waits_for_an_agent_at_its_limit_holds_nobody_up(database: Dat
         assert (await running.commands.cancel(late, principal=LOCAL)).state == "applied"
         busy.open.set()
         for key in keys:
-            await until(running, key, "cancelled" if key == late else "completed", within=60)
+            await until(running, key, "cancelled" if key == late else "completed")
         assert busy.most == 2
         assert await plain.fetchval("SELECT count(*) FROM circuit.hold") == 0
         assert await plain.fetchval("SELECT max(start) FROM circuit.firing") == 1, "none was begun and given up"
@@ -245,7 +245,7 @@ async def test_who_waits_for_an_agent_at_its_limit_holds_nobody_up(database: Dat
         await running.limits.remove(LOCAL, agent)
         busy.open.set()
         for key in more:
-            await until(running, key, "completed", within=60)
+            await until(running, key, "completed")
 
 
 class Worker:
