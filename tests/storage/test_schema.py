@@ -54,7 +54,8 @@ async def test_a_case_is_written_and_read_on_every_version(any_server: Server) -
     await execute(any_server.url(), "CREATE DATABASE smoke")
     await schema.upgrade(any_server.url("smoke"))
     database = await Database.open(any_server.url("smoke"))
-    case = first_uuid7_at(datetime.now(UTC))
+    now = datetime.now(UTC)
+    case = first_uuid7_at(now)
     connection = await database.raw()
     await insert_case(connection, case)
     await insert_token(connection, case)
@@ -64,7 +65,7 @@ async def test_a_case_is_written_and_read_on_every_version(any_server: Server) -
         rows = (await transaction.exec_driver_sql("SELECT place FROM circuit.token")).all()
     await database.close()
     assert [tuple(row) for row in rows] == [("p",)]
-    assert held == f"circuit.token_{partitions.week_of(datetime.now(UTC)).suffix}"
+    assert held == f"circuit.token_{partitions.week_of(now).suffix}"
 
 
 @pytest.fixture(scope="module")
