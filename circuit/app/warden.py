@@ -56,7 +56,8 @@ class Warden:
         while True:
             await asyncio.sleep(self._look_seconds)
             if await asyncio.to_thread(self._server.alive):
-                self.problem = None
+                if self.problem is not None:
+                    self._runs()
                 continue
             if self.problem is None:
                 logger.warning("the embedded Postgres in %s is gone: it is started again", self._server.home)
@@ -69,9 +70,8 @@ class Warden:
 
     async def _revive(self) -> None:
         try:
-            if await asyncio.to_thread(self._server.revive):
-                logger.warning("the embedded Postgres in %s runs again", self._server.home)
-            self.problem = None
+            await asyncio.to_thread(self._server.revive)
+            self._runs()
         except StorageError as error:
             if self.problem is None:
                 logger.error("%s", error)
@@ -80,3 +80,8 @@ class Warden:
             self.problem = error
         except Exception:
             logger.exception("the embedded Postgres in %s could not be started", self._server.home)
+
+    def _runs(self) -> None:
+        """Whoever started it: it is there."""
+        logger.warning("the embedded Postgres in %s runs again", self._server.home)
+        self.problem = None

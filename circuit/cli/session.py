@@ -103,10 +103,11 @@ def with_circuit(
 def configure_logging(settings: Settings) -> None:
     """Logs go to standard error, redacted, at the level of the settings; those of the library that sends traces
     and figures too. Warnings of others, which Python writes there by itself, are redacted as well."""
-    from circuit.observability.logs import AboutFilter, JSONFormatter, RedactingFormatter
+    from circuit.observability.logs import AboutFilter, AwayFilter, JSONFormatter, RedactingFormatter
 
     handler = logging.StreamHandler(sys.stderr)
     handler.set_name(_LOG_HANDLER)
+    handler.addFilter(AwayFilter())
     inner = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.log_format == "json":
         handler.addFilter(AboutFilter())

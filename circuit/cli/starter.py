@@ -215,9 +215,9 @@ def _write(path: Path, text: str) -> bool:
         try:
             file.write(text)
             file.flush()
-        except OSError:
+        except OSError as error:
             path.unlink()
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
     return True
 
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import orjson
 
+from circuit.errors import DatabaseUnreachable
 from circuit.ids import CaseKey, Numbered
 from circuit.security.redaction import redact
 from circuit.security.redactor import Redactor
@@ -25,6 +26,7 @@ from circuit.tracing import current
 
 LONGEST_SAID = 64 * 1024
 """Characters of a message, or of a traceback, that are logged: they are redacted where others wait."""
+AWAY_SECONDS = 10.0
 _NOT_SHOWN = "[not shown: it could not be redacted]"
 
 _about: ContextVar[Mapping[str, str] | None] = ContextVar("circuit_about", default=None)
@@ -64,6 +66,28 @@ class AboutFilter(logging.Filter):
             elif isinstance(value, Numbered):
                 found |= {"case_id": str(value.case), "execution_id": str(value)}
         record.about = found
+        return True
+
+
+class AwayFilter(logging.Filter):
+    """Lets the same warning that the database is away through once in `AWAY_SECONDS`: each of a dozen parts of a
+    process tries again several times a second, and a reader wants to see that it is away, and what else there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments: Any = record.args
+        values = cast("tuple[Any, ...]", arguments) if isinstance(arguments, tuple) else ()
+        if record.levelno > logging.WARNING or not any(isinstance(value, DatabaseUnreachable) for value in values):
+            return True
+        # Where it was logged, not what it says: the words of the driver differ from one try to the next.
+        key = record.name, str(record.msg)
+        said = self._said.get(key)
+        if said is not None and 0 <= record.created - said < AWAY_SECONDS:
+            return False
+        self._said[key] = record.created
         return True
 
 

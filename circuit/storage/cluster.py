@@ -107,7 +107,7 @@ def _unstarted(home: Path, error: Exception, said: str = "") -> DatabaseNotStart
         free = LEAST_FREE_BYTES
     if free < LEAST_FREE_BYTES or any(sign in told for sign in _FULL):
         cause = "disk_full"
-        why = f"its disk is full ({free / 1e6:.0f} MB are left). Make room there, and it starts again."
+        why = f"its disk is full ({free / 1e6:.0f} MB are left). Make room there, and start again."
     elif any(sign in told for sign in _DAMAGED):
         cause = "damaged"
         why = (
@@ -116,9 +116,9 @@ def _unstarted(home: Path, error: Exception, said: str = "") -> DatabaseNotStart
         )
     else:
         cause, why = "unknown", f"{error}."
-    last = f" It said:\n{said}" if said else ""
+    last = (f" Its log is {log}." if log.exists() else "") + (f" It said:\n{said}" if said else "")
     return DatabaseNotStarted(
-        f"The embedded Postgres in {home} does not start: {why} Its log is {log}.{last}",
+        f"The embedded Postgres in {home} does not start: {why}{last}",
         details={"home": str(home), "log": str(log), "cause": cause},
     )
 

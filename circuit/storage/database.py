@@ -330,6 +330,10 @@ def unconnected(error: BaseException, where: Address, role: str | None = None) -
         return DatabaseMisconfigured(f"The user {where.user!r} may not connect to {where}: {error}.")
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return DatabaseUnreachable(f"{_capital(where)} has no connection left: {error}. Raise max_connections.")
+    if isinstance(error, asyncpg.DiskFullError):
+        return DatabaseUnreachable(f"{_capital(where)} has no room left on its disk: {error}. Make room there.")
+    if isinstance(error, asyncpg.CannotConnectNowError):
+        return DatabaseUnreachable(f"{_capital(where)} starts, recovers or stops at present: {error}. Try again soon.")
     if isinstance(error, asyncpg.PostgresError | OSError | TimeoutError | asyncpg.InternalClientError):
         reason = str(error) or f"no answer within {CONNECT_SECONDS:g} seconds"
         return DatabaseUnreachable(

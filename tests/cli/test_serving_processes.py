@@ -16,8 +16,9 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from circuit.errors import DatabaseUnreachable
 from circuit.ids import CaseKey, Numbered, uuid7
-from circuit.observability.logs import AboutFilter, JSONFormatter, about
+from circuit.observability.logs import AWAY_SECONDS, AboutFilter, AwayFilter, JSONFormatter, about
 from tests.cli.commanding import PROCESS_SECONDS as SECONDS
 from tests.cli.commanding import Command, Spawn, Spawned, scripted_workflow
 from tests.eventually import eventually
@@ -183,3 +184,22 @@ def test_the_log_says_of_each_execution_how_it_went(process: Command, database_u
         ("case CASE is completed", None),
     ]
     assert "secret words" not in done.err
+
+
+def test_that_the_database_is_away_is_said_once_in_a_while_by_each_part() -> None:
+    only = AwayFilter()
+
+    def said(second: float, message: str, *arguments: object, level: int = logging.WARNING) -> bool:
+        record = logging.LogRecord("circuit.x", level, "", 1, message, arguments, None)
+        record.created = 1_000.0 + second
+        return only.filter(record)
+
+    away = DatabaseUnreachable("refused")
+    assert said(0, "%s: trying again in %g s", away, 0.1)
+    assert not said(1, "%s: trying again in %g s", DatabaseUnreachable("it starts"), 0.2)
+    assert said(1, "the lease could not be renewed: %s", away), "another part says it too"
+    assert said(1, "%s: trying again in %g s", away, 0.1, level=logging.ERROR)
+    assert said(1, "%s: trying again in %g s", ValueError("x"), 0.1) and said(2, "%s: trying again", ValueError("x"))
+    assert said(AWAY_SECONDS, "%s: trying again in %g s", away, 0.1)
+    assert not said(AWAY_SECONDS + 1, "%s: trying again in %g s", away, 0.1)
+    assert said(-5, "%s: trying again in %g s", away, 0.1), "a clock that was set back silences nobody"

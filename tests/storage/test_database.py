@@ -27,7 +27,7 @@ from circuit.errors import (
 )
 from circuit.storage import database as module
 from circuit.storage import embedded, schema
-from circuit.storage.database import Database, address, translated
+from circuit.storage.database import Database, address, translated, unconnected
 from circuit.storage.tables import tenant, worker
 
 SECRET = "s3cret/@:word"
@@ -361,3 +361,17 @@ def test_alembic_runs_in_a_checkout(postgres_server: Server) -> None:
     subprocess.run([sys.executable, "-m", "alembic", "-x", f"url={url}", "upgrade", "heads"], cwd=root, check=True)
     assert asyncio.run(schema.status(url)).state == "current"
     asyncio.run(execute(postgres_server.url(), "DROP DATABASE by_alembic"))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (asyncpg.DiskFullError("could not write init file"), "has no room left on its disk"),
+        (asyncpg.CannotConnectNowError("the database system is starting up"), "starts, recovers or stops at present"),
+        (ConnectionRefusedError(111, "Connection refused"), "Check that Postgres runs there"),
+    ],
+    ids=["full", "starting", "nobody"],
+)
+def test_what_keeps_a_server_from_answering_is_told_apart(error: Exception, said: str) -> None:
+    found = unconnected(error, address("postgresql://u@h/d"))
+    assert isinstance(found, DatabaseUnreachable) and said in found.message
