@@ -38,8 +38,10 @@ class Part:
 
     @classmethod
     def of(cls, claim: Mapping[str, Any], unit: str, at: float) -> Part:
-        """That of a claim as it is stored. One that was not renewed in time wants nothing more."""
-        held, wanted, first, *_ = claim.get(unit, (0, 0, 0))
+        """That of a claim as it is stored. One that was not renewed in time wants nothing more; what was sent before it
+        counts for a minute, and then it holds no more than may be sent since."""
+        held, wanted, first, ceiling, *_ = claim.get(unit, (0, 0, 0, 0))
+        held = held if claim.get("sent", at + 1) > at else ceiling
         return cls(held, wanted, first) if claim["until"] - at > MINUTE + MARGIN else cls(held)
 
 
@@ -155,14 +157,18 @@ class Ration:
             held = max(self._used(unit, now), ceiling)
             waits = self.queue.requests > 0 and not over
             wanted, first = max(0, self._demand(unit, now) - held), min(limit, self._first(unit))
-            claim[unit] = [held, wanted, first] if waits else [held, 0, 0]
-        before = claims.get(me)
+            claim[unit] = [held, wanted, first, ceiling] if waits else [held, 0, 0, ceiling]
+        before, newest = claims.get(me), self.minute.newest(now)
+        sent = 0.0 if newest is None else at + newest + MINUTE - now + MARGIN
         if over:
             self._until = 0.0
-            newest = self.minute.newest(now)
             if newest is None:
                 return Decision(None if before is None else others, ceilings, 0.0)
-            return Decision(others | {me: claim | {"until": at + newest + MINUTE - now + MARGIN}}, ceilings, 0.0)
+            return Decision(others | {me: claim | {"until": sent}}, ceilings, 0.0)
+        if any(claim[unit][0] > ceilings[unit] for unit in ceilings):
+            claim["sent"] = sent
+            if before is not None and abs(before.get("sent", 0.0) - sent) < MARGIN / 2:
+                claim["sent"] = max(before["sent"], sent)
         if self.closed_until > now:
             claim["closed"] = at + self.closed_until - now
             if before is not None and abs(before.get("closed", 0.0) - claim["closed"]) < MARGIN:

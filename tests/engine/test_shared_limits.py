@@ -87,7 +87,7 @@ async def test_two_workers_send_no_more_in_a_minute_than_one_may(
     # What was sent lately counts on when its workers have ended; the rest is given back.
     claims = orjson.loads(await plain.fetchval("SELECT claims::text FROM circuit.provider_ration"))
     assert sum(claim["requests"][0] for claim in claims.values()) <= 4
-    assert all(claim["requests"][1:] == [0, 0] for claim in claims.values())
+    assert all(not any(claim["requests"][1:]) for claim in claims.values())
     await plain.close()
 
 
