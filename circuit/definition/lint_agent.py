@@ -43,6 +43,7 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None, rules: Sequence[
             _output(scene, ("agents", name, "output_schema"), schema)
         _prompts(scene, name, agent["prompts"])
         _capabilities(scene, name, agent)
+        _tools(scene, name, agent)
         _policies(scene, name, agent)
         _images(scene, name, agent)
         own = agent.get("redaction") or ()
@@ -130,6 +131,39 @@ def _images(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
         if lacking:
             hint = f"add `{image}: data....` to its input_mapping"
             scene.report.add(("agents", name, "images", index), f"{lacking[0]} does not map the image {image!r}", hint)
+
+
+def _tools(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
+    """What would fail when the agent begins, or count for nothing."""
+    for index, entry in enumerate(agent.get("tools") or ()):
+        kind, path = entry["kind"], ("agents", name, "tools", index)
+        if kind == "named" and entry["name"].startswith("fs."):
+            if not any(fnmatchcase(tool, entry["name"]) for tool in FILE_TOOLS):
+                hint = suggestion(entry["name"], FILE_TOOLS, "tools")
+                scene.report.add(path, f"there is no tool of files {entry['name']!r}", hint)
+        elif kind == "http":
+            for at, host in enumerate(entry["allow"]):
+                if "/" in host:
+                    hint = "write example.org, or *.example.org"
+                    scene.report.add((*path, kind, "allow", at), "this is no host", hint)
+        elif kind == "mcp":
+            _server(scene, (*path, kind), entry)
+
+
+def _server(scene: Scene, path: tuple[str | int, ...], entry: Mapping[str, Any]) -> None:
+    """An MCP server is a program, or it is reached over HTTP."""
+    started, reached = bool(entry.get("command")), bool(entry.get("url"))
+    if started and reached:
+        scene.report.add((*path, "url"), "an MCP server has a command or a url, and not both", "take one of them away")
+    elif not started and not reached:
+        scene.report.add(path, "an MCP server needs a command, or a url", "add the one by which it is spoken to")
+    elif started and entry.get("headers"):
+        scene.report.add(
+            (*path, "headers"), "headers go to a server with a url", "write variables of the program in env"
+        )
+    elif reached and entry.get("env"):
+        hint = "write what the server asks for in headers"
+        scene.report.add((*path, "env"), "env is of a server that is started by a command", hint)
 
 
 def _policies(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from circuit.definition.agent_reference import Headers, SecretReference, Url
 from circuit.definition.field import Duration, Identifier, JsonObject, Line, Part, by_kind, fault, seconds
 
 CAPABILITIES = ("direct", "chain_of_thought", "react", "self_reflection")
-_TOOL_HINT = "write the name of a function, fs.*, shell.run, http.fetch, or a mapping like {files: {root: data}}"
+_TOOL_KINDS = "the name of a function, fs.*, shell.run, http.fetch, or a mapping like {files: {root: data}}"
 _POLICY_KEYS = ("allow", "deny", "require_approval", "require", "limit")
 
 Turns = Annotated[int | None, Field(ge=1, le=1000, description="How often the model may be asked.")]
@@ -172,7 +172,7 @@ FILE_TOOLS = tuple(
 TOOL_KINDS = ("function", "files", "shell", "http", "openapi", "mcp", "agent", "hand_over")
 Tool = Annotated[
     Annotated[Line, Tag("<text>")] | Annotated[ToolEntry, _one_key("a tool", TOOL_KINDS), Tag("<mapping>")],
-    by_kind(_TOOL_HINT, "text", "mapping"),
+    by_kind(_TOOL_KINDS, "text", "mapping"),
 ]
 
 

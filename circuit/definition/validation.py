@@ -34,7 +34,7 @@ _STAND_INS: dict[str, Any] = {
 """What stands in for a key that is missing, so that the rest of its mapping can be checked. Of these no later check
 concludes anything; a mapping that lacks another key is cut out whole."""
 _AT_KEY = ("extra_forbidden", "misplaced", "header", "several")
-_SILENT = ("missing", "incomplete")
+_SILENT = ("missing", "incomplete", "one_key")
 
 
 @dataclass(slots=True)

@@ -220,10 +220,11 @@ def test_pins_are_printed_to_be_pasted(
 @pytest.mark.parametrize("form", [(), ("json",)], ids=["events", "json"])
 async def test_over_streamable_http(form: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
-    given = {"kind": "mcp", "name": "h", "url": f"http://127.0.0.1:{port}/mcp"}
-    async with opened(given) as toolset:
+    given = {"kind": "mcp", "name": "h", "url": f"http://127.0.0.1:{port}/mcp?key=${{H_KEY}}"}
+    async with opened(given, {"H_KEY": "a-key-of-h"}) as toolset:
         async with served(port, *form):
             tools = await found(toolset)
+            assert tools["h.add"].secrets == ("a-key-of-h",), "what it says is told without it"
             assert await call_tool(tools["h.add"], {"a": 4}, AROUND) in ({"result": 5}, 5, "5")
             with pytest.raises(ToolOutputTooLarge):
                 await call_tool(tools["h.flood"], {}, AROUND)

@@ -309,7 +309,7 @@ class McpToolset:
 
     def _secrets(self) -> tuple[str, ...]:
         given = [*(self._settings.get("env") or {}).values(), *(self._settings.get("headers") or {}).values()]
-        names = [name for text in given for name in references(text)]
+        names = [name for text in (*given, str(self._settings.get("url") or "")) for name in references(text)]
         return tuple(self._environment[name] for name in names if self._environment.get(name))
 
 
