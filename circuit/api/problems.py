@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 INTERNAL_CODE = "internal_error"
 INTERNAL_MESSAGE = "the server failed to answer this request; its log says why"
 UNREACHABLE = "the server cannot reach its database; its log says why"
+LONGEST_SAID = 10_000
+"""Characters of an error's message, which is what a file with many faults comes to."""
 _PARTS = frozenset({"graphql", "v1", "stream", "agent-stream", "metrics"})
 _ANOTHER = "(another path)"
 """What stands for paths that somebody made up whom nobody knows."""
@@ -63,13 +65,19 @@ def body(code: str, message: str, details: Mapping[str, Any], at: datetime) -> d
     return {"error": {"code": code, "message": message, "details": dict(details), "timestamp": timestamp(at)}}
 
 
+def _short(error: CircuitError) -> CircuitError:
+    """Errors repeat names that somebody sent, however long they are."""
+    said = error.message
+    return error if len(said) <= LONGEST_SAID else error.saying(f"{said[:LONGEST_SAID]}... ({len(said)} characters)")
+
+
 def shown(error: CircuitError) -> CircuitError:
     """`error` as it may leave the server. What only the database has words for stays in the log."""
     if isinstance(error, DatabaseUnreachable | DatabaseMisconfigured):
         # Where it is concerns nobody outside; whoever waits for it here logs that.
         return type(error)(UNREACHABLE)
     if type(error) is not StorageError:
-        return error
+        return _short(error)
     logger.error("the database refused a request: %s", error.message)
     return StorageError(INTERNAL_MESSAGE)
 

@@ -19,8 +19,9 @@ from starlette.requests import Request
 from circuit import collector
 from circuit.api.application import LARGEST_BODY
 from circuit.api.health import HealthEndpoint
+from circuit.api.problems import LONGEST_SAID, shown
 from circuit.api.server import listen, serve
-from circuit.errors import Conflict, DatabaseUnreachable, InvalidRequest, SchemaMismatch
+from circuit.errors import Conflict, DatabaseUnreachable, InvalidRequest, NotFound, SchemaMismatch
 
 SECONDS = 120.0
 
@@ -186,3 +187,11 @@ async def test_a_process_that_serves_looks_for_garbage_rarely(
             assert gc.get_threshold() == (while_serving, *chosen[1:])
     finally:
         gc.set_threshold(*chosen)
+
+
+def test_no_error_repeats_all_that_somebody_sent() -> None:
+    told = shown(NotFound(f"there is no workflow {'x' * 1_000_000!r}", details={"of": 1}))
+    assert told.message.startswith("there is no workflow 'xxx") and told.message.endswith("(1000023 characters)")
+    assert len(told.message) < LONGEST_SAID + 50 and (told.code, told.details) == ("not_found", {"of": 1})
+    short = NotFound("there is none")
+    assert shown(short) is short
