@@ -88,6 +88,8 @@ class Ration:
         """The same, as others heard it."""
         self.contended = False
         """Whether others want more."""
+        self.short = False
+        """Whether something waited here for what others hold when it was last looked."""
         self._ceilings = dict.fromkeys(self._limits, 0) if shared else dict(self._limits)
         self._until = 0.0 if shared else float("inf")
         self._since = (0.0, 0.0)
@@ -182,6 +184,7 @@ class Ration:
         more = not self.lasting or any(self._ceilings[unit] < most for unit, most in decided.ceilings.items())
         self._ceilings = dict(decided.ceilings)
         self._until = decided.until
+        self.short = self.lacking
         if more:
             self.changed()
 

@@ -273,11 +273,15 @@ def test_what_is_not_used_comes_back_at_once() -> None:
     assert one.send()
     for _ in range(50):
         other.ask(0)
+    # Nobody knows yet that this one must wait.
+    assert not other.ration.short
     other.balance()
+    assert other.ration.short
     # A tenth was left for one that comes, and the rest when the other one looks.
     assert [other.send() for _ in range(11)] == [True] * 10 + [False]
     one.balance()
     other.balance()
+    assert not other.ration.short
     assert all(other.send() for _ in range(40))
     # What lies idle is not claimed at all.
     world.now += MINUTE

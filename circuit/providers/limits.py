@@ -110,7 +110,7 @@ class Allowance:
     def closed(self) -> bool:
         """Whether a request that is made now would have to wait."""
         own = self._own
-        busy = own.full() > 0 or own.lacking or (self._slots is not None and self._slots.locked())
+        busy = own.full() > 0 or (own.short and own.lacking) or (self._slots is not None and self._slots.locked())
         return busy or self._said() > 0
 
     def used(self, sent: Sent, tokens: int) -> None:
