@@ -10,7 +10,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context
-from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from circuit.errors import CircuitError
@@ -68,21 +67,23 @@ class Ferry(Generic[Item, Answer]):
             # Of nobody's context: it is many whom it takes.
             task = asyncio.create_task(self._serve(tenant), name="circuit-ferry", context=Context())
             under_way.add(task)
-            task.add_done_callback(partial(self._landed, tenant))
         return await future
 
-    def _landed(self, tenant: int, task: asyncio.Task[None]) -> None:
-        self._under_way[tenant].discard(task)
-        if not self._under_way[tenant] and not self._waiting[tenant]:
-            del self._under_way[tenant], self._waiting[tenant]
-
     async def _serve(self, tenant: int) -> None:
-        while aboard := self._aboard(tenant):
-            try:
-                await self._settle(tenant, aboard)
-            finally:
-                for future in _open(aboard):
-                    future.cancel()
+        try:
+            while aboard := self._aboard(tenant):
+                try:
+                    await self._settle(tenant, aboard)
+                finally:
+                    for future in _open(aboard):
+                        future.cancel()
+        finally:
+            # In the very step that found nobody: whoever comes after it counts on no lane that is over.
+            under_way, task = self._under_way[tenant], asyncio.current_task()
+            assert task is not None
+            under_way.discard(task)
+            if not under_way and not self._waiting[tenant]:
+                del self._under_way[tenant], self._waiting[tenant]
 
     def _aboard(self, tenant: int) -> list[_Seat[Item, Answer]]:
         """What goes next, without what nobody wants any more."""

@@ -29,11 +29,13 @@ class Crossings:
 
     def __init__(self) -> None:
         self.made: list[tuple[int, list[int]]] = []
+        self.begun = asyncio.Semaphore(0)
         self.go = asyncio.Event()
         self.errors: dict[int, Exception] = {}
 
     async def __call__(self, tenant: int, items: Sequence[int]) -> Sequence[int]:
         self.made.append((tenant, list(items)))
+        self.begun.release()
         await self.go.wait()
         for item in items:
             if item in self.errors:
@@ -62,6 +64,25 @@ async def test_who_comes_while_the_lanes_are_busy_goes_together() -> None:
     assert [item for items in mine for item in items if item != LANES + 3] == sorted(
         item for items in mine for item in items if item != LANES + 3
     )
+
+
+async def test_who_asks_again_as_soon_as_he_is_answered_is_answered_where_all_lanes_end_at_once() -> None:
+    crossings = Crossings()
+    ferry = Ferry(crossings)
+
+    async def twice(number: int) -> list[int]:
+        return [await ferry.take(1, number), await ferry.take(1, number + LANES)]
+
+    async with asyncio.timeout(60):
+        asking = asyncio.ensure_future(twice(0))
+        await crossings.begun.acquire()
+        others: list[asyncio.Future[int]] = []
+        for number in range(1, LANES):
+            others.append(asyncio.ensure_future(ferry.take(1, number)))
+            await crossings.begun.acquire()
+        crossings.go.set()
+        assert await asking == [0, 10 * LANES] and all(other.done() for other in others)
+    assert not ferry._under_way and not ferry._waiting, "nothing is kept of a tenant that asks for nothing"
 
 
 async def test_one_that_is_refused_takes_nobody_down_and_what_may_pass_is_told_to_all() -> None:
