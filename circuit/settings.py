@@ -185,7 +185,12 @@ def default_home() -> Path:
         return ROOT_HOME
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("circuit", appauthor=False))
+    try:
+        return Path(platformdirs.user_data_dir("circuit", appauthor=False))
+    except RuntimeError:
+        raise InvalidRequest(
+            "No home directory is known for this user: name a directory for Circuit's data in CIRCUIT_HOME."
+        ) from None
 
 
 def _home(values: Mapping[str, str]) -> Path:

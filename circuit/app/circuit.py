@@ -430,7 +430,8 @@ class Circuit:
             found = await self.queries.standing(key)
             if found is None:
                 raise NotFound(_NO_CASE.format(case_id))
-            return found
+            # While it waits for another attempt no worker is missing.
+            return replace(found, owned=found.at_hand(self.clock.now()))
 
         def tell(reason: str) -> None:
             if missing is not None:

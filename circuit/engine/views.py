@@ -276,6 +276,10 @@ class CaseStanding:
     retrying: bool = False
     due_at: datetime | None = None
 
+    def at_hand(self, now: datetime) -> bool:
+        """Whether a worker has it, or nobody has anything to do in it before the next attempt."""
+        return self.owned or (self.retrying and self.due_at is not None and self.due_at > now)
+
 
 @dataclass(frozen=True, slots=True)
 class CaseView:

@@ -114,6 +114,12 @@ def _unstarted(home: Path, error: Exception, said: str = "") -> DatabaseNotStart
             f"its data in {data_directory(home)} is damaged. Keep a copy of that directory, then put a backup in its "
             "place, or name another directory in CIRCUIT_HOME to begin anew."
         )
+    elif "could not look up effective user ID" in told:
+        cause = "no_user"
+        why = (
+            f"Postgres runs only as a user that has a name on this machine, and the uid {os.geteuid()} has none. Add "
+            "that user, run Circuit as another, or use a Postgres server through CIRCUIT_DATABASE_URL."
+        )
     else:
         cause, why = "unknown", f"{error}."
     last = (f" Its log is {log}." if log.exists() else "") + (f" It said:\n{said}" if said else "")

@@ -29,6 +29,16 @@ def test_root_keeps_its_data_out_of_its_home(monkeypatch: pytest.MonkeyPatch) ->
     assert default_home().name == "circuit"
 
 
+def test_a_user_without_a_home_is_told_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*_: object, **__: object) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr("platformdirs.user_data_dir", nowhere)
+    with pytest.raises(InvalidRequest, match="CIRCUIT_HOME"):
+        default_home()
+
+
 def test_what_the_environment_says_counts(tmp_path: Path) -> None:
     settings = Settings.from_environment(
         {

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from circuit.security.principal import LOCAL, Principal
 from circuit.storage import cases
 from circuit.storage.database import Database
 from circuit.storage.driver import Connection
+from circuit.storage.records import CaseStatus
 
 WIDE = REVIEW.replace("workflow: review", "workflow: wide").replace(
     "  open: {initial: true}", f"  open: {{tokens: [{', '.join(['{}'] * 40)}]}}"
@@ -210,3 +212,11 @@ async def test_a_worker_of_one_case_runs_it_whatever_it_needs(database: Database
         await until(asking, key, "completed")
         why = await asking.queries.why(other)
         assert why is not None and "the pool gpu" in why.summary, "nobody is to count on it"
+
+
+def test_no_worker_is_missing_while_a_case_waits_for_another_attempt() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    later, earlier = now + timedelta(seconds=3), now - timedelta(seconds=3)
+    waits = CaseStanding(CaseStatus.WAITING, 1, retrying=True, due_at=later)
+    assert waits.at_hand(now) and not replace(waits, due_at=earlier).at_hand(now)
+    assert not replace(waits, retrying=False).at_hand(now) and replace(waits, owned=True, due_at=earlier).at_hand(now)

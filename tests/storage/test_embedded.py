@@ -379,3 +379,12 @@ def test_as_root_a_closed_directory_is_opened_for_passing_only(made: Path) -> No
     server.stop()
     assert closed.stat().st_mode & 0o777 == 0o701
     shutil.rmtree(closed)
+
+
+def test_a_user_without_a_name_is_told_what_to_do(new_home: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become a user that has no name")
+    new_home.chmod(0o777)
+    nameless = REFUSED.replace("65534", "2000000123").replace("HomeNotWritable", "DatabaseNotStarted")
+    result = subprocess.run([sys.executable, "-c", nameless, str(new_home)], capture_output=True, text=True, timeout=60)
+    assert "the uid 2000000123 has none. Add that user" in result.stdout, result.stderr
