@@ -53,7 +53,7 @@ class InnerJournal(PlacedJournal):
         return self._noted(step, await super().record(step, value))
 
     def _noted(self, step: str, value: Any) -> Any:
-        if value is not None and step.startswith(("answer:", "summary:")):
+        if value is not None and step.startswith(("answer:", "summary:", "held:")):
             self._answers[step] = Answer.from_dict(value)
         return value
 

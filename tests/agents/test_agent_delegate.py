@@ -8,7 +8,10 @@ from surroundings import Book
 from test_agent_action import call, spec
 
 from circuit.actions.agent import AgentAction
+from circuit.agents.answer import Answer
 from circuit.engine.action import ActionCall
+from circuit.errors import OutputHeld
+from circuit.providers.provider import ModelRequest
 from circuit.providers.registry import ProviderRegistry
 
 CHIEF = spec([{"tool_calls": [{"name": "agent.clerk", "arguments": {"task": "Count."}}]}, "Done."])
@@ -26,6 +29,30 @@ def asked(recorded: dict[str, Any] | None = None, **clerk: Any) -> ActionCall:
     made = call(CHIEF, schema=None, recorded=recorded, colleagues={"clerk": {**CLERK, **clerk}})
     made.config["agent"]["tools"] = [{"kind": "agent", "name": "clerk"}]  # type: ignore[index]
     return made
+
+
+class Holding:
+    """Lets nobody hear what the clerk counted."""
+
+    holds = True
+
+    async def before(self, request: ModelRequest) -> ModelRequest:
+        return request
+
+    async def after(self, request: ModelRequest, answer: Answer) -> Answer:
+        if answer.text == "Two.":
+            raise OutputHeld("numbers are not told")
+        return answer
+
+
+async def test_what_is_held_back_from_the_asker_was_paid_for() -> None:
+    book = Book()
+    output = await AgentAction(ProviderRegistry({}), interceptors=[Holding()]).perform(asked(), book)
+    assert output.text == "Done."
+    assert "Two." not in str(book.deltas)
+    took = [value for name, value in book.steps.items() if name.startswith(("answer:", "held:"))]
+    assert len(took) == 4
+    assert output.usage["output_tokens"] == sum(value["usage"]["output_tokens"] for value in took)
 
 
 async def test_a_crash_anywhere_asks_nobody_twice() -> None:
