@@ -54,6 +54,7 @@ class Keys:
         self._unknown = Ferry(partial(_read, database), shared=True)
         self._known = Ferry(partial(_read, self._reach), shared=True)
         self._found: dict[KeyParts, tuple[float, KeyRow]] = {}
+        self._revocations = 0
         self._tenants = {DEFAULT_TENANT}
 
     async def create(
@@ -133,6 +134,7 @@ class Keys:
         if row is None:
             raise NotFound(f"there is no key {key_id[:LONGEST_NAME]!r}; `circuit keys list` names them")
         self._found = {parts: kept for parts, kept in self._found.items() if parts.id != key_id}
+        self._revocations += 1
         return row
 
     async def principal(self, text: str) -> Principal:
@@ -183,7 +185,7 @@ class Keys:
         raise NotFound(f"there is no tenant {tenant} that is yours")
 
     async def _look_up(self, parts: KeyParts) -> KeyRow | None:
-        now = self._monotonic()
+        now, revocations = self._monotonic(), self._revocations
         kept = self._found.get(parts)
         if kept is None or now - kept[0] >= LONGEST_REMEMBERED_SECONDS:
             row = await self._unknown.take(parts.tenant, parts.id)
@@ -194,7 +196,8 @@ class Keys:
                 row = await self._known.take(parts.tenant, parts.id)
             except (StorageError, TimeoutError):
                 return kept[1]  # said where it is found
-        if row is not None and same(parts.secret, row.digest):
+        # What was read while some key was revoked may be that one, as it was before.
+        if row is not None and same(parts.secret, row.digest) and revocations == self._revocations:
             if len(self._found) >= MOST_REMEMBERED:
                 self._found.clear()
             self._found[parts] = (now, row)

@@ -27,6 +27,7 @@ from circuit.events import StreamDelta
 from circuit.security.access import Access
 from circuit.security.credentials import stream_token
 from circuit.security.principal import LOCAL, Principal
+from circuit.storage import keys as stored_keys
 from tests.eventually import eventually
 
 SECONDS = 120.0
@@ -349,6 +350,30 @@ async def test_a_key_is_shown_once_and_ends_when_it_is_revoked_or_expires(keys: 
             await keys.create(name, roles, LOCAL, scopes=scopes)
     with pytest.raises(InvalidRequest):
         await keys.create("x", ["viewer"], LOCAL, lasts=timedelta(0))
+
+
+async def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await keys.create("one", ["viewer"], LOCAL)
+    found, revoked, find_all = asyncio.Event(), asyncio.Event(), stored_keys.find_all
+
+    async def late(*given: Any) -> Any:
+        rows = await find_all(*given)
+        if not found.is_set():
+            found.set()
+            await revoked.wait()
+        return rows
+
+    monkeypatch.setattr(stored_keys, "find_all", late)
+    async with asyncio.timeout(SECONDS):
+        asking = asyncio.create_task(keys.principal(made.text))
+        await found.wait()
+        await keys.revoke(made.row.id, LOCAL)
+        revoked.set()
+        assert (await asking).subject == "key:one", "when it was looked up it held"
+    with pytest.raises(Unauthenticated):
+        await keys.principal(made.text)
 
 
 async def test_a_key_of_a_tenant_stays_in_it(keys: Keys) -> None:
