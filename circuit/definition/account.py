@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from circuit.definition.compensation import hidden, undo_of
+from circuit.definition.compiler import WAITING
 from circuit.definition.portrait import doer
 from circuit.definition.workflow import ActionSpec, Workflow
 from circuit.net.guard import Rule
@@ -101,6 +102,8 @@ def _cases(workflow: Workflow) -> Iterator[str]:
         if names:
             yield f"{what} a token comes to {_listed(names, 'or')}."
     for place in places:
+        if place.roles:
+            yield f"What people do with tokens of {place.name} is for the role {_listed(sorted(place.roles), 'or')}."
         if place.capacity is not None:
             yield f"{place.name} takes {_count(place.capacity, 'token')} at most; what would bring more waits."
     for name, resource in workflow.resources.items():
@@ -238,13 +241,17 @@ def _does(workflow: Workflow, one: Transition, action: ActionSpec | None) -> str
     if action is None:
         return ""
     said = doer(action)
+    if roles := action.config.get("roles"):
+        said += f" for the role {_listed(sorted(roles), 'or')}"
     if "agent_id" in action.config:
         provider = action.provider(workflow.agents)
         agent = workflow.agents.get(action.config["agent_id"])
         tools = [str(tool.get("name") or tool["kind"]) for tool in (agent.document.get("tools") or ())] if agent else []
         said += f", {provider.type}:{provider.model}" + (f", with the tools {_listed(tools)}" if tools else "")
     tries = f"{action.retry.max_attempts} tries" if action.retry.max_attempts > 1 else "one try"
-    return f"{said}; {tries} of {_span(action.timeout_seconds)} at most"
+    # What waits for somebody, or for something, has no end of its own.
+    limit: float | None = action.config.get("wait_seconds") if action.kind in WAITING else action.timeout_seconds
+    return f"{said}; {tries}" if limit is None else f"{said}; {tries} of {_span(limit)} at most"
 
 
 def _gives(one: Transition) -> tuple[str, ...]:

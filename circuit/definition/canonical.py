@@ -104,6 +104,7 @@ def _place(entry: PlaceEntry | None) -> dict[str, Any]:
             "outcome": entry.outcome if entry.outcome != "completed" else None,
             "ends_case": entry.ends_case or None,
             "dead_letter": entry.dead_letter or None,
+            "roles": list(dict.fromkeys(entry.roles or ())),
             "capacity": entry.capacity,
             "tokens": [{"data": token.data or {}, "metadata": token.metadata or {}} for token in entry.tokens or ()],
             "shared": entry.shared or None,

@@ -9,6 +9,7 @@ from typing import Any
 
 from circuit.definition.canonical import DEFAULT_TIMEOUT_SECONDS
 from circuit.definition.compensation import expand
+from circuit.definition.people import with_roles
 from circuit.definition.place_agent import compile_place_agents
 from circuit.definition.schemas import bundle
 from circuit.definition.versions import content_hash
@@ -85,7 +86,7 @@ def compile_document(document: Mapping[str, Any]) -> Workflow:
     resources = {name: _resource(value) for name, value in plain["places"].items() if value.get("shared")}
     choices = {name: list(_choices(name, value)) for name, value in plain["transitions"].items()}
     labels = {own: name for name, found in choices.items() for own, _ in found}
-    written = {own: value for found in choices.values() for own, value in found}
+    written = {own: with_roles(value, plain["places"]) for found in choices.values() for own, value in found}
     transitions = {name: _apart(value, resources) for name, value in written.items()}
     holds = {name: _holds(value, resources) for name, value in written.items()}
     actions = {name: action for name, value in transitions.items() if (action := _action(value, colours))}
@@ -149,6 +150,8 @@ def _features(net: Net, plain: Mapping[str, Any]) -> list[str]:
         found.append("place_agents")
     if any(place.record for place in net.places.values()):
         found.append("compensation")
+    if any(place.roles for place in net.places.values()):
+        found.append("place_roles")
     if net.complete_when is not None:
         found.append("complete_when")
     parts = (plain, *(plain.get("agents") or {}).values())
@@ -230,6 +233,7 @@ def _place(name: str, value: Mapping[str, Any], colours: Mapping[str, Colour]) -
         dead_letter=value.get("dead_letter", False),
         ends_case=value.get("ends_case", False),
         record=value.get("record", False),
+        roles=frozenset(value.get("roles", ())),
     )
 
 

@@ -55,6 +55,15 @@ class PlaceEntry(Part):
     dead_letter: Annotated[
         bool | None, Field(description="Tokens here wait for a person: the case asks for attention.")
     ] = None
+    roles: Annotated[
+        list[Line] | None,
+        Field(
+            min_length=1,
+            description="Roles of people who may do something with tokens here: fire manual transitions and complete "
+            "tasks that take them (unless those name roles), change them by hand, have agents run on them. "
+            "Default: everyone.",
+        ),
+    ] = None
     capacity: Annotated[int | None, Field(ge=1, description="The most tokens that may lie here at once.")] = None
     tokens: Annotated[
         list[InitialToken] | None, Field(max_length=1_000, description="Tokens that lie here when a case starts.")

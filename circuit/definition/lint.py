@@ -95,7 +95,7 @@ def _shared(scene: Scene, path: PathTuple, place: Mapping[str, Any]) -> None:
     if "capacity" not in place and report.intact(*path, "capacity"):
         hint = "add capacity: how much of it there is"
         report.add((*path, "shared"), "a shared place needs a capacity", hint, key=True)
-    for key in ("colour", "initial", "terminal", "outcome", "ends_case", "dead_letter", "tokens"):
+    for key in ("colour", "initial", "terminal", "outcome", "ends_case", "dead_letter", "roles", "tokens"):
         if key in place:
             message = f"a shared place holds no tokens: {key} means nothing here"
             report.add((*path, key), message, f"remove {key}, or remove shared", key=True)

@@ -10,6 +10,7 @@ from circuit.definition.field import kind_of
 from circuit.definition.lint_action import action_outputs, lint_action
 from circuit.definition.lint_arc import inputs_of, lint_arcs
 from circuit.definition.lint_expression import CASE_FIELDS, Inputs, check_expression, check_token_name
+from circuit.definition.people import asking, common, holders
 from circuit.definition.scene import Scene
 from circuit.definition.schemas import bundle, check_schema, properties_of
 from circuit.definition.tree import PathTuple
@@ -32,6 +33,7 @@ def lint_transitions(scene: Scene) -> None:
         _guard(scene, path, transition, inputs)
         _action(scene, path, transition, inputs)
         _manual(scene, path, transition)
+        _people(scene, path, transition)
         _timer(scene, path, transition, inputs)
         _merge(scene, path, transition, inputs)
 
@@ -252,6 +254,20 @@ def _manual(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Non
             report.add(
                 _path_of(where, value), message, f"write form.{source}" if "." not in source else "write form.NAME"
             )
+
+
+def _people(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
+    """Who may do what asks for a person follows from the places, where it is not said: somebody must be left."""
+    if (key := asking(transition)) is None:
+        return
+    for choice in transition.get("from_any") or [None]:
+        arcs = [*transition["from_places"], *([choice] if choice else ())]
+        asked = holders({"from_places": arcs}, scene.section("places"))
+        if asked and not common(asked):
+            message = f"nobody may do this: {', '.join(asked)} have no role in common"
+            hint = f"name roles under {key}, or one role in all of these places"
+            scene.report.add((*path, key), message, hint, key=True)
+            return
 
 
 def _timer(scene: Scene, path: PathTuple, transition: Mapping[str, Any], inputs: Inputs) -> None:

@@ -15,6 +15,7 @@ from circuit.engine.reception import Message
 from circuit.engine.repair import patch_incident, put_back
 from circuit.engine.summons import summon
 from circuit.errors import CircuitError, Conflict, Forbidden, InvalidRequest
+from circuit.net.binding import Binding
 from circuit.net.diagnosis import why
 from circuit.net.structure import Trigger
 from circuit.security.principal import Principal
@@ -101,17 +102,17 @@ def _resolve(owner: Owner, payload: Mapping[str, Any], principal: Principal, dra
         raise InvalidRequest("a command of the kind resolve needs an incident (its number) and what to set (by path)")
     if number not in owner.memory.incidents:
         raise Conflict(f"case {owner.memory.key} has no open incident {number}")
-    patch_incident(owner.memory, number, changes, token, principal.subject, draft)
+    patch_incident(owner.memory, number, changes, token, principal, draft)
     return {"incidents": owner.retry_incidents(number, principal.subject, draft)}
 
 
 def _put_back(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
-    return {"tokens": put_back(owner.memory, payload.get("token"), payload.get("place"), principal.subject, draft)}
+    return {"tokens": put_back(owner.memory, payload.get("token"), payload.get("place"), principal, draft)}
 
 
 def _modify(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
     wanted = Modification.of_payload(payload)
-    return modify(owner.memory, wanted, principal.subject, draft, lambda live: owner.firings.cancel(live, draft))
+    return modify(owner.memory, wanted, principal, draft, lambda live: owner.firings.cancel(live, draft))
 
 
 def _migrate(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
@@ -119,7 +120,10 @@ def _migrate(owner: Owner, payload: Mapping[str, Any], principal: Principal, dra
 
 
 def _summon(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:
-    return summon(owner.memory, payload, lambda binding: owner.firings.run_now(binding, draft, principal.subject))
+    def run(binding: Binding) -> int | None:
+        return owner.firings.run_now(binding, draft, principal.subject)
+
+    return summon(owner.memory, payload, principal, run)
 
 
 def _granted(owner: Owner, payload: Mapping[str, Any], principal: Principal, draft: Draft) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from circuit.definition.compiler import compile_document
 from circuit.engine.commands import CommandOutcome, Commands
 from circuit.engine.suspension import APPROVAL
 from circuit.engine.viewing import task_view
@@ -101,8 +102,8 @@ class Inbox:
                 return set(found)
             case = await listing.find_case(connection, key)
             version = case and await workflows.by_hash(connection, key.tenant, case.workflow_id, case.workflow_hash)
-        transitions: Mapping[str, Any] = version.document["transitions"] if version else {}
-        asked = {name: (one.get("action") or {}).get("roles") for name, one in transitions.items()}
+        actions = compile_document(version.document).actions if version else {}
+        asked = {name: action.config.get("roles") for name, action in actions.items()}
         return {firing for firing, transition in found.items() if role in (asked.get(transition) or (role,))}
 
     async def complete(

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 from circuit.engine.draft import Draft
 from circuit.engine.memory import LiveFiring, Memory
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.engine.persons import require_places
 from circuit.engine.repair import patched, refused, settle
 from circuit.engine.token_change import TokenChange, by_token
 from circuit.errors import ColourMismatch, Conflict, InvalidRequest, NetError, PayloadTooLarge
 from circuit.events import TokensChanged
 from circuit.net import firing as rule
 from circuit.net.marking import Marking, Token
+from circuit.security.principal import Principal
 
 MOST_CHANGES = 1_000
 LONGEST_REASON = 1_000
@@ -101,12 +103,12 @@ class Modification:
 
 
 def modify(
-    memory: Memory, wanted: Modification, principal: str, draft: Draft, cancel: Callable[[LiveFiring], None]
+    memory: Memory, wanted: Modification, principal: Principal, draft: Draft, cancel: Callable[[LiveFiring], None]
 ) -> dict[str, Any]:
     """Change the case, all of it or nothing. `cancel` ends a firing that holds what changes.
 
     Raises `InvalidRequest`, `TokenRefused`, and `Conflict` where a token is not there, a place is full, or a firing
-    holds what would change and may not be cancelled.
+    holds what would change and may not be cancelled, and `Forbidden` where a place of what changes is for others.
     """
     unknown = sorted(wanted.places() - memory.net.places.keys())
     if unknown:
@@ -116,6 +118,9 @@ def modify(
     for token in taken:
         if token.number in {one.number for one in changed}:
             raise InvalidRequest(f"token {token.number} is taken: nothing of it can be set")
+    before = [_present(memory, token.number).place for token in changed]
+    after = [one.place for one in (*taken, *changed, *wanted.put)]
+    require_places(memory.net, [*before, *after], principal)
     holding = _holding(memory, [*taken, *changed], wanted)
     first = memory.row.next_token
     put = [Token(first + n, 1, one.place, one.data, one.metadata, draft.now) for n, one in enumerate(wanted.put)]
@@ -128,7 +133,7 @@ def modify(
     effect = _rearrange(memory, memory.marking, draft, taken, changed, put)
     memory.row = replace(memory.row, next_token=first + len(put))
     settle(memory, effect, draft)
-    draft.record(TokensChanged(effect.consumed, effect.produced, REASON, principal, note=wanted.reason))
+    draft.record(TokensChanged(effect.consumed, effect.produced, REASON, principal.subject, note=wanted.reason))
     return {
         "put": [token.number for token in put],
         "taken": [token.number for token in taken],

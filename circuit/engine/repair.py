@@ -10,6 +10,7 @@ from typing import Any
 from circuit.engine.draft import Draft
 from circuit.engine.memory import Memory
 from circuit.engine.payload import PayloadFault, PayloadOversize, storable
+from circuit.engine.persons import require_places
 from circuit.errors import (
     CircuitError,
     ColourMismatch,
@@ -23,16 +24,18 @@ from circuit.events import TokensChanged
 from circuit.expressions.path import Path, assign
 from circuit.net import firing as rule
 from circuit.net.marking import Token
+from circuit.security.principal import Principal
 
 PARTS = ("data", "metadata")
 
 
 def patch_incident(
-    memory: Memory, number: int, changes: Mapping[str, Any], only: int | None, principal: str, draft: Draft
+    memory: Memory, number: int, changes: Mapping[str, Any], only: int | None, principal: Principal, draft: Draft
 ) -> None:
     """Change the tokens that incident `number` is about (or only token `only`): `changes` are values by dotted path.
 
-    Raises `InvalidRequest`, `Conflict` where a token has moved on, `TokenRefused` where its place refuses the data.
+    Raises `InvalidRequest`, `Conflict` where a token has moved on, `TokenRefused` where its place refuses the data,
+    and `Forbidden` where the place is for others.
     """
     incident = memory.incidents[number]
     about = [token for token, _ in incident.blocks if only in (None, token)]
@@ -40,13 +43,15 @@ def patch_incident(
         which = f"not about token {only}" if only is not None else "about no token"
         raise InvalidRequest(f"incident {number} is {which}: there is no data to change")
     tokens = [patched(_present(memory, token), changes) for token in about]
-    _change(memory, tokens, "patched", principal, draft, incident=number)
+    require_places(memory.net, [token.place for token in tokens], principal)
+    _change(memory, tokens, "patched", principal.subject, draft, incident=number)
 
 
-def put_back(memory: Memory, only: int | None, place: str | None, principal: str, draft: Draft) -> list[int]:
+def put_back(memory: Memory, only: int | None, place: str | None, principal: Principal, draft: Draft) -> list[int]:
     """Put the tokens of dead-letter places (or only token `only`) back to where they were taken from, or to `place`.
 
-    Raises `InvalidRequest`, `Conflict`, `TokenRefused` where the place refuses the data. Returns their numbers.
+    Raises `InvalidRequest`, `Conflict`, `TokenRefused` where the place refuses the data, and `Forbidden` where a place
+    is for others. Returns their numbers.
     """
     if place is not None and place not in memory.net.places:
         raise InvalidRequest(f"workflow {memory.row.workflow_id} has no place {place!r}")
@@ -61,7 +66,8 @@ def put_back(memory: Memory, only: int | None, place: str | None, principal: str
         which = "no tokens lie" if only is None else f"token {only} does not lie"
         raise Conflict(f"case {memory.key}: {which} in a dead-letter place: there is nothing to put back")
     tokens = [replace(token, place=_origin(memory, token, place), metadata=_forgiven(token)) for token in dead]
-    _change(memory, tokens, "put_back", principal, draft)
+    require_places(memory.net, [token.place for token in (*dead, *tokens)], principal)
+    _change(memory, tokens, "put_back", principal.subject, draft)
     return [token.number for token in dead]
 
 

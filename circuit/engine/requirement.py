@@ -25,6 +25,7 @@ FEATURES = (
     "complete_when",
     "message",
     "place_agents",
+    "place_roles",
     "redaction",
     "screening",
     SUBWORKFLOW,

@@ -7,10 +7,12 @@ from typing import Any
 
 from circuit.engine.asking import stored_object
 from circuit.engine.memory import Memory
+from circuit.engine.persons import require_places
 from circuit.errors import Conflict, InvalidRequest
 from circuit.net.binding import Binding, is_blocked
 from circuit.net.marking import Token
 from circuit.net.structure import Transition
+from circuit.security.principal import Principal
 
 KIND = "summon"
 MOST_RUNS = 100
@@ -23,15 +25,19 @@ def wanted(place: str, agent: str | None, token: int | None) -> Mapping[str, Any
     return stored_object({"place": place, "agent": agent, "token": token}, "the command")
 
 
-def summon(memory: Memory, payload: Mapping[str, Any], run: Callable[[Binding], int | None]) -> dict[str, Any]:
+def summon(
+    memory: Memory, payload: Mapping[str, Any], principal: Principal, run: Callable[[Binding], int | None]
+) -> dict[str, Any]:
     """Have the agents of a place (or one of them) run on its tokens (or one of them), each token with one agent at a
     time. `run` begins a run, and gives its firing.
 
-    Raises `InvalidRequest` for what the workflow does not have, and `Conflict` where nothing can run.
+    Raises `InvalidRequest` for what the workflow does not have, `Forbidden` where the place is for others, and
+    `Conflict` where nothing can run.
     """
     place, agent, number = payload.get("place"), payload.get("agent"), payload.get("token")
     if not isinstance(place, str) or place not in memory.net.places:
         raise InvalidRequest(f"workflow {memory.row.workflow_id} has no place {place!r}")
+    require_places(memory.net, [place], principal)
     agents = [one for one in memory.net.transitions.values() if one.refresh and one.inputs[0].place == place]
     chosen = [one for one in agents if agent in (None, memory.workflow.actions[one.name].config.get("agent_id"))]
     if not chosen:

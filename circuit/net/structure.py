@@ -84,6 +84,8 @@ class Place:
     dead_letter: bool = False
     ends_case: bool = False
     record: bool = False
+    roles: frozenset[str] = frozenset()
+    """Of people who may do something with tokens here; none is named: everybody may."""
 
     @property
     def resting(self) -> bool:

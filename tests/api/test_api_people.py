@@ -16,7 +16,7 @@ from circuit.settings import Settings
 OFFICE = """
 workflow: office
 places:
-  asked: {initial: true}
+  asked: {initial: true, roles: [accountant]}
   checked: {}
   signed: {}
   done: {terminal: true}
@@ -40,7 +40,6 @@ transitions:
     action:
       type: human
       title: "Check {text}"
-      roles: [accountant]
       form: {type: object, required: [approved], properties: {approved: {type: boolean}}}
       input_mapping: {text: data.text}
       output_mapping: {data.approved: approved, data.by: completed_by}

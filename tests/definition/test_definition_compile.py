@@ -222,6 +222,36 @@ transitions:
     assert made.requires == {"actions": ["agent"], "models": ["custom:m"], "pools": ["default"]}
 
 
+def test_what_asks_for_a_person_is_for_the_roles_of_its_places_unless_it_names_some() -> None:
+    made = load_workflow(
+        """
+workflow: desk
+places:
+  asked: {initial: true, roles: [clerk, chief]}
+  checked: {roles: [chief, guard]}
+  open: {}
+  done: {terminal: true}
+transitions:
+  check: {from_places: asked, to_place: checked, trigger: {type: manual}}
+  sign: {from_places: [asked, checked, open], to_place: done, action: {type: human, title: Sign}}
+  look: {from_places: [open, {place: checked, mode: read}], to_place: done, trigger: {type: manual}}
+  own: {from_places: asked, to_place: done, action: {type: human, title: Own, roles: [intern]}}
+  any: {from_places: [], from_any: [asked, checked], to_place: done, trigger: {type: manual}}
+"""
+    )
+    assert made.net.places["asked"].roles == {"clerk", "chief"} and not made.net.places["open"].roles
+    manual = {name: set(one.manual.roles) for name, one in made.net.transitions.items() if one.manual is not None}
+    assert manual == {
+        "check": {"clerk", "chief"},
+        "look": set(),
+        "any@asked": {"clerk", "chief"},
+        "any@checked": {"chief", "guard"},
+    }
+    assert made.actions["sign"].config["roles"] == ["chief"]
+    assert made.actions["own"].config["roles"] == ["intern"]
+    assert made.requires["features"] == ["place_roles"]
+
+
 def test_versions_of_agents_and_prompts() -> None:
     first = load_workflow(workflow(agent="prompts: {system: a}")).agents["helper"]
     warmer = load_workflow(workflow(agent="prompts: {system: a}\nllm_config: {temperature: 1}")).agents["helper"]

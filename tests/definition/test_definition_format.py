@@ -348,6 +348,31 @@ def test_keys_of_a_trigger_belong_to_its_type() -> None:
     )
 
 
+def test_places_leave_somebody_who_may_do_what_asks_for_a_person() -> None:
+    expect(
+        """
+workflow: w
+places:
+  a: {initial: true, roles: [clerk, chief]}
+  b: {roles: [guard]}
+  c: {roles: [chief]}
+  end: {terminal: true}
+  counted: {shared: true, capacity: 1, «roles: [x]}
+  none: {roles: «[]}
+transitions:
+  apart: {from_places: [a, b], to_place: end, «trigger: {type: manual}}
+  one_of: {from_places: a, from_any: [c, b], to_place: end, «action: {type: human, title: Look}}
+  own: {from_places: [a, b], to_place: end, trigger: {type: manual, roles: [author]}}
+  by_itself: {from_places: [a, b], to_place: end}
+  common: {from_places: [a, c], to_place: end, trigger: {type: manual}}
+""",
+        "a shared place holds no tokens: roles means nothing here",
+        "roles must have one entry at least",
+        "nobody may do this: a, b have no role in common",
+        "nobody may do this: a, b have no role in common",
+    )
+
+
 def test_one_spelling_of_the_targets() -> None:
     expect(
         workflow(transitions="more:\n  from_places: start\n  «to_place: end\n  to_places: [end]"),

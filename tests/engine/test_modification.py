@@ -73,6 +73,41 @@ def test_tokens_are_put_taken_moved_and_changed_at_once() -> None:
     assert (event.kind, event.reason, event.principal, event.note) == ("tokens_changed", "modified", "ada", "a mistake")
 
 
+def test_tokens_of_a_place_that_names_roles_change_by_hand_for_these_alone() -> None:
+    kept = frozenset({"keeper"})
+    guarded = [place("vault", roles=kept), place("lost", roles=kept, dead_letter=True)]
+    guarded_net = Net.build("w", [place("open", initial=True), *guarded, place("done", terminal=True)], [])
+    tokens = [("vault", {"n": 1}), ("open", {}), ("lost", {})]
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("modify", Modification("x", **wanted).as_payload())
+        for wanted in (
+            {"put": [NewToken("vault")]},
+            {"take": [1]},
+            {"move": [Move(1, "open")]},
+            {"move": [Move(2, "vault")]},
+            {"changes": [TokenChange("data.n", 2, token=1)]},
+        )
+    ]
+    asked += [
+        ("put_back", {"place": "open"}),
+        ("put_back", {"token": 3, "place": "vault"}),
+        ("summon", {"place": "vault"}),
+    ]
+    for kind, payload in asked:
+        stage = Stage(guarded_net, tokens)
+        stage.wake()
+        before = stage.marking
+        stranger = stage.ask(kind, {"subject": "bob", "roles": ["operator"]}, **payload)
+        assert stranger.result["error"]["code"] == "forbidden", (kind, payload)
+        assert "ask for one of the roles keeper" in stranger.result["error"]["message"]
+        assert stage.marking == before
+        keeper = stage.ask(kind, {"subject": "ada", "roles": ["keeper"]}, **payload)
+        if kind == "summon":
+            assert keeper.result["error"]["message"] == "no agent runs on the tokens of vault"
+        else:
+            assert keeper.state is CommandState.APPLIED, keeper.result
+
+
 def test_what_a_firing_holds_changes_only_if_it_may_be_cancelled() -> None:
     stage = Stage(net(), [("draft", {"text": "x"})], review=acting())
     stage.wake()

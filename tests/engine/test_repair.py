@@ -64,6 +64,14 @@ def test_a_change_that_cannot_be_is_refused_and_changes_nothing(payload: dict[st
     assert stage.case.row.status is CaseStatus.ATTENTION
 
 
+def test_what_an_incident_is_about_is_changed_by_those_for_whom_its_place_is() -> None:
+    stage = failing(strict_net(roles=frozenset({"author"})), ("draft", {"text": "x"}))
+    asked = {"incident": 1, "set": {"data.text": "y"}}
+    stranger = stage.ask("resolve", {"subject": "bob", "roles": ["operator"]}, **asked)
+    assert stranger.result["error"]["code"] == "forbidden" and stage.case.tokens[1][0].version == 1
+    assert stage.ask("resolve", {"subject": "ann", "roles": ["author"]}, **asked).state is CommandState.APPLIED
+
+
 def test_a_join_is_resolved_token_by_token_or_as_a_whole() -> None:
     net = Net.build(
         "w",

@@ -36,6 +36,7 @@ class Place:
     outcome: str | None
     dead_letter: bool
     ends_case: bool
+    roles: list[str]
     capacity: int | None
     shared: bool
 
@@ -50,6 +51,7 @@ class Place:
             outcome=said.get("outcome"),
             dead_letter=bool(said.get("dead_letter")),
             ends_case=bool(said.get("ends_case")),
+            roles=list(said.get("roles") or ()),
             capacity=said.get("capacity"),
             shared=bool(said.get("shared")),
         )

@@ -59,6 +59,7 @@ class PlaceInput:
     outcome: str | None = None
     dead_letter: bool | None = None
     ends_case: bool | None = None
+    roles: list[str] | None = None
     capacity: int | None = None
     shared: bool | None = None
     interval: JSON | None = strawberry.field(
