@@ -27,13 +27,12 @@ async def warn_of_rules(circuit: Circuit) -> None:
         tenants = await circuit.engine.keys.tenants()
         for tenant in tenants:
             published = await circuit.queries.workflows(tenant.id)
-            found = await asyncio.to_thread(at_odds, rules, [(one.id, one.document) for one in published])
-            for workflow_id, first, second in found:
+            documents = [(f"workflow {one.id} of tenant {tenant.id}", one.document) for one in published]
+            for workflow, first, second in await asyncio.to_thread(at_odds, rules, documents):
                 logger.warning(
-                    "workflow %s of tenant %d: the rule of redaction %s changes what stands instead of what %s takes"
-                    " out; give %s a `replace` that no rule matches, or the workflow another rule, and load it again",
-                    workflow_id,
-                    tenant.id,
+                    "%s: the rule of redaction %s changes what stands instead of what %s takes out; give %s a `replace`"
+                    " that no rule matches, or the workflow another rule, and load it again",
+                    workflow,
                     second,
                     first,
                     first,
@@ -46,20 +45,28 @@ def at_odds(
     deployment: Sequence[Rule], published: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> list[tuple[str, str, str]]:
     """The workflows of which a rule is at odds with one of the deployment: each with the rule whose replacement is
-    changed, and the one that changes it."""
+    changed, and the one that changes it. Of one with rules that this release does not know, the log says so."""
     known: dict[tuple[Rule, ...], list[tuple[str, str]]] = {}
     found: list[tuple[str, str, str]] = []
-    for workflow_id, document in published:
-        agents: Mapping[str, Mapping[str, Any]] = document.get("agents") or {}
-        own = rules_of(document.get("redaction") or ())
-        lists = [own, *((*own, *rules_of(agent["redaction"])) for agent in agents.values() if agent.get("redaction"))]
+    for workflow, document in published:
         pairs: dict[tuple[str, str], None] = {}
-        for rules in filter(None, lists):
-            if rules not in known:
-                known[rules] = _pairs(deployment, rules)
-            pairs |= dict.fromkeys(known[rules])
-        found += [(workflow_id, first, second) for first, second in pairs]
+        try:
+            for rules in _lists(document):
+                if rules not in known:
+                    known[rules] = _pairs(deployment, rules)
+                pairs |= dict.fromkeys(known[rules])
+        except (ValueError, TypeError, LookupError, AttributeError):
+            logger.warning("%s has rules of redaction that this release cannot read: a later one wrote them", workflow)
+        found += [(workflow, first, second) for first, second in pairs]
     return found
+
+
+def _lists(document: Mapping[str, Any]) -> list[tuple[Rule, ...]]:
+    """The rules of a workflow, and those with which each agent's own stand together."""
+    agents: Mapping[str, Mapping[str, Any]] = document.get("agents") or {}
+    own = rules_of(document.get("redaction") or ())
+    lists = [own, *((*own, *rules_of(agent["redaction"])) for agent in agents.values() if agent.get("redaction"))]
+    return [rules for rules in lists if rules]
 
 
 def _pairs(deployment: Sequence[Rule], rules: Sequence[Rule]) -> list[tuple[str, str]]:

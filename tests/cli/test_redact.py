@@ -13,7 +13,7 @@ import pytest
 from commanding import Command
 
 from circuit.app import Circuit
-from circuit.app.rules import warn_of_rules
+from circuit.app.rules import at_odds, warn_of_rules
 from circuit.cli.session import configure_logging
 from circuit.errors import CircuitError, DefinitionError, InvalidRequest
 from circuit.observability.logs import LONGEST_SAID, JSONFormatter, RedactingFormatter, about
@@ -239,3 +239,12 @@ async def test_whoever_serves_is_warned_of_workflows_at_odds_with_new_rules_of_t
                 )
                 for one in told
             )
+
+
+def test_a_rule_that_only_a_later_release_knows_keeps_nothing_from_being_said(caplog: pytest.LogCaptureFixture) -> None:
+    later = {"redaction": [{"name": "iris", "kind": "iris"}]}
+    stranger = {"redaction": [{"pattern": "a rule that is written otherwise"}]}
+    office = {"redaction": [{"name": "customer", "pattern": "Ada", "replace": "somebody"}]}
+    documents = (("later", later), ("stranger", stranger), ("office", office))
+    assert at_odds([Rule("words", None, "some[a-z]{4}")], documents) == [("office", "customer", "words")]
+    assert ["later" in caplog.messages[0], "stranger" in caplog.messages[1]] == [True, True]
