@@ -6,6 +6,7 @@ The HTTP client is made when the first remote provider is asked for: a run with 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -36,6 +37,8 @@ INSIDE = "vllm"
 SUPPORTED = (*REMOTE, INSIDE, "scripted")
 REMEMBERED_SECONDS = 600.0
 """What was not asked for so long says nothing of what a provider can take."""
+LONGEST_WRITTEN = 200
+"""Characters of a model's name that stand in the name of its limits, which is a key in the database."""
 
 
 def usable() -> tuple[str, ...]:
@@ -290,7 +293,7 @@ class ProviderRegistry:
         minute = limits.requests_per_minute, limits.tokens_per_minute
 
         def found(endpoint: Endpoint) -> Allowance:
-            name = f"{endpoint.identity} {model} {limits}"
+            name = f"{endpoint.identity} {_written(model)} {limits}"
             allowance = self._allowances.get(name)
             if allowance is None:
                 shared = self._rations if minute != (None, None) else None
@@ -310,3 +313,10 @@ class ProviderRegistry:
 
             self._http = Http(self._timeouts or Timeouts(**self._waits))
         return self._http
+
+
+def _written(model: str) -> str:
+    """The model's name as that of its limits has it: its hash where a key of the database would not take it."""
+    if len(model) <= LONGEST_WRITTEN and model.isprintable():
+        return model
+    return hashlib.sha256(model.encode("utf-8", "surrogatepass")).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -19,7 +20,9 @@ from circuit.app import Circuit
 from circuit.engine.rations import Rations
 from circuit.errors import DatabaseUnreachable
 from circuit.minute import Minute, Sent
+from circuit.providers.endpoint import Endpoint
 from circuit.providers.limits import Allowance, Limits
+from circuit.providers.registry import ProviderRegistry
 from circuit.settings import Settings
 from circuit.storage.database import Database, address
 from circuit.storage.driver import Connection
@@ -132,6 +135,22 @@ async def test_many_that_want_more_than_there_is_get_what_there_is(database: Dat
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_model_of_any_name_is_counted_and_keeps_no_other_waiting(database: Database) -> None:
+    """What a stranger names stands in a key of the database, together with what others name."""
+    rations = Rations(database, uuid4(), time.monotonic, every_seconds=0.1)
+    await rations.start()
+    registry = ProviderRegistry({}, rations=rations)
+    endpoint = Endpoint("http://localhost", {}, (), "")
+    long = "".join(map(chr, random.Random(1).choices(range(0x4E00, 0x9FFF), k=2_000)))
+    names = ["gpt-4.1", long, long[:-1], "a\0b", "a\ud800b"]
+    allowances = [registry._allowance_of(name, {"limits": {"requests_per_minute": 9}})(endpoint) for name in names]
+    await asyncio.wait_for(asyncio.gather(*(one.admit(1) for one in allowances)), 60)
+    connection = await database.raw()
+    assert await connection.fetchval("SELECT count(*) FROM circuit.provider_ration") == len(names)
+    await connection.close()
+    await rations.stop()
 
 
 async def test_that_a_provider_takes_no_more_is_told_to_the_others(database: Database) -> None:
