@@ -55,7 +55,14 @@ class Warden:
         tried = -math.inf
         while True:
             await asyncio.sleep(self._look_seconds)
-            if await asyncio.to_thread(self._server.alive):
+            try:
+                alive = await asyncio.to_thread(self._server.alive)
+            except Exception:
+                # Whatever this process is short of now, it needs its server afterwards.
+                logger.exception("whether the embedded Postgres in %s runs is not known", self._server.home)
+                await asyncio.sleep(self._backoff.next())
+                continue
+            if alive:
                 if self.problem is not None:
                     self._runs()
                 continue

@@ -82,8 +82,7 @@ class Petitions:
         wait_seconds: float,
         check: Callable[[CaseRow], Any] | None = None,
     ) -> CommandOutcome:
-        """Put a command to a case. Raises `NotFound`, `Conflict`, `Forbidden`,
-        `TooManyRequests`."""
+        """Put a command to a case. Raises `NotFound`, `Conflict`, `Forbidden` and `TooManyRequests`."""
         # What a person may do where a workflow asks for him depends on what it asks: `check` says.
         if check is None:
             principal.require(_NEEDS.get(kind, Permission.RUN))

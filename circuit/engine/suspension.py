@@ -36,8 +36,9 @@ WAIT = "$wait:"
 SIGNAL = "$signal:"
 MOST_KEPT = 100
 APPROVAL = "tool_approval"
-TASK_KIND = "human"
 """The kind of waits for somebody who allows the call of a tool."""
+TASK_KIND = "human"
+"""The kind of waits for what a person does where a workflow asks for him."""
 
 
 def suspend(memory: Memory, live: LiveFiring, wait: Suspended, recorded: Mapping[str, Any], draft: Draft) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from circuit.app.home import database_url
+from circuit.app.warden import Warden
+from circuit.engine.service import Backoff
 from circuit.errors import DatabaseNotStarted, DatabaseUnreachable
 from circuit.settings import Settings
 from tests.cli.commanding import PROCESS_SECONDS, Chat, Command, Spawn
@@ -95,3 +100,32 @@ async def test_what_fails_while_the_postgres_does_not_start_fails_with_the_reaso
             kill_postgres(home)
             await eventually(lambda: "does not start" in caplog.text, within=PROCESS_SECONDS)
             raise DatabaseUnreachable("The database did not answer.")
+
+
+class Short:
+    """A server of a process that is short of files when it looks for it, and of which it is gone afterwards."""
+
+    home = Path("/nowhere")
+
+    def __init__(self) -> None:
+        self.looks = iter((OSError(errno.EMFILE, "Too many open files"), False))
+        self.revived = threading.Event()
+
+    def alive(self) -> bool:
+        found = next(self.looks, True)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    def revive(self) -> bool:
+        self.revived.set()
+        return True
+
+
+async def test_a_look_that_fails_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
+    server: Any = Short()
+    warden = Warden(server, look_seconds=0.0, backoff=Backoff(0.0, 0.0))
+    warden.start()
+    assert await asyncio.to_thread(server.revived.wait, PROCESS_SECONDS)
+    await warden.stop()
+    assert "runs is not known" in caplog.text and "Too many open files" in caplog.text
