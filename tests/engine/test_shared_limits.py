@@ -17,6 +17,7 @@ from eventually import eventually
 
 from circuit import minute, ration
 from circuit.app import Circuit
+from circuit.engine import rations as rations_module
 from circuit.engine.rations import Rations
 from circuit.errors import DatabaseUnreachable
 from circuit.minute import Minute, Sent
@@ -39,6 +40,12 @@ transitions:
     to_place: told
     agent_execution: {{agent_id: clerk, output_mapping: {{data.text: text}}, required: true}}
 """
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the machine takes, whoever ends gives back what it did not send."""
+    monkeypatch.setattr(rations_module, "LAST_SECONDS", 60.0)
 
 
 @pytest.fixture
