@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from circuit.agents.toolbox.openapi import api_fault
 from circuit.api.application import Services, create_application
 from circuit.api.authentication import Gate, Verifiers
 from circuit.api.probes import create_probes
@@ -57,7 +58,7 @@ def _loaded(
 ) -> Workflow:
     """The workflow in a text, as `circuit load` takes it. `agents` are published ones; `read` gives what it
     includes; `rules` of redaction are those of the deployment."""
-    workflow = load_workflow(text, source, misfits, agents, read, rules)
+    workflow = load_workflow(text, source, misfits, agents, read, rules, partial(api_fault, files=False))
     admit(workflow, source, time.monotonic, unsound=unsound)
     return workflow
 

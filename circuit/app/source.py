@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from circuit.agents.toolbox.openapi import api_fault
 from circuit.definition import load_workflow
 from circuit.definition.admission import admit
 from circuit.definition.adoption import Catalogue
@@ -39,7 +40,7 @@ def fragments(name: str) -> Callable[[str], str] | None:
 def loaded(text: str, name: str, unsound: bool, agents: Catalogue, rules: Sequence[Rule] = ()) -> Workflow:
     """The workflow in a text of this name. `agents` are published ones, `rules` those of redaction of the deployment.
     Raises `DefinitionError`."""
-    workflow = load_workflow(text, name, misfits, agents, fragments(name), rules)
+    workflow = load_workflow(text, name, misfits, agents, fragments(name), rules, api_fault)
     admit(workflow, name, time.monotonic, unsound=unsound)
     return workflow
 

@@ -148,12 +148,13 @@ def add_agent(
     async def body() -> int:
         from functools import partial
 
+        from circuit.agents.toolbox.openapi import api_fault
         from circuit.app import Circuit
         from circuit.definition import load_workflow
 
         async with Circuit.open(settings=settings, worker=False, progress=terminal.note) as circuit:
             known = await circuit.engine.consultations.agent(circuit.principal.tenant, agent)
-            load = partial(load_workflow, models=misfits, rules=settings.redactor.rules)
+            load = partial(load_workflow, models=misfits, rules=settings.redactor.rules, apis=api_fault)
             try:
                 made = await circuit.engine.publishing.publish_agent(agent, said, load, principal=circuit.principal)
             except DefinitionError as error:

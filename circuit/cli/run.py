@@ -88,7 +88,7 @@ def run(
     from circuit.definition import model_overrides
     from circuit.definition.admission import admit
 
-    workflow = read_workflow(file, published=True)
+    workflow = read_workflow(file, published=True, here=True)
     admit(workflow, str(file), monotonic, unsound=allow_unsound)
     parts = token_parts(token, token_file, assignments or [])
     choices = model_overrides(models or [], workflow)

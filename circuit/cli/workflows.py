@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,11 +39,13 @@ def shipped(name: str) -> Path | None:
     return None
 
 
-def read_workflow(file: Path, *, published: bool = False, offline: bool = False) -> Workflow:
+def read_workflow(file: Path, *, published: bool = False, offline: bool = False, here: bool = False) -> Workflow:
     """The workflow in `file`, with nothing wrong in it. With `published`, agents that it names and does not define are
     taken from the database; nothing is asked of that where it names none. With `offline` a database that cannot be
-    asked is no failure: it is noted why, and the agents are missing. Raises `DefinitionError` with all of its faults.
+    asked is no failure: it is noted why, and the agents are missing. Where it runs `here`, files that its agents need
+    must be here too. Raises `DefinitionError` with all of its faults.
     """
+    from circuit.agents.toolbox.openapi import api_fault
     from circuit.definition import load_workflow
     from circuit.definition.adoption import borrowed
     from circuit.fragments import beside
@@ -67,7 +70,7 @@ def read_workflow(file: Path, *, published: bool = False, offline: bool = False)
             missing = f"{file} does not define {', '.join(names)}, and no database could be asked for"
             terminal.note(clean(f"{missing} published agents: {error.message}"))
     rules = Settings.from_environment().redactor.rules
-    return load_workflow(text, str(file), misfits, agents, beside(file), rules)
+    return load_workflow(text, str(file), misfits, agents, beside(file), rules, partial(api_fault, here=here))
 
 
 def published_agents(ids: Sequence[str] | None, terminal: Terminal, *, offline: bool = False) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuit.definition.lint_agent import ModelCheck, lint_agents
+from circuit.definition.lint_agent import ApiCheck, ModelCheck, lint_agents
 from circuit.definition.lint_arc import check_region
 from circuit.definition.lint_compensation import lint_compensation
 from circuit.definition.lint_expression import Inputs, check_expression
@@ -23,7 +23,11 @@ from circuit.security.rules import Rule, rules_of
 
 
 def lint(
-    report: Report, plain: Mapping[str, Any], models: ModelCheck | None = None, rules: Sequence[Rule] = ()
+    report: Report,
+    plain: Mapping[str, Any],
+    models: ModelCheck | None = None,
+    rules: Sequence[Rule] = (),
+    apis: ApiCheck | None = None,
 ) -> None:
     """Report every fault that shows only when the parts of the document are held against each other, or against the
     `rules` of redaction of the deployment."""
@@ -31,7 +35,7 @@ def lint(
     _colours(scene)
     _places(scene)
     _complete_when(scene)
-    lint_agents(scene, models, (*rules, *rules_of(scene.plain.get("redaction") or ())))
+    lint_agents(scene, models, (*rules, *rules_of(scene.plain.get("redaction") or ())), apis)
     lint_transitions(scene)
     lint_compensation(scene)
     lint_place_agents(scene)

@@ -10,7 +10,7 @@ from circuit.definition.adoption import colleagues
 from circuit.definition.fault_text import suggestion
 from circuit.definition.lint_redaction import lint_rules
 from circuit.definition.scene import Scene
-from circuit.definition.schemas import bundle, check_schema
+from circuit.definition.schemas import bundle, check_schema, properties_of
 from circuit.definition.tool_document import FILE_TOOLS
 from circuit.definition.workflow import COLLEAGUES
 from circuit.expressions.template import TEMPLATE_VARIABLES, Template
@@ -19,6 +19,9 @@ from circuit.security.rules import Rule, rules_of
 
 ModelCheck = Callable[[str, Mapping[str, Any], bool, bool, int | None], list[str]]
 """What a model does not take of `llm_config`, of having tools, of being shown images, of `context_tokens`, in words."""
+
+ApiCheck = Callable[[Mapping[str, Any]], str]
+"""Why there are no tools of an entry `openapi`, in words; nothing where there are, and where that is not known."""
 
 CAPABILITY_TEXTS: Mapping[str, tuple[str, ...]] = {
     "chain_of_thought": (),
@@ -34,7 +37,9 @@ CAPABILITY_TEXTS: Mapping[str, tuple[str, ...]] = {
 PROMPTS = ("system", "user_template", "context_instructions")
 
 
-def lint_agents(scene: Scene, models: ModelCheck | None = None, rules: Sequence[Rule] = ()) -> None:
+def lint_agents(
+    scene: Scene, models: ModelCheck | None = None, rules: Sequence[Rule] = (), apis: ApiCheck | None = None
+) -> None:
     """Report what is wrong with the agents of the file, beside whose `rules` of redaction others count."""
     agents = scene.section("agents")
     for name, agent in agents.items():
@@ -43,7 +48,7 @@ def lint_agents(scene: Scene, models: ModelCheck | None = None, rules: Sequence[
             _output(scene, ("agents", name, "output_schema"), schema)
         _prompts(scene, name, agent["prompts"])
         _capabilities(scene, name, agent)
-        _tools(scene, name, agent)
+        _tools(scene, name, agent, apis)
         _policies(scene, name, agent)
         _images(scene, name, agent)
         own = agent.get("redaction") or ()
@@ -127,14 +132,43 @@ def _text(scene: Scene, path: tuple[str, ...], text: str, known: tuple[str, ...]
 def _images(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
     """Who maps inputs maps the images too; where nothing is mapped they come from the token."""
     for index, image in enumerate(agent.get("images") or ()):
+        path = ("agents", name, "images", index)
         lacking = [user for user, names in _uses(scene, name) if names and image not in names]
         if lacking:
             hint = f"add `{image}: data....` to its input_mapping"
-            scene.report.add(("agents", name, "images", index), f"{lacking[0]} does not map the image {image!r}", hint)
+            scene.report.add(path, f"{lacking[0]} does not map the image {image!r}", hint)
+            continue
+        without = next((use for use in _unmapped(scene, name) if image not in use[2]), None)
+        if without:
+            user, colour, _ = without
+            hint = f"add it to the colour, or map it: input_mapping: {{{image}: data....}}"
+            scene.report.add(path, f"{user} maps nothing, and no token of colour {colour} has {image!r}", hint)
 
 
-def _tools(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
+def _unmapped(scene: Scene, agent: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Who gives the agent the data of one token as it is, with the token's colour and all the names that it allows."""
+    found = [(user, _consumed(scene, user)) for user, names in _uses(scene, agent) if not names]
+    for user, place in found:
+        colour = scene.section("places").get(place, {}).get("colour")
+        if colour in scene.sound:
+            colours = scene.section("colours")
+            if (names := properties_of(colours[colour], colours, closed=True)) is not None:
+                yield user, colour, names
+
+
+def _consumed(scene: Scene, user: str) -> str:
+    """The place whose token a transition consumes, if it is one alone."""
+    transition = scene.section("transitions").get(user.removeprefix("transition "), {})
+    arcs = [arc for arc in transition.get("from_places", ()) if arc["mode"] in ("consume", "drain")]
+    alone = (
+        len(arcs) == 1 and arcs[0]["mode"] == "consume" and arcs[0]["weight"] == 1 and not transition.get("from_any")
+    )
+    return str(arcs[0]["place"]) if alone else ""
+
+
+def _tools(scene: Scene, name: str, agent: Mapping[str, Any], apis: ApiCheck | None) -> None:
     """What would fail when the agent begins, or count for nothing."""
+    servers: dict[str, tuple[Any, Any]] = {}
     for index, entry in enumerate(agent.get("tools") or ()):
         kind, path = entry["kind"], ("agents", name, "tools", index)
         if kind == "named" and entry["name"].startswith("fs."):
@@ -148,6 +182,15 @@ def _tools(scene: Scene, name: str, agent: Mapping[str, Any]) -> None:
                     scene.report.add((*path, kind, "allow", at), "this is no host", hint)
         elif kind == "mcp":
             _server(scene, (*path, kind), entry)
+            spoken = (entry.get("command"), entry.get("url"))
+            if servers.setdefault(entry["name"], spoken) != spoken:
+                message = f"the agent has another MCP server {entry['name']!r} already"
+                scene.report.add(
+                    (*path, kind, "name"), message, "its tools begin with the name: give it one of its own"
+                )
+        elif kind == "openapi" and apis is not None and (fault := apis(entry)):
+            hint = "a path is looked up from the directory of the process that runs the agent"
+            scene.report.add((*path, kind, "document"), fault, hint)
 
 
 def _server(scene: Scene, path: tuple[str | int, ...], entry: Mapping[str, Any]) -> None:

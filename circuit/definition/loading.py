@@ -12,7 +12,7 @@ from circuit.definition.compiler import compile_document
 from circuit.definition.document import ALIASES, Document
 from circuit.definition.inclusion import Reader, assemble
 from circuit.definition.lint import lint
-from circuit.definition.lint_agent import ModelCheck
+from circuit.definition.lint_agent import ApiCheck, ModelCheck
 from circuit.definition.validation import Report, validate
 from circuit.definition.workflow import Workflow
 from circuit.errors import DefinitionError, Fault
@@ -35,10 +35,11 @@ def load(
     agents: Catalogue | None = None,
     read: Reader | None = None,
     rules: Sequence[Rule] = (),
+    apis: ApiCheck | None = None,
 ) -> Loaded:
     """The document in a YAML text, checked as a whole. `source` names the file in faults, `models` knows models,
     `agents` are published ones, from which come those that the file names and does not define; `read` reads what it
-    includes; `rules` of redaction are those of the deployment.
+    includes; `rules` of redaction are those of the deployment; `apis` looks at OpenAPI documents.
 
     Raises `DefinitionError` with every fault.
     """
@@ -49,7 +50,7 @@ def load(
     if document is not None:
         plain = canonical(document)
         adopt(plain, agents or {})
-        lint(report, plain, models, rules)
+        lint(report, plain, models, rules, apis)
     if report.faults or assembly.elsewhere or document is None:
         if not report.faults and not assembly.elsewhere:
             report.add((), "this is not a workflow", "see docs/reference/workflow-file.md")
@@ -67,15 +68,16 @@ def load_workflow(
     agents: Catalogue | None = None,
     read: Reader | None = None,
     rules: Sequence[Rule] = (),
+    apis: ApiCheck | None = None,
 ) -> Workflow:
     """The workflow that a YAML text describes, ready to run. `source` names the file in faults; `models` says what of
     an agent's settings its model does not take, and nothing is checked of that without it; `agents` are published ones,
     from which come those that the file names and does not define; `read` reads what it includes; `rules` of redaction
-    are those of the deployment, beside which its own count.
+    are those of the deployment, beside which its own count; `apis` looks at the OpenAPI documents of agents.
 
     Raises `DefinitionError` with every fault of the text: of YAML, of the format, and of names and expressions.
     """
-    loaded = load(text, source, models, agents, read, rules)
+    loaded = load(text, source, models, agents, read, rules, apis)
     try:
         return compile_document(loaded.plain)
     except (ValueError, RecursionError) as error:

@@ -75,8 +75,11 @@ def references(schema: Any) -> Iterator[tuple[PathTuple, str]]:
                 yield (*path, key), target
 
 
-def properties_of(schema: Mapping[str, Any], colours: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The names that objects of this schema can have, or None if they are not known."""
+def properties_of(
+    schema: Mapping[str, Any], colours: Mapping[str, Any], *, closed: bool = False
+) -> tuple[str, ...] | None:
+    """The names that objects of this schema can have, or None if they are not known. Where it must be `closed`, one
+    that does not exclude other names leaves them unknown."""
     for _ in range(10):
         target = schema.get("$ref")
         if not isinstance(target, str) or "properties" in schema:
@@ -89,6 +92,8 @@ def properties_of(schema: Mapping[str, Any], colours: Mapping[str, Any]) -> tupl
     if schema.get("additionalProperties") is False and known is None and "patternProperties" not in schema:
         return ()
     if not isinstance(known, Mapping):
+        return None
+    if closed and schema.get("additionalProperties") is not False:
         return None
     open_keys = ("patternProperties", "allOf", "anyOf", "oneOf", "if", "$ref", "$dynamicRef", "dependentSchemas")
     if any(key in schema for key in open_keys) or schema.get("additionalProperties", False) is not False:

@@ -93,7 +93,7 @@ class Publishing:
                 "answer": {
                     "from_places": "asked",
                     "to_place": "answered",
-                    "agent_execution": {"agent_id": agent_id, "input_mapping": _named_inputs(said.get("prompts"))},
+                    "agent_execution": {"agent_id": agent_id, "input_mapping": _named_inputs(said)},
                 }
             },
         }
@@ -180,11 +180,14 @@ class Publishing:
         return await self._again(connection, tenant, key, kept.request)
 
 
-def _named_inputs(prompts: Any) -> dict[str, Any]:
-    """The inputs that prompts name: whoever runs the agent says what they are."""
+def _named_inputs(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that an agent names, in its prompts and as images: whoever runs it says what they are."""
+    prompts, images = said.get("prompts"), said.get("images")
     texts: list[Any] = list(prompts.values()) if isinstance(prompts, dict) else []
     jinja = isinstance(prompts, dict) and cast("dict[str, Any]", prompts).get("engine") == "jinja"
     names = {name for text in texts if isinstance(text, str) for name, _ in _parsed(text, jinja=jinja)}
+    if isinstance(images, list):
+        names |= {name for name in cast("list[Any]", images) if isinstance(name, str)}
     return {name: f"data.{name}" for name in sorted(names.difference(TEMPLATE_VARIABLES))}
 
 

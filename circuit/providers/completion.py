@@ -214,6 +214,7 @@ class ChatParser(Parser):
         self._server = server
         self._tools = request.tools
         self._refused = False
+        self._begun = False
         self._thoughts = Thoughts()
         self._slots: dict[int | str, tuple[str, int]] = {}
         self._last: int | str | None = None
@@ -221,6 +222,8 @@ class ChatParser(Parser):
     def event(self, event: ServerEvent) -> Iterator[ModelChunk]:
         data = event.data.strip()
         if data.startswith(b"[DONE]"):
+            if not self._begun:
+                raise BadResponse(f"{self.place} ended its stream without an answer in it")
             self.done = True
             if self._refused:
                 self.reason = "refusal"
@@ -275,6 +278,7 @@ class ChatParser(Parser):
             choice = cast("dict[str, Any]", item)
             if choice.get("index") not in (0, None):
                 continue
+            self._begun = True
             if choice.get("error"):
                 raise self.in_band(choice["error"])
             # Moonshot's place for it.

@@ -172,8 +172,9 @@ def _error(peer: Peer, status: int | None, said: str, wait: float | None, whole:
         return BadResponse(f"{peer.place} could not read what the model wrote{tail}")
     if status in (400, 422, None) and _FILTER.search(whole):
         return ContentFiltered(f"the content filter of {peer.place} stopped the request{tail}")
-    if status in (400, 404) and _MODEL.search(whole):
-        return ModelNotFound(f"{peer.place} has no model {peer.model!r} for this key ({status}){tail}")
+    if status in (400, 404, None) and _MODEL.search(whole):
+        where = status or "in its answer"
+        return ModelNotFound(f"{peer.place} has no model {peer.model!r} for this key ({where}){tail}")
     if status == 404 and not said:
         tail = ": nothing answers at this address; the base URL usually ends in /v1"
     if status is None:

@@ -264,6 +264,8 @@ def test_an_agent_is_published_and_used_by_its_id(circuit: Command, tmp_path: Pa
         fragment.write_text(text)
         wrong = circuit("agents", "add", "other", fragment, "--model", "openai:gpt-4o", "--tool", "fs.*")
         assert f"{fragment}:3:{text.splitlines()[2].index('nope') + 1}: policies[0].deny: " in wrong.err
+    fragment.write_text(FRAGMENT + "images: [photo]\n")
+    assert circuit("agents", "add", "seeing", fragment).code == 0
     assert circuit("agents", "show", "nobody").code != 0
     missing = circuit("agents", "add", "nobody", tmp_path / "uses.yaml")
     assert missing.code == 2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from faulty import expect, workflow
 
+from circuit.agents.toolbox.openapi import api_fault
 from circuit.definition.adoption import borrowed
 from circuit.definition.loading import load, load_workflow
 from circuit.errors import DefinitionError
@@ -108,6 +111,10 @@ def test_agents_that_a_file_lacks_come_from_those_that_are_published() -> None:
         ("tools: [{mcp: {name: m, command: [x], url: «'https://h'}}]", "has a command or a url, and not both"),
         ("tools: [{mcp: {name: m, command: [x], headers: «{A: '${X}'}}}]", "headers go to a server with a url"),
         ("tools: [{mcp: {name: m, url: 'https://h', env: «{A: '${X}'}}}]", "env is of a server that is started"),
+        (
+            "tools: [{mcp: {name: m, command: [x]}}, {mcp: {name: «m, command: [y]}}, {mcp: {name: n, command: [y]}}]",
+            "the agent has another MCP server 'm' already",
+        ),
         ("tools: [{hand_over: «nobody}]", "there is no agent 'nobody'"),
         ("tools: [{agent: «helper}]", "cannot ask itself"),
         ("prompts: {capabilities: {«reakt: x}}", "no capability has a text 'reakt'"),
@@ -162,6 +169,53 @@ def test_who_runs_an_agent_maps_its_images() -> None:
     run = "agent_execution: {agent_id: helper, input_mapping: {%s: data.photo}}"
     expect(workflow(agent="images: [«photo]", step=run % "said"), "transition go does not map the image 'photo'")
     assert load(workflow(agent="images: [photo]", step=run % "photo")).plain["agents"]["helper"]["images"] == ["photo"]
+
+
+def test_an_image_that_no_token_can_have_is_a_fault() -> None:
+    text = """
+workflow: w
+colours: {letter: {type: object, %s: {said: {type: string}}, additionalProperties: %s}}
+places: {a: {initial: true, colour: letter}, b: {terminal: true}}
+agents: {x: {llm_provider: {type: scripted}, images: [%s]}}
+transitions: {t: {from_places: a, to_place: b, agent_execution: {agent_id: x}}}
+"""
+    message = "transition t maps nothing, and no token of colour letter has 'photo'"
+    expect(text % ("properties", "false", "«photo"), message)
+    expect(text % ("$defs", "false", "«photo"), message)
+    for known in (
+        ("properties", "true", "photo"),
+        ("patternProperties", "false", "photo"),
+        ("properties", "false", "said"),
+    ):
+        assert load(text % known).plain["agents"]["x"]["images"] == [known[2]]
+
+
+def test_a_document_that_gives_no_tools_is_a_fault_where_that_is_certain(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "pets.yaml").write_text(
+        "openapi: 3.1.0\nservers: [{url: 'https://a.example'}]\npaths: {/pets: {get: {operationId: pets}}}\n"
+    )
+    inline = "{openapi: 3.1.0, paths: {/pets: {get: {operationId: pets}}}}"
+
+    def found(document: str, more: str = "", **known: bool) -> str:
+        text = workflow(agent=f"tools: [{{openapi: {{prefix: p, document: {document}{more}}}}}]")
+        try:
+            load(text, apis=partial(api_fault, **known))
+        except DefinitionError as error:
+            (fault,) = error.faults
+            assert text.split("\n")[fault.line - 1][fault.column - 1 :].startswith(document)
+            return fault.message
+        return ""
+
+    assert "cannot be read as JSON or YAML" in found(f"{tmp_path}/broken.yaml")
+    assert not found(f"{tmp_path}/broken.yaml", files=False)
+    assert not found(f"{tmp_path}/pets.yaml", here=True)
+    assert not found(f"{tmp_path}/missing.yaml")
+    assert "No such file" in found(f"{tmp_path}/missing.yaml", here=True)
+    assert "only OpenAPI 3 is read" in found("{swagger: '2.0'}", files=False)
+    assert "names no server" in found(inline, files=False)
+    assert not found(inline, ", base_url: '${PETS}'", files=False)
+    assert "no operation of the API is meant by dogs" in found(inline, ", base_url: 'https://a', operations: [dogs]")
 
 
 def test_prompts_in_jinja_are_checked_before_they_are_published() -> None:

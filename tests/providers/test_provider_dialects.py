@@ -420,6 +420,11 @@ class TestChat:
         one = self.call(index=0, function={"name": "f", "arguments": '{"n":1}'})
         assert self.heard(one, one) == [("f", {"n": 1}), ("f", {"n": 1})]
 
+    @pytest.mark.parametrize("said", [{"detail": "Not Found"}, {"choices": []}, {"choices": [{"index": 1}]}])
+    def test_an_end_without_a_choice_is_no_empty_answer(self, said: dict[str, Any]) -> None:
+        with pytest.raises(BadResponse, match="without an answer"):
+            parse([sse(said), b"data: [DONE]\n\n"])
+
     def test_no_index_at_all(self) -> None:
         begin = self.call(id="a", function={"name": "f", "arguments": '{"n"'})
         assert self.heard(begin, self.call(function={"arguments": ":1}"})) == [("f", {"n": 1})]

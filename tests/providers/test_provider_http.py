@@ -198,6 +198,7 @@ async def test_a_key_with_a_line_break_inside_is_refused_and_not_shown() -> None
         ({"raw": 'data: {"error": {"type": "rate_limit_exceeded", "message": "m"}}\n\n'}, RateLimited, "m"),
         ({"raw": 'data: {"error": {"type": "invalid_request_error", "message": "m"}}\n\n'}, ModelRequestRefused, "m"),
         ({"raw": 'data: {"error": "just words"}\n\n'}, ProviderUnavailable, "just words"),
+        ({"raw": 'data: {"error": "model \'m\' not found"}\n\n'}, ModelNotFound, "in its answer"),
         ({"garbage": "SSH-2.0-OpenSSH_9.9\r\n\r\n"}, BadResponse, "not HTTP"),
         ({"garbage": ""}, ProviderUnavailable, "without an answer"),
         ({"text": "A long answer that is cut.", "cut_after": 600}, StreamCut, "broke in the middle"),

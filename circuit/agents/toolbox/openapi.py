@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 import orjson
 
 from circuit.agents.toolbox.fetch import MOST_REDIRECTS, REDIRECTS, Gate, Resolve, resolved, text_of
-from circuit.agents.toolbox.operation import Operation, operations, request_of, server_of
+from circuit.agents.toolbox.operation import Operation, check_version, operations, request_of, server_of
 from circuit.agents.tools import DEFAULT_SECONDS, RESULT_LIMIT, Tool, ToolContext
-from circuit.errors import ToolFailed, ToolOutputTooLarge, ToolsMisconfigured
+from circuit.errors import CircuitError, ToolFailed, ToolOutputTooLarge, ToolsMisconfigured
 from circuit.providers.provider import ToolSpec
 from circuit.value import dataclass
 
@@ -61,6 +61,7 @@ def api_of(settings: Mapping[str, Any], base: str | None, headers: Iterable[str]
     """The API that `settings` (the canonical form of `openapi` in a workflow file) name. `base` is the address of the
     server, if they say it; each request carries `headers`. Raises `ToolsMisconfigured`."""
     document = read_document(settings["document"])
+    check_version(document)
     address = base or server_of(document)
     try:
         query = [name for name, _ in parse_qsl(urlsplit(address).query)]
@@ -71,6 +72,25 @@ def api_of(settings: Mapping[str, Any], base: str | None, headers: Iterable[str]
         raise ToolsMisconfigured(f"the OpenAPI document of {settings['prefix']} names no server: give a base_url")
     found = operations(document, settings.get("operations") or (), tuple(headers), query)
     return Api(str(settings["prefix"]), address, tuple(found))
+
+
+def api_fault(settings: Mapping[str, Any], *, files: bool = True, here: bool = False) -> str:
+    """Why `settings` give no tools, in words; nothing where they do, and where that is not certain. With `files` those
+    are read; one that is missing is a fault only where the agent runs `here`: another machine may have it."""
+    source = settings["document"]
+    if isinstance(source, str) and not (files and (here or Path(source).exists())):
+        return ""
+    try:
+        # What the address refers to is known when the agent begins.
+        api = api_of(
+            settings, "http://server.invalid" if settings.get("base_url") else None, settings.get("headers") or ()
+        )
+    except CircuitError as error:
+        return error.message
+    if not api.operations:
+        meant = settings.get("operations")
+        return f"no operation of the API is meant by {', '.join(meant)}" if meant else "the API has no operations"
+    return ""
 
 
 def openapi_tools(

@@ -56,6 +56,12 @@ class Operation:
     media: Media | None = None
 
 
+def check_version(document: Mapping[str, Any]) -> None:
+    """Raises `ToolsMisconfigured` for what is no document of OpenAPI 3."""
+    if not str(document.get("openapi", "")).startswith("3."):
+        raise ToolsMisconfigured("the OpenAPI document has no `openapi: 3....`: only OpenAPI 3 is read")
+
+
 def server_of(document: Mapping[str, Any]) -> str:
     """The address of the document's first server, with the defaults of its variables; empty where it has none."""
     server = next((mapped(one) for one in listed(document.get("servers"))), {})
@@ -78,8 +84,7 @@ def operations(
 
     Raises `ToolsMisconfigured` for what is no such document, and for more than `MOST_OPERATIONS`.
     """
-    if not str(document.get("openapi", "")).startswith("3."):
-        raise ToolsMisconfigured("the OpenAPI document has no `openapi: 3....`: only OpenAPI 3 is read")
+    check_version(document)
     given = {*_OWN_HEADERS, *(name.lower() for name in headers)}
     count = 0
     for path, entry in mapped(document.get("paths")).items():
