@@ -143,6 +143,36 @@ async def test_timers_fire_from_the_database(database: Database, database_url: s
     await invariants.check(database_url)
 
 
+def test_a_deadline_that_passes_before_its_firing_is_stored_is_still_to_come() -> None:
+    net = Net.build(
+        "w",
+        [place("a"), place("b", terminal=True), place("late", terminal=True)],
+        [transition("work", "a", "b", acting=True), transition("late", "a", "late", **timed(1, interrupt=True))],
+    )
+    stage = Stage(net, [("a", {})], work=acting())
+    stage.wake()
+    assert stage.case.firings[1].state is FiringState.RUNNING
+    assert stage.owner.due_at(later(0)) == later(1)
+    # The commit took longer than the deadline.
+    stage.now = later(5)
+    assert stage.owner.due_at(stage.now) == later(1)
+    stage.wake()
+    assert (stage.case.row.status, stage.marking) == (CaseStatus.COMPLETED, {"late": 1})
+
+
+def test_a_deadline_that_has_no_room_is_not_waited_for() -> None:
+    net = Net.build(
+        "w",
+        [place("a"), place("b", terminal=True), place("late", capacity=1)],
+        [transition("work", "a", "b", acting=True), transition("late", "a", "late", **timed(1, interrupt=True))],
+    )
+    stage = Stage(net, [("a", {}), ("late", {})], work=acting())
+    stage.wake()
+    stage.now = later(5)
+    stage.wake()
+    assert stage.case.firings[1].state is FiringState.RUNNING and stage.owner.due_at(stage.now) is None
+
+
 async def test_a_deadline_fires_while_the_agent_runs(database: Database, database_url: str) -> None:
     action = Doing(for_ever)
     async with engine(database, {"agent": action}) as running:
