@@ -258,7 +258,7 @@ def _manual(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> Non
 
 def _people(scene: Scene, path: PathTuple, transition: Mapping[str, Any]) -> None:
     """Who may do what asks for a person follows from the places, where it is not said: somebody must be left."""
-    if (key := asking(transition)) is None:
+    if (key := next(asking(transition), None)) is None:
         return
     for choice in transition.get("from_any") or [None]:
         arcs = [*transition["from_places"], *([choice] if choice else ())]

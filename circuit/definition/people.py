@@ -3,7 +3,7 @@ takes tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 TAKING = ("consume", "drain")
@@ -11,13 +11,12 @@ _ASKS = (("trigger", "manual"), ("action", "human"))
 """What of a transition asks for a person: the key, and its type."""
 
 
-def asking(transition: Mapping[str, Any]) -> str | None:
-    """The key of what asks for a person and names no roles; None where nothing does."""
+def asking(transition: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of what asks for a person and names no roles."""
     for key, kind in _ASKS:
         part: Mapping[str, Any] = transition.get(key) or {}
         if part.get("type") == kind and not part.get("roles"):
-            return key
-    return None
+            yield key
 
 
 def holders(transition: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str, Sequence[str]]:
@@ -35,8 +34,6 @@ def common(asked: Mapping[str, Sequence[str]]) -> list[str]:
 def with_roles(transition: Mapping[str, Any], places: Mapping[str, Any]) -> Mapping[str, Any]:
     """The transition; what asks for a person and names no roles asks for those that its places have in common."""
     asked = holders(transition, places)
-    for key, kind in _ASKS if asked else ():
-        part: Mapping[str, Any] = transition.get(key) or {}
-        if part.get("type") == kind and not part.get("roles"):
-            transition = {**transition, key: {**part, "roles": common(asked)}}
-    return transition
+    if not asked:
+        return transition
+    return {**transition, **{key: {**transition[key], "roles": common(asked)} for key in asking(transition)}}

@@ -129,9 +129,4 @@ class Rations(Service):
         seconds = self._every_seconds * self._rng.uniform(0.75, 1.25)
         if any(ration.lacking or ration.contended for ration in used):
             seconds /= WANTING
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-        await self.pause(GATHER_SECONDS)
+        await self.rest(self._woken, seconds, GATHER_SECONDS)

@@ -132,6 +132,15 @@ class Service(ABC):
             logger.error("%s failed; trying again in %.2f s", self.name, seconds, exc_info=error)
         await self.pause(seconds)
 
+    async def rest(self, woken: asyncio.Event, seconds: float, gather: float) -> None:
+        """Wait `seconds`, or until `woken` is set and `gather` seconds more, for what is wanted at the same time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await woken.wait()
+        except TimeoutError:
+            return
+        await self.pause(gather)
+
     async def pause(self, seconds: float) -> None:
         """Wait `seconds`, or until `stop` is called."""
         try:

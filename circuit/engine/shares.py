@@ -171,9 +171,4 @@ class Shares(Service):
         seconds = self._every_seconds * self._rng.uniform(0.75, 1.25)
         if self.lacking or self._contended:
             seconds /= WANTING
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-        await self.pause(GATHER_SECONDS)
+        await self.rest(self._woken, seconds, GATHER_SECONDS)
